@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Headers of the module's own bindgen run; see Kbuild. */
+#ifndef EROFS_SHARED_BINDINGS_H
+#define EROFS_SHARED_BINDINGS_H
+
+#include <linux/blkdev.h>
+#include <linux/crc32c.h>
+#include <linux/exportfs.h>
+#include <linux/filelock.h>
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/fs_parser.h>
+#include <linux/iomap.h>
+#include <linux/pagemap.h>
+#include <linux/posix_acl_xattr.h>
+#include <linux/statfs.h>
+#include <linux/string_helpers.h>
+#include <linux/xattr.h>
+#include <linux/xxhash.h>
+
+#include "erofs_shared_helpers.h"
+
+/* Macros that bindgen cannot evaluate by itself. */
+const u32 EROFS_SHARED_FS_IOC_GETFSLABEL = FS_IOC_GETFSLABEL;
+const u32 EROFS_SHARED_BLK_OPEN_READ = BLK_OPEN_READ;
+const u32 EROFS_SHARED_SB_RDONLY = SB_RDONLY;
+const u32 EROFS_SHARED_SB_NOATIME = SB_NOATIME;
+const u32 EROFS_SHARED_SB_POSIXACL = SB_POSIXACL;
+const u32 EROFS_SHARED_IOCB_DIRECT = IOCB_DIRECT;
+const u32 EROFS_SHARED_GET_TREE_BDEV_QUIET_LOOKUP = GET_TREE_BDEV_QUIET_LOOKUP;
+const u32 EROFS_SHARED_ESCAPE_OCTAL = ESCAPE_OCTAL;
+const u32 EROFS_SHARED_VALUE_IS_FLAG = fs_value_is_flag;
+const u32 EROFS_SHARED_VALUE_IS_STRING = fs_value_is_string;
+const u32 EROFS_SHARED_ACL_TYPE_ACCESS = ACL_TYPE_ACCESS;
+const u32 EROFS_SHARED_ACL_TYPE_DEFAULT = ACL_TYPE_DEFAULT;
+
+/*
+ * The flag that this module sets in iomap.flags of a file-backed mapping to be
+ * read with O_DIRECT: the one that iomap leaves to filesystems.
+ */
+const u32 EROFS_SHARED_IOMAP_F_DIRECT = IOMAP_F_PRIVATE;
+
+#endif

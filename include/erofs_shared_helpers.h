@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Static inlines and macros of the kernel that Rust cannot call. Each function
+ * here is a plain call of what its name says; nothing decides anything.
+ */
+#ifndef EROFS_SHARED_HELPERS_H
+#define EROFS_SHARED_HELPERS_H
+
+#include <linux/blkdev.h>
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/slab.h>
+
+struct posix_acl;
+struct kstatfs;
+
+/* folios and mappings */
+void erofs_shared_folio_put(struct folio *folio);
+void erofs_shared_folio_unlock(struct folio *folio);
+void *erofs_shared_folio_address(struct folio *folio);
+size_t erofs_shared_folio_size(struct folio *folio);
+loff_t erofs_shared_folio_pos(struct folio *folio);
+void erofs_shared_mapping_set_large_folios(struct address_space *mapping);
+void erofs_shared_sync_readahead(struct address_space *mapping,
+				 struct file *file, pgoff_t index,
+				 unsigned long nr_pages);
+
+/* inodes */
+loff_t erofs_shared_inode_size(struct inode *inode);
+struct kmem_cache *erofs_shared_inode_cache_create(const char *name,
+						   unsigned int size,
+						   void (*ctor)(void *));
+void *erofs_shared_inode_alloc(struct super_block *sb,
+			       struct kmem_cache *cache);
+bool erofs_shared_inode_is_new(struct inode *inode);
+void erofs_shared_inode_set_owner(struct inode *inode, u32 uid, u32 gid);
+void erofs_shared_inode_set_times(struct inode *inode, s64 sec, u32 nsec);
+void erofs_shared_inode_set_link(struct inode *inode, char *link, int len);
+void erofs_shared_inode_no_acl(struct inode *inode);
+dev_t erofs_shared_decode_dev(u32 dev);
+
+/* superblocks and filesystem contexts */
+void erofs_shared_super_identify(struct super_block *sb, const u8 *uuid,
+				 unsigned int len);
+void erofs_shared_statfs_fsid(struct super_block *sb, struct kstatfs *buf);
+void erofs_shared_fc_log(struct fs_context *fc, char level, const char *msg);
+
+/* block devices and files */
+struct block_device *erofs_shared_file_bdev(struct file *file);
+u64 erofs_shared_bdev_bytes(struct block_device *bdev);
+u32 erofs_shared_bdev_block_size(struct block_device *bdev);
+u32 erofs_shared_bdev_dma_align(struct block_device *bdev);
+size_t erofs_shared_iov_bytes(struct iov_iter *iter);
+bool erofs_shared_file_can_odirect(struct file *file);
+ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
+			       struct bio_vec *bvecs, unsigned long nr,
+			       size_t bytes);
+bool erofs_shared_dir_emit(struct dir_context *ctx, const char *name, int len,
+			   u64 ino, unsigned int type);
+bool erofs_shared_dir_emit_dot(struct file *file, struct dir_context *ctx);
+bool erofs_shared_fatal_signal_pending(void);
+unsigned long erofs_shared_clear_user(unsigned long to, unsigned long n);
+unsigned long erofs_shared_copy_to_user(unsigned long to, const void *from,
+					unsigned long n);
+struct posix_acl *erofs_shared_acl_from_xattr(const void *value, size_t size);
+
+#endif

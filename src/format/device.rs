@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device table: `struct erofs_deviceslot`, and where an address lands.
+
+use super::{
+    error::{Error, Kind},
+    le::{take, u16_at, u32_at},
+    source::{read_exact, Source},
+    superblock::Superblock,
+};
+
+/// Size of a slot in bytes.
+pub const DEVICE_SLOT_SIZE: u64 = 128;
+
+/// One extra device.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceSlot {
+    /// Its name or digest.
+    pub tag: [u8; 64],
+    /// Its size in blocks.
+    pub blocks: u64,
+    /// Its first block in the unified address space; 0 if it is not in it.
+    pub uniaddr: u64,
+}
+
+impl DeviceSlot {
+    /// Reads slot `index` (from 0) of the table.
+    pub fn read<S: Source>(sb: &Superblock, index: u16, src: &S) -> Result<Self, S::Error> {
+        let pos = (u64::from(sb.devt_slotoff) + u64::from(index)) * DEVICE_SLOT_SIZE;
+        let mut raw = [0u8; DEVICE_SLOT_SIZE as usize];
+        read_exact(src, pos, &mut raw)?;
+        let (mut blocks, mut uniaddr) = (u64::from(u32_at(&raw, 64)), u64::from(u32_at(&raw, 68)));
+        if sb.has_48bit() {
+            blocks |= u64::from(u16_at(&raw, 72)) << 32;
+            uniaddr |= u64::from(u16_at(&raw, 74)) << 32;
+        }
+        Ok(Self {
+            tag: take(&raw, 0),
+            blocks,
+            uniaddr,
+        })
+    }
+
+    /// The tag without padding.
+    pub fn tag(&self) -> &[u8] {
+        let len = self.tag.iter().position(|byte| *byte == 0);
+        self.tag
+            .get(..len.unwrap_or(self.tag.len()))
+            .unwrap_or(&[])
+    }
+}
+
+/// Where a byte address lands: the device (0 is the primary one, `i` is `slots[i - 1]`) and the byte on
+/// it. With `flat`, all data is on the primary device, in the unified address space.
+///
+/// # Errors
+///
+/// `NoDevice` for an id without a slot.
+pub fn map_dev(
+    sb: &Superblock,
+    slots: &[DeviceSlot],
+    flat: bool,
+    device_id: u16,
+    pa: u64,
+) -> Result<(usize, u64), Error> {
+    if let Some(index) = usize::from(device_id).checked_sub(1) {
+        let slot = slots.get(index).ok_or(Error::new(
+            Kind::NoDevice,
+            "device_id without a slot in the device table",
+            pa,
+            u64::from(device_id),
+        ))?;
+        if !flat {
+            return Ok((index + 1, pa));
+        }
+        let start = sb.block_pos(slot.uniaddr)?;
+        let addr = start
+            .checked_add(pa)
+            .ok_or(Error::corrupted("unified address", pa, slot.uniaddr))?;
+        return Ok((0, addr));
+    }
+    if flat {
+        return Ok((0, pa));
+    }
+    for (index, slot) in slots.iter().enumerate().filter(|(_, slot)| slot.uniaddr != 0) {
+        let start = sb.block_pos(slot.uniaddr)?;
+        let len = sb.block_pos(slot.blocks)?;
+        if let Some(offset) = pa.checked_sub(start).filter(|offset| *offset < len) {
+            return Ok((index + 1, offset));
+        }
+    }
+    Ok((0, pa))
+}

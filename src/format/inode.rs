@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Inodes: `struct erofs_inode_compact` (32 bytes) and `struct erofs_inode_extended` (64 bytes).
+
+use super::{
+    error::{Error, Kind},
+    le::{u16_at, u32_at, u64_at},
+    source::{read_exact, Source},
+    superblock::{Area, Superblock},
+};
+
+const COMPACT_SIZE: usize = 32;
+const EXTENDED_SIZE: usize = 64;
+/// Bits of `i_format` that mean something.
+const FORMAT_ALL: u16 = 0x1F;
+/// Bit 4: `EROFS_I_NLINK_1_BIT`, or `EROFS_I_DOT_OMITTED_BIT` of a directory.
+const FORMAT_BIT4: u16 = 0x10;
+/// `EROFS_CHUNK_FORMAT_ALL`
+const CHUNK_FORMAT_ALL: u16 = 0x7F;
+/// `EROFS_CHUNK_FORMAT_BLKBITS_MASK`
+const CHUNK_FORMAT_BLKBITS: u16 = 0x1F;
+const XATTR_IBODY_HEADER: u32 = 12;
+
+/// How an inode's data is laid out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Layout {
+    /// `EROFS_INODE_FLAT_PLAIN`
+    FlatPlain,
+    /// `EROFS_INODE_COMPRESSED_FULL`
+    CompressedFull,
+    /// `EROFS_INODE_FLAT_INLINE`
+    FlatInline,
+    /// `EROFS_INODE_COMPRESSED_COMPACT`
+    CompressedCompact,
+    /// `EROFS_INODE_CHUNK_BASED`
+    ChunkBased,
+}
+
+/// Type of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum FileType {
+    Regular,
+    Directory,
+    Symlink,
+    CharDevice,
+    BlockDevice,
+    Fifo,
+    Socket,
+}
+
+impl FileType {
+    fn of_mode(mode: u16) -> Option<Self> {
+        Some(match mode >> 12 {
+            0o10 => FileType::Regular,
+            0o04 => FileType::Directory,
+            0o12 => FileType::Symlink,
+            0o02 => FileType::CharDevice,
+            0o06 => FileType::BlockDevice,
+            0o01 => FileType::Fifo,
+            0o14 => FileType::Socket,
+            _ => return None,
+        })
+    }
+
+    fn has_data(self) -> bool {
+        matches!(
+            self,
+            FileType::Regular | FileType::Directory | FileType::Symlink
+        )
+    }
+}
+
+/// A checked inode.
+#[derive(Clone, Copy, Debug)]
+pub struct Inode {
+    /// Its number, with bit 63 for one in the metabox.
+    pub nid: u64,
+    /// Where it lies.
+    pub area: Area,
+    /// Its first byte in `area`.
+    pub iloc: u64,
+    /// 32 or 64.
+    pub inode_isize: u8,
+    /// Bytes of inline xattrs behind it.
+    pub xattr_isize: u32,
+    /// Layout of its data.
+    pub layout: Layout,
+    /// Type of the file.
+    pub file_type: FileType,
+    /// `i_mode`
+    pub mode: u16,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Link count.
+    pub nlink: u32,
+    /// Modification time in seconds.
+    pub mtime: i64,
+    /// Nanoseconds of it, below 1e9.
+    pub mtime_nsec: u32,
+    /// Size in bytes, below 2^63.
+    pub size: u64,
+    /// Device number of a device node, in `new_encode_dev` form.
+    pub rdev: u32,
+    /// First block of flat data; `None` for a hole.
+    pub startblk: Option<u64>,
+    /// Blocks of a compressed inode.
+    pub compressed_blocks: u64,
+    /// `struct erofs_inode_chunk_info.format`
+    pub chunk_format: u16,
+    /// A directory that does not store its entry `.`.
+    pub dot_omitted: bool,
+    /// 512-byte units as `stat` shows them.
+    pub blocks512: u64,
+}
+
+impl Inode {
+    /// Reads the inode `nid` from the area that `sb.iloc(nid)` names.
+    pub fn read<S: Source>(sb: &Superblock, nid: u64, src: &S) -> Result<Self, S::Error> {
+        let (area, iloc) = sb.iloc(nid)?;
+        let mut raw = [0u8; EXTENDED_SIZE];
+        let (head, tail) = raw.split_at_mut(COMPACT_SIZE);
+        read_exact(src, iloc, head)?;
+        let extended = head.first().is_some_and(|format| format & 1 != 0);
+        if extended {
+            let next = iloc
+                .checked_add(COMPACT_SIZE as u64)
+                .ok_or(Error::corrupted("nid out of range", iloc, nid))?;
+            read_exact(src, next, tail)?;
+        }
+        Ok(Self::parse(sb, nid, area, iloc, &raw)?)
+    }
+
+    fn parse(
+        sb: &Superblock,
+        nid: u64,
+        area: Area,
+        iloc: u64,
+        raw: &[u8; EXTENDED_SIZE],
+    ) -> Result<Self, Error> {
+        let unsupported = |what, value: u16| Error::new(Kind::Unsupported, what, iloc, value.into());
+        let format = u16_at(raw, 0);
+        if format & !FORMAT_ALL != 0 {
+            return Err(unsupported("i_format is not known", format));
+        }
+        let layout = match (format >> 1) & 7 {
+            0 => Layout::FlatPlain,
+            1 => Layout::CompressedFull,
+            2 => Layout::FlatInline,
+            3 => Layout::CompressedCompact,
+            4 => Layout::ChunkBased,
+            other => return Err(unsupported("i_format: data layout is not known", other)),
+        };
+        let extended = format & 1 != 0;
+        let mode = u16_at(raw, 4);
+        let file_type = FileType::of_mode(mode)
+            .ok_or(Error::corrupted("i_mode: no such file type", iloc + 4, mode.into()))?;
+        let is_dir = file_type == FileType::Directory;
+        let nb = u16_at(raw, 6);
+        let nlink_one = !extended && !is_dir && format & FORMAT_BIT4 != 0;
+        // In all but plain compact inodes the field is the upper half of a block number.
+        let (blk_hi, addr_bits) = if extended || nlink_one {
+            (u64::from(nb), 48)
+        } else {
+            (0, 32)
+        };
+        let i_u;
+        let (uid, gid, nlink, mtime, mtime_nsec, size);
+        if extended {
+            size = u64_at(raw, 8);
+            i_u = u32_at(raw, 16);
+            uid = u32_at(raw, 24);
+            gid = u32_at(raw, 28);
+            mtime = u64_at(raw, 32) as i64;
+            mtime_nsec = u32_at(raw, 40);
+            nlink = u32_at(raw, 44);
+        } else {
+            size = u64::from(u32_at(raw, 8));
+            i_u = u32_at(raw, 16);
+            uid = u32::from(u16_at(raw, 24));
+            gid = u32::from(u16_at(raw, 26));
+            mtime = sb
+                .epoch
+                .checked_add(i64::from(u32_at(raw, 12)))
+                .ok_or(Error::corrupted("i_mtime", iloc + 12, u32_at(raw, 12).into()))?;
+            mtime_nsec = sb.fixed_nsec;
+            nlink = if nlink_one { 1 } else { u32::from(nb) };
+        }
+        if size > i64::MAX as u64 {
+            return Err(Error::corrupted("i_size is negative", iloc + 8, size));
+        }
+        if mtime_nsec >= 1_000_000_000 {
+            return Err(Error::corrupted("i_mtime_nsec", iloc + 40, mtime_nsec.into()));
+        }
+        let icount = u32::from(u16_at(raw, 2));
+        let xattr_isize = match icount.checked_sub(1) {
+            None => 0,
+            Some(more) => XATTR_IBODY_HEADER + 4 * more,
+        };
+        let compressed = matches!(layout, Layout::CompressedFull | Layout::CompressedCompact);
+        let blocks_value = blk_hi << 32 | u64::from(i_u);
+        let startblk = if !file_type.has_data() || compressed || layout == Layout::ChunkBased {
+            None
+        } else {
+            let null = (1u64 << addr_bits) - 1;
+            let is_null = layout == Layout::FlatPlain && blocks_value & null == null;
+            (!is_null).then_some(blocks_value)
+        };
+        let block = u64::from(sb.block_size());
+        let blocks512 = if compressed {
+            blocks_value
+                .checked_mul(block / 512)
+                .ok_or(Error::corrupted("i_blocks", iloc + 16, blocks_value))?
+        } else {
+            size.div_ceil(block) * (block / 512)
+        };
+        let chunk_format = if layout == Layout::ChunkBased {
+            i_u as u16
+        } else {
+            0
+        };
+        if chunk_format & !CHUNK_FORMAT_ALL != 0 {
+            return Err(unsupported("chunk format is not known", chunk_format));
+        }
+        Ok(Self {
+            nid,
+            area,
+            iloc,
+            inode_isize: if extended {
+                EXTENDED_SIZE as u8
+            } else {
+                COMPACT_SIZE as u8
+            },
+            xattr_isize,
+            layout,
+            file_type,
+            mode,
+            uid,
+            gid,
+            nlink,
+            mtime,
+            mtime_nsec,
+            size,
+            rdev: i_u,
+            startblk,
+            compressed_blocks: if compressed { blocks_value } else { 0 },
+            chunk_format,
+            dot_omitted: is_dir && format & FORMAT_BIT4 != 0,
+            blocks512,
+        })
+    }
+
+    /// Whether its data is compressed.
+    pub fn is_compressed(&self) -> bool {
+        matches!(
+            self.layout,
+            Layout::CompressedFull | Layout::CompressedCompact
+        )
+    }
+
+    /// Chunk size as a power of two: 9 to 43.
+    pub fn chunk_bits(&self, sb: &Superblock) -> u32 {
+        u32::from(sb.blkszbits) + u32::from(self.chunk_format & CHUNK_FORMAT_BLKBITS)
+    }
+
+    /// The byte behind the inode and its inline xattrs, in `area`.
+    pub(super) fn body_end(&self) -> Result<u64, Error> {
+        self.iloc
+            .checked_add(u64::from(self.inode_isize) + u64::from(self.xattr_isize))
+            .ok_or(Error::corrupted("inode position", self.iloc, self.nid))
+    }
+
+    /// Position in `area` and length of the inline tail: the data that does not fill a block.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupted` if it crosses a block boundary.
+    pub fn tail(&self, sb: &Superblock) -> Result<Option<(u64, u32)>, Error> {
+        if self.layout != Layout::FlatInline || self.size == 0 {
+            return Ok(None);
+        }
+        let block = u64::from(sb.block_size());
+        let len = (self.size - 1) % block + 1;
+        let pos = self.body_end()?;
+        if pos % block + len > block {
+            return Err(Error::corrupted("inline data across blocks", pos, len));
+        }
+        Ok(Some((pos, len as u32)))
+    }
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where bytes come from.
+
+use core::ops::Deref;
+
+use super::error::Error;
+
+/// An area of bytes: an image, the data of its metabox inode, a directory's data.
+pub trait Source {
+    /// Error of a failed read, which also carries this crate's errors.
+    type Error: From<Error>;
+    /// Bytes held in memory.
+    type Buf<'a>: Deref<Target = [u8]>
+    where
+        Self: 'a;
+
+    /// The bytes from `pos` to the end of the aligned unit (a power of two from 512 to 4096 bytes) that
+    /// holds it, or to the end of the area. Never empty; an error if `pos` is not in the area.
+    fn bread(&self, pos: u64) -> Result<Self::Buf<'_>, Self::Error>;
+}
+
+/// Fills `out` from `pos` on, across units.
+pub fn read_exact<S: Source + ?Sized>(
+    src: &S,
+    pos: u64,
+    out: &mut [u8],
+) -> Result<(), S::Error> {
+    let mut pos = pos;
+    let mut rest = out;
+    while !rest.is_empty() {
+        let bytes = src.bread(pos)?;
+        let len = bytes.len().min(rest.len());
+        let (Some(from), Some((to, tail))) = (bytes.get(..len), rest.split_at_mut_checked(len))
+        else {
+            return Err(Error::corrupted("short read", pos, len as u64).into());
+        };
+        if len == 0 {
+            return Err(Error::corrupted("empty read", pos, 0).into());
+        }
+        to.copy_from_slice(from);
+        rest = tail;
+        pos = pos
+            .checked_add(len as u64)
+            .ok_or(Error::corrupted("position overflow", pos, len as u64))?;
+    }
+    Ok(())
+}

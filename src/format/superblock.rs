@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The superblock: `struct erofs_super_block`, 128 bytes at byte 1024, and 16 for each extension slot.
+
+use super::{
+    error::{Error, Kind},
+    hash::Hasher,
+    le::{take, u16_at, u32_at, u64_at},
+};
+
+/// Byte offset of the superblock, `EROFS_SUPER_OFFSET`.
+pub const SUPER_OFFSET: usize = 1024;
+/// `EROFS_SUPER_MAGIC_V1`
+pub const SUPER_MAGIC: u32 = 0xE0F5_E1E2;
+
+/// Largest page of the kernels that this runs on; a block is not larger.
+const MAX_BLKSZBITS: u8 = 12;
+const SB_BASE_SIZE: u32 = 128;
+const EXTSLOT_SIZE: u32 = 16;
+/// Size of the fields that are known.
+const SB_KNOWN: usize = 144;
+/// Seed of the superblock's checksum: the CRC of the magic.
+const CHECKSUM_SEED: u32 = 0x5045_B54A;
+
+/// Bit 63 of a nid: the inode lies in the metabox.
+pub const NID_METABOX: u64 = 1 << 63;
+/// Size of an inode slot (compact inode).
+const ISLOT_BITS: u32 = 5;
+
+/// Message of the error for unknown incompatible features.
+pub(super) const UNKNOWN_INCOMPAT: &str = "unknown incompatible features";
+
+/// `EROFS_FEATURE_COMPAT_*`
+pub mod compat {
+    #![allow(missing_docs)]
+    pub const SB_CHKSUM: u32 = 0x01;
+    pub const MTIME: u32 = 0x02;
+    pub const XATTR_FILTER: u32 = 0x04;
+    pub const SHARED_EA_IN_METABOX: u32 = 0x08;
+    pub const PLAIN_XATTR_PFX: u32 = 0x10;
+    pub const ISHARE_XATTRS: u32 = 0x20;
+}
+
+/// `EROFS_FEATURE_INCOMPAT_*`
+pub mod incompat {
+    #![allow(missing_docs)]
+    pub const LZ4_0PADDING: u32 = 0x001;
+    pub const COMPR_CFGS: u32 = 0x002;
+    pub const CHUNKED_FILE: u32 = 0x004;
+    pub const DEVICE_TABLE: u32 = 0x008;
+    pub const ZTAILPACKING: u32 = 0x010;
+    pub const FRAGMENTS: u32 = 0x020;
+    pub const XATTR_PREFIXES: u32 = 0x040;
+    pub const BIT48: u32 = 0x080;
+    pub const METABOX: u32 = 0x100;
+    /// All that Linux 7.3 knows.
+    pub const ALL: u32 = (METABOX << 1) - 1;
+}
+
+/// Name of an incompatible feature bit, as upstream calls it.
+pub fn incompat_name(bit: u32) -> Option<&'static str> {
+    Some(match bit {
+        incompat::LZ4_0PADDING => "lz4_0padding",
+        incompat::COMPR_CFGS => "compr_cfgs/big_pcluster",
+        incompat::CHUNKED_FILE => "chunked_file",
+        incompat::DEVICE_TABLE => "device_table/compr_head2",
+        incompat::ZTAILPACKING => "ztailpacking",
+        incompat::FRAGMENTS => "fragments/dedupe",
+        incompat::XATTR_PREFIXES => "xattr_prefixes",
+        incompat::BIT48 => "48bit",
+        incompat::METABOX => "metabox",
+        _ => return None,
+    })
+}
+
+/// An area of an image that inodes lie in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Area {
+    /// The primary device.
+    Image,
+    /// The data of the metabox inode.
+    Metabox,
+}
+
+/// A checked superblock. Field names are upstream's.
+#[derive(Clone, Debug)]
+pub struct Superblock {
+    /// Block size as a power of two, 9 to 12.
+    pub blkszbits: u8,
+    /// Compatible features.
+    pub feature_compat: u32,
+    /// Incompatible features, all known.
+    pub feature_incompat: u32,
+    /// nid of the root directory.
+    pub root_nid: u64,
+    /// nid of the packed inode; 0 if there is none.
+    pub packed_nid: u64,
+    /// nid of the metabox inode; outside of the metabox itself.
+    pub metabox_nid: Option<u64>,
+    /// Number of inodes.
+    pub inos: u64,
+    /// Base of compact inodes' times, seconds.
+    pub epoch: i64,
+    /// Nanoseconds of compact inodes' times, below 1e9.
+    pub fixed_nsec: u32,
+    /// Blocks on the primary device.
+    pub blocks: u64,
+    /// First block of the inodes.
+    pub meta_blkaddr: u32,
+    /// First block of the shared xattrs.
+    pub xattr_blkaddr: u32,
+    /// Start of the long xattr prefixes, in 4-byte units.
+    pub xattr_prefix_start: u32,
+    /// Number of long xattr prefixes.
+    pub xattr_prefix_count: u8,
+    /// Reserved byte of the xattr name filter; the filter is only used if it is 0.
+    pub xattr_filter_reserved: u8,
+    /// The long prefix of fingerprint xattrs.
+    pub ishare_xattr_prefix_id: Option<u8>,
+    /// Volume UUID.
+    pub uuid: [u8; 16],
+    /// Volume label, padded with NULs.
+    pub volume_name: [u8; 16],
+    /// Devices besides the primary one.
+    pub extra_devices: u16,
+    /// Start of the device table, in 128-byte slots.
+    pub devt_slotoff: u16,
+    /// Compression algorithms (`COMPR_CFGS`), else the LZ4 maximum distance.
+    pub available_compr_algs: u16,
+    /// Stored checksum.
+    pub checksum: u32,
+    /// Time of mkfs, seconds after `epoch`.
+    pub build_time: u32,
+    /// Size of the superblock in bytes.
+    pub sb_size: u32,
+}
+
+impl Superblock {
+    /// Reads and checks the superblock in the first 4096 bytes of an image (or all, if it is smaller).
+    ///
+    /// # Errors
+    ///
+    /// `NotErofs`, `Invalid`, `Checksum`, `Corrupted`; unknown incompatible features are `Invalid`.
+    pub fn parse<H: Hasher>(head: &[u8]) -> Result<Self, Error> {
+        let at = |field: usize| (SUPER_OFFSET + field) as u64;
+        let mut raw = [0u8; SB_KNOWN];
+        let stored = head.get(SUPER_OFFSET..).unwrap_or(&[]);
+        let len = stored.len().min(SB_KNOWN);
+        if let (Some(to), Some(from)) = (raw.get_mut(..len), stored.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        let magic = u32_at(&raw, 0);
+        if magic != SUPER_MAGIC {
+            return Err(Error::new(
+                Kind::NotErofs,
+                "no EROFS superblock (magic)",
+                at(0),
+                u64::from(magic),
+            ));
+        }
+        let [blkszbits, extslots] = take(&raw, 12);
+        if !(9..=MAX_BLKSZBITS).contains(&blkszbits) {
+            return Err(Error::new(
+                Kind::Invalid,
+                "blkszbits is not supported",
+                at(12),
+                u64::from(blkszbits),
+            ));
+        }
+        let [dirblkbits, prefix_count] = take(&raw, 90);
+        if dirblkbits != 0 {
+            return Err(Error::new(
+                Kind::Invalid,
+                "dirblkbits is not supported",
+                at(90),
+                u64::from(dirblkbits),
+            ));
+        }
+        let feature_compat = u32_at(&raw, 8);
+        let checksum = u32_at(&raw, 4);
+        if feature_compat & compat::SB_CHKSUM != 0 {
+            check::<H>(head, blkszbits, checksum)?;
+        }
+        let feature_incompat = u32_at(&raw, 80);
+        let unknown = feature_incompat & !incompat::ALL;
+        if unknown != 0 {
+            return Err(Error::new(
+                Kind::Invalid,
+                UNKNOWN_INCOMPAT,
+                at(80),
+                u64::from(unknown),
+            ));
+        }
+        let has = |bit: u32| feature_incompat & bit != 0;
+        let sb_size = SB_BASE_SIZE + u32::from(extslots) * EXTSLOT_SIZE;
+        if sb_size > (1 << MAX_BLKSZBITS) - SUPER_OFFSET as u32 {
+            return Err(Error::new(
+                Kind::Invalid,
+                "sb_extslots: more than a block",
+                at(13),
+                u64::from(extslots),
+            ));
+        }
+        if stored.len() < SB_BASE_SIZE as usize {
+            return Err(Error::corrupted("image too short", at(0), head.len() as u64));
+        }
+        let [filter_reserved, ishare_id] = take(&raw, 104);
+        let ishare_xattr_prefix_id = if feature_compat & compat::ISHARE_XATTRS != 0 {
+            if ishare_id >= prefix_count {
+                return Err(Error::corrupted(
+                    "ishare_xattr_prefix_id",
+                    at(105),
+                    u64::from(ishare_id),
+                ));
+            }
+            Some(ishare_id)
+        } else {
+            None
+        };
+        let blocks_lo = u64::from(u32_at(&raw, 36));
+        let rb = u16_at(&raw, 14);
+        let rootnid_8b = u64_at(&raw, 112);
+        let (root_nid, blocks) = if has(incompat::BIT48) && rootnid_8b != 0 {
+            (rootnid_8b, blocks_lo | u64::from(rb) << 32)
+        } else {
+            (u64::from(rb), blocks_lo)
+        };
+        let metabox_nid = if has(incompat::METABOX) {
+            let nid = u64_at(&raw, 128);
+            if sb_size <= 128 {
+                return Err(Error::corrupted(
+                    "metabox without room for metabox_nid",
+                    at(13),
+                    u64::from(extslots),
+                ));
+            }
+            if nid & NID_METABOX != 0 {
+                return Err(Error::corrupted("metabox_nid in the metabox", at(128), nid));
+            }
+            Some(nid)
+        } else {
+            None
+        };
+        let fixed_nsec = u32_at(&raw, 32);
+        if fixed_nsec >= 1_000_000_000 {
+            return Err(Error::corrupted("fixed_nsec", at(32), u64::from(fixed_nsec)));
+        }
+        Ok(Self {
+            blkszbits,
+            feature_compat,
+            feature_incompat,
+            root_nid,
+            packed_nid: u64_at(&raw, 96),
+            metabox_nid,
+            inos: u64_at(&raw, 16),
+            epoch: u64_at(&raw, 24) as i64,
+            fixed_nsec,
+            blocks,
+            meta_blkaddr: u32_at(&raw, 40),
+            xattr_blkaddr: u32_at(&raw, 44),
+            xattr_prefix_start: u32_at(&raw, 92),
+            xattr_prefix_count: prefix_count,
+            xattr_filter_reserved: filter_reserved,
+            ishare_xattr_prefix_id,
+            uuid: take(&raw, 48),
+            volume_name: take(&raw, 64),
+            extra_devices: u16_at(&raw, 86),
+            devt_slotoff: u16_at(&raw, 88),
+            available_compr_algs: u16_at(&raw, 84),
+            checksum,
+            build_time: u32_at(&raw, 108),
+            sb_size,
+        })
+    }
+
+    /// Whether an incompatible feature is on.
+    pub fn has_incompat(&self, bit: u32) -> bool {
+        self.feature_incompat & bit != 0
+    }
+
+    /// Whether a compatible feature is on.
+    pub fn has_compat(&self, bit: u32) -> bool {
+        self.feature_compat & bit != 0
+    }
+
+    /// 48-bit block addresses.
+    pub fn has_48bit(&self) -> bool {
+        self.has_incompat(incompat::BIT48)
+    }
+
+    /// Inodes in a metabox.
+    pub fn has_metabox(&self) -> bool {
+        self.has_incompat(incompat::METABOX)
+    }
+
+    /// A table of extra devices.
+    pub fn has_device_table(&self) -> bool {
+        self.has_incompat(incompat::DEVICE_TABLE)
+    }
+
+    /// A packed inode, perhaps.
+    pub fn has_fragments(&self) -> bool {
+        self.has_incompat(incompat::FRAGMENTS)
+    }
+
+    /// The xattr name filter is filled.
+    pub fn has_xattr_filter(&self) -> bool {
+        self.has_compat(compat::XATTR_FILTER)
+    }
+
+    /// Long xattr prefixes are in the image itself.
+    pub fn plain_xattr_pfx(&self) -> bool {
+        self.has_compat(compat::PLAIN_XATTR_PFX)
+    }
+
+    /// Shared xattrs are in the metabox.
+    pub fn shared_ea_in_metabox(&self) -> bool {
+        self.has_compat(compat::SHARED_EA_IN_METABOX)
+    }
+
+    /// Compressed inodes are allowed: as upstream, LZ4 without configurations always counts.
+    pub fn is_compressed(&self) -> bool {
+        if self.has_incompat(incompat::COMPR_CFGS) {
+            self.available_compr_algs != 0
+        } else {
+            // The field is the LZ4 maximum distance then.
+            self.available_compr_algs != 0 || self.has_incompat(incompat::LZ4_0PADDING)
+        }
+    }
+
+    /// Block size in bytes, 512 to 4096.
+    pub fn block_size(&self) -> u32 {
+        1 << self.blkszbits
+    }
+
+    /// Volume label, without padding.
+    pub fn volume_name(&self) -> &[u8] {
+        let len = self
+            .volume_name
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(self.volume_name.len());
+        self.volume_name.get(..len).unwrap_or(&[])
+    }
+
+    /// Byte position of a block; an error past 2^63.
+    pub fn block_pos(&self, block: u64) -> Result<u64, Error> {
+        block
+            .checked_mul(u64::from(self.block_size()))
+            .filter(|pos| *pos <= i64::MAX as u64)
+            .ok_or(Error::corrupted("block address", 0, block))
+    }
+
+    /// Inode number of a nid: the nid, with the metabox flag moved to bit 31.
+    pub fn ino(&self, nid: u64) -> u64 {
+        if !self.has_metabox() {
+            return nid;
+        }
+        ((nid << 1) & 0xFFFF_FFFF_0000_0000) | (nid & 0x7FFF_FFFF) | ((nid >> 63) << 31)
+    }
+
+    /// Area and byte position of an inode.
+    pub fn iloc(&self, nid: u64) -> Result<(Area, u64), Error> {
+        let bad = Error::corrupted("nid out of range", 0, nid);
+        let offset = (nid & !NID_METABOX)
+            .checked_mul(1 << ISLOT_BITS)
+            .filter(|pos| *pos <= i64::MAX as u64)
+            .ok_or(bad)?;
+        if nid & NID_METABOX != 0 {
+            if !self.has_metabox() {
+                return Err(Error::corrupted("nid in a metabox that is not there", 0, nid));
+            }
+            return Ok((Area::Metabox, offset));
+        }
+        let pos = self
+            .block_pos(u64::from(self.meta_blkaddr))?
+            .checked_add(offset)
+            .filter(|pos| *pos <= i64::MAX as u64)
+            .ok_or(bad)?;
+        Ok((Area::Image, pos))
+    }
+
+    /// The bits of a chunk's device id that count.
+    pub fn device_id_mask(&self) -> u16 {
+        if !self.has_device_table() || self.extra_devices == 0 {
+            return 0;
+        }
+        let count = u32::from(self.extra_devices) + 1;
+        (count.next_power_of_two() - 1) as u16
+    }
+}
+
+/// Compares the checksum over the rest of the superblock's block.
+fn check<H: Hasher>(head: &[u8], blkszbits: u8, stored: u32) -> Result<(), Error> {
+    let block = 1usize << blkszbits;
+    let end = if block > SUPER_OFFSET {
+        block
+    } else {
+        SUPER_OFFSET + block
+    };
+    let bad = |value: u32| {
+        Error::new(
+            Kind::Checksum,
+            "superblock checksum",
+            SUPER_OFFSET as u64 + 4,
+            u64::from(value),
+        )
+    };
+    let bytes = head.get(SUPER_OFFSET + 8..end).ok_or(bad(0))?;
+    let crc = H::crc32c(CHECKSUM_SEED, bytes);
+    if crc == stored {
+        Ok(())
+    } else {
+        Err(bad(crc))
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The filesystem itself: what the image says, turned into what the VFS asks for. No unsafe code.
+
+#![deny(unsafe_code)]
+
+mod data;
+mod dir;
+mod inode;
+mod options;
+mod report;
+mod superblock;
+mod xattr;
+
+use kernel::{fs::File, prelude::*, sync::aref::ARef};
+
+use crate::{
+    format::superblock::SUPER_MAGIC,
+    io::Extent,
+    vfs::{
+        Attributes, Context, Emit, FileSystem, Inode, InodeRef, Listing, Options, ParamTable,
+        ParamValue, Stat, Super,
+    },
+};
+
+/// The filesystem type.
+pub(crate) struct Erofs;
+
+impl FileSystem for Erofs {
+    const NAME: &'static CStr = c"erofs-shared";
+    const SLAB: &'static CStr = c"erofs_shared_inode";
+    const MAGIC: u32 = SUPER_MAGIC;
+    const PARAMS: &'static ParamTable = &options::PARAMS;
+
+    type Info = superblock::Info;
+    type Inode = inode::Data;
+
+    fn new_info() -> Result<Self::Info> {
+        Ok(superblock::Info::new())
+    }
+
+    fn parse_param(
+        info: &mut Self::Info,
+        fc: &Context<'_>,
+        opt: u8,
+        value: ParamValue<'_>,
+    ) -> Result {
+        options::parse(&mut info.options, fc, opt, value)
+    }
+
+    fn fill_super(
+        sb: &Super<Self>,
+        fc: &Context<'_>,
+        file: Option<ARef<File>>,
+    ) -> Result<InodeRef<Self>> {
+        superblock::fill(sb, fc, file)
+    }
+
+    fn reconfigure(info: &Self::Info, new: &Self::Info) {
+        info.options.take_over(&new.options);
+    }
+
+    fn acl_enabled(info: &Self::Info) -> bool {
+        info.options.acl()
+    }
+
+    fn put_super(info: &mut Self::Info) {
+        info.release();
+    }
+
+    fn show_options(info: &Self::Info, out: &Options<'_>) {
+        options::show(info, out);
+    }
+
+    fn statfs(info: &Self::Info) -> Stat {
+        info.stat()
+    }
+
+    fn label(info: &Self::Info) -> &[u8] {
+        info.label()
+    }
+
+    fn inode_by_handle(sb: &Super<Self>, handle: u64) -> Result<InodeRef<Self>> {
+        inode::iget(sb, handle)
+    }
+
+    fn handle(inode: &Inode<Self>) -> Result<u64> {
+        Ok(inode.data()?.image()?.nid)
+    }
+
+    fn lookup(dir: &Inode<Self>, name: &[u8]) -> Result<Option<InodeRef<Self>>> {
+        dir::lookup(dir, name)
+    }
+
+    fn read_dir(dir: &Inode<Self>, list: &Listing<'_>, out: &mut Emit<'_>) -> Result {
+        dir::read(dir, list, out)
+    }
+
+    fn attributes(inode: &Inode<Self>) -> Attributes {
+        let image = inode.data().and_then(|data| data.image());
+        Attributes {
+            compressed: image.is_ok_and(|image| image.is_compressed()),
+        }
+    }
+
+    fn may_read(inode: &Inode<Self>) -> Result {
+        data::may_read(inode)
+    }
+
+    fn map(inode: &Inode<Self>, pos: u64, report: bool) -> Result<Extent<'_>> {
+        data::map(inode, pos, report)
+    }
+
+    fn direct_io(info: &Self::Info) -> bool {
+        info.options.direct_io()
+    }
+
+    fn getxattr(
+        inode: &Inode<Self>,
+        class: u8,
+        name: &[u8],
+        out: Option<&mut [u8]>,
+    ) -> Result<usize> {
+        xattr::get(inode, class, name, out)
+    }
+
+    fn listxattr(inode: &Inode<Self>, out: Option<&mut [u8]>) -> Result<usize> {
+        xattr::list(inode, out)
+    }
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mount options: the names and meaning of in-tree erofs (`Documentation/filesystems/erofs.rst`), and
+//! `share=`.
+
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::atomic::{Atomic, Relaxed},
+};
+
+use super::superblock::Info;
+use crate::vfs::{
+    context::{Choice, Choices, Param},
+    Context, Options as Out, ParamTable, ParamValue,
+};
+
+const USER_XATTR: u8 = 0;
+const ACL: u8 = 1;
+const CACHE_STRATEGY: u8 = 2;
+const DAX: u8 = 3;
+const DEVICE: u8 = 4;
+const DOMAIN_ID: u8 = 5;
+const DIRECTIO: u8 = 6;
+const FSOFFSET: u8 = 7;
+const INODE_SHARE: u8 = 8;
+const SHARE: u8 = 9;
+
+const DAX_NEVER: i32 = 1;
+const SHARE_OFF: i32 = 2;
+
+static CACHE_STRATEGIES: Choices = Choices(&[
+    Choice::new(c"disabled", 0),
+    Choice::new(c"readahead", 1),
+    Choice::new(c"readaround", 2),
+    Choice::END,
+]);
+
+static DAX_MODES: Choices = Choices(&[
+    Choice::new(c"always", 0),
+    Choice::new(c"never", DAX_NEVER),
+    Choice::END,
+]);
+
+static SHARE_MODES: Choices = Choices(&[
+    Choice::new(c"content", 0),
+    Choice::new(c"fingerprint", 1),
+    Choice::new(c"off", SHARE_OFF),
+    Choice::END,
+]);
+
+/// All options.
+pub(super) static PARAMS: ParamTable = ParamTable(&[
+    Param::flag_no(c"user_xattr", USER_XATTR),
+    Param::flag_no(c"acl", ACL),
+    Param::choice(c"cache_strategy", CACHE_STRATEGY, &CACHE_STRATEGIES),
+    Param::flag(c"dax", DAX),
+    Param::choice(c"dax", DAX, &DAX_MODES),
+    Param::string(c"device", DEVICE),
+    Param::string(c"domain_id", DOMAIN_ID),
+    Param::flag_no(c"directio", DIRECTIO),
+    Param::number(c"fsoffset", FSOFFSET),
+    Param::flag(c"inode_share", INODE_SHARE),
+    Param::choice(c"share", SHARE, &SHARE_MODES),
+    Param::source(),
+    Param::END,
+]);
+
+const FLAG_USER_XATTR: u32 = 1 << 0;
+const FLAG_ACL: u32 = 1 << 1;
+const FLAG_DIRECTIO: u32 = 1 << 2;
+const FLAG_DAX_NEVER: u32 = 1 << 3;
+
+/// One mount's options. The flags may change by remount while others read them: each is used on its
+/// own, so relaxed order suffices.
+pub(super) struct Options {
+    flags: Atomic<u32>,
+    /// `cache_strategy=`; for compressed data only.
+    cache_strategy: Atomic<u32>,
+    /// `fsoffset=`, bytes.
+    pub(super) fsoffset: u64,
+    /// `device=`, in order.
+    pub(super) devices: KVec<CString>,
+}
+
+impl Options {
+    pub(super) const fn new() -> Self {
+        Self {
+            flags: Atomic::new(FLAG_USER_XATTR | FLAG_ACL),
+            cache_strategy: Atomic::new(2),
+            fsoffset: 0,
+            devices: KVec::new(),
+        }
+    }
+
+    fn has(&self, flag: u32) -> bool {
+        self.flags.load(Relaxed) & flag != 0
+    }
+
+    fn set(&mut self, flag: u32, on: bool) {
+        let flags = self.flags.get_mut();
+        *flags = if on { *flags | flag } else { *flags & !flag };
+    }
+
+    pub(super) fn acl(&self) -> bool {
+        self.has(FLAG_ACL)
+    }
+
+    pub(super) fn user_xattr(&self) -> bool {
+        self.has(FLAG_USER_XATTR)
+    }
+
+    pub(super) fn direct_io(&self) -> bool {
+        self.has(FLAG_DIRECTIO)
+    }
+
+    /// What a remount may change.
+    pub(super) fn take_over(&self, new: &Options) {
+        self.flags.store(new.flags.load(Relaxed), Relaxed);
+        self.cache_strategy
+            .store(new.cache_strategy.load(Relaxed), Relaxed);
+    }
+}
+
+/// Takes one option.
+pub(super) fn parse(
+    options: &mut Options,
+    fc: &Context<'_>,
+    opt: u8,
+    value: ParamValue<'_>,
+) -> Result {
+    match (opt, value) {
+        (USER_XATTR, ParamValue::Flag(on)) => options.set(FLAG_USER_XATTR, on),
+        (ACL, ParamValue::Flag(on)) => options.set(FLAG_ACL, on),
+        (DIRECTIO, ParamValue::Flag(on)) => options.set(FLAG_DIRECTIO, on),
+        (CACHE_STRATEGY, ParamValue::Choice(strategy)) => {
+            *options.cache_strategy.get_mut() = strategy as u32;
+        }
+        (FSOFFSET, ParamValue::Number(offset)) => options.fsoffset = offset,
+        (DEVICE, ParamValue::String(path)) => {
+            let path = CString::try_from(path)?;
+            options.devices.push(path, GFP_KERNEL)?;
+        }
+        (DAX, ParamValue::Choice(DAX_NEVER)) => options.set(FLAG_DAX_NEVER, true),
+        (DAX, _) => {
+            return Err(fc.invalid(fmt!(
+                "dax: not supported (file data lives in the page cache here); use dax=never or leave it out"
+            )))
+        }
+        (SHARE, ParamValue::Choice(SHARE_OFF)) => {}
+        (SHARE, _) => {
+            return Err(fc.invalid(fmt!(
+                "share: sharing of page cache is not supported yet; only share=off is"
+            )))
+        }
+        (INODE_SHARE, _) => {
+            return Err(fc.invalid(fmt!("inode_share: not supported yet; leave it out")))
+        }
+        (DOMAIN_ID, _) => {
+            return Err(fc.invalid(fmt!("domain_id: not supported yet; leave it out")))
+        }
+        _ => return Err(EINVAL),
+    }
+    Ok(())
+}
+
+/// Shows the options in effect, in the in-tree order.
+pub(super) fn show(info: &Info, out: &Out<'_>) {
+    let options = &info.options;
+    out.put(if options.user_xattr() {
+        c",user_xattr"
+    } else {
+        c",nouser_xattr"
+    });
+    out.put(if options.acl() { c",acl" } else { c",noacl" });
+    if info.has_compressed_data() {
+        out.put(match options.cache_strategy.load(Relaxed) {
+            0 => c",cache_strategy=disabled",
+            1 => c",cache_strategy=readahead",
+            _ => c",cache_strategy=readaround",
+        });
+    }
+    if options.has(FLAG_DAX_NEVER) {
+        out.put(c",dax=never");
+    }
+    if info.is_file() && options.direct_io() {
+        out.put(c",directio");
+    }
+    if options.fsoffset != 0 {
+        out.put_number(c",fsoffset=", options.fsoffset);
+    }
+    for path in &options.devices {
+        out.put_string(c",device=", path);
+    }
+}

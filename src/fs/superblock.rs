@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One mount: its devices, its metadata cache, and how it comes up.
+//!
+//! A mount comes up in steps, each of which uses the ones before: the primary device, the metadata
+//! cache over it, the superblock, the extra devices, the internal inodes (packed, metabox), the long
+//! xattr prefixes. Each is set once and then constant until `release`.
+
+use kernel::{
+    fs::File,
+    prelude::*,
+    str::CString,
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+        SetOnce,
+    },
+};
+
+use super::{
+    inode::{self, Data},
+    options::Options,
+    report::{failed, Place},
+    Erofs,
+};
+use crate::{
+    format::{
+        device::{self, DeviceSlot},
+        inode::FileType,
+        superblock::{Area, Superblock},
+        xattr::LongPrefix,
+    },
+    io::{hash::KernelHash, CacheBytes, Device, ReadError},
+    vfs::{Context, Inode, InodeRef, Stat, Super},
+};
+
+/// Bytes at the start of an image in which the superblock lies.
+const HEAD: usize = 4096;
+
+/// Longest name, `EROFS_NAME_LEN`.
+const NAME_LEN: u32 = 255;
+
+/// One mount's state.
+pub(crate) struct Info {
+    pub(super) options: Options,
+    is_file: Atomic<u32>,
+    said_compressed: Atomic<u32>,
+    primary: SetOnce<Device>,
+    meta: SetOnce<InodeRef<Erofs>>,
+    image: SetOnce<Superblock>,
+    devices: SetOnce<Devices>,
+    packed: SetOnce<InodeRef<Erofs>>,
+    metabox: SetOnce<InodeRef<Erofs>>,
+    prefixes: SetOnce<KVVec<LongPrefix>>,
+}
+
+/// The extra devices.
+struct Devices {
+    slots: KVVec<DeviceSlot>,
+    /// `opened[i]` holds what `slots[i]` describes; empty if all data is on the primary device.
+    opened: KVec<Device>,
+    /// Blocks on all devices.
+    total_blocks: u64,
+}
+
+impl Info {
+    pub(super) const fn new() -> Self {
+        Self {
+            options: Options::new(),
+            is_file: Atomic::new(0),
+            said_compressed: Atomic::new(0),
+            primary: SetOnce::new(),
+            meta: SetOnce::new(),
+            image: SetOnce::new(),
+            devices: SetOnce::new(),
+            packed: SetOnce::new(),
+            metabox: SetOnce::new(),
+            prefixes: SetOnce::new(),
+        }
+    }
+
+    /// Lets go of inodes and devices, in the order in which they use each other.
+    pub(super) fn release(&mut self) {
+        self.prefixes = SetOnce::new();
+        self.metabox = SetOnce::new();
+        self.packed = SetOnce::new();
+        self.meta = SetOnce::new();
+        self.devices = SetOnce::new();
+        self.primary = SetOnce::new();
+    }
+
+    /// Whether the source is a regular file.
+    pub(super) fn is_file(&self) -> bool {
+        self.is_file.load(Relaxed) != 0
+    }
+
+    /// Whether the image has compressed data.
+    pub(super) fn has_compressed_data(&self) -> bool {
+        self.image.as_ref().is_some_and(|sb| sb.is_compressed())
+    }
+
+    /// `true` the first time it is called.
+    pub(super) fn first_compressed_read(&self) -> bool {
+        self.said_compressed.xchg(1, Relaxed) == 0
+    }
+
+    /// The image's superblock.
+    pub(super) fn image(&self) -> Result<&Superblock> {
+        self.image.as_ref().ok_or(EIO)
+    }
+
+    pub(super) fn prefixes(&self) -> &[LongPrefix] {
+        self.prefixes.as_ref().map_or(&[], |prefixes| prefixes)
+    }
+
+    fn meta(&self) -> Result<&Inode<Erofs>> {
+        Ok(self.meta.as_ref().ok_or(EIO)?)
+    }
+
+    fn internal(inode: &SetOnce<InodeRef<Erofs>>) -> Result<&Inode<Erofs>> {
+        Ok(inode.as_ref().ok_or(EFSCORRUPTED)?)
+    }
+
+    /// The bytes of an area. `EFSCORRUPTED` if the image has no such area.
+    pub(super) fn area(&self, area: Area) -> Result<CacheBytes<'_>> {
+        match area {
+            Area::Image => Ok(self.meta()?.bytes()),
+            Area::Metabox => Ok(Self::internal(&self.metabox)?.bytes()),
+        }
+    }
+
+    /// The primary device.
+    pub(super) fn primary(&self) -> Result<&Device> {
+        self.primary.as_ref().ok_or(EIO)
+    }
+
+    /// The device and the byte on it that an extent's address means.
+    pub(super) fn place(&self, device_id: u16, pa: u64) -> Result<(&Device, u64), ReadError> {
+        let devices = self.devices.as_ref().ok_or(EIO)?;
+        let flat = devices.opened.is_empty();
+        let (index, addr) = device::map_dev(self.image()?, &devices.slots, flat, device_id, pa)?;
+        let device = match index.checked_sub(1) {
+            None => self.primary()?,
+            Some(extra) => devices.opened.get(extra).ok_or(ENODEV)?,
+        };
+        Ok((device, addr))
+    }
+
+    pub(super) fn stat(&self) -> Stat {
+        Stat {
+            blocks: self.devices.as_ref().map_or(0, |d| d.total_blocks),
+            inodes: self.image.as_ref().map_or(0, |sb| sb.inos),
+            name_len: NAME_LEN,
+        }
+    }
+
+    pub(super) fn label(&self) -> &[u8] {
+        self.image.as_ref().map_or(&[], |sb| sb.volume_name())
+    }
+}
+
+fn set<T>(slot: &SetOnce<T>, value: T) -> Result<&T> {
+    slot.populate(value);
+    slot.as_ref().ok_or(EIO)
+}
+
+/// The unit in which the metadata cache reads a device: a page, unless the device ends within one.
+fn meta_blkbits(device: &Device) -> u8 {
+    let page = kernel::page::PAGE_SIZE as u64;
+    let whole_pages = device.bytes() % page == 0;
+    if device.bdev().is_none() || whole_pages {
+        kernel::page::PAGE_SHIFT as u8
+    } else {
+        device.logical_block_size().max(512).trailing_zeros() as u8
+    }
+}
+
+/// Brings a mount up and gives its root directory.
+pub(super) fn fill(
+    sb: &Super<Erofs>,
+    fc: &Context<'_>,
+    file: Option<ARef<File>>,
+) -> Result<InodeRef<Erofs>> {
+    let info = sb.info();
+    let is_file = file.is_some();
+    info.is_file.store(u32::from(is_file), Relaxed);
+    let primary = set(
+        &info.primary,
+        match file {
+            Some(file) => Device::of_file(file, info.options.fsoffset)?,
+            None => Device::of_super(sb.owner(), info.options.fsoffset)?,
+        },
+    )?;
+    set(
+        &info.meta,
+        sb.internal_inode(Data::Meta, primary.bytes(), meta_blkbits(primary))?,
+    )?;
+
+    let image = set(&info.image, read_superblock(sb, fc)?)?;
+    let block_size = image.block_size();
+    if primary.logical_block_size() > block_size {
+        return Err(fc.invalid(fmt!(
+            "(device {}): block size {} is smaller than the device's {}",
+            sb.id(),
+            block_size,
+            primary.logical_block_size()
+        )));
+    }
+    if info.options.fsoffset % u64::from(block_size) != 0 {
+        return Err(fc.invalid(fmt!(
+            "(device {}): fsoffset {} is not a multiple of the block size {}",
+            sb.id(),
+            info.options.fsoffset,
+            block_size
+        )));
+    }
+    sb.identify(image.blkszbits, &image.uuid);
+    set(&info.devices, open_devices(sb, fc, image, is_file)?)?;
+
+    if image.has_fragments() && image.packed_nid != 0 {
+        set(&info.packed, inode::iget(sb, image.packed_nid)?)?;
+    }
+    if let Some(nid) = image.metabox_nid {
+        set(&info.metabox, inode::iget(sb, nid)?)?;
+    }
+    let root = inode::iget(sb, image.root_nid)?;
+    if !matches!(root.data()?.image()?.file_type, FileType::Directory) {
+        return Err(fc.invalid(fmt!(
+            "(device {}): the root inode (nid {}) is not a directory",
+            sb.id(),
+            image.root_nid
+        )));
+    }
+    let prefixes = read_prefixes(info, image).map_err(|err| failed(sb, Place::Super, err))?;
+    set(&info.prefixes, prefixes)?;
+    Ok(root)
+}
+
+fn read_superblock(sb: &Super<Erofs>, fc: &Context<'_>) -> Result<Superblock> {
+    let meta = sb.info().area(Area::Image)?;
+    let head = match meta.bytes(0) {
+        Ok(head) => head,
+        Err(err) => {
+            fc.error(fmt!("(device {}): cannot read the superblock", sb.id()));
+            return Err(match err {
+                ReadError::Io(err) => err,
+                // An empty device.
+                ReadError::Format(_) => EINVAL,
+            });
+        }
+    };
+    let head = head.get(..HEAD.min(head.len())).ok_or(EIO)?;
+    Superblock::parse::<KernelHash>(head).map_err(|err| {
+        fc.error(fmt!("(device {}): {}", sb.id(), err));
+        super::report::errno(err.kind)
+    })
+}
+
+fn open_devices(
+    sb: &Super<Erofs>,
+    fc: &Context<'_>,
+    image: &Superblock,
+    is_file: bool,
+) -> Result<Devices> {
+    let info = sb.info();
+    let count = if image.has_device_table() {
+        image.extra_devices
+    } else {
+        0
+    };
+    let given = &info.options.devices;
+    if !given.is_empty() && given.len() != usize::from(count) {
+        return Err(fc.invalid(fmt!(
+            "(device {}): the image has {} extra devices, but {} device= options are given",
+            sb.id(),
+            count,
+            given.len()
+        )));
+    }
+    let mut slots = KVVec::with_capacity(usize::from(count), GFP_KERNEL)?;
+    let mut opened = KVec::with_capacity(given.len(), GFP_KERNEL)?;
+    let mut total_blocks = image.blocks;
+    let meta = info.area(Area::Image)?;
+    for index in 0..count {
+        let slot = DeviceSlot::read(image, index, &meta)
+            .map_err(|err| failed(sb, Place::Super, err))?;
+        total_blocks = total_blocks.saturating_add(slot.blocks);
+        slots.push(slot, GFP_KERNEL)?;
+    }
+    for path in given {
+        let device = open_device(sb, path, is_file).inspect_err(|err| {
+            fc.error(fmt!(
+                "(device {}): cannot open device={}: {:?}",
+                sb.id(),
+                &**path,
+                err
+            ));
+        })?;
+        opened.push(device, GFP_KERNEL)?;
+    }
+    Ok(Devices {
+        slots,
+        opened,
+        total_blocks,
+    })
+}
+
+fn open_device(sb: &Super<Erofs>, path: &CString, is_file: bool) -> Result<Device> {
+    if !is_file {
+        return Device::claim(path, sb.owner());
+    }
+    let file = crate::io::device::open_file(path)?;
+    crate::io::device::usable_file(&file).map_err(|_| EINVAL)?;
+    Device::of_file(file, 0)
+}
+
+fn read_prefixes(info: &Info, image: &Superblock) -> Result<KVVec<LongPrefix>, ReadError> {
+    let count = usize::from(image.xattr_prefix_count);
+    let mut prefixes = KVVec::with_capacity(count, GFP_KERNEL).map_err(Error::from)?;
+    if count == 0 {
+        return Ok(prefixes);
+    }
+    // As upstream: in the image if it says so, else in the metabox, else in the packed inode, else in
+    // the image.
+    let src = if image.plain_xattr_pfx() {
+        info.area(Area::Image)?
+    } else if image.has_metabox() {
+        info.area(Area::Metabox)?
+    } else if let Some(packed) = info.packed.as_ref() {
+        packed.bytes()
+    } else {
+        info.area(Area::Image)?
+    };
+    let mut pos = u64::from(image.xattr_prefix_start) << 2;
+    for _ in 0..count {
+        let prefix = LongPrefix::read(&src, &mut pos)?;
+        prefixes.push(prefix, GFP_KERNEL).map_err(Error::from)?;
+    }
+    Ok(prefixes)
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Static inlines and macros of the kernel, made callable from Rust. See
+ * include/erofs_shared_helpers.h. Policy never lives here.
+ */
+#include <linux/backing-dev.h>
+#include <linux/compat.h>
+#include <linux/cred.h>
+#include <linux/ioprio.h>
+#include <linux/kdev_t.h>
+#include <linux/pagemap.h>
+#include <linux/posix_acl_xattr.h>
+#include <linux/sched/signal.h>
+#include <linux/statfs.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+
+#include "erofs_shared_helpers.h"
+
+void erofs_shared_folio_put(struct folio *folio)
+{
+	folio_put(folio);
+}
+
+void erofs_shared_folio_unlock(struct folio *folio)
+{
+	folio_unlock(folio);
+}
+
+void *erofs_shared_folio_address(struct folio *folio)
+{
+	return folio_address(folio);
+}
+
+size_t erofs_shared_folio_size(struct folio *folio)
+{
+	return folio_size(folio);
+}
+
+loff_t erofs_shared_folio_pos(struct folio *folio)
+{
+	return folio_pos(folio);
+}
+
+void erofs_shared_mapping_set_large_folios(struct address_space *mapping)
+{
+	mapping_set_large_folios(mapping);
+}
+
+void erofs_shared_sync_readahead(struct address_space *mapping,
+				 struct file *file, pgoff_t index,
+				 unsigned long nr_pages)
+{
+	struct file_ra_state *ra = &file->f_ra;
+
+	if (!ra_has_index(ra, index))
+		page_cache_sync_readahead(mapping, ra, file, index, nr_pages);
+}
+
+loff_t erofs_shared_inode_size(struct inode *inode)
+{
+	return i_size_read(inode);
+}
+
+struct kmem_cache *erofs_shared_inode_cache_create(const char *name,
+						   unsigned int size,
+						   void (*ctor)(void *))
+{
+	return kmem_cache_create(name, size, 0,
+				 SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, ctor);
+}
+
+void *erofs_shared_inode_alloc(struct super_block *sb,
+			       struct kmem_cache *cache)
+{
+	return alloc_inode_sb(sb, cache, GFP_KERNEL);
+}
+
+bool erofs_shared_inode_is_new(struct inode *inode)
+{
+	return inode_state_read_once(inode) & I_NEW;
+}
+
+void erofs_shared_inode_set_owner(struct inode *inode, u32 uid, u32 gid)
+{
+	i_uid_write(inode, uid);
+	i_gid_write(inode, gid);
+}
+
+void erofs_shared_inode_set_times(struct inode *inode, s64 sec, u32 nsec)
+{
+	inode_set_mtime(inode, sec, nsec);
+	inode_set_ctime(inode, sec, nsec);
+	inode_set_atime(inode, sec, nsec);
+}
+
+void erofs_shared_inode_set_link(struct inode *inode, char *link, int len)
+{
+	inode_set_cached_link(inode, link, len);
+}
+
+void erofs_shared_inode_no_acl(struct inode *inode)
+{
+	cache_no_acl(inode);
+}
+
+dev_t erofs_shared_decode_dev(u32 dev)
+{
+	return new_decode_dev(dev);
+}
+
+void erofs_shared_super_identify(struct super_block *sb, const u8 *uuid,
+				 unsigned int len)
+{
+	super_set_uuid(sb, uuid, len);
+	super_set_sysfs_name_id(sb);
+}
+
+void erofs_shared_statfs_fsid(struct super_block *sb, struct kstatfs *buf)
+{
+	if (uuid_is_null(&sb->s_uuid))
+		buf->f_fsid = u64_to_fsid(!sb->s_bdev ? 0 :
+				huge_encode_dev(sb->s_bdev->bd_dev));
+	else
+		buf->f_fsid = uuid_to_fsid(sb->s_uuid.b);
+}
+
+void erofs_shared_fc_log(struct fs_context *fc, char level, const char *msg)
+{
+	if (fc->log.log)
+		logfc(fc->log.log, fc->log.prefix, level, "%s", msg);
+}
+
+struct block_device *erofs_shared_file_bdev(struct file *file)
+{
+	return file_bdev(file);
+}
+
+u64 erofs_shared_bdev_bytes(struct block_device *bdev)
+{
+	return bdev_nr_bytes(bdev);
+}
+
+u32 erofs_shared_bdev_block_size(struct block_device *bdev)
+{
+	return bdev_logical_block_size(bdev);
+}
+
+u32 erofs_shared_bdev_dma_align(struct block_device *bdev)
+{
+	return bdev_dma_alignment(bdev) + 1;
+}
+
+size_t erofs_shared_iov_bytes(struct iov_iter *iter)
+{
+	return iov_iter_count(iter);
+}
+
+bool erofs_shared_file_can_odirect(struct file *file)
+{
+	return file->f_mode & FMODE_CAN_ODIRECT;
+}
+
+/* Read as the opener of @file, whoever the page cache is filled for. */
+ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
+			       struct bio_vec *bvecs, unsigned long nr,
+			       size_t bytes)
+{
+	struct iov_iter iter;
+	ssize_t ret;
+
+	iocb->ki_ioprio = get_current_ioprio();
+	iov_iter_bvec(&iter, ITER_DEST, bvecs, nr, bytes);
+	scoped_with_creds(file->f_cred)
+		ret = vfs_iocb_iter_read(file, iocb, &iter);
+	return ret;
+}
+
+bool erofs_shared_dir_emit(struct dir_context *ctx, const char *name, int len,
+			   u64 ino, unsigned int type)
+{
+	return dir_emit(ctx, name, len, ino, type);
+}
+
+bool erofs_shared_dir_emit_dot(struct file *file, struct dir_context *ctx)
+{
+	return dir_emit_dot(file, ctx);
+}
+
+bool erofs_shared_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
+}
+
+unsigned long erofs_shared_clear_user(unsigned long to, unsigned long n)
+{
+	return clear_user((void __user *)to, n);
+}
+
+unsigned long erofs_shared_copy_to_user(unsigned long to, const void *from,
+					unsigned long n)
+{
+	return copy_to_user((void __user *)to, from, n);
+}
+
+struct posix_acl *erofs_shared_acl_from_xattr(const void *value, size_t size)
+{
+	return posix_acl_from_xattr(&init_user_ns, value, size);
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an image lies on: block devices and regular files.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    bindings,
+    error::from_err_ptr,
+    fs::File,
+    prelude::*,
+    sync::aref::ARef,
+};
+
+use crate::raw;
+
+/// An opened place that holds image data.
+pub(crate) struct Device {
+    backing: Backing,
+    /// Size in bytes when it was opened, less `offset`.
+    bytes: u64,
+    /// Where the image starts, in bytes (`fsoffset=`).
+    offset: u64,
+}
+
+/// # Invariants
+///
+/// `Super`: the pointer is the superblock's own `s_bdev`, which stays open as long as the superblock
+/// (and so the `Device`, which is a part of it) lives.
+/// `Claimed`: `file` was opened by `fs_bdev_file_open_by_path` for `sb`, and is released once, on drop,
+/// while `sb` is still allocated.
+enum Backing {
+    Super(NonNull<bindings::block_device>),
+    Claimed {
+        file: NonNull<bindings::file>,
+        sb: NonNull<bindings::super_block>,
+    },
+    File(ARef<File>),
+}
+
+// SAFETY: All pointers are to reference-counted or superblock-owned kernel objects that may be used
+// from any thread.
+unsafe impl Send for Device {}
+// SAFETY: As for `Send`; all methods that take `&self` only read.
+unsafe impl Sync for Device {}
+
+/// A superblock that owns the devices opened for it.
+///
+/// # Invariants
+///
+/// The superblock stays allocated until the devices that were opened with this are dropped: they are
+/// a part of its `s_fs_info`, which `kill_sb` drops.
+#[derive(Clone, Copy)]
+pub(crate) struct SuperPtr(NonNull<bindings::super_block>);
+
+impl SuperPtr {
+    /// # Safety
+    ///
+    /// Devices opened with the result must be dropped while the superblock is still allocated.
+    pub(crate) unsafe fn new(sb: NonNull<bindings::super_block>) -> Self {
+        // INVARIANT: By the function's safety requirements.
+        Self(sb)
+    }
+}
+
+/// `Ok` if images can be read from this file: regular, with a page cache that can be read into, and
+/// not itself on an erofs or a stacked filesystem (whose reads could nest without bound).
+pub(crate) fn usable_file(file: &File) -> Result<(), &'static str> {
+    let file = file.as_ptr();
+    // SAFETY: A live `File` has an inode, a mapping with operations, and a superblock.
+    let (mode, has_read_folio, depth, magic) = unsafe {
+        let inode = (*file).f_inode;
+        let sb = (*inode).i_sb;
+        (
+            (*inode).i_mode,
+            (*(*(*file).f_mapping).a_ops).read_folio.is_some(),
+            (*sb).s_stack_depth,
+            (*sb).s_magic,
+        )
+    };
+    if u32::from(mode) & bindings::S_IFMT != bindings::S_IFREG {
+        return Err("the source is neither a block device nor a regular file");
+    }
+    if !has_read_folio {
+        return Err("the source's filesystem has no ->read_folio (tmpfs?): use a loop device");
+    }
+    if depth != 0 || magic as u32 == crate::format::superblock::SUPER_MAGIC {
+        return Err("the source lies on a stacked filesystem or on erofs: use a loop device");
+    }
+    Ok(())
+}
+
+/// Opens a file to read an image from, with the credentials of the caller.
+pub(crate) fn open_file(path: &CStr) -> Result<ARef<File>> {
+    let flags = (bindings::O_RDONLY | bindings::O_LARGEFILE) as i32;
+    // SAFETY: `path` is NUL-terminated.
+    let file = from_err_ptr(unsafe { bindings::filp_open(path.as_char_ptr(), flags, 0) })?;
+    let file = NonNull::new(file).ok_or(EIO)?;
+    // SAFETY: `filp_open` returned an owned reference; the file was not opened through a descriptor,
+    // so no light references (`fdget_pos`) exist.
+    Ok(unsafe { ARef::from_raw(file.cast()) })
+}
+
+impl Device {
+    /// The device of a block-based superblock.
+    pub(crate) fn of_super(sb: SuperPtr, offset: u64) -> Result<Self> {
+        // SAFETY: By the type invariants `sb` is valid.
+        let bdev = NonNull::new(unsafe { (*sb.0.as_ptr()).s_bdev }).ok_or(ENOTBLK)?;
+        // SAFETY: `s_bdev` is open.
+        let bytes = unsafe { raw::erofs_shared_bdev_bytes(bdev.as_ptr()) };
+        // INVARIANT: This is `s_bdev`.
+        Self::new(Backing::Super(bdev), bytes, offset)
+    }
+
+    /// Opens and claims an extra block device for `sb`.
+    pub(crate) fn claim(path: &CStr, sb: SuperPtr) -> Result<Self> {
+        let sb = sb.0;
+        // SAFETY: `path` is NUL-terminated; `sb` is valid; its type is the holder, as it is for the
+        // primary device.
+        let file = from_err_ptr(unsafe {
+            raw::fs_bdev_file_open_by_path(
+                path.as_char_ptr(),
+                raw::EROFS_SHARED_BLK_OPEN_READ,
+                (*sb.as_ptr()).s_type.cast(),
+                sb.as_ptr(),
+            )
+        })?;
+        let file = NonNull::new(file).ok_or(EIO)?;
+        // INVARIANT: Opened just now for `sb`.
+        let backing = Backing::Claimed { file, sb };
+        // SAFETY: The file is an open block device.
+        let bytes = unsafe {
+            raw::erofs_shared_bdev_bytes(raw::erofs_shared_file_bdev(file.as_ptr()))
+        };
+        Self::new(backing, bytes, 0)
+    }
+
+    /// An image in a regular file.
+    pub(crate) fn of_file(file: ARef<File>, offset: u64) -> Result<Self> {
+        // SAFETY: A live file has an inode; `i_size` of a backing file is read once, here.
+        let bytes = unsafe { raw::erofs_shared_inode_size((*file.as_ptr()).f_inode) };
+        Self::new(Backing::File(file), bytes.try_into()?, offset)
+    }
+
+    fn new(backing: Backing, bytes: u64, offset: u64) -> Result<Self> {
+        let this = Self {
+            backing,
+            bytes: bytes.saturating_sub(offset),
+            offset,
+        };
+        Ok(this)
+    }
+
+    /// Image bytes on it.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Where the image starts on it, in bytes.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The block device, if it is one.
+    pub(crate) fn bdev(&self) -> Option<NonNull<bindings::block_device>> {
+        match &self.backing {
+            Backing::Super(bdev) => Some(*bdev),
+            // SAFETY: By the type invariants `file` is an open block device.
+            Backing::Claimed { file, .. } => {
+                NonNull::new(unsafe { raw::erofs_shared_file_bdev(file.as_ptr()) })
+            }
+            Backing::File(_) => None,
+        }
+    }
+
+    /// The regular file, if it is one.
+    pub(crate) fn file(&self) -> Option<&File> {
+        match &self.backing {
+            Backing::File(file) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// Smallest unit that it can be read in, in bytes: a power of two.
+    pub(crate) fn logical_block_size(&self) -> u32 {
+        match self.bdev() {
+            // SAFETY: The device is open as long as `self` lives.
+            Some(bdev) => unsafe { raw::erofs_shared_bdev_block_size(bdev.as_ptr()) },
+            None => 1,
+        }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Backing::Claimed { file, sb } = &self.backing {
+            // SAFETY: By the type invariants it was opened for `sb`, and `sb` is still allocated.
+            unsafe { raw::fs_bdev_file_release(file.as_ptr(), sb.as_ptr()) }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Filling page cache from an image that is a regular file.
+//!
+//! Neighbouring ranges are gathered into one request, which is read with `->read_iter` of the backing
+//! file straight into the folios: no second copy stays anywhere with direct I/O, and none of this
+//! module's making without. The request completes in any context (a direct read completes in an
+//! interrupt), so completion only marks folios.
+
+use core::{
+    mem::MaybeUninit,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use kernel::{bindings, ffi, prelude::*, types::Opaque};
+
+use crate::raw;
+
+/// Folio ranges in one request. With large folios this is megabytes.
+const MAX_RANGES: usize = 16;
+
+#[derive(Clone, Copy)]
+struct Range {
+    folio: *mut bindings::folio,
+    offset: usize,
+    len: usize,
+}
+
+/// A read of consecutive bytes of a backing file into ranges of folios.
+///
+/// # Invariants
+///
+/// Until completion, `ranges[..nr]` are ranges of locked folios of which this request owns the
+/// completion (`iomap_finish_folio_read`), and `bvecs[..nr]` describe the same memory.
+struct Request {
+    iocb: Opaque<bindings::kiocb>,
+    /// Submitter and completion each hold one: the file may still look at `iocb` and `bvecs` after
+    /// it has completed the request.
+    refs: AtomicU32,
+    pos: u64,
+    bytes: usize,
+    nr: usize,
+    /// The file's size when it was opened: a read may end early only there.
+    file_end: u64,
+    ranges: [Range; MAX_RANGES],
+    bvecs: [MaybeUninit<bindings::bio_vec>; MAX_RANGES],
+}
+
+impl Request {
+    /// Adds a range; `false` if it does not continue this request or there is no room.
+    ///
+    /// # Safety
+    ///
+    /// The range must be of a locked folio whose completion passes to this request.
+    unsafe fn add(&mut self, pos: u64, range: Range) -> bool {
+        if self.nr == MAX_RANGES || self.pos.checked_add(self.bytes as u64) != Some(pos) {
+            return false;
+        }
+        let page_shift = kernel::page::PAGE_SHIFT;
+        let bvec = bindings::bio_vec {
+            // SAFETY: A folio's pages are consecutive `struct page`s; `offset` is inside the folio.
+            bv_page: unsafe {
+                range
+                    .folio
+                    .cast::<bindings::page>()
+                    .add(range.offset >> page_shift)
+            },
+            bv_len: range.len as u32,
+            bv_offset: (range.offset & (kernel::page::PAGE_SIZE - 1)) as u32,
+        };
+        let (Some(slot), Some(out)) = (self.ranges.get_mut(self.nr), self.bvecs.get_mut(self.nr))
+        else {
+            return false;
+        };
+        *slot = range;
+        out.write(bvec);
+        self.nr += 1;
+        self.bytes += range.len;
+        true
+    }
+
+    /// Marks all folios as read or failed; `ret` is what the file's `->read_iter` gave.
+    fn finish(&self, ret: isize) {
+        let mut got = usize::try_from(ret).unwrap_or(0).min(self.bytes);
+        let end = self.pos.saturating_add(self.bytes as u64);
+        // An image need not fill its last block: what lies behind the file's end reads as zeros.
+        let short_is_end = ret >= 0
+            && got > 0
+            && end > self.file_end
+            && self.pos.saturating_add(got as u64) >= self.file_end;
+        for range in self.ranges.iter().take(self.nr) {
+            let here = got.min(range.len);
+            got -= here;
+            let mut error = 0;
+            if here < range.len {
+                if short_is_end {
+                    // SAFETY: The range is inside the folio, which is locked and ours to fill.
+                    unsafe {
+                        raw::erofs_shared_folio_address(range.folio)
+                            .cast::<u8>()
+                            .add(range.offset + here)
+                            .write_bytes(0, range.len - here);
+                    }
+                } else {
+                    error = if ret < 0 { ret as i32 } else { EIO.to_errno() };
+                }
+            }
+            // SAFETY: By the type invariants completion of this range is ours, and it happens once.
+            unsafe { raw::iomap_finish_folio_read(range.folio, range.offset, range.len, error) };
+        }
+    }
+
+    /// Drops one of the two references.
+    ///
+    /// # Safety
+    ///
+    /// `this` comes from `KBox::into_raw`; the caller owns one of its references.
+    unsafe fn put(this: *mut Request) {
+        // SAFETY: The caller's reference keeps it alive here.
+        if unsafe { (*this).refs.fetch_sub(1, Ordering::AcqRel) } == 1 {
+            // SAFETY: The last reference is gone.
+            drop(unsafe { KBox::from_raw(this) });
+        }
+    }
+
+    unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: ffi::c_long) {
+        // SAFETY: Only `submit` sets this callback, on the `iocb` of a live request.
+        let this = unsafe { kernel::container_of!(Opaque::cast_from(iocb), Request, iocb) }
+            .cast_mut();
+        // SAFETY: Completion holds a reference and comes once.
+        unsafe {
+            (*this).finish(ret as isize);
+            Request::put(this);
+        }
+    }
+
+    /// Starts the read. Completion may come before this returns, or much later.
+    ///
+    /// # Safety
+    ///
+    /// `file` must be open until completion (the mount holds it).
+    unsafe fn submit(self_: KBox<Request>, file: *mut bindings::file, direct: bool) {
+        let this = KBox::into_raw(self_);
+        // SAFETY: The request is live (two references) and exclusively ours until the read starts.
+        let ret = unsafe {
+            let iocb = (*this).iocb.get();
+            (*iocb).ki_filp = file;
+            (*iocb).ki_pos = (*this).pos as bindings::loff_t;
+            (*iocb).ki_complete = Some(Self::complete);
+            if direct && raw::erofs_shared_file_can_odirect(file) {
+                (*iocb).ki_flags = raw::EROFS_SHARED_IOCB_DIRECT as i32;
+            }
+            raw::erofs_shared_file_read(
+                file,
+                iocb,
+                (*this).bvecs.as_mut_ptr().cast(),
+                (*this).nr,
+                (*this).bytes,
+            )
+        };
+        if ret != EIOCBQUEUED.to_errno() as isize {
+            // SAFETY: The file will not call back; completion's reference is used here.
+            unsafe { Self::complete((*this).iocb.get(), ret as ffi::c_long) };
+        }
+        // SAFETY: The submitter's reference.
+        unsafe { Self::put(this) };
+    }
+}
+
+/// The read operations for iomap where `iomap.private` is the backing `struct file`, `iomap.flags`
+/// has `IOMAP_F_PRIVATE` for direct I/O, and `iomap.addr` is the byte position in it.
+pub(crate) const FILE_READ_OPS: raw::iomap_read_ops = raw::iomap_read_ops {
+    read_folio_range: Some(read_folio_range),
+    submit_read: Some(submit_read),
+    bio_set: core::ptr::null_mut(),
+};
+
+/// # Safety
+///
+/// Called by iomap with a valid iterator and context, and a locked folio in the context.
+unsafe extern "C" fn read_folio_range(
+    iter: *const raw::iomap_iter,
+    ctx: *mut raw::iomap_read_folio_ctx,
+    len: usize,
+) -> ffi::c_int {
+    // SAFETY: By the function's safety requirements.
+    let (map, pos, folio) = unsafe { (&(*iter).iomap, (*iter).pos, (*ctx).cur_folio) };
+    // SAFETY: The folio is locked, hence live.
+    let offset = (pos - unsafe { raw::erofs_shared_folio_pos(folio) }) as usize;
+    let range = Range { folio, offset, len };
+    let Some(at) = (pos.wrapping_sub(map.offset) as u64).checked_add(map.addr) else {
+        return EFSCORRUPTED.to_errno();
+    };
+
+    // SAFETY: `read_ctx` is null or the request that this function put there.
+    let pending = unsafe { (*ctx).read_ctx.cast::<Request>() };
+    if !pending.is_null() {
+        // SAFETY: The pending request is exclusively ours until it is submitted; the folio is locked
+        // and iomap passes its completion on with this call.
+        if unsafe { (*pending).add(at, range) } {
+            return 0;
+        }
+        // SAFETY: By the function's safety requirements.
+        unsafe { submit_read(iter, ctx) };
+    }
+
+    // SAFETY: `private` is the backing file, which the mount holds open.
+    let file_end = unsafe { raw::erofs_shared_inode_size((*map.private.cast::<bindings::file>()).f_inode) };
+    let request = KBox::new(
+        Request {
+            iocb: Opaque::zeroed(),
+            refs: AtomicU32::new(2),
+            pos: at,
+            bytes: 0,
+            nr: 0,
+            file_end: file_end as u64,
+            ranges: [Range {
+                folio: core::ptr::null_mut(),
+                offset: 0,
+                len: 0,
+            }; MAX_RANGES],
+            bvecs: [const { MaybeUninit::uninit() }; MAX_RANGES],
+        },
+        GFP_KERNEL,
+    );
+    let Ok(mut request) = request else {
+        return ENOMEM.to_errno();
+    };
+    // SAFETY: As above. A new request has room and starts at `at`.
+    unsafe { request.add(at, range) };
+    // SAFETY: By the function's safety requirements.
+    unsafe { (*ctx).read_ctx = KBox::into_raw(request).cast() };
+    0
+}
+
+/// # Safety
+///
+/// As for `read_folio_range`; `read_ctx` is a pending request.
+unsafe extern "C" fn submit_read(
+    iter: *const raw::iomap_iter,
+    ctx: *mut raw::iomap_read_folio_ctx,
+) {
+    // SAFETY: By the function's safety requirements; the request goes out of the context before it is
+    // started, so it is started once. `private` is the file that all its ranges are in: iomap calls
+    // this at the end of every mapping.
+    unsafe {
+        let request = (*ctx).read_ctx.cast::<Request>();
+        (*ctx).read_ctx = core::ptr::null_mut();
+        if !request.is_null() {
+            let map = &(*iter).iomap;
+            let direct = map.flags & raw::EROFS_SHARED_IOMAP_F_DIRECT as u16 != 0;
+            Request::submit(KBox::from_raw(request), map.private.cast(), direct);
+        }
+    }
+}
+

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Getting bytes off an image: devices, metadata through the page cache, file data through iomap.
+//!
+//! Everything here wraps raw bindings; what to read is decided in `fs`.
+
+pub(crate) mod device;
+pub(crate) mod extent;
+pub(crate) mod file_read;
+pub(crate) mod folio;
+pub(crate) mod hash;
+
+pub(crate) use device::Device;
+pub(crate) use extent::{Extent, Target};
+pub(crate) use folio::{CacheBytes, ReadError};

@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mounting: the filesystem context, mount options, and the superblock's birth.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    bindings, ffi,
+    error::{from_result, to_result},
+    fmt,
+    prelude::*,
+    str::CString,
+    sync::aref::ARef,
+};
+
+use super::{superblock::Private, FileSystem, Super, Tables};
+use crate::{io, raw};
+
+/// One mount option.
+#[repr(transparent)]
+pub(crate) struct Param(raw::fs_parameter_spec);
+
+/// Names of an enumerated option's values and their numbers; the last has a null name.
+#[repr(transparent)]
+pub(crate) struct Choice(raw::constant_table);
+
+/// The values of an enumerated option.
+pub(crate) struct Choices(pub(crate) &'static [Choice]);
+
+/// All mount options, ended by [`Param::END`].
+pub(crate) struct ParamTable(pub(crate) &'static [Param]);
+
+// SAFETY: The tables are constant; their pointers are to static strings.
+unsafe impl Sync for Choices {}
+// SAFETY: As above.
+unsafe impl Sync for ParamTable {}
+// SAFETY: As above.
+unsafe impl Sync for Param {}
+// SAFETY: As above.
+unsafe impl Sync for Choice {}
+
+impl ParamTable {
+    pub(super) fn as_ptr(&self) -> *const Param {
+        self.0.as_ptr()
+    }
+}
+
+impl Choice {
+    /// Ends a list.
+    pub(crate) const END: Self = Choice(raw::constant_table {
+        name: core::ptr::null(),
+        value: 0,
+    });
+
+    /// A value and its number.
+    pub(crate) const fn new(name: &'static CStr, value: i32) -> Self {
+        Choice(raw::constant_table {
+            name: name.as_ptr().cast(),
+            value,
+        })
+    }
+}
+
+impl Param {
+    /// Ends a table.
+    pub(crate) const END: Self = Param(raw::fs_parameter_spec {
+        name: core::ptr::null(),
+        type_: None,
+        opt: 0,
+        flags: 0,
+        data: core::ptr::null(),
+    });
+
+    const fn spec(name: &'static CStr, opt: u8, type_: raw::fs_param_type, flags: u16) -> Self {
+        Param(raw::fs_parameter_spec {
+            name: name.as_ptr().cast(),
+            type_,
+            opt,
+            flags,
+            data: core::ptr::null(),
+        })
+    }
+
+    /// `name`
+    pub(crate) const fn flag(name: &'static CStr, opt: u8) -> Self {
+        Self::spec(name, opt, None, 0)
+    }
+
+    /// `name` or `noname`
+    pub(crate) const fn flag_no(name: &'static CStr, opt: u8) -> Self {
+        Self::spec(name, opt, None, raw::fs_param_neg_with_no as u16)
+    }
+
+    /// `name=NUMBER`
+    pub(crate) const fn number(name: &'static CStr, opt: u8) -> Self {
+        Self::spec(name, opt, Some(raw::fs_param_is_u64), 0)
+    }
+
+    /// `name=STRING`
+    pub(crate) const fn string(name: &'static CStr, opt: u8) -> Self {
+        Self::spec(name, opt, Some(raw::fs_param_is_string), 0)
+    }
+
+    /// `name=` one of `choices`
+    pub(crate) const fn choice(name: &'static CStr, opt: u8, choices: &'static Choices) -> Self {
+        let mut this = Self::spec(name, opt, Some(raw::fs_param_is_enum), 0);
+        this.0.data = choices.0.as_ptr().cast();
+        this
+    }
+
+    /// The source: a path, or an open file through `fsconfig(FSCONFIG_SET_FD)`. Handled by this module.
+    pub(crate) const fn source() -> Self {
+        Self::spec(
+            c"source",
+            SOURCE,
+            Some(raw::fs_param_is_file_or_string),
+            0,
+        )
+    }
+}
+
+/// Option number that filesystems must not use.
+const SOURCE: u8 = u8::MAX;
+
+/// The value of a mount option.
+pub(crate) enum ParamValue<'a> {
+    /// A flag; `false` with `no` before its name.
+    Flag(bool),
+    /// A number.
+    Number(u64),
+    /// The number of an enumerated value.
+    Choice(i32),
+    /// A string.
+    String(&'a CStr),
+}
+
+/// A filesystem context: where a mount's errors go.
+pub(crate) struct Context<'a>(&'a mut raw::fs_context);
+
+impl Context<'_> {
+    /// Tells the caller of `fsconfig`, and the kernel log, why the mount fails.
+    pub(crate) fn error(&self, args: fmt::Arguments<'_>) {
+        pr_err!("{}\n", args);
+        if let Ok(text) = CString::try_from_fmt(args) {
+            let fc: *const raw::fs_context = &*self.0;
+            // SAFETY: The context is live; the log is only touched by the task that mounts.
+            unsafe { raw::erofs_shared_fc_log(fc.cast_mut().cast(), b'e' as _, text.as_char_ptr()) }
+        }
+    }
+
+    /// As [`Context::error`], giving `EINVAL`.
+    pub(crate) fn invalid(&self, args: fmt::Arguments<'_>) -> Error {
+        self.error(args);
+        EINVAL
+    }
+}
+
+/// `file_system_type::init_fs_context`
+///
+/// # Safety
+///
+/// `fc` is a new context for a registered type of `T`.
+pub(super) unsafe extern "C" fn init<T: FileSystem>(fc: *mut bindings::fs_context) -> ffi::c_int {
+    from_result(|| {
+        let private = KBox::new(
+            Private::<T> {
+                source: None,
+                info: T::new_info()?,
+            },
+            GFP_KERNEL,
+        )?;
+        // SAFETY: The context is ours to fill.
+        unsafe {
+            let fc = fc.cast::<raw::fs_context>();
+            (*fc).s_fs_info = KBox::into_raw(private).cast();
+            (*fc).ops = &Tables::<T>::CONTEXT_OPS;
+        }
+        Ok(0)
+    })
+}
+
+impl<T: FileSystem> Tables<T> {
+    pub(super) const CONTEXT_OPS: raw::fs_context_operations = raw::fs_context_operations {
+        free: Some(Self::fc_free),
+        dup: None,
+        parse_param: Some(Self::fc_parse_param),
+        parse_monolithic: None,
+        get_tree: Some(Self::fc_get_tree),
+        reconfigure: Some(Self::fc_reconfigure),
+    };
+
+    /// The state that the context owns.
+    ///
+    /// # Safety
+    ///
+    /// `fc` is a context of `T` whose state no superblock has taken.
+    unsafe fn private<'a>(fc: *mut raw::fs_context) -> &'a mut Private<T> {
+        // SAFETY: `init` put it there; a context is used by one task at a time (`uapi_mutex`).
+        unsafe { &mut *(*fc).s_fs_info.cast() }
+    }
+
+    /// # Safety
+    ///
+    /// `fs_context_operations::free`
+    unsafe extern "C" fn fc_free(fc: *mut raw::fs_context) {
+        // SAFETY: If the pointer is still here, no superblock has taken the state.
+        unsafe {
+            let private = (*fc).s_fs_info.cast::<Private<T>>();
+            if !private.is_null() {
+                (*fc).s_fs_info = core::ptr::null_mut();
+                drop(KBox::from_raw(private));
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `fs_context_operations::parse_param`
+    unsafe extern "C" fn fc_parse_param(
+        fc: *mut raw::fs_context,
+        param: *mut raw::fs_parameter,
+    ) -> ffi::c_int {
+        from_result(|| {
+            // SAFETY: All-zero is a valid result structure.
+            let mut result: raw::fs_parse_result = unsafe { core::mem::zeroed() };
+            // SAFETY: The table is ended by `END`; context and parameter are live.
+            let opt = unsafe {
+                raw::__fs_parse(
+                    &mut (*fc).log,
+                    T::PARAMS.as_ptr().cast(),
+                    param,
+                    &mut result,
+                )
+            };
+            // ENOPARAM must reach the VFS as it is, so that it tries the generic options.
+            to_result(opt)?;
+            let opt = opt as u8;
+            // SAFETY: No superblock exists for this context yet.
+            let private = unsafe { Self::private(fc) };
+            if opt == SOURCE {
+                // SAFETY: As for this function.
+                unsafe { Self::parse_source(fc, param, private)? };
+                return Ok(0);
+            }
+            // SAFETY: The option's type in the table says which member of the result is set; every
+            // member is valid for any bits. A string parameter has a string.
+            let value = unsafe {
+                let spec = T::PARAMS
+                    .0
+                    .iter()
+                    .find(|p| p.0.opt == opt && !p.0.name.is_null() && Self::same_kind(p, param))
+                    .ok_or(EINVAL)?;
+                match spec.0.type_ {
+                    None => ParamValue::Flag(!result.negated),
+                    Some(_) if !spec.0.data.is_null() => {
+                        ParamValue::Choice(*result.__bindgen_anon_1.int_32.as_ref())
+                    }
+                    Some(f) if f as usize == raw::fs_param_is_u64 as usize => {
+                        ParamValue::Number(*result.__bindgen_anon_1.uint_64.as_ref())
+                    }
+                    Some(_) => {
+                        let string = (*param).__bindgen_anon_1.string;
+                        if string.is_null() {
+                            return Err(EINVAL);
+                        }
+                        ParamValue::String(CStr::from_ptr(string.cast()))
+                    }
+                }
+            };
+            // SAFETY: Live context.
+            let context = Context(unsafe { &mut *fc });
+            T::parse_param(&mut private.info, &context, opt, value)?;
+            Ok(0)
+        })
+    }
+
+    /// An option can be in the table twice, as a flag and with a value (`dax`, `dax=`).
+    ///
+    /// # Safety
+    ///
+    /// `param` is live.
+    unsafe fn same_kind(spec: &Param, param: *mut raw::fs_parameter) -> bool {
+        // SAFETY: By the function's safety requirements.
+        let is_flag = unsafe { (*param).type_() } == raw::EROFS_SHARED_VALUE_IS_FLAG as i32;
+        spec.0.type_.is_none() == is_flag
+    }
+
+    /// # Safety
+    ///
+    /// As for `fc_parse_param`; the option is `source`.
+    unsafe fn parse_source(
+        fc: *mut raw::fs_context,
+        param: *mut raw::fs_parameter,
+        private: &mut Private<T>,
+    ) -> Result {
+        // SAFETY: Live context and parameter. What is taken from the parameter is cleared in it.
+        unsafe {
+            if !(*fc).source.is_null() || private.source.is_some() {
+                return Err(Context(&mut *fc).invalid(fmt!("only one source can be given")));
+            }
+            if (*param).type_() == raw::EROFS_SHARED_VALUE_IS_STRING as i32 {
+                (*fc).source = (*param).__bindgen_anon_1.string;
+                (*param).__bindgen_anon_1.string = core::ptr::null_mut();
+                return Ok(());
+            }
+            let file = NonNull::new((*param).__bindgen_anon_1.file).ok_or(EINVAL)?;
+            let mut buf = KVec::<u8>::from_elem(0, bindings::PATH_MAX as usize, GFP_KERNEL)?;
+            let path = kernel::error::from_err_ptr(bindings::file_path(
+                file.as_ptr(),
+                buf.as_mut_ptr().cast(),
+                bindings::PATH_MAX as i32,
+            ))?;
+            let source = bindings::kstrdup(path, bindings::GFP_KERNEL);
+            if source.is_null() {
+                return Err(ENOMEM);
+            }
+            (*fc).source = source;
+            (*param).__bindgen_anon_1.file = core::ptr::null_mut();
+            // The descriptor's reference passes on; the file is not used through a descriptor here.
+            private.source = Some(ARef::from_raw(file.cast()));
+            Ok(())
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `fs_context_operations::get_tree`
+    unsafe extern "C" fn fc_get_tree(fc: *mut raw::fs_context) -> ffi::c_int {
+        from_result(|| {
+            // SAFETY: No superblock exists for this context yet.
+            let private = unsafe { Self::private(fc) };
+            if let Some(file) = &private.source {
+                if let Err(why) = io::device::usable_file(file) {
+                    // SAFETY: Live context.
+                    return Err(Context(unsafe { &mut *fc }).invalid(fmt!("{why}")));
+                }
+                // SAFETY: Live context.
+                to_result(unsafe { raw::get_tree_nodev(fc, Some(Self::fc_fill_super)) })?;
+                return Ok(0);
+            }
+            // SAFETY: Live context.
+            let ret = unsafe {
+                raw::get_tree_bdev_flags(
+                    fc,
+                    Some(Self::fc_fill_super),
+                    raw::EROFS_SHARED_GET_TREE_BDEV_QUIET_LOOKUP,
+                )
+            };
+            if ret != ENOTBLK.to_errno() {
+                to_result(ret)?;
+                return Ok(0);
+            }
+            // Not a block device: an image file?
+            // SAFETY: Live context; its source is NUL-terminated.
+            let file = unsafe {
+                if (*fc).source.is_null() {
+                    return Err(Context(&mut *fc).invalid(fmt!("no source given")));
+                }
+                io::device::open_file(CStr::from_ptr((*fc).source.cast()))?
+            };
+            if let Err(why) = io::device::usable_file(&file) {
+                // SAFETY: Live context.
+                Context(unsafe { &mut *fc }).error(fmt!("{why}"));
+                return Err(ENOTBLK);
+            }
+            private.source = Some(file);
+            // SAFETY: Live context.
+            to_result(unsafe { raw::get_tree_nodev(fc, Some(Self::fc_fill_super)) })?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `fill_super` of `get_tree_bdev`/`get_tree_nodev`: `sb` is new, and has taken the state.
+    unsafe extern "C" fn fc_fill_super(
+        sb: *mut bindings::super_block,
+        fc: *mut raw::fs_context,
+    ) -> ffi::c_int {
+        from_result(|| {
+            // SAFETY: `sb` is new and ours to fill.
+            let (source, root) = unsafe {
+                (*sb).s_magic = T::MAGIC as usize;
+                (*sb).s_flags |= (raw::EROFS_SHARED_SB_RDONLY | raw::EROFS_SHARED_SB_NOATIME) as usize;
+                (*sb).s_maxbytes = i64::MAX;
+                (*sb).s_op = &Self::SUPER_OPS;
+                (*sb).s_time_gran = 1;
+                (*sb).s_xattr = Self::XATTR_HANDLERS.as_ptr();
+                (*sb).s_export_op = core::ptr::from_ref(Self::EXPORT_OPS).cast();
+                let private = (*sb).s_fs_info.cast::<Private<T>>();
+                if T::acl_enabled(&(*private).info) {
+                    (*sb).s_flags |= raw::EROFS_SHARED_SB_POSIXACL as usize;
+                } else {
+                    (*sb).s_flags &= !(raw::EROFS_SHARED_SB_POSIXACL as usize);
+                }
+                let source = (*private).source.clone();
+                if let Some(file) = &source {
+                    // Reads go through another filesystem: whatever stacks on top counts this one.
+                    let below = (*(*(*file.as_ptr()).f_inode).i_sb).s_stack_depth;
+                    (*sb).s_stack_depth = below + 1;
+                    to_result(bindings::super_setup_bdi(sb))?;
+                    let dev = (*sb).s_dev;
+                    let name = CString::try_from_fmt(fmt!("{}:{}", dev >> 20, dev & 0xfffff))?;
+                    for (to, from) in (*sb).s_id.iter_mut().zip(name.to_bytes_with_nul()) {
+                        *to = *from as _;
+                    }
+                }
+                let context = Context(&mut *fc);
+                let root = T::fill_super(Super::from_raw(sb), &context, source.clone())?;
+                (source, root)
+            };
+            drop(source);
+            // SAFETY: `d_make_root` takes the reference, also when it fails.
+            unsafe {
+                let root = ARef::into_raw(root);
+                (*sb).s_root = bindings::d_make_root(root.as_ref().as_ptr());
+                if (*sb).s_root.is_null() {
+                    return Err(ENOMEM);
+                }
+            }
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `fs_context_operations::reconfigure`
+    unsafe extern "C" fn fc_reconfigure(fc: *mut raw::fs_context) -> ffi::c_int {
+        // SAFETY: The context has a root of `T` and its own state.
+        unsafe {
+            let sb = Super::<T>::from_raw((*(*fc).root).d_sb);
+            let new = Self::private(fc);
+            T::reconfigure(sb.info(), &new.info);
+            (*fc).sb_flags |= raw::EROFS_SHARED_SB_RDONLY;
+            (*fc).sb_flags_mask |= raw::EROFS_SHARED_SB_POSIXACL;
+            if T::acl_enabled(sb.info()) {
+                (*fc).sb_flags |= raw::EROFS_SHARED_SB_POSIXACL;
+            } else {
+                (*fc).sb_flags &= !raw::EROFS_SHARED_SB_POSIXACL;
+            }
+        }
+        0
+    }
+}

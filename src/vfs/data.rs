@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! File data: address space operations, file operations, and the iomap callbacks behind both.
+//!
+//! Page cache is filled by iomap straight from the device (bios) or the backing file
+//! (`io::file_read`), asynchronously. Inline data is copied out of the metadata block.
+
+use core::cell::Cell;
+
+use kernel::{bindings, ffi, error::from_result, prelude::*};
+
+use super::{superblock::file_inode, FileSystem, Inode, Tables};
+use crate::{
+    io::{file_read::FILE_READ_OPS, folio::FolioBytes, Extent, Target},
+    raw,
+};
+
+/// `IOMAP_NULL_ADDR`
+const NULL_ADDR: u64 = u64::MAX;
+
+/// Says who asked for a mapping, through `iomap_iter.private`: where to leave the error that iomap
+/// would turn into `EIO`.
+type Failure = Cell<Option<Error>>;
+
+impl<T: FileSystem> Tables<T> {
+    /// Mappings to read through.
+    const READ_MAP_OPS: raw::iomap_ops = raw::iomap_ops {
+        iomap_begin: Some(Self::read_begin),
+        iomap_end: Some(Self::read_end),
+        iomap_next: None,
+    };
+
+    /// Mappings to report only (fiemap, seek, bmap).
+    const REPORT_MAP_OPS: raw::iomap_ops = raw::iomap_ops {
+        iomap_begin: Some(Self::report_begin),
+        iomap_end: None,
+        iomap_next: None,
+    };
+
+    pub(super) const ADDRESS_SPACE_OPS: bindings::address_space_operations =
+        bindings::address_space_operations {
+            read_folio: Some(Self::read_folio),
+            readahead: Some(Self::readahead),
+            bmap: Some(Self::bmap),
+            direct_IO: Some(bindings::noop_direct_IO),
+            release_folio: Some(raw::iomap_release_folio),
+            invalidate_folio: Some(raw::iomap_invalidate_folio),
+            ..pin_init::zeroed()
+        };
+
+    pub(super) const FILE_OPS: bindings::file_operations = bindings::file_operations {
+        open: Some(Self::open),
+        llseek: Some(Self::llseek),
+        read_iter: Some(Self::read_iter),
+        unlocked_ioctl: Some(Self::ioctl),
+        compat_ioctl: Some(Self::ioctl),
+        mmap_prepare: Some(bindings::generic_file_readonly_mmap_prepare),
+        get_unmapped_area: Some(bindings::thp_get_unmapped_area),
+        splice_read: Some(bindings::filemap_splice_read),
+        setlease: Some(raw::generic_setlease),
+        ..pin_init::zeroed()
+    };
+
+    fn fill(inode: &Inode<T>, extent: Extent<'_>, map: &mut raw::iomap) {
+        map.offset = extent.offset as i64;
+        map.length = extent.len;
+        map.flags = 0;
+        map.addr = NULL_ADDR;
+        let mut disk = |device: &crate::io::Device, addr: u64| {
+            map.addr = addr.saturating_add(device.offset());
+            if let Some(bdev) = device.bdev() {
+                map.bdev = bdev.as_ptr();
+            } else if let Some(file) = device.file() {
+                map.private = file.as_ptr().cast();
+                if T::direct_io(inode.sb().info()) {
+                    map.flags |= raw::EROFS_SHARED_IOMAP_F_DIRECT as u16;
+                }
+            }
+        };
+        match extent.target {
+            Target::Hole => map.type_ = raw::IOMAP_HOLE as u16,
+            Target::Disk(device, addr) => {
+                disk(device, addr);
+                map.type_ = raw::IOMAP_MAPPED as u16;
+            }
+            Target::Inline(bytes) => {
+                let (folio, ptr) = bytes.into_raw();
+                map.inline_data = ptr.cast();
+                map.private = folio.cast();
+                map.type_ = raw::IOMAP_INLINE as u16;
+            }
+            Target::InlineAt(at) => {
+                if let Some((device, addr)) = at {
+                    disk(device, addr);
+                }
+                map.type_ = raw::IOMAP_INLINE as u16;
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `iomap_ops::iomap_begin` for an inode of `T`; `iomap` is part of an `iomap_iter` whose `private`
+    /// is null or a `Failure`.
+    unsafe extern "C" fn read_begin(
+        inode: *mut bindings::inode,
+        pos: bindings::loff_t,
+        _len: bindings::loff_t,
+        _flags: ffi::c_uint,
+        iomap: *mut raw::iomap,
+        _srcmap: *mut raw::iomap,
+    ) -> ffi::c_int {
+        // SAFETY: By the function's safety requirements.
+        let inode = unsafe { Inode::<T>::from_raw(inode) };
+        match T::map(inode, pos as u64, false) {
+            Ok(extent) => {
+                // SAFETY: `iomap` is ours to fill.
+                Self::fill(inode, extent, unsafe { &mut *iomap });
+                0
+            }
+            Err(err) => {
+                // SAFETY: By the function's safety requirements.
+                unsafe {
+                    let iter = kernel::container_of!(iomap, raw::iomap_iter, iomap);
+                    let failure = (*iter).private.cast::<Failure>();
+                    if !failure.is_null() {
+                        (*failure).set(Some(err));
+                    }
+                }
+                err.to_errno()
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `iomap_ops::iomap_end` after `read_begin`.
+    unsafe extern "C" fn read_end(
+        _inode: *mut bindings::inode,
+        _pos: bindings::loff_t,
+        _len: bindings::loff_t,
+        _written: isize,
+        _flags: ffi::c_uint,
+        iomap: *mut raw::iomap,
+    ) -> ffi::c_int {
+        // SAFETY: For an inline mapping `private` is the folio that `fill` put there.
+        unsafe {
+            if (*iomap).type_ == raw::IOMAP_INLINE as u16 && !(*iomap).private.is_null() {
+                FolioBytes::put_raw((*iomap).private.cast());
+                (*iomap).private = core::ptr::null_mut();
+            }
+        }
+        0
+    }
+
+    /// # Safety
+    ///
+    /// `iomap_ops::iomap_begin` for an inode of `T`.
+    unsafe extern "C" fn report_begin(
+        inode: *mut bindings::inode,
+        pos: bindings::loff_t,
+        _len: bindings::loff_t,
+        _flags: ffi::c_uint,
+        iomap: *mut raw::iomap,
+        _srcmap: *mut raw::iomap,
+    ) -> ffi::c_int {
+        from_result(|| {
+            // SAFETY: By the function's safety requirements.
+            let inode = unsafe { Inode::<T>::from_raw(inode) };
+            let extent = T::map(inode, pos as u64, true)?;
+            // SAFETY: `iomap` is ours to fill.
+            Self::fill(inode, extent, unsafe { &mut *iomap });
+            Ok(0)
+        })
+    }
+
+    fn read_ops(inode: &Inode<T>) -> *const raw::iomap_read_ops {
+        if inode.sb().is_block() {
+            &raw const raw::iomap_bio_read_ops
+        } else {
+            &FILE_READ_OPS
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `address_space_operations::read_folio`
+    unsafe extern "C" fn read_folio(
+        _file: *mut bindings::file,
+        folio: *mut bindings::folio,
+    ) -> ffi::c_int {
+        // SAFETY: The folio is locked and belongs to the mapping of an inode of `T`.
+        let inode = unsafe {
+            let mapping = (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping;
+            Inode::<T>::from_raw((*mapping).host)
+        };
+        if let Err(err) = T::may_read(inode) {
+            // SAFETY: The folio is locked, and stays not uptodate.
+            unsafe { raw::erofs_shared_folio_unlock(folio) };
+            return err.to_errno();
+        }
+        let failure = Failure::new(None);
+        let mut ctx = raw::iomap_read_folio_ctx {
+            ops: Self::read_ops(inode),
+            cur_folio: folio,
+            rac: core::ptr::null_mut(),
+            read_ctx: core::ptr::null_mut(),
+            read_ctx_file_offset: 0,
+            vi: core::ptr::null_mut(),
+        };
+        // SAFETY: iomap takes over the locked folio; `failure` outlives the call, and completions
+        // do not use it.
+        unsafe {
+            raw::iomap_read_folio(
+                &Self::READ_MAP_OPS,
+                &mut ctx,
+                (&raw const failure).cast_mut().cast(),
+            )
+        };
+        failure.get().map_or(0, |err| err.to_errno())
+    }
+
+    /// # Safety
+    ///
+    /// `address_space_operations::readahead`
+    unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
+        // SAFETY: The mapping belongs to an inode of `T`.
+        let inode = unsafe { Inode::<T>::from_raw((*(*rac).mapping).host) };
+        if T::may_read(inode).is_err() {
+            // The VFS drops the folios; a reader comes back through `read_folio` and gets the error.
+            return;
+        }
+        let mut ctx = raw::iomap_read_folio_ctx {
+            ops: Self::read_ops(inode),
+            cur_folio: core::ptr::null_mut(),
+            rac,
+            read_ctx: core::ptr::null_mut(),
+            read_ctx_file_offset: 0,
+            vi: core::ptr::null_mut(),
+        };
+        // SAFETY: iomap takes the folios from `rac`.
+        unsafe {
+            raw::iomap_readahead(&Self::READ_MAP_OPS, &mut ctx, core::ptr::null_mut());
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `address_space_operations::bmap`
+    unsafe extern "C" fn bmap(
+        mapping: *mut bindings::address_space,
+        block: bindings::sector_t,
+    ) -> bindings::sector_t {
+        // SAFETY: The mapping belongs to an inode of `T`.
+        unsafe { raw::iomap_bmap(mapping, block, &Self::REPORT_MAP_OPS) }
+    }
+
+    /// # Safety
+    ///
+    /// `inode_operations::fiemap`
+    pub(super) unsafe extern "C" fn fiemap(
+        inode: *mut bindings::inode,
+        info: *mut bindings::fiemap_extent_info,
+        start: u64,
+        len: u64,
+    ) -> ffi::c_int {
+        // SAFETY: All arguments are the VFS's.
+        unsafe { raw::iomap_fiemap(inode, info, start, len, &Self::REPORT_MAP_OPS) }
+    }
+
+    /// # Safety
+    ///
+    /// `file_operations::open`
+    unsafe extern "C" fn open(
+        inode: *mut bindings::inode,
+        file: *mut bindings::file,
+    ) -> ffi::c_int {
+        // SAFETY: An open of an inode of `T`.
+        unsafe {
+            // Direct I/O goes to the block device; a backing file has none to offer.
+            let inode = Inode::<T>::from_raw(inode);
+            if (*file).f_flags & bindings::O_DIRECT != 0 && !inode.sb().is_block() {
+                return EINVAL.to_errno();
+            }
+            bindings::generic_file_open(inode.as_ptr(), file)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `file_operations::llseek`
+    unsafe extern "C" fn llseek(
+        file: *mut bindings::file,
+        offset: bindings::loff_t,
+        whence: ffi::c_int,
+    ) -> bindings::loff_t {
+        // SAFETY: An open file of `T`.
+        unsafe {
+            let inode = (*file).f_inode;
+            let found = match whence as u32 {
+                bindings::SEEK_HOLE => {
+                    raw::iomap_seek_hole(inode, offset, &Self::REPORT_MAP_OPS)
+                }
+                bindings::SEEK_DATA => {
+                    raw::iomap_seek_data(inode, offset, &Self::REPORT_MAP_OPS)
+                }
+                _ => return bindings::generic_file_llseek(file, offset, whence),
+            };
+            if found < 0 {
+                return found;
+            }
+            bindings::vfs_setpos(file, found, (*(*inode).i_sb).s_maxbytes)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `file_operations::read_iter`
+    unsafe extern "C" fn read_iter(
+        iocb: *mut bindings::kiocb,
+        to: *mut bindings::iov_iter,
+    ) -> isize {
+        // SAFETY: A read of an open file of `T`.
+        unsafe {
+            if raw::erofs_shared_iov_bytes(to) == 0 {
+                return 0;
+            }
+            if (*iocb).ki_flags & raw::EROFS_SHARED_IOCB_DIRECT as i32 != 0 {
+                let inode = file_inode::<T>((*iocb).ki_filp);
+                if let Err(err) = T::may_read(inode) {
+                    return err.to_errno() as isize;
+                }
+                if inode.sb().is_block() {
+                    return raw::iomap_dio_rw(
+                        iocb,
+                        to,
+                        &Self::READ_MAP_OPS,
+                        core::ptr::null(),
+                        0,
+                        core::ptr::null_mut(),
+                        0,
+                    );
+                }
+            }
+            bindings::filemap_read(iocb, to, 0)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `file_operations::unlocked_ioctl`, and `compat_ioctl`: all commands take plain bytes.
+    pub(super) unsafe extern "C" fn ioctl(
+        file: *mut bindings::file,
+        cmd: ffi::c_uint,
+        arg: ffi::c_ulong,
+    ) -> ffi::c_long {
+        if cmd != raw::EROFS_SHARED_FS_IOC_GETFSLABEL {
+            return ENOTTY.to_errno() as ffi::c_long;
+        }
+        // SAFETY: An open file of `T`.
+        let label = T::label(unsafe { file_inode::<T>(file) }.sb().info());
+        // SAFETY: Copying to user memory checks the address.
+        let left = unsafe {
+            let left = raw::erofs_shared_copy_to_user(arg, label.as_ptr().cast(), label.len());
+            left + raw::erofs_shared_clear_user(arg.wrapping_add(label.len()), 1)
+        };
+        if left == 0 {
+            0
+        } else {
+            EFAULT.to_errno() as ffi::c_long
+        }
+    }
+}

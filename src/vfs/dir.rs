@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Directories and symbolic links, and what every inode can be asked.
+
+use kernel::{bindings, ffi, error::from_result, prelude::*, sync::aref::ARef, types::Opaque};
+
+use super::{superblock::file_inode, FileSystem, Inode, Tables};
+use crate::raw;
+
+/// Longest name that is looked up.
+const NAME_MAX: usize = 255;
+
+/// An open directory that is being listed.
+pub(crate) struct Listing<'a> {
+    file: &'a Opaque<bindings::file>,
+}
+
+impl Listing<'_> {
+    /// Starts reading up to `pages` pages of the directory from `index` on, unless that is done.
+    pub(crate) fn read_ahead(&self, index: u64, pages: u64) {
+        // SAFETY: The file is open for the callback that made this; the directory is locked for
+        // reading at least, and `f_ra` is per file.
+        unsafe {
+            let file = self.file.get();
+            raw::erofs_shared_sync_readahead(
+                (*file).f_mapping,
+                file,
+                index as usize,
+                pages as usize,
+            )
+        }
+    }
+}
+
+/// Receives directory entries.
+///
+/// # Invariants
+///
+/// `ctx` is the live context of the listing.
+pub(crate) struct Emit<'a> {
+    ctx: *mut bindings::dir_context,
+    file: &'a Opaque<bindings::file>,
+}
+
+impl Emit<'_> {
+    /// Where the listing stands.
+    pub(crate) fn pos(&self) -> u64 {
+        // SAFETY: By the type invariants.
+        unsafe { (*self.ctx).pos as u64 }
+    }
+
+    /// Moves the listing.
+    pub(crate) fn set_pos(&mut self, pos: u64) {
+        // SAFETY: By the type invariants.
+        unsafe { (*self.ctx).pos = pos.min(i64::MAX as u64) as i64 }
+    }
+
+    /// Gives an entry; `false` if the receiver has no room for it. `file_type` is an on-disk `FT_*`.
+    pub(crate) fn entry(&mut self, name: &[u8], ino: u64, file_type: u8) -> bool {
+        // SAFETY: By the type invariants; the name is readable for its length (at most 255).
+        unsafe {
+            raw::erofs_shared_dir_emit(
+                self.ctx,
+                name.as_ptr().cast(),
+                name.len() as i32,
+                ino,
+                u32::from(raw::fs_ftype_to_dtype(u32::from(file_type))),
+            )
+        }
+    }
+
+    /// Gives the entry `.`; `false` if the receiver has no room for it.
+    pub(crate) fn dot(&mut self) -> bool {
+        // SAFETY: By the type invariants; the file is the open directory.
+        unsafe { raw::erofs_shared_dir_emit_dot(self.file.get(), self.ctx) }
+    }
+
+    /// Whether the task is being killed.
+    pub(crate) fn interrupted(&self) -> bool {
+        // SAFETY: No requirements.
+        unsafe { raw::erofs_shared_fatal_signal_pending() }
+    }
+}
+
+impl<T: FileSystem> Tables<T> {
+    pub(super) const DIR_OPS: bindings::file_operations = bindings::file_operations {
+        llseek: Some(bindings::generic_file_llseek),
+        read: Some(bindings::generic_read_dir),
+        iterate_shared: Some(Self::iterate_shared),
+        unlocked_ioctl: Some(Self::ioctl),
+        compat_ioctl: Some(Self::ioctl),
+        setlease: Some(raw::generic_setlease),
+        ..pin_init::zeroed()
+    };
+
+    pub(super) const FILE_INODE_OPS: bindings::inode_operations = bindings::inode_operations {
+        getattr: Some(Self::getattr),
+        listxattr: Some(Self::listxattr),
+        get_inode_acl: Some(Self::get_inode_acl),
+        fiemap: Some(Self::fiemap),
+        ..pin_init::zeroed()
+    };
+
+    pub(super) const DIR_INODE_OPS: bindings::inode_operations = bindings::inode_operations {
+        lookup: Some(Self::lookup),
+        ..Self::FILE_INODE_OPS
+    };
+
+    pub(super) const SYMLINK_INODE_OPS: bindings::inode_operations = bindings::inode_operations {
+        get_link: Some(bindings::page_get_link),
+        fiemap: None,
+        ..Self::FILE_INODE_OPS
+    };
+
+    pub(super) const FAST_SYMLINK_INODE_OPS: bindings::inode_operations =
+        bindings::inode_operations {
+            get_link: Some(bindings::simple_get_link),
+            fiemap: None,
+            ..Self::FILE_INODE_OPS
+        };
+
+    /// # Safety
+    ///
+    /// `inode_operations::lookup`
+    unsafe extern "C" fn lookup(
+        dir: *mut bindings::inode,
+        dentry: *mut bindings::dentry,
+        _flags: ffi::c_uint,
+    ) -> *mut bindings::dentry {
+        // SAFETY: The dentry is new and ours; its name does not change while the directory is locked.
+        let (dir, name) = unsafe {
+            let qstr = &(*dentry).__bindgen_anon_1.d_name;
+            let len = qstr.__bindgen_anon_1.__bindgen_anon_1.len as usize;
+            (
+                Inode::<T>::from_raw(dir),
+                core::slice::from_raw_parts(qstr.name, len),
+            )
+        };
+        if name.len() > NAME_MAX {
+            return ENAMETOOLONG.to_ptr();
+        }
+        let inode = match T::lookup(dir, name) {
+            Ok(Some(inode)) => ARef::into_raw(inode).as_ptr().cast(),
+            Ok(None) => core::ptr::null_mut(),
+            Err(err) => err.to_ptr(),
+        };
+        // SAFETY: `d_splice_alias` takes the inode's reference, and passes an error pointer on.
+        unsafe { bindings::d_splice_alias(inode, dentry) }
+    }
+
+    /// # Safety
+    ///
+    /// `file_operations::iterate_shared`
+    unsafe extern "C" fn iterate_shared(
+        file: *mut bindings::file,
+        ctx: *mut bindings::dir_context,
+    ) -> ffi::c_int {
+        from_result(|| {
+            // SAFETY: An open directory of `T` and its live context.
+            let (dir, file) = unsafe { (file_inode::<T>(file), &*file.cast::<Opaque<_>>()) };
+            // INVARIANT: The context is live for this call.
+            T::read_dir(dir, &Listing { file }, &mut Emit { ctx, file })?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `inode_operations::getattr`
+    unsafe extern "C" fn getattr(
+        idmap: *mut bindings::mnt_idmap,
+        path: *const bindings::path,
+        stat: *mut bindings::kstat,
+        request_mask: u32,
+        _flags: ffi::c_uint,
+    ) -> ffi::c_int {
+        // SAFETY: All arguments are the VFS's; `stat` is ours to fill.
+        unsafe {
+            let raw_inode = (*(*path).dentry).d_inode;
+            let inode = Inode::<T>::from_raw(raw_inode);
+            let compressed = T::attributes(inode).compressed;
+            let immutable = u64::from(bindings::STATX_ATTR_IMMUTABLE);
+            let compressed_attr = u64::from(bindings::STATX_ATTR_COMPRESSED);
+            (*stat).attributes |= immutable;
+            if compressed {
+                (*stat).attributes |= compressed_attr;
+            }
+            (*stat).attributes_mask |= immutable | compressed_attr;
+            // No DIO alignment means no direct I/O: on a backing file, or of compressed data.
+            let is_file = inode.mode() & bindings::S_IFMT == bindings::S_IFREG;
+            if request_mask & bindings::STATX_DIOALIGN != 0 && is_file {
+                (*stat).result_mask |= bindings::STATX_DIOALIGN;
+                let bdev = (*(*raw_inode).i_sb).s_bdev;
+                if !bdev.is_null() && !compressed {
+                    (*stat).dio_mem_align = raw::erofs_shared_bdev_dma_align(bdev);
+                    (*stat).dio_offset_align = raw::erofs_shared_bdev_block_size(bdev);
+                }
+            }
+            bindings::generic_fillattr(idmap, request_mask, raw_inode, stat);
+        }
+        0
+    }
+}

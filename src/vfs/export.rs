@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! File handles (`name_to_handle_at`, NFS export). In the same format as in-tree erofs: the 64-bit
+//! number as two words, high first, and a generation of 0.
+
+use kernel::{bindings, ffi, prelude::*, sync::aref::ARef};
+
+use super::{FileSystem, Inode, InodeRef, Super, Tables};
+use crate::raw;
+
+/// Words for one inode.
+const WORDS: usize = 3;
+
+fn alias<T: FileSystem>(inode: Result<InodeRef<T>>) -> *mut bindings::dentry {
+    match inode {
+        // SAFETY: `d_obtain_alias` takes the reference.
+        Ok(inode) => unsafe { bindings::d_obtain_alias(ARef::into_raw(inode).as_ptr().cast()) },
+        Err(err) => err.to_ptr(),
+    }
+}
+
+impl<T: FileSystem> Tables<T> {
+    // CAST: The struct is one of the raw bindings; the kernel crate has it without its fields.
+    pub(super) const EXPORT_OPS: &'static raw::export_operations = &raw::export_operations {
+        encode_fh: Some(Self::encode_fh),
+        fh_to_dentry: Some(Self::fh_to_dentry),
+        fh_to_parent: Some(Self::fh_to_parent),
+        get_parent: Some(Self::get_parent),
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// `export_operations::encode_fh`
+    unsafe extern "C" fn encode_fh(
+        inode: *mut bindings::inode,
+        fh: *mut u32,
+        max_len: *mut ffi::c_int,
+        parent: *mut bindings::inode,
+    ) -> ffi::c_int {
+        let words = if parent.is_null() { WORDS } else { 2 * WORDS };
+        // SAFETY: `fh` is writable for `*max_len` words.
+        unsafe {
+            let room = *max_len;
+            *max_len = words as i32;
+            if room < words as i32 {
+                return raw::fid_type_FILEID_INVALID as i32;
+            }
+            let inodes = [inode, parent];
+            for (i, inode) in inodes.iter().take(words / WORDS).enumerate() {
+                let Ok(handle) = T::handle(Inode::<T>::from_raw(*inode)) else {
+                    return raw::fid_type_FILEID_INVALID as i32;
+                };
+                fh.add(i * WORDS).write((handle >> 32) as u32);
+                fh.add(i * WORDS + 1).write(handle as u32);
+                fh.add(i * WORDS + 2).write((**inode).i_generation);
+            }
+        }
+        if words == WORDS {
+            raw::fid_type_FILEID_INO64_GEN as i32
+        } else {
+            raw::fid_type_FILEID_INO64_GEN_PARENT as i32
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `fid` is readable for `len` words.
+    unsafe fn decode(
+        sb: *mut bindings::super_block,
+        fid: *mut raw::fid,
+        len: ffi::c_int,
+        start: usize,
+    ) -> *mut bindings::dentry {
+        if len < (start + WORDS) as i32 {
+            return core::ptr::null_mut();
+        }
+        // SAFETY: By the function's safety requirements; `sb` is one of `T`.
+        unsafe {
+            let words = fid.cast::<u32>();
+            let high = u64::from(words.add(start).read_unaligned());
+            let low = u64::from(words.add(start + 1).read_unaligned());
+            alias(T::inode_by_handle(Super::from_raw(sb), high << 32 | low))
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `export_operations::fh_to_dentry`
+    unsafe extern "C" fn fh_to_dentry(
+        sb: *mut bindings::super_block,
+        fid: *mut raw::fid,
+        len: ffi::c_int,
+        kind: ffi::c_int,
+    ) -> *mut bindings::dentry {
+        match kind as u32 {
+            raw::fid_type_FILEID_INO64_GEN | raw::fid_type_FILEID_INO64_GEN_PARENT => {
+                // SAFETY: The VFS passes `len` words.
+                unsafe { Self::decode(sb, fid, len, 0) }
+            }
+            _ => core::ptr::null_mut(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `export_operations::fh_to_parent`
+    unsafe extern "C" fn fh_to_parent(
+        sb: *mut bindings::super_block,
+        fid: *mut raw::fid,
+        len: ffi::c_int,
+        kind: ffi::c_int,
+    ) -> *mut bindings::dentry {
+        if kind as u32 != raw::fid_type_FILEID_INO64_GEN_PARENT {
+            return core::ptr::null_mut();
+        }
+        // SAFETY: The VFS passes `len` words.
+        unsafe { Self::decode(sb, fid, len, WORDS) }
+    }
+
+    /// # Safety
+    ///
+    /// `export_operations::get_parent`
+    unsafe extern "C" fn get_parent(child: *mut bindings::dentry) -> *mut bindings::dentry {
+        // SAFETY: The dentry is that of a directory of `T`.
+        let dir = unsafe { Inode::<T>::from_raw((*child).d_inode) };
+        alias(T::lookup(dir, b"..").and_then(|found| found.ok_or(ENOENT)))
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's filesystem interface as safe types, and the tables of callbacks behind it.
+//!
+//! A filesystem implements [`FileSystem`]; `Tables<T>` turns that into `super_operations` and the
+//! rest. The raw callbacks live only here: each turns its arguments into the types below, by the
+//! contract of `Documentation/filesystems/vfs.rst`, and calls the trait.
+//!
+//! # Lifetimes
+//!
+//! * `T::Info` is made by `init_fs_context`, owned by the `fs_context` until a superblock takes it, then
+//!   by the superblock, and dropped by `kill_sb` after all inodes are gone. Exclusive (`&mut`) while the
+//!   context owns it, shared (`&`) while the superblock lives, exclusive again in `put_super`.
+//! * `T::Inode` is set while the inode is new (`I_NEW`, not yet visible), then never changes.
+
+pub(crate) mod context;
+pub(crate) mod data;
+pub(crate) mod dir;
+pub(crate) mod export;
+pub(crate) mod inode;
+pub(crate) mod registration;
+pub(crate) mod superblock;
+pub(crate) mod xattr;
+
+use core::marker::PhantomData;
+
+use kernel::{fs::File, prelude::*, sync::aref::ARef};
+
+use crate::io::Extent;
+
+pub(crate) use context::{Context, ParamTable, ParamValue};
+pub(crate) use dir::{Emit, Listing};
+pub(crate) use inode::{Inode, InodeRef};
+pub(crate) use registration::Registration;
+pub(crate) use superblock::{Options, Stat, Super};
+
+/// Attributes that `statx` shows beside the inode's own fields.
+pub(crate) struct Attributes {
+    /// `STATX_ATTR_COMPRESSED`
+    pub(crate) compressed: bool,
+}
+
+/// A read-only filesystem on a block device or a regular file.
+pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
+    /// Name for `mount -t`.
+    const NAME: &'static CStr;
+    /// Slab name for its inodes.
+    const SLAB: &'static CStr;
+    /// `statfs` magic.
+    const MAGIC: u32;
+    /// Mount options.
+    const PARAMS: &'static ParamTable;
+
+    /// One mount's state.
+    type Info: Send + Sync;
+    /// One inode's state; plain data.
+    type Inode: Send + Sync + Copy;
+
+    /// Fresh state with default options.
+    fn new_info() -> Result<Self::Info>;
+    /// Takes one mount option.
+    fn parse_param(
+        info: &mut Self::Info,
+        fc: &Context<'_>,
+        opt: u8,
+        value: ParamValue<'_>,
+    ) -> Result;
+    /// Reads the superblock and returns the root directory. `file` is the source if it is a regular
+    /// file, else it is `sb`'s block device.
+    fn fill_super(
+        sb: &Super<Self>,
+        fc: &Context<'_>,
+        file: Option<ARef<File>>,
+    ) -> Result<InodeRef<Self>>;
+    /// Takes over options of a remount.
+    fn reconfigure(info: &Self::Info, new: &Self::Info);
+    /// Whether POSIX ACLs are on.
+    fn acl_enabled(info: &Self::Info) -> bool;
+    /// Lets go of all inodes and devices that `info` holds.
+    fn put_super(info: &mut Self::Info);
+    /// Shows mount options.
+    fn show_options(info: &Self::Info, out: &Options<'_>);
+    /// Figures for `statfs`.
+    fn statfs(info: &Self::Info) -> Stat;
+    /// Volume label, at most 255 bytes.
+    fn label(info: &Self::Info) -> &[u8];
+
+    /// Reads the inode that `export` names (a file handle's 64-bit number).
+    fn inode_by_handle(sb: &Super<Self>, handle: u64) -> Result<InodeRef<Self>>;
+    /// The number for a file handle.
+    fn handle(inode: &Inode<Self>) -> Result<u64>;
+    /// Finds `name` in a directory.
+    fn lookup(dir: &Inode<Self>, name: &[u8]) -> Result<Option<InodeRef<Self>>>;
+    /// Lists a directory from `out`'s position.
+    fn read_dir(dir: &Inode<Self>, list: &Listing<'_>, out: &mut Emit<'_>) -> Result;
+    /// Attributes for `statx`.
+    fn attributes(inode: &Inode<Self>) -> Attributes;
+
+    /// Called before data of a file is read: an error says that it cannot be.
+    fn may_read(inode: &Inode<Self>) -> Result;
+    /// What holds the byte at `pos`. `report`: the bytes of inline data are not wanted.
+    fn map(inode: &Inode<Self>, pos: u64, report: bool) -> Result<Extent<'_>>;
+    /// Whether to read a file that holds data with direct I/O.
+    fn direct_io(info: &Self::Info) -> bool;
+
+    /// Value of an extended attribute (size; copied if `out` is given).
+    fn getxattr(
+        inode: &Inode<Self>,
+        class: u8,
+        name: &[u8],
+        out: Option<&mut [u8]>,
+    ) -> Result<usize>;
+    /// Names of all extended attributes, NUL-terminated.
+    fn listxattr(inode: &Inode<Self>, out: Option<&mut [u8]>) -> Result<usize>;
+}
+
+/// The callback tables of `T`.
+pub(crate) struct Tables<T>(PhantomData<T>);

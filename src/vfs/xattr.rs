@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extended attributes and POSIX ACLs.
+
+use kernel::{bindings, ffi, error::from_result, prelude::*};
+
+use super::{FileSystem, Inode, Tables};
+use crate::{format::xattr::index, raw};
+
+/// Whether the task may see `trusted.*`.
+pub(crate) fn may_see_trusted() -> bool {
+    // SAFETY: No requirements.
+    unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as i32) }
+}
+
+const fn handler(
+    prefix: &'static CStr,
+    class: u8,
+    get: unsafe extern "C" fn(
+        *const bindings::xattr_handler,
+        *mut bindings::dentry,
+        *mut bindings::inode,
+        *const ffi::c_char,
+        *mut ffi::c_void,
+        usize,
+    ) -> ffi::c_int,
+) -> bindings::xattr_handler {
+    bindings::xattr_handler {
+        prefix: prefix.as_ptr().cast(),
+        flags: class as i32,
+        get: Some(get),
+        ..pin_init::zeroed()
+    }
+}
+
+impl<T: FileSystem> Tables<T> {
+    const USER: bindings::xattr_handler = handler(c"user.", index::USER, Self::xattr_get);
+    const TRUSTED: bindings::xattr_handler = handler(c"trusted.", index::TRUSTED, Self::xattr_get);
+    const SECURITY: bindings::xattr_handler =
+        handler(c"security.", index::SECURITY, Self::xattr_get);
+
+    pub(super) const XATTR_HANDLERS: &'static [*const bindings::xattr_handler; 4] = &[
+        &Self::USER,
+        &Self::TRUSTED,
+        &Self::SECURITY,
+        core::ptr::null(),
+    ];
+
+    /// # Safety
+    ///
+    /// `xattr_handler::get`
+    unsafe extern "C" fn xattr_get(
+        handler: *const bindings::xattr_handler,
+        _dentry: *mut bindings::dentry,
+        inode: *mut bindings::inode,
+        name: *const ffi::c_char,
+        buffer: *mut ffi::c_void,
+        size: usize,
+    ) -> ffi::c_int {
+        from_result(|| {
+            // SAFETY: All arguments are the VFS's: `name` is NUL-terminated, `buffer` null or
+            // writable for `size` bytes.
+            let (inode, class, name, out) = unsafe {
+                (
+                    Inode::<T>::from_raw(inode),
+                    (*handler).flags as u8,
+                    CStr::from_ptr(name.cast()).to_bytes(),
+                    out_buffer(buffer, size),
+                )
+            };
+            Ok(i32::try_from(T::getxattr(inode, class, name, out)?)?)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `inode_operations::listxattr`
+    pub(super) unsafe extern "C" fn listxattr(
+        dentry: *mut bindings::dentry,
+        buffer: *mut ffi::c_char,
+        size: usize,
+    ) -> isize {
+        let result = (|| {
+            // SAFETY: The dentry has an inode of `T`; `buffer` is null or writable for `size` bytes.
+            let (inode, out) = unsafe {
+                (
+                    Inode::<T>::from_raw((*dentry).d_inode),
+                    out_buffer(buffer.cast(), size),
+                )
+            };
+            T::listxattr(inode, out)
+        })();
+        match result {
+            Ok(len) => len as isize,
+            Err(err) => err.to_errno() as isize,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `inode_operations::get_inode_acl`
+    pub(super) unsafe extern "C" fn get_inode_acl(
+        inode: *mut bindings::inode,
+        kind: ffi::c_int,
+        rcu: bool,
+    ) -> *mut bindings::posix_acl {
+        if rcu {
+            return ECHILD.to_ptr();
+        }
+        let class = match kind as u32 {
+            raw::EROFS_SHARED_ACL_TYPE_ACCESS => index::POSIX_ACL_ACCESS,
+            raw::EROFS_SHARED_ACL_TYPE_DEFAULT => index::POSIX_ACL_DEFAULT,
+            _ => return EINVAL.to_ptr(),
+        };
+        let read = || -> Result<Option<KVec<u8>>> {
+            // SAFETY: A live inode of `T`.
+            let inode = unsafe { Inode::<T>::from_raw(inode) };
+            let len = match T::getxattr(inode, class, b"", None) {
+                Err(err) if err == ENODATA => return Ok(None),
+                other => other?,
+            };
+            let mut value = KVec::from_elem(0u8, len, GFP_KERNEL)?;
+            let got = T::getxattr(inode, class, b"", Some(&mut value))?;
+            value.truncate(got);
+            Ok(Some(value))
+        };
+        match read() {
+            Ok(None) => core::ptr::null_mut(),
+            // SAFETY: The value is readable for its length; the result is an ACL or an error pointer.
+            Ok(Some(value)) => unsafe {
+                raw::erofs_shared_acl_from_xattr(value.as_ptr().cast(), value.len())
+            },
+            Err(err) => err.to_ptr(),
+        }
+    }
+}
+
+/// # Safety
+///
+/// `buffer` is null, or writable for `size` bytes for `'a`.
+unsafe fn out_buffer<'a>(buffer: *mut ffi::c_void, size: usize) -> Option<&'a mut [u8]> {
+    if buffer.is_null() || size == 0 {
+        return None;
+    }
+    // SAFETY: By the function's safety requirements.
+    Some(unsafe { core::slice::from_raw_parts_mut(buffer.cast(), size) })
+}
