@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# make help says what there is.  The build of the module itself is in Kbuild.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+B := build
+MODULE := $(B)/erofs_shared.ko
+JOBS ?= $(shell nproc)
+
+# The pinned kernel has its tree and its compilers under build/ (scripts/setup).  Another tree is built with the
+# compilers of this system.
+ifeq ($(KDIR),)
+  tree := $(CURDIR)/$(B)/linux
+  objects := $(CURDIR)/$(B)/module
+  in := scripts/in-debian
+  need := setup-build
+else
+  tree := $(abspath $(KDIR))
+  objects := $(CURDIR)/$(B)/module-kdir
+  in :=
+  need := check-kdir
+endif
+
+kbuild = $(in) $(MAKE) -C $(tree) M=$(CURDIR) -j$(JOBS)
+
+.PHONY: all module
+all: module
+
+##@ Build
+##  make                    build/erofs_shared.ko for the pinned Debian kernel; makes what it needs first
+##  make KDIR=TREE          the same for any configured kernel tree with Rust metadata, with this system's compilers
+module: $(need)
+	@mkdir -p $(objects)
+	$(kbuild) MO=$(objects) modules
+	cmp -s $(objects)/erofs_shared.ko $(MODULE) || cp $(objects)/erofs_shared.ko $(MODULE)
+	echo "$(MODULE) is ready for $$(cat $(tree)/include/config/kernel.release)"
+
+.PHONY: check-kdir
+check-kdir:
+	@if [ ! -e $(tree)/include/config/kernel.release ]; then
+		echo "KDIR=$(KDIR): not a configured kernel tree (no include/config/kernel.release)." >&2
+		echo "Run in it: make olddefconfig prepare modules_prepare" >&2
+		exit 1
+	fi
+	if [ ! -e $(tree)/rust/libkernel.rmeta ]; then
+		echo "KDIR=$(KDIR): no Rust metadata here (rust/libkernel.rmeta). Debian's header packages do not ship it." >&2
+		echo "Plain 'make' regenerates it for $$(. scripts/versions; echo $$KERNEL_RELEASE)." >&2
+		echo "For another kernel see Documentation/building.md." >&2
+		exit 1
+	fi
+	# What was built against another tree must not be mixed in.
+	if [ "$$(cat $(objects)/.kdir 2>/dev/null)" != "$(tree)" ]; then
+		rm -rf $(objects)
+		mkdir -p $(objects)
+		echo "$(tree)" > $(objects)/.kdir
+	fi
+
+##  make setup              everything under build/ that building and testing need (scripts/setup)
+.PHONY: setup setup-build setup-vm
+setup:
+	@scripts/setup
+setup-build:
+	@scripts/setup linux
+setup-vm: setup-build
+	@scripts/setup guest
+
+##@ Try
+##  make demo               mount two real Debian systems in the stock kernel, compare every file, tell what happened
+##  make vm                 a shell in a guest with the module loaded (VM='--mem 4G …' for options of scripts/vm)
+##  make vm-run CMD='…'     run a command there; its output and its exit status
+.PHONY: demo vm vm-run
+demo: module
+	@scripts/demo $(DEMO)
+vm: module setup-vm
+	@scripts/vm $(VM)
+vm-run: module setup-vm
+	@[ -n "$$CMD" ] || { echo "make vm-run CMD='command for the guest'" >&2; exit 2; }
+	scripts/vm $(VM) -- "$$CMD"
+export CMD
+
+##@ Test
+##  make test               tests on the host, then the kselftests in the guest
+##  make check              formatting, clippy, rustdoc, checkpatch, shellcheck
+##  make fmt                format the Rust sources
+.PHONY: test check fmt
+test: setup module
+	@scripts/test
+check: setup-build
+	@scripts/check
+fmt: setup-build
+	@scripts/check --fix
+
+##@ Clean up
+##  make clean              remove what was compiled and the logs
+##  make distclean          remove build/ with the Debian trees too
+.PHONY: clean distclean
+clean:
+	@rm -rf $(MODULE) $(B)/module $(B)/module-kdir $(B)/clippy $(B)/doc $(B)/cargo-target $(B)/vm $(B)/log
+distclean:
+	@if grep -F " $(CURDIR)/$(B)/" /proc/self/mounts; then
+		echo "these are mounted in build/; unmount them first" >&2
+		exit 1
+	fi
+	rm -rf --one-file-system $(B)
+
+.PHONY: help
+help:
+	@sed -n 's/^##@ \(.*\)/\n\1/p; s/^##  /  /p' Makefile | sed 1d
