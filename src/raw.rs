@@ -8,6 +8,12 @@
 
 #![allow(
     clippy::all,
+    clippy::as_underscore,
+    clippy::cast_lossless,
+    clippy::ptr_as_ptr,
+    clippy::ptr_cast_constness,
+    clippy::ref_as_ptr,
+    clippy::undocumented_unsafe_blocks,
     missing_docs,
     non_camel_case_types,
     non_upper_case_globals,
@@ -29,4 +35,11 @@ include!(env!("EROFS_SHARED_BINDINGS"));
 macro_rules! opaque {
     ($($name:ident),*) => { $(#[repr(C)] pub struct $name { _unused: [u8; 0] })* };
 }
-opaque!(fc_log, dax_device, fsverity_info, iomap_dio_ops, handle_to_path_ctx, exportfs_block_ops);
+opaque!(
+    fc_log,
+    dax_device,
+    fsverity_info,
+    iomap_dio_ops,
+    handle_to_path_ctx,
+    exportfs_block_ops
+);

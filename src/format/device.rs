@@ -44,9 +44,7 @@ impl DeviceSlot {
     /// The tag without padding.
     pub fn tag(&self) -> &[u8] {
         let len = self.tag.iter().position(|byte| *byte == 0);
-        self.tag
-            .get(..len.unwrap_or(self.tag.len()))
-            .unwrap_or(&[])
+        self.tag.get(..len.unwrap_or(self.tag.len())).unwrap_or(&[])
     }
 }
 
@@ -74,15 +72,20 @@ pub fn map_dev(
             return Ok((index + 1, pa));
         }
         let start = sb.block_pos(slot.uniaddr)?;
-        let addr = start
-            .checked_add(pa)
-            .ok_or(Error::corrupted("unified address", pa, slot.uniaddr))?;
+        let addr =
+            start
+                .checked_add(pa)
+                .ok_or(Error::corrupted("unified address", pa, slot.uniaddr))?;
         return Ok((0, addr));
     }
     if flat {
         return Ok((0, pa));
     }
-    for (index, slot) in slots.iter().enumerate().filter(|(_, slot)| slot.uniaddr != 0) {
+    for (index, slot) in slots
+        .iter()
+        .enumerate()
+        .filter(|(_, slot)| slot.uniaddr != 0)
+    {
         let start = sb.block_pos(slot.uniaddr)?;
         let len = sb.block_pos(slot.blocks)?;
         if let Some(offset) = pa.checked_sub(start).filter(|offset| *offset < len) {

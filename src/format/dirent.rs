@@ -41,10 +41,20 @@ impl<'a> DirBlock<'a> {
         };
         let first = match this.record(0) {
             Some((_, nameoff, _)) => nameoff,
-            None => return Err(Error::corrupted("directory block too short", pos, bytes.len() as u64)),
+            None => {
+                return Err(Error::corrupted(
+                    "directory block too short",
+                    pos,
+                    bytes.len() as u64,
+                ))
+            }
         };
         if first == 0 || first >= bytes.len() || first % DIRENT_SIZE != 0 {
-            return Err(Error::corrupted("dirent.nameoff of the first entry", pos + 8, first as u64));
+            return Err(Error::corrupted(
+                "dirent.nameoff of the first entry",
+                pos + 8,
+                first as u64,
+            ));
         }
         this.count = first / DIRENT_SIZE;
         Ok(this)
@@ -80,8 +90,9 @@ impl<'a> DirBlock<'a> {
     pub fn get(&self, index: usize) -> Result<Dirent<'a>, Error> {
         let at = self.pos.saturating_add((index * DIRENT_SIZE) as u64);
         let bad = |what, value: usize| Error::corrupted(what, at, value as u64);
-        let (nid, nameoff, file_type) =
-            self.record(index).ok_or(bad("dirent out of range", index))?;
+        let (nid, nameoff, file_type) = self
+            .record(index)
+            .ok_or(bad("dirent out of range", index))?;
         // The last name ends at a NUL or the end of the block.
         let end = match self.record(index + 1) {
             Some((_, next, _)) => next,
@@ -203,9 +214,7 @@ pub fn lookup<S: Source>(
             Narrowed::Found => return Ok(Some((first.nid, first.file_type))),
             Narrowed::Below => high = mid,
             Narrowed::Unordered => {
-                return Err(
-                    Error::corrupted("directory blocks are out of order", pos, mid).into(),
-                )
+                return Err(Error::corrupted("directory blocks are out of order", pos, mid).into())
             }
             Narrowed::Above => {
                 // Here, or in a later block.
@@ -214,12 +223,9 @@ pub fn lookup<S: Source>(
                     return Ok(block.find(name)?.map(|found| (found.nid, found.file_type)));
                 }
                 if last.name < first.name {
-                    return Err(Error::corrupted(
-                        "directory entries are out of order",
-                        pos,
-                        mid,
-                    )
-                    .into());
+                    return Err(
+                        Error::corrupted("directory entries are out of order", pos, mid).into(),
+                    );
                 }
                 low = mid + 1;
             }

@@ -55,9 +55,16 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {:#x} at byte {:#x}", self.what, self.value, self.pos)?;
+        write!(
+            f,
+            "{}: {:#x} at byte {:#x}",
+            self.what, self.value, self.pos
+        )?;
         if self.what == super::superblock::UNKNOWN_INCOMPAT {
-            write!(f, " (features beyond those of Linux 7.3: a newer module is needed)")?;
+            write!(
+                f,
+                " (features beyond those of Linux 7.3: a newer module is needed)"
+            )?;
         }
         Ok(())
     }

@@ -140,7 +140,8 @@ impl Inode {
         iloc: u64,
         raw: &[u8; EXTENDED_SIZE],
     ) -> Result<Self, Error> {
-        let unsupported = |what, value: u16| Error::new(Kind::Unsupported, what, iloc, value.into());
+        let unsupported =
+            |what, value: u16| Error::new(Kind::Unsupported, what, iloc, value.into());
         let format = u16_at(raw, 0);
         if format & !FORMAT_ALL != 0 {
             return Err(unsupported("i_format is not known", format));
@@ -155,8 +156,11 @@ impl Inode {
         };
         let extended = format & 1 != 0;
         let mode = u16_at(raw, 4);
-        let file_type = FileType::of_mode(mode)
-            .ok_or(Error::corrupted("i_mode: no such file type", iloc + 4, mode.into()))?;
+        let file_type = FileType::of_mode(mode).ok_or(Error::corrupted(
+            "i_mode: no such file type",
+            iloc + 4,
+            mode.into(),
+        ))?;
         let is_dir = file_type == FileType::Directory;
         let nb = u16_at(raw, 6);
         let nlink_one = !extended && !is_dir && format & FORMAT_BIT4 != 0;
@@ -184,7 +188,11 @@ impl Inode {
             mtime = sb
                 .epoch
                 .checked_add(i64::from(u32_at(raw, 12)))
-                .ok_or(Error::corrupted("i_mtime", iloc + 12, u32_at(raw, 12).into()))?;
+                .ok_or(Error::corrupted(
+                    "i_mtime",
+                    iloc + 12,
+                    u32_at(raw, 12).into(),
+                ))?;
             mtime_nsec = sb.fixed_nsec;
             nlink = if nlink_one { 1 } else { u32::from(nb) };
         }
@@ -192,7 +200,11 @@ impl Inode {
             return Err(Error::corrupted("i_size is negative", iloc + 8, size));
         }
         if mtime_nsec >= 1_000_000_000 {
-            return Err(Error::corrupted("i_mtime_nsec", iloc + 40, mtime_nsec.into()));
+            return Err(Error::corrupted(
+                "i_mtime_nsec",
+                iloc + 40,
+                mtime_nsec.into(),
+            ));
         }
         let icount = u32::from(u16_at(raw, 2));
         let xattr_isize = match icount.checked_sub(1) {

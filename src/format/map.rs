@@ -67,13 +67,9 @@ pub fn map_blocks<S: Source>(
     match inode.layout {
         Layout::FlatPlain | Layout::FlatInline => Ok(map_flat(sb, inode, la)?),
         Layout::ChunkBased => map_chunks(sb, inode, src, la),
-        Layout::CompressedFull | Layout::CompressedCompact => Err(Error::new(
-            Kind::Unsupported,
-            "compressed data",
-            inode.iloc,
-            inode.nid,
-        )
-        .into()),
+        Layout::CompressedFull | Layout::CompressedCompact => {
+            Err(Error::new(Kind::Unsupported, "compressed data", inode.iloc, inode.nid).into())
+        }
     }
 }
 

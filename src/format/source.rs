@@ -21,11 +21,7 @@ pub trait Source {
 }
 
 /// Fills `out` from `pos` on, across units.
-pub fn read_exact<S: Source + ?Sized>(
-    src: &S,
-    pos: u64,
-    out: &mut [u8],
-) -> Result<(), S::Error> {
+pub fn read_exact<S: Source + ?Sized>(src: &S, pos: u64, out: &mut [u8]) -> Result<(), S::Error> {
     let mut pos = pos;
     let mut rest = out;
     while !rest.is_empty() {
@@ -40,9 +36,11 @@ pub fn read_exact<S: Source + ?Sized>(
         }
         to.copy_from_slice(from);
         rest = tail;
-        pos = pos
-            .checked_add(len as u64)
-            .ok_or(Error::corrupted("position overflow", pos, len as u64))?;
+        pos = pos.checked_add(len as u64).ok_or(Error::corrupted(
+            "position overflow",
+            pos,
+            len as u64,
+        ))?;
     }
     Ok(())
 }

@@ -202,7 +202,11 @@ impl Superblock {
             ));
         }
         if stored.len() < SB_BASE_SIZE as usize {
-            return Err(Error::corrupted("image too short", at(0), head.len() as u64));
+            return Err(Error::corrupted(
+                "image too short",
+                at(0),
+                head.len() as u64,
+            ));
         }
         let [filter_reserved, ishare_id] = take(&raw, 104);
         let ishare_xattr_prefix_id = if feature_compat & compat::ISHARE_XATTRS != 0 {
@@ -243,7 +247,11 @@ impl Superblock {
         };
         let fixed_nsec = u32_at(&raw, 32);
         if fixed_nsec >= 1_000_000_000 {
-            return Err(Error::corrupted("fixed_nsec", at(32), u64::from(fixed_nsec)));
+            return Err(Error::corrupted(
+                "fixed_nsec",
+                at(32),
+                u64::from(fixed_nsec),
+            ));
         }
         Ok(Self {
             blkszbits,
@@ -368,7 +376,11 @@ impl Superblock {
             .ok_or(bad)?;
         if nid & NID_METABOX != 0 {
             if !self.has_metabox() {
-                return Err(Error::corrupted("nid in a metabox that is not there", 0, nid));
+                return Err(Error::corrupted(
+                    "nid in a metabox that is not there",
+                    0,
+                    nid,
+                ));
             }
             return Ok((Area::Metabox, offset));
         }

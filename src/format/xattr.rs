@@ -334,7 +334,12 @@ pub fn listxattr<S: Source>(
             if let Some(out) = out.as_deref_mut() {
                 let end = used.saturating_add(part.len());
                 out.get_mut(used..end)
-                    .ok_or(Error::new(Kind::Range, "buffer size", entry.pos, end as u64))?
+                    .ok_or(Error::new(
+                        Kind::Range,
+                        "buffer size",
+                        entry.pos,
+                        end as u64,
+                    ))?
                     .copy_from_slice(part);
             }
             used = used.saturating_add(part.len());

@@ -42,9 +42,8 @@ pub(super) fn map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent
             may_read(inode)?;
             Err(EOPNOTSUPP)
         }
-        Data::Image(image) => {
-            image_map(inode, pos, report).map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err))
-        }
+        Data::Image(image) => image_map(inode, pos, report)
+            .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err)),
     }
 }
 
@@ -107,7 +106,11 @@ fn image_map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent<'_>,
             } else {
                 let bytes = area.bytes(pa)?;
                 if (bytes.len() as u64) < len {
-                    return Err(corrupted(image, "inline data past the end of its block", pa));
+                    return Err(corrupted(
+                        image,
+                        "inline data past the end of its block",
+                        pa,
+                    ));
                 }
                 Target::Inline(bytes)
             },
@@ -117,13 +120,13 @@ fn image_map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent<'_>,
 
 /// An extent that starts behind its device's end is nonsense. One that only ends there reads as far as
 /// there are bytes.
-fn check(
-    device: &Device,
-    addr: u64,
-    image: &crate::format::inode::Inode,
-) -> Result<(), ReadError> {
+fn check(device: &Device, addr: u64, image: &crate::format::inode::Inode) -> Result<(), ReadError> {
     if addr < device.bytes() {
         return Ok(());
     }
-    Err(corrupted(image, "data address past the end of the device", addr))
+    Err(corrupted(
+        image,
+        "data address past the end of the device",
+        addr,
+    ))
 }

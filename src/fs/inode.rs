@@ -67,7 +67,11 @@ pub(super) fn iget(sb: &Super<Erofs>, nid: u64) -> Result<InodeRef<Erofs>> {
         }
         Iget::New(new) => {
             let read = read(new.sb(), image, nid);
-            publish(new, image, read.map_err(|err| failed(sb, Place::Nid(nid), err))?)
+            publish(
+                new,
+                image,
+                read.map_err(|err| failed(sb, Place::Nid(nid), err))?,
+            )
         }
     }
 }
@@ -76,7 +80,11 @@ fn read(sb: &Super<Erofs>, image: &Superblock, nid: u64) -> Result<ImageInode, R
     let (area, _) = image.iloc(nid)?;
     let inode = ImageInode::read(image, nid, &sb.info().area(area)?)?;
     if inode.is_compressed() && !image.is_compressed() {
-        return Err(corrupted(&inode, "compressed inode in an image without compression", 0));
+        return Err(corrupted(
+            &inode,
+            "compressed inode in an image without compression",
+            0,
+        ));
     }
     let bad_link = inode.size == 0 || inode.size > LINK_MAX;
     if matches!(inode.file_type, FileType::Symlink) && bad_link {

@@ -282,8 +282,8 @@ fn open_devices(
     let mut total_blocks = image.blocks;
     let meta = info.area(Area::Image)?;
     for index in 0..count {
-        let slot = DeviceSlot::read(image, index, &meta)
-            .map_err(|err| failed(sb, Place::Super, err))?;
+        let slot =
+            DeviceSlot::read(image, index, &meta).map_err(|err| failed(sb, Place::Super, err))?;
         total_blocks = total_blocks.saturating_add(slot.blocks);
         slots.push(slot, GFP_KERNEL)?;
     }

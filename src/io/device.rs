@@ -4,13 +4,7 @@
 
 use core::ptr::NonNull;
 
-use kernel::{
-    bindings,
-    error::from_err_ptr,
-    fs::File,
-    prelude::*,
-    sync::aref::ARef,
-};
+use kernel::{bindings, error::from_err_ptr, fs::File, prelude::*, sync::aref::ARef};
 
 use crate::raw;
 
@@ -129,9 +123,8 @@ impl Device {
         // INVARIANT: Opened just now for `sb`.
         let backing = Backing::Claimed { file, sb };
         // SAFETY: The file is an open block device.
-        let bytes = unsafe {
-            raw::erofs_shared_bdev_bytes(raw::erofs_shared_file_bdev(file.as_ptr()))
-        };
+        let bytes =
+            unsafe { raw::erofs_shared_bdev_bytes(raw::erofs_shared_file_bdev(file.as_ptr())) };
         Self::new(backing, bytes, 0)
     }
 
@@ -165,8 +158,8 @@ impl Device {
     pub(crate) fn bdev(&self) -> Option<NonNull<bindings::block_device>> {
         match &self.backing {
             Backing::Super(bdev) => Some(*bdev),
-            // SAFETY: By the type invariants `file` is an open block device.
             Backing::Claimed { file, .. } => {
+                // SAFETY: By the type invariants `file` is an open block device.
                 NonNull::new(unsafe { raw::erofs_shared_file_bdev(file.as_ptr()) })
             }
             Backing::File(_) => None,

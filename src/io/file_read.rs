@@ -123,13 +123,16 @@ impl Request {
         }
     }
 
+    /// # Safety
+    ///
+    /// `kiocb::ki_complete` of a request that `submit` started; called once.
     unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: ffi::c_long) {
+        let field = Opaque::cast_from(iocb);
         // SAFETY: Only `submit` sets this callback, on the `iocb` of a live request.
-        let this = unsafe { kernel::container_of!(Opaque::cast_from(iocb), Request, iocb) }
-            .cast_mut();
+        let this = unsafe { kernel::container_of!(field, Request, iocb) }.cast_mut();
         // SAFETY: Completion holds a reference and comes once.
         unsafe {
-            (*this).finish(ret as isize);
+            (*this).finish(ret);
             Request::put(this);
         }
     }
@@ -160,7 +163,7 @@ impl Request {
         };
         if ret != EIOCBQUEUED.to_errno() as isize {
             // SAFETY: The file will not call back; completion's reference is used here.
-            unsafe { Self::complete((*this).iocb.get(), ret as ffi::c_long) };
+            unsafe { Self::complete((*this).iocb.get(), ret) };
         }
         // SAFETY: The submitter's reference.
         unsafe { Self::put(this) };
@@ -205,7 +208,8 @@ unsafe extern "C" fn read_folio_range(
     }
 
     // SAFETY: `private` is the backing file, which the mount holds open.
-    let file_end = unsafe { raw::erofs_shared_inode_size((*map.private.cast::<bindings::file>()).f_inode) };
+    let file_end =
+        unsafe { raw::erofs_shared_inode_size((*map.private.cast::<bindings::file>()).f_inode) };
     let request = KBox::new(
         Request {
             iocb: Opaque::zeroed(),
@@ -253,4 +257,3 @@ unsafe extern "C" fn submit_read(
         }
     }
 }
-

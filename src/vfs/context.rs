@@ -5,15 +5,15 @@
 use core::ptr::NonNull;
 
 use kernel::{
-    bindings, ffi,
+    bindings,
     error::{from_result, to_result},
-    fmt,
+    ffi, fmt,
     prelude::*,
     str::CString,
     sync::aref::ARef,
 };
 
-use super::{superblock::Private, FileSystem, Super, Tables};
+use super::{chars, superblock::Private, FileSystem, Super, Tables};
 use crate::{io, raw};
 
 /// One mount option.
@@ -55,7 +55,7 @@ impl Choice {
     /// A value and its number.
     pub(crate) const fn new(name: &'static CStr, value: i32) -> Self {
         Choice(raw::constant_table {
-            name: name.as_ptr().cast(),
+            name: chars(name),
             value,
         })
     }
@@ -73,7 +73,7 @@ impl Param {
 
     const fn spec(name: &'static CStr, opt: u8, type_: raw::fs_param_type, flags: u16) -> Self {
         Param(raw::fs_parameter_spec {
-            name: name.as_ptr().cast(),
+            name: chars(name),
             type_,
             opt,
             flags,
@@ -110,12 +110,7 @@ impl Param {
 
     /// The source: a path, or an open file through `fsconfig(FSCONFIG_SET_FD)`. Handled by this module.
     pub(crate) const fn source() -> Self {
-        Self::spec(
-            c"source",
-            SOURCE,
-            Some(raw::fs_param_is_file_or_string),
-            0,
-        )
+        Self::spec(c"source", SOURCE, Some(raw::fs_param_is_file_or_string), 0)
     }
 }
 
@@ -144,7 +139,7 @@ impl Context<'_> {
         if let Ok(text) = CString::try_from_fmt(args) {
             let fc: *const raw::fs_context = &*self.0;
             // SAFETY: The context is live; the log is only touched by the task that mounts.
-            unsafe { raw::erofs_shared_fc_log(fc.cast_mut().cast(), b'e' as _, text.as_char_ptr()) }
+            unsafe { raw::erofs_shared_fc_log(fc.cast_mut().cast(), b'e', text.as_char_ptr()) }
         }
     }
 
@@ -263,7 +258,7 @@ impl<T: FileSystem> Tables<T> {
                         if string.is_null() {
                             return Err(EINVAL);
                         }
-                        ParamValue::String(CStr::from_ptr(string.cast()))
+                        ParamValue::String(CStr::from_char_ptr(string))
                     }
                 }
             };
@@ -356,7 +351,7 @@ impl<T: FileSystem> Tables<T> {
                 if (*fc).source.is_null() {
                     return Err(Context(&mut *fc).invalid(fmt!("no source given")));
                 }
-                io::device::open_file(CStr::from_ptr((*fc).source.cast()))?
+                io::device::open_file(CStr::from_char_ptr((*fc).source))?
             };
             if let Err(why) = io::device::usable_file(&file) {
                 // SAFETY: Live context.
@@ -381,7 +376,8 @@ impl<T: FileSystem> Tables<T> {
             // SAFETY: `sb` is new and ours to fill.
             let (source, root) = unsafe {
                 (*sb).s_magic = T::MAGIC as usize;
-                (*sb).s_flags |= (raw::EROFS_SHARED_SB_RDONLY | raw::EROFS_SHARED_SB_NOATIME) as usize;
+                (*sb).s_flags |=
+                    (raw::EROFS_SHARED_SB_RDONLY | raw::EROFS_SHARED_SB_NOATIME) as usize;
                 (*sb).s_maxbytes = i64::MAX;
                 (*sb).s_op = &Self::SUPER_OPS;
                 (*sb).s_time_gran = 1;
@@ -402,7 +398,7 @@ impl<T: FileSystem> Tables<T> {
                     let dev = (*sb).s_dev;
                     let name = CString::try_from_fmt(fmt!("{}:{}", dev >> 20, dev & 0xfffff))?;
                     for (to, from) in (*sb).s_id.iter_mut().zip(name.to_bytes_with_nul()) {
-                        *to = *from as _;
+                        *to = *from;
                     }
                 }
                 let context = Context(&mut *fc);

@@ -7,7 +7,7 @@
 
 use core::cell::Cell;
 
-use kernel::{bindings, ffi, error::from_result, prelude::*};
+use kernel::{bindings, error::from_result, ffi, prelude::*};
 
 use super::{superblock::file_inode, FileSystem, Inode, Tables};
 use crate::{
@@ -298,12 +298,8 @@ impl<T: FileSystem> Tables<T> {
         unsafe {
             let inode = (*file).f_inode;
             let found = match whence as u32 {
-                bindings::SEEK_HOLE => {
-                    raw::iomap_seek_hole(inode, offset, &Self::REPORT_MAP_OPS)
-                }
-                bindings::SEEK_DATA => {
-                    raw::iomap_seek_data(inode, offset, &Self::REPORT_MAP_OPS)
-                }
+                bindings::SEEK_HOLE => raw::iomap_seek_hole(inode, offset, &Self::REPORT_MAP_OPS),
+                bindings::SEEK_DATA => raw::iomap_seek_data(inode, offset, &Self::REPORT_MAP_OPS),
                 _ => return bindings::generic_file_llseek(file, offset, whence),
             };
             if found < 0 {

@@ -2,7 +2,7 @@
 
 //! Directories and symbolic links, and what every inode can be asked.
 
-use kernel::{bindings, ffi, error::from_result, prelude::*, sync::aref::ARef, types::Opaque};
+use kernel::{bindings, error::from_result, ffi, prelude::*, sync::aref::ARef, types::Opaque};
 
 use super::{superblock::file_inode, FileSystem, Inode, Tables};
 use crate::raw;

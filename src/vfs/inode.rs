@@ -42,7 +42,9 @@ impl<T: FileSystem> Node<T> {
     /// `ptr` is memory for a `Node<T>`.
     pub(super) unsafe extern "C" fn init_once(ptr: *mut ffi::c_void) {
         // SAFETY: By the function's safety requirements.
-        unsafe { bindings::inode_init_once(Opaque::cast_into(&raw const (*ptr.cast::<Self>()).inode)) };
+        unsafe {
+            bindings::inode_init_once(Opaque::cast_into(&raw const (*ptr.cast::<Self>()).inode))
+        };
     }
 
     /// # Safety

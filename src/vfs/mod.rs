@@ -114,5 +114,11 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn listxattr(inode: &Inode<Self>, out: Option<&mut [u8]>) -> Result<usize>;
 }
 
+/// A static string for a constant C table. (`as_char_ptr` is not `const`.)
+#[allow(clippy::disallowed_methods)]
+const fn chars(text: &'static CStr) -> *const kernel::ffi::c_char {
+    text.as_ptr().cast()
+}
+
 /// The callback tables of `T`.
 pub(crate) struct Tables<T>(PhantomData<T>);

@@ -37,7 +37,11 @@ pub(super) unsafe fn inode_cache<T: FileSystem>(
     fst: *mut bindings::file_system_type,
 ) -> *mut bindings::kmem_cache {
     // SAFETY: By the function's safety requirements it lies in an `Inner`.
-    unsafe { (*kernel::container_of!(Opaque::cast_from(fst), Inner, fst)).cache.as_ptr() }
+    unsafe {
+        (*kernel::container_of!(Opaque::cast_from(fst), Inner, fst))
+            .cache
+            .as_ptr()
+    }
 }
 
 impl<T: FileSystem> Registration<T> {

@@ -97,7 +97,7 @@ impl<T: FileSystem> Super<T> {
     /// The name by which messages call it: that of the device.
     pub(crate) fn id(&self) -> &CStr {
         // SAFETY: `s_id` is NUL-terminated and does not change after `fill_super` has set it.
-        unsafe { CStr::from_ptr((*self.as_ptr()).s_id.as_ptr().cast()) }
+        unsafe { CStr::from_char_ptr((*self.as_ptr()).s_id.as_ptr()) }
     }
 
     /// Whether it is on a block device.

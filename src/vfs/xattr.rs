@@ -2,9 +2,9 @@
 
 //! Extended attributes and POSIX ACLs.
 
-use kernel::{bindings, ffi, error::from_result, prelude::*};
+use kernel::{bindings, error::from_result, ffi, prelude::*};
 
-use super::{FileSystem, Inode, Tables};
+use super::{chars, FileSystem, Inode, Tables};
 use crate::{format::xattr::index, raw};
 
 /// Whether the task may see `trusted.*`.
@@ -26,7 +26,7 @@ const fn handler(
     ) -> ffi::c_int,
 ) -> bindings::xattr_handler {
     bindings::xattr_handler {
-        prefix: prefix.as_ptr().cast(),
+        prefix: chars(prefix),
         flags: class as i32,
         get: Some(get),
         ..pin_init::zeroed()
@@ -64,7 +64,7 @@ impl<T: FileSystem> Tables<T> {
                 (
                     Inode::<T>::from_raw(inode),
                     (*handler).flags as u8,
-                    CStr::from_ptr(name.cast()).to_bytes(),
+                    CStr::from_char_ptr(name).to_bytes(),
                     out_buffer(buffer, size),
                 )
             };
@@ -80,17 +80,14 @@ impl<T: FileSystem> Tables<T> {
         buffer: *mut ffi::c_char,
         size: usize,
     ) -> isize {
-        let result = (|| {
-            // SAFETY: The dentry has an inode of `T`; `buffer` is null or writable for `size` bytes.
-            let (inode, out) = unsafe {
-                (
-                    Inode::<T>::from_raw((*dentry).d_inode),
-                    out_buffer(buffer.cast(), size),
-                )
-            };
-            T::listxattr(inode, out)
-        })();
-        match result {
+        // SAFETY: The dentry has an inode of `T`; `buffer` is null or writable for `size` bytes.
+        let (inode, out) = unsafe {
+            (
+                Inode::<T>::from_raw((*dentry).d_inode),
+                out_buffer(buffer.cast(), size),
+            )
+        };
+        match T::listxattr(inode, out) {
             Ok(len) => len as isize,
             Err(err) => err.to_errno() as isize,
         }
