@@ -18,15 +18,17 @@ ifeq ($(KDIR),)
   tree := $(CURDIR)/$(B)/linux
   objects := $(CURDIR)/$(B)/module
   in := scripts/in-debian
+  cc := CC=gcc-$(shell . scripts/versions; echo $$GCC_VERSION)
   need := setup-build
 else
   tree := $(abspath $(KDIR))
   objects := $(CURDIR)/$(B)/module-kdir
   in :=
+  cc :=
   need := check-kdir
 endif
 
-kbuild = $(in) $(MAKE) -C $(tree) M=$(CURDIR) -j$(JOBS)
+kbuild = $(in) $(MAKE) -C $(tree) M=$(CURDIR) $(cc) -j$(JOBS)
 
 .PHONY: all module
 all: module
