@@ -338,7 +338,8 @@ impl Superblock {
 
     /// Block size in bytes, 512 to 4096.
     pub fn block_size(&self) -> u32 {
-        1 << self.blkszbits
+        // `blkszbits` is at most 12; written so that the compiler need not know.
+        1u32.wrapping_shl(self.blkszbits.into())
     }
 
     /// Volume label, without padding.

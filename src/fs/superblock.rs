@@ -37,6 +37,9 @@ use crate::{
 /// Bytes at the start of an image in which the superblock lies.
 const HEAD: usize = 4096;
 
+/// Smallest block, and unit of `fsoffset=`.
+const SECTOR: u64 = 512;
+
 /// Longest name, `EROFS_NAME_LEN`.
 const NAME_LEN: u32 = 255;
 
@@ -183,6 +186,14 @@ pub(super) fn fill(
 ) -> Result<InodeRef<Erofs>> {
     let info = sb.info();
     let is_file = file.is_some();
+    if info.options.fsoffset % SECTOR != 0 {
+        return Err(fc.invalid(fmt!(
+            "(device {}): fsoffset {} is not a multiple of {}",
+            sb.id(),
+            info.options.fsoffset,
+            SECTOR
+        )));
+    }
     info.is_file.store(u32::from(is_file), Relaxed);
     let primary = set(
         &info.primary,
@@ -206,7 +217,7 @@ pub(super) fn fill(
             primary.logical_block_size()
         )));
     }
-    if info.options.fsoffset % u64::from(block_size) != 0 {
+    if info.options.fsoffset & u64::from(block_size - 1) != 0 {
         return Err(fc.invalid(fmt!(
             "(device {}): fsoffset {} is not a multiple of the block size {}",
             sb.id(),

@@ -116,7 +116,7 @@ impl<T: FileSystem> Super<T> {
     pub(crate) fn identify(&self, block_bits: u8, uuid: &[u8; 16]) {
         // SAFETY: `fill_super` has the superblock to itself.
         unsafe {
-            (*self.as_ptr()).s_blocksize = 1 << block_bits;
+            (*self.as_ptr()).s_blocksize = 1usize.wrapping_shl(block_bits.into());
             (*self.as_ptr()).s_blocksize_bits = block_bits;
             raw::erofs_shared_super_identify(self.as_ptr(), uuid.as_ptr(), uuid.len() as u32);
         }
