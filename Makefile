@@ -42,6 +42,19 @@ module: $(need)
 	cmp -s $(objects)/erofs_shared.ko $(MODULE) || cp $(objects)/erofs_shared.ko $(MODULE)
 	echo "$(MODULE) is ready for $$(cat $(tree)/include/config/kernel.release)"
 
+##  make install            the module into /lib/modules of the kernel it is for (or below DESTDIR=), so that mount finds it
+.PHONY: install
+install: module
+	@release=$$(cat $(tree)/include/config/kernel.release)
+	modules=$(DESTDIR)/lib/modules/$$release
+	if [ ! -d "$$modules/kernel" ]; then
+		echo "make install: $$modules has no kernel; this module is for Linux $$release" >&2
+		exit 1
+	fi
+	install -D -m 644 $(MODULE) "$$modules/updates/erofs_shared.ko"
+	depmod $(if $(DESTDIR),-b $(DESTDIR)) "$$release"
+	echo "installed $$modules/updates/erofs_shared.ko; mount -t erofs-shared loads it"
+
 .PHONY: check-kdir
 check-kdir:
 	@if [ ! -e $(tree)/include/config/kernel.release ]; then
