@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0
+
+fn main() {
+    println!("{}", env!("CARGO_PKG_VERSION"));
+}
