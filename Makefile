@@ -94,9 +94,10 @@ demo: module
 vm: module setup-vm
 	@scripts/vm $(VM)
 vm-run: module setup-vm
-	@[ -n "$$CMD" ] || { echo "make vm-run CMD='command for the guest'" >&2; exit 2; }
-	scripts/vm $(VM) -- "$$CMD"
-export CMD
+	@[ -n "$$VM_COMMAND" ] || { echo "make vm-run CMD='command for the guest'" >&2; exit 2; }
+	scripts/vm $(VM) -- "$$VM_COMMAND"
+# Through the environment, so that make and the shell leave its dollars and quotes alone.
+vm-run: export VM_COMMAND := $(value CMD)
 
 ##@ Test
 ##  make test               tests on the host, then the kselftests in the guest
