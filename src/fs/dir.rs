@@ -55,12 +55,16 @@ pub(super) fn read(dir: &Inode<Erofs>, list: &Listing<'_>, out: &mut Emit<'_>) -
         let data = data.get(..len as usize).ok_or(EIO)?;
         let block = DirBlock::new(data, start).map_err(|err| fail(err.into()))?;
         let first = in_block.div_ceil(DIRENT_SIZE as u64) as usize;
+        let at = |index: usize| start.saturating_add((index * DIRENT_SIZE) as u64);
+        out.set_pos(at(first));
         for index in first..block.len() {
             let entry = block.get(index).map_err(|err| fail(err.into()))?;
-            out.set_pos(start + (index * DIRENT_SIZE) as u64);
             if !out.entry(entry.name, image.ino(entry.nid), entry.file_type) {
                 return Ok(());
             }
+            // Behind the entry at once: should the next one be bad, the listing must not come back to
+            // this one.
+            out.set_pos(at(index + 1));
         }
         out.set_pos(start + len);
     }

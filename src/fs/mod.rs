@@ -7,6 +7,7 @@
 mod data;
 mod dir;
 mod inode;
+mod limit;
 mod options;
 mod report;
 mod superblock;

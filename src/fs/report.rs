@@ -4,7 +4,7 @@
 
 use kernel::prelude::*;
 
-use super::Erofs;
+use super::{limit::Verdict, Erofs};
 use crate::{
     format::error::{Error as FormatError, Kind},
     io::ReadError,
@@ -40,40 +40,46 @@ pub(super) fn errno(kind: Kind) -> Error {
 }
 
 /// Logs `err` and gives its number. Answers that are not faults of the image (no such attribute,
-/// buffer too small) and interrupted reads are not logged.
+/// buffer too small) and interrupted reads are not logged; nor is more than a mount's share.
 pub(super) fn failed(sb: &Super<Erofs>, place: Place, err: impl Into<ReadError>) -> Error {
-    match err.into() {
-        ReadError::Format(err) => {
-            let number = errno(err.kind);
-            if !matches!(err.kind, Kind::NoData | Kind::Range) {
-                log(sb, place, &err);
-            }
-            number
-        }
-        ReadError::Io(err) => {
-            if err != EINTR && err != ERESTARTSYS && err != ENOMEM && err != EOPNOTSUPP {
-                match place {
-                    Place::Super => pr_err!(
-                        "(device {}): reading the superblock area failed: {:?}\n",
-                        sb.id(),
-                        err
-                    ),
-                    Place::Nid(nid) => pr_err!(
-                        "(device {}): reading metadata of nid {} failed: {:?}\n",
-                        sb.id(),
-                        nid,
-                        err
-                    ),
-                }
-            }
-            err
-        }
+    let err = err.into();
+    let number = match err {
+        ReadError::Format(err) => errno(err.kind),
+        ReadError::Io(err) => err,
+    };
+    if [ENODATA, ERANGE, EINTR, ERESTARTSYS, ENOMEM].contains(&number) {
+        return number;
     }
+    // Compressed data has its own message.
+    if matches!(err, ReadError::Io(_)) && number == EOPNOTSUPP {
+        return number;
+    }
+    match sb.info().log_limit.ask() {
+        Verdict::Say => log(sb, place, &err),
+        Verdict::SayLast => {
+            log(sb, place, &err);
+            pr_err!(
+                "(device {}): more of this is held back for some seconds\n",
+                sb.id()
+            );
+        }
+        Verdict::Hold => {}
+    }
+    number
 }
 
-fn log(sb: &Super<Erofs>, place: Place, err: &FormatError) {
-    match place {
-        Place::Super => pr_err!("(device {}): {}\n", sb.id(), err),
-        Place::Nid(nid) => pr_err!("(device {}): nid {}: {}\n", sb.id(), nid, err),
+fn log(sb: &Super<Erofs>, place: Place, err: &ReadError) {
+    let id = sb.id();
+    match (place, err) {
+        (Place::Super, ReadError::Format(err)) => pr_err!("(device {id}): {err}\n"),
+        (Place::Nid(nid), ReadError::Format(err)) => {
+            pr_err!("(device {id}): nid {nid}: {err}\n")
+        }
+        (Place::Super, ReadError::Io(err)) => {
+            pr_err!("(device {id}): reading the superblock area failed: {err:?}\n")
+        }
+        (Place::Nid(nid), ReadError::Io(err)) => {
+            pr_err!("(device {id}): reading metadata of nid {nid} failed: {err:?}\n")
+        }
     }
 }

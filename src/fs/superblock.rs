@@ -19,6 +19,7 @@ use kernel::{
 
 use super::{
     inode::{self, Data},
+    limit::LogLimit,
     options::Options,
     report::{failed, Place},
     Erofs,
@@ -48,6 +49,7 @@ pub(crate) struct Info {
     pub(super) options: Options,
     is_file: Atomic<u32>,
     said_compressed: Atomic<u32>,
+    pub(super) log_limit: LogLimit,
     primary: SetOnce<Device>,
     meta: SetOnce<InodeRef<Erofs>>,
     image: SetOnce<Superblock>,
@@ -67,11 +69,12 @@ struct Devices {
 }
 
 impl Info {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             options: Options::new(),
             is_file: Atomic::new(0),
             said_compressed: Atomic::new(0),
+            log_limit: LogLimit::new(),
             primary: SetOnce::new(),
             meta: SetOnce::new(),
             image: SetOnce::new(),
