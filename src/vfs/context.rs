@@ -143,6 +143,15 @@ impl Context<'_> {
         }
     }
 
+    /// The source as it was given.
+    fn source(&self) -> &CStr {
+        if self.0.source.is_null() {
+            return c"(no source)";
+        }
+        // SAFETY: The context owns the NUL-terminated string.
+        unsafe { CStr::from_char_ptr(self.0.source) }
+    }
+
     /// As [`Context::error`], giving `EINVAL`.
     pub(crate) fn invalid(&self, args: fmt::Arguments<'_>) -> Error {
         self.error(args);
@@ -402,7 +411,17 @@ impl<T: FileSystem> Tables<T> {
                     }
                 }
                 let context = Context(&mut *fc);
-                let root = T::fill_super(Super::from_raw(sb), &context, source.clone())?;
+                let super_block = Super::from_raw(sb);
+                let root =
+                    T::fill_super(super_block, &context, source.clone()).inspect_err(|err| {
+                        // What is wrong has been said; this says with which image.
+                        context.error(fmt!(
+                            "(device {}): cannot mount {}: {:?}",
+                            super_block.id(),
+                            context.source(),
+                            err
+                        ));
+                    })?;
                 (source, root)
             };
             drop(source);
