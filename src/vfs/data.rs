@@ -64,7 +64,9 @@ impl<T: FileSystem> Tables<T> {
     fn fill(inode: &Inode<T>, extent: Extent<'_>, map: &mut raw::iomap) {
         map.offset = extent.offset as i64;
         // Ends stay below 2^63, as iomap's signed positions need.
-        map.length = extent.len.min((i64::MAX as u64).saturating_sub(extent.offset));
+        map.length = extent
+            .len
+            .min((i64::MAX as u64).saturating_sub(extent.offset));
         map.flags = 0;
         map.addr = NULL_ADDR;
         let mut disk = |device: &crate::io::Device, addr: u64| {
