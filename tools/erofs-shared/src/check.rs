@@ -45,6 +45,8 @@ struct Report {
     /// Why it could not be checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// Attributes with long prefixes were not read, as the prefixes are in compressed data.
+    long_xattrs_unread: bool,
     /// Inodes as the superblock counts them.
     #[serde(skip_serializing_if = "Option::is_none")]
     inos: Option<u64>,
@@ -108,6 +110,7 @@ fn check(path: &Path, options: &Options) -> io::Result<Report> {
         image: path.display().to_string(),
         clean: false,
         error: None,
+        long_xattrs_unread: false,
         inos: None,
         counts: Counts::default(),
         problems: Vec::new(),
@@ -131,6 +134,7 @@ fn check(path: &Path, options: &Options) -> io::Result<Report> {
             let mut walk = Walk::new(&volume, &mut add, &tick);
             walk.run();
             report.counts = walk.counts;
+            report.long_xattrs_unread = volume.prefixes_compressed;
             report.inos = Some(volume.sb.inos);
         }
         Err(OpenError::Usage(text)) => {
@@ -176,6 +180,12 @@ fn summary(path: &Path, report: &Report) -> io::Result<()> {
             out,
             ", {} inodes compressed (compressed data not read)",
             counts.compressed
+        )?;
+    }
+    if report.long_xattrs_unread {
+        write!(
+            out,
+            ", xattrs with long prefixes not read (the prefixes are compressed)"
         )?;
     }
     match report.problems.len() {

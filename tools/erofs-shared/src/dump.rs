@@ -9,6 +9,7 @@ use std::{
 
 use clap::Args;
 use erofs_shared_format::{
+    device::map_dev,
     dirent::{lookup, DirBlock},
     inode::{FileType, Inode},
     map::Extent,
@@ -391,10 +392,10 @@ fn extents(volume: &Volume, inode: &Inode) -> Result<Vec<ShownExtent>, ReadError
                 offset: pa,
             },
             Extent::Mapped { device, pa, .. } => {
-                // With or without the device at hand: where the data would be.
+                // Without --device the primary device may hold all data, or the others are not at hand.
                 let (index, offset) = match volume.locate(device, pa) {
-                    Ok((index, _, offset)) => (index, offset),
-                    Err(_) => (usize::from(device), pa),
+                    Ok((index, image, offset)) if offset < image.len() => (index, offset),
+                    _ => map_dev(&volume.sb, &volume.slots, false, device, pa)?,
                 };
                 ShownExtent::Mapped {
                     start,

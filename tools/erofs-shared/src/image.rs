@@ -81,6 +81,8 @@ pub struct Volume {
     pub metabox: Option<Inode>,
     pub packed: Option<Inode>,
     pub prefixes: Vec<LongPrefix>,
+    /// The long prefixes are in compressed data, which is not read: attributes with them are not seen.
+    pub prefixes_compressed: bool,
 }
 
 fn open_file(path: &Path, offset: u64) -> Result<Image, OpenError> {
@@ -167,6 +169,7 @@ impl Volume {
             metabox: None,
             packed: None,
             prefixes: Vec::new(),
+            prefixes_compressed: false,
         };
         this.read_internal(findings);
         Ok(this)
@@ -199,14 +202,16 @@ impl Volume {
             }
         }
         match self.read_prefixes() {
-            Ok(prefixes) => self.prefixes = prefixes,
+            Ok(Some(prefixes)) => self.prefixes = prefixes,
+            Ok(None) => self.prefixes_compressed = true,
             Err(err) => find("long xattr prefixes", None, err),
         }
     }
 
-    fn read_prefixes(&self) -> Result<Vec<LongPrefix>, ReadError> {
+    /// `None`: they are in compressed data.
+    fn read_prefixes(&self) -> Result<Option<Vec<LongPrefix>>, ReadError> {
         if self.sb.xattr_prefix_count == 0 {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         // The order in which the kernel looks for them.
         let src = if self.sb.plain_xattr_pfx() {
@@ -218,10 +223,14 @@ impl Volume {
         } else {
             Bytes::Image(&self.primary)
         };
+        if matches!(src, Bytes::File(_, inode) if inode.is_compressed()) {
+            return Ok(None);
+        }
         let mut pos = u64::from(self.sb.xattr_prefix_start) << 2;
         (0..self.sb.xattr_prefix_count)
             .map(|_| LongPrefix::read(&src, &mut pos))
-            .collect()
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 
     /// Bytes on all devices.

@@ -134,7 +134,7 @@ impl<'v> Walk<'v> {
     /// Walks all that the superblock leads to.
     pub fn run(&mut self) {
         let volume = self.volume;
-        self.slots();
+        self.sizes();
         // Inodes without a name: they may or may not be counted in the superblock.
         let mut internal = 0;
         for (part, inode) in [
@@ -143,6 +143,7 @@ impl<'v> Walk<'v> {
         ] {
             if let Some(inode) = inode {
                 internal += 1;
+                self.counts.compressed += u64::from(inode.is_compressed());
                 self.here = 0;
                 self.extents(format!("[{part}]").as_bytes(), inode);
             }
@@ -208,9 +209,27 @@ impl<'v> Walk<'v> {
         true
     }
 
-    /// The device table against the devices.
-    fn slots(&mut self) {
+    /// The sizes that superblock and device table state, against the devices.
+    fn sizes(&mut self) {
         let volume = self.volume;
+        let have = volume.primary.len();
+        if volume
+            .sb
+            .block_pos(volume.sb.blocks)
+            .map_or(true, |len| len > have)
+        {
+            let message = format!(
+                "the superblock says {} blocks of {} bytes, but the image has {have} bytes: is it cut off?",
+                volume.sb.blocks,
+                volume.sb.block_size()
+            );
+            self.problem(
+                b"[superblock]",
+                None,
+                Some((Place::Device(0), 1024 + 36)),
+                message,
+            );
+        }
         for (index, (slot, device)) in volume.slots.iter().zip(&volume.extra).enumerate() {
             let pos = (u64::from(volume.sb.devt_slotoff) + index as u64) * 128 + 64;
             let message = match volume.sb.block_pos(slot.blocks) {
