@@ -28,9 +28,8 @@ IMAGES = {
     "filter": ["-b512", "-Exattr-name-filter", "-x0"],
     "dots": ["-b512", "-Edot-omitted"],
     "lz4": ["-b4096", "-zlz4"],
-    "large": ["-b4096", "-T0"],
     "48bit": ["-b512", "-E48bit", "--chunksize=1024"],
-    "metabox": ["-b512", "--MZ=id"],
+    "zone": ["-b512", "--MZ=id"],
 }
 
 
@@ -123,9 +122,9 @@ def seeds(name, image):
             write("inode", "%s-dir-%d" % (name, nid), inode + rest)
         if mode >> 12 == 8 and form >> 1 == 4:
             write("chunk_map", "%s-%d" % (name, nid), inode + rest)
-        elif mode >> 12 == 8 and name in ("plain", "inline", "lz4", "extended", "metabox"):
+        elif mode >> 12 == 8 and name in ("plain", "inline", "lz4", "extended", "zone"):
             write("inode", "%s-file-%d" % (name, nid), inode + rest)
-        if xattrs and name in ("inline", "prefixes", "filter", "metabox"):
+        if xattrs and name in ("inline", "prefixes", "filter", "zone"):
             write("xattrs", "%s-%d" % (name, nid), inode + b"one\0" + bytes(12) + rest)
     if name == "inline":
         # A block of a directory: the first record's offset says how many there are.
