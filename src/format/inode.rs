@@ -212,7 +212,7 @@ impl Inode {
             Some(more) => XATTR_IBODY_HEADER + 4 * more,
         };
         let compressed = matches!(layout, Layout::CompressedFull | Layout::CompressedCompact);
-        let blocks_value = blk_hi << 32 | u64::from(i_u);
+        let blocks_value = (blk_hi << 32) | u64::from(i_u);
         let startblk = if !file_type.has_data() || compressed || layout == Layout::ChunkBased {
             None
         } else {

@@ -135,7 +135,7 @@ impl Chunk {
         } else {
             u64::from(u32::MAX)
         };
-        let block = ((head & 0xFFFF) << 32 | lo(4)) & mask;
+        let block = (((head & 0xFFFF) << 32) | lo(4)) & mask;
         if block == mask {
             return Chunk(None);
         }

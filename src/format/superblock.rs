@@ -225,7 +225,7 @@ impl Superblock {
         let rb = u16_at(&raw, 14);
         let rootnid_8b = u64_at(&raw, 112);
         let (root_nid, blocks) = if has(incompat::BIT48) && rootnid_8b != 0 {
-            (rootnid_8b, blocks_lo | u64::from(rb) << 32)
+            (rootnid_8b, blocks_lo | (u64::from(rb) << 32))
         } else {
             (u64::from(rb), blocks_lo)
         };

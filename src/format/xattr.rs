@@ -33,7 +33,7 @@ const LONG_PREFIX: u8 = 0x80;
 /// `EROFS_XATTR_FILTER_SEED`
 const FILTER_SEED: u32 = 0x25BB_E08F;
 /// Filter bits of the two ACL attributes.
-const FILTER_ACL_BITS: u32 = 1 << 21 | 1 << 30;
+const FILTER_ACL_BITS: u32 = (1 << 21) | (1 << 30);
 
 /// A long name prefix: `struct erofs_xattr_long_prefix`.
 #[derive(Clone, Copy)]

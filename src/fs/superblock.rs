@@ -245,7 +245,17 @@ pub(super) fn fill(
             image.root_nid
         )));
     }
-    let prefixes = read_prefixes(info, image).map_err(|err| failed(sb, Place::Super, err))?;
+    let prefixes = match read_prefixes(info, image) {
+        Err(ReadError::Io(err)) if err == EOPNOTSUPP => {
+            pr_warn!(
+                "(device {}): the long xattr prefixes are compressed, which cannot be read yet: \
+                 attributes that use them are not shown\n",
+                sb.id()
+            );
+            KVVec::new()
+        }
+        other => other.map_err(|err| failed(sb, Place::Super, err))?,
+    };
     set(&info.prefixes, prefixes)?;
     Ok(root)
 }

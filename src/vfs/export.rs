@@ -80,7 +80,7 @@ impl<T: FileSystem> Tables<T> {
             let words = fid.cast::<u32>();
             let high = u64::from(words.add(start).read_unaligned());
             let low = u64::from(words.add(start + 1).read_unaligned());
-            alias(T::inode_by_handle(Super::from_raw(sb), high << 32 | low))
+            alias(T::inode_by_handle(Super::from_raw(sb), (high << 32) | low))
         }
     }
 

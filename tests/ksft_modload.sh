@@ -1,0 +1,106 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Loading and unloading: a hundred times, while busy, beside mounts and umounts in parallel; what is left afterwards.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+A=/mnt/a
+MODULE=/project/build/erofs_shared.ko
+modprobe ext4
+
+mkdir -p $A "$TMP/tree/dir"
+cp /usr/bin/ls "$TMP/tree"
+for i in $(seq 50); do echo "$i" > "$TMP/tree/dir/$i"; done
+mkfs.erofs --quiet "$TMP/img" "$TMP/tree" > /dev/null
+L=$(loop "$TMP/img")
+LOOPS+=("$L")
+
+# Of the module in memory, whoever looks for it
+left() {
+	lsmod | grep -w erofs_shared
+	grep -w erofs_shared_inode /proc/slabinfo
+	grep -w erofs-shared /proc/filesystems
+	find /sys/module /sys/fs /sys/kernel/slab /sys/kernel/debug -maxdepth 2 -iname '*erofs[_-]shared*' 2> /dev/null
+	ps -e -o comm= | grep -i 'erofs.shared'
+	grep -c '\[erofs_shared\]' /proc/kallsyms | grep -vx 0
+	true
+}
+
+is "modinfo: license" "$(modinfo -F license $MODULE)" GPL
+is "modinfo: alias of the filesystem" "$(modinfo -F alias $MODULE | grep -c '^fs-erofs-shared$')" 1
+ok "modinfo: description" grep -q . <(modinfo -F description $MODULE)
+
+hundred() {
+	local i
+	for ((i = 0; i < 100; i++)); do
+		rmmod erofs_shared || return
+		[ -z "$(left)" ] || { left; return 1; }
+		insmod $MODULE || return
+		mnt erofs-shared "$L" $A || return
+		cat $A/ls $A/dir/* > /dev/null || return
+		umount $A || return
+	done
+}
+ok "load, mount, read, umount, unload: 100 times" hundred
+
+mnt erofs-shared "$L" $A
+is "unloading is refused while mounted" "$(rmmod erofs_shared 2>&1 | grep -c 'in use')" 1
+exec 7< $A/ls
+umount -l $A
+is "unloading is refused while a file is open after a lazy umount" "$(rmmod erofs_shared 2>&1 | grep -c 'in use')" 1
+ok "the file can be read" cmp -s - "$TMP/tree/ls" <&7
+is "its bytes" "$(sha256sum < /dev/fd/7)" "$(sha256sum < "$TMP/tree/ls")"
+exec 7<&-
+
+# Each worker has its own device and directory.
+worker() {
+	local i dir=/mnt/worker$1 dev
+	mkdir -p "$dir"
+	cp "$TMP/img" "$TMP/img$1"
+	dev=$(loop "$TMP/img$1") || return
+	for ((i = 0; i < 40; i++)); do
+		mnt erofs-shared "$dev" "$dir" || return
+		cmp -s "$dir/ls" "$TMP/tree/ls" || { echo "bytes differ"; return 1; }
+		[ "$(cat "$dir"/dir/* | wc -l)" = 50 ] || { echo "lines are missing"; return 1; }
+		umount "$dir" || return
+	done
+	losetup -d "$dev"
+}
+parallel() {
+	local i pids=() status=0
+	for i in 1 2 3 4; do
+		worker "$i" &
+		pids+=($!)
+	done
+	for i in "${pids[@]}"; do wait "$i" || status=1; done
+	return $status
+}
+ok "mounts and umounts in parallel" parallel
+
+# The same device and directory tree, so that all share one superblock that comes and goes.
+same_device() {
+	local i pids=() status=0
+	for i in 1 2 3 4; do
+		(
+			mkdir -p /mnt/same"$i"
+			for ((n = 0; n < 40; n++)); do
+				mnt erofs-shared "$L" /mnt/same"$i" || exit 1
+				cmp -s /mnt/same"$i"/ls "$TMP/tree/ls" || exit 1
+				umount /mnt/same"$i" || exit 1
+			done
+		) &
+		pids+=($!)
+	done
+	for i in "${pids[@]}"; do wait "$i" || status=1; done
+	return $status
+}
+ok "one device mounted and umounted in parallel" same_device
+
+ok "unload" rmmod erofs_shared
+is "nothing is left" "$(left)" ""
+is "the kernel's log is clean" "$(dmesg | grep -cE 'Objects remaining|Busy inodes|kmem_cache_destroy|WARNING:|BUG:')" 0
+ok "load again" insmod $MODULE
+
+finish

@@ -1,0 +1,177 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Mounting: sources (block device, file, descriptor, offset), every option of the in-tree documentation, what is shown in
+# /proc/mounts, what is refused and with which words. The oracle for what both understand is the in-tree erofs.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+A=/mnt/a B=/mnt/b E=/mnt/e
+mkdir -p $A $B $E
+
+# --- images --------------------------------------------------------------------------------------------------------------
+
+modprobe ext4
+truncate -s 160M "$TMP/ext4"
+mke2fs -q -F -t ext4 -m 0 "$TMP/ext4"
+D=$(losetup -f --show "$TMP/ext4")
+LOOPS+=("$D")
+mount "$D" $E
+MOUNTS+=($E)
+
+mkdir "$TMP/tree"
+cp /usr/bin/ls "$TMP/tree"
+echo hello > "$TMP/tree/hello"
+setfattr -n user.mime -v text/plain "$TMP/tree/hello"
+setfattr -n trusted.secret -v yes "$TMP/tree/hello"
+setfacl -m u:1234:r "$TMP/tree/hello"
+mkfs.erofs --quiet -Lour-label $E/img "$TMP/tree" > /dev/null
+mkfs.erofs --quiet -b512 $E/img512 "$TMP/tree" > /dev/null
+cat <(head -c 1048576 /dev/urandom) $E/img > $E/shifted
+cat <(head -c 1536 /dev/urandom) $E/img512 > $E/shifted512
+sum=$(cd "$TMP/tree" && sha256sum hello ls)
+L=$(loop $E/img)
+LOOPS+=("$L")
+
+bytes() { [ "$(cd $A && sha256sum hello ls)" = "$sum" ]; }
+try() { ok "$1" at "$FSTYPE" "$2" $A "${3-}" && { ok "$1: bytes" bytes; away $A; }; }
+# shown SOURCE OPTIONS: the options in /proc/mounts, of a mount by each of the two
+shown() {
+	at "$1" "$2" $A "$3" || return
+	grep " $A " /proc/mounts | cut -d' ' -f4
+	away $A
+}
+
+# --- sources -------------------------------------------------------------------------------------------------------------
+
+try "block device" "$L"
+try "regular file" $E/img
+try "regular file, direct I/O" $E/img directio
+try "fsoffset= in a file" $E/shifted fsoffset=1048576
+S=$(loop $E/shifted)
+LOOPS+=("$S")
+try "fsoffset= on a block device" "$S" fsoffset=1048576
+try "fsoffset= of 512-byte blocks" $E/shifted512 fsoffset=1536
+try "fsoffset= of 512-byte blocks, direct I/O" $E/shifted512 fsoffset=1536,directio
+
+# descriptor: mounted by fsconfig with an open file
+if ok "source as a descriptor" fsctx "$FSTYPE" $A fd:$E/img; then
+	MOUNTS+=($A)
+	ok "source as a descriptor: bytes" bytes
+	is "source as a descriptor: shows the path" "$(grep " $A " /proc/mounts | cut -d' ' -f1)" $E/img
+	rm -f $E/gone && cp $E/img $E/gone
+	away $A
+	ok "a deleted source file, by descriptor" fsctx "$FSTYPE" $A fd:$E/gone && {
+		MOUNTS+=($A)
+		rm $E/gone
+		drop
+		ok "a deleted source file: bytes" bytes
+		away $A
+	}
+fi
+
+at "$FSTYPE" "$L" $A
+at "$FSTYPE" "$L" $B
+is "a device mounted twice is one filesystem" "$(stat -c %d $A)" "$(stat -c %d $B)"
+away $A $B
+at "$FSTYPE" $E/img $A
+at "$FSTYPE" $E/img $B
+is "a file mounted twice is two" "$([ "$(stat -c %d $A)" != "$(stat -c %d $B)" ] && echo differ)" differ
+is "the source of a mounted file cannot be freed" "$(umount $E 2>&1 | grep -o busy)" busy
+away $A $B
+
+# --- options -------------------------------------------------------------------------------------------------------------
+
+for options in "" nouser_xattr noacl nouser_xattr,noacl user_xattr,acl dax=never cache_strategy=disabled \
+	cache_strategy=readahead cache_strategy=readaround nodirectio; do
+	is "options shown as in-tree: '$options'" "$(shown "$FSTYPE" "$L" "$options")" "$(shown $ORACLE "$L" "$options")"
+done
+is "options shown as in-tree: directio" "$(shown "$FSTYPE" $E/img directio)" "$(shown $ORACLE $E/img directio)"
+is "options shown as in-tree: fsoffset" "$(shown "$FSTYPE" "$S" fsoffset=1048576)" "$(shown $ORACLE "$S" fsoffset=1048576)"
+
+at "$FSTYPE" "$L" $A nouser_xattr
+is "nouser_xattr hides user.*" "$(getfattr -d -m - $A/hello 2>&1 | grep -c user.mime)" 0
+is "nouser_xattr refuses user.*" "$(getfattr -n user.mime $A/hello 2>&1 | grep -c 'Operation not supported')" 1
+is "nouser_xattr leaves trusted.*" "$(getfattr --only-values -n trusted.secret --absolute-names $A/hello)" yes
+away $A
+at "$FSTYPE" "$L" $A
+is "user_xattr is the default" "$(getfattr --only-values -n user.mime --absolute-names $A/hello)" text/plain
+is "acl is the default" "$(getfacl -cp $A/hello | grep -c '^user:1234:r--')" 1
+away $A
+at "$FSTYPE" "$L" $A noacl
+is "noacl" "$(getfacl -cp $A/hello | grep -c '^user:1234')" 0
+away $A
+at "$FSTYPE" "$L" $A share=off
+ok "share=off is accepted" bytes
+away $A
+
+# refused WORDS OPTION...: fails with EINVAL, and the words are in the context's log
+refused() {
+	local words=$1 out
+	shift
+	out=$(fsctx "$FSTYPE" $A "$@" 2>&1) && { umount $A; echo "mounted"; return 1; }
+	grep -qE "^e .*$words" <<< "$out" && grep -q EINVAL <<< "$out" || { echo "$out"; return 1; }
+}
+
+if [ "$FSTYPE" = erofs-shared ]; then
+	for option in dax dax=always share=content share=fingerprint inode_share domain_id=x; do
+		ok "$option is refused by name" refused "${option%%=*}: .*(not supported)" "source=$L" "$option"
+	done
+fi
+ok "an unknown option" refused "" "source=$L" nonsense=1
+ok "a bad value" refused "cache_strategy" "source=$L" cache_strategy=maybe
+ok "fsoffset= that is no multiple of a block" refused "fsoffset" "source=$S" fsoffset=1048576512
+ok "fsoffset= that is no number" refused "fsoffset" "source=$S" fsoffset=a
+ok "two sources" refused "ource" "source=$L" "source=$S"
+ok "device= without a device table" refused "extra devices" "source=$L" "device=$S"
+
+# --- errors --------------------------------------------------------------------------------------------------------------
+
+# fails ERRNO SOURCE [OPTIONS]
+fails() {
+	local out
+	out=$(mnt "$FSTYPE" "$2" $A "${3-}" 2>&1) && { umount $A; echo mounted; return 1; }
+	echo "$out"
+	grep -qxE "$1" <<< "$out"
+}
+ok "a source that is not there" fails ENOENT /nowhere
+ok "a directory" fails 'ENOTBLK|EISDIR|EINVAL' /tmp
+ok "a character device" fails 'ENOTBLK|EINVAL' /dev/null
+cp $E/img "$TMP/on-tmpfs"
+ok "a file on tmpfs: ENOTBLK, so that the caller takes a loop device" fails ENOTBLK "$TMP/on-tmpfs"
+mkdir -p "$TMP/up" "$TMP/work" /mnt/o
+mount -t overlay -o lowerdir=$E,upperdir="$TMP/up",workdir="$TMP/work" overlay /mnt/o
+MOUNTS+=(/mnt/o)
+ok "a file on overlayfs" fails ENOTBLK /mnt/o/img
+away /mnt/o
+mkdir "$TMP/nested"
+cp $E/img "$TMP/nested/img"
+mkfs.erofs --quiet $E/outer "$TMP/nested" > /dev/null
+at "$FSTYPE" $E/outer $B
+ok "a file on a file-backed mount of ours" fails ENOTBLK $B/img
+N=$(loop $B/img)
+ok "but a loop device on it" at "$FSTYPE" "$N" $A && { ok "loop on a file inside: bytes" bytes; away $A; }
+losetup -d "$N"
+away $B
+
+while IFS=$'\t' read -r name errno words; do
+	log_mark
+	ok "$name: refused" fails "$errno" "$IMAGES/$name"
+	ok "$name: the log says why" grep -qE "$words" <(log_since | grep "${LOGNAME_RE/-/.}")
+	if [ "$FSTYPE" = erofs-shared ]; then
+		ok "$name: the log names the image" grep -q "cannot mount $IMAGES/$name:" <(log_since)
+	fi
+done < "$IMAGES/bad-list"
+
+# --- remount -------------------------------------------------------------------------------------------------------------
+
+at "$FSTYPE" "$L" $A
+ok "remount" mount -o remount,noacl,nouser_xattr $A
+is "remount: takes effect" "$(getfattr -d -m - $A/hello 2>&1 | grep -c user.mime)" 0
+is "remount: is shown" "$(grep " $A " /proc/mounts | grep -c nouser_xattr,noacl)" 1
+mount -o remount,rw $A 2> /dev/null
+is "never writable" "$(touch $A/x 2>&1 | grep -c 'Read-only file system')" 1
+away $A
+
+finish
