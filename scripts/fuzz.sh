@@ -23,7 +23,7 @@ project=$PWD
 
 fail() { printf 'fuzz: %s\n' "$@" >&2; exit 2; }
 
-targets=(superblock inode dirents chunk_map)
+targets=(superblock inode dirents chunk_map xattrs walk)
 what=${1-all} seconds=${2-60} input=
 if [ "$what" != all ]; then
 	[ -f "tools/fuzz/fuzz_targets/$what.rs" ] || fail "there is no target $what; there are: ${targets[*]}"

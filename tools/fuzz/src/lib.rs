@@ -222,6 +222,7 @@ pub fn image_of(input: &[u8]) -> Vec<u8> {
 
 /// An inode of the image: targets that look at single inodes take the image for the metabox, too.
 pub fn inode(sb: &Superblock, nid: u64, image: &Counting<'_>) -> Option<Inode> {
+    image.reads();
     let found = Inode::read(sb, nid, image);
     assert!(image.reads() <= 4, "reads of an inode");
     let found = match found {
