@@ -1,0 +1,34 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Runs in the guest: guest.sh NAME... See tests/run.sh.
+
+set -u
+mkdir -p /t/bin
+mount -t ext4 -o ro /dev/vda /t/images 2> /dev/null || { mkdir -p /t/images && mount -t ext4 -o ro /dev/vda /t/images; } || exit 1
+cp /project/build/tests/bin/* /t/bin/
+modprobe loop max_loop=0
+[ "$FSTYPE" != erofs ] || modprobe erofs
+bad=0
+for name; do
+	begin=$SECONDS
+	echo "# --- $name"
+	echo "test $name begins" > /dev/kmsg
+	log=$(mktemp)
+	timeout -k 10 "${TEST_TIMEOUT:-400}" bash "/project/tests/ksft_$name.sh" 2>&1 | tee "$log"
+	status=${PIPESTATUS[0]}
+	grep -q '^1\.\.[0-9]' "$log" || echo "# broken: $name: no plan"
+	if [ "$status" != 0 ]; then
+		bad=1
+		grep -q '^not ok ' "$log" || echo "# broken: $name: exit status $status"
+	fi
+	if grep -qE " $FSTYPE " /proc/mounts; then
+		echo "# broken: $name: leaves something mounted"
+		umount -l -a -t "$FSTYPE"
+	fi
+	if dmesg | sed "1,/test $name begins/d" | grep -E 'BUG:|WARNING:|Oops|blocked for more than|refcount_t|Call Trace'; then
+		echo "# broken: $name: the kernel complains"
+	fi
+	echo "# end of $name: $((SECONDS - begin)) s"
+done
+exit $bad

@@ -1,0 +1,158 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Make the images that the tests mount: build/tests/images. Called by tests/run.sh; nothing is made twice.
+#
+# Every image NAME comes with NAME.ref: what the files in it are according to fsck.erofs --extract (walk -c of the
+# extracted tree), and a line in build/tests/images/list:
+#
+#   NAME KIND OPTIONS     KIND:    plain       compare everything
+#                                  compressed  file contents cannot be read
+#                         OPTIONS: mount options, or "-"; @ stands for the images' directory
+
+set -eu
+cd "$(dirname "$0")/.."
+B=build/tests
+I=$B/images.part
+TREES=$B/trees
+OLD=build/bin                            # erofs-utils of the stable release
+NEW=build/erofs-utils-next/bin           # and of the next one
+
+die() { echo "tests/images.sh: $*" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || die "needs root, to make device nodes and files of other owners"
+
+# one after another, with what went wrong when something does
+quiet() { "$@" > $B/log 2>&1 || { tail -n 20 $B/log >&2; die "failed: $*"; }; }
+
+record() {
+	local name=$1 kind=$2 options=$3 devices=() d
+	case $options in
+	-) ;;
+	*) for d in ${options//,/ }; do [[ $d = device=* ]] && devices+=("--device=${d/device=@/$I}"); done ;;
+	esac
+	echo "$name $kind $options" >> $I/list
+	[ -e "$I/$name.ref" ] && return
+	case $name in
+	sparse*) # fsck.erofs cannot: it writes the holes, and gives up at chunks of 1 MiB; so the tree that it was made from
+		$B/bin/walk -c $TREES/sparse > "$I/$name.ref" 2> $B/log
+		return
+		;;
+	esac
+	rm -rf $B/extracted
+	quiet $NEW/fsck.erofs "${devices[@]}" --extract=$B/extracted "$I/$name"
+	$B/bin/walk -c $B/extracted > "$I/$name.ref" 2> $B/log || die "$(cat $B/log)"
+	rm -rf $B/extracted
+}
+
+# image NAME KIND MKFS-OPTIONS... SOURCE: by both versions of mkfs.erofs
+image() {
+	old "$@"
+	new "$@"
+}
+old() { made old $OLD/mkfs.erofs "$@"; }
+new() { made new $NEW/mkfs.erofs "$@"; }
+made() {
+	local tag=$1 mkfs=$2 name=$3-$1 kind=$4 options=- source=${!#}
+	shift 4
+	set -- "${@:1:$#-1}"
+	case " $* " in
+	*" --blobdev=BLOB "*)
+		: > "$I/$name.blob"
+		set -- "${@/--blobdev=BLOB/--blobdev=$I/$name.blob}"
+		options=device=@/$name.blob
+		;;
+	esac
+	quiet "$mkfs" --quiet -T1700000000 --mkfs-time "$@" "$I/$name" "$source"
+	record "$name" "$kind" "$options"
+}
+
+tree() { [ -e "$TREES/$1" ] || quiet python3 tests/trees.py "$1" "$TREES/$1"; }
+
+mkdir -p $TREES $B/bin
+rm -rf $I
+mkdir -p $I
+for t in small data sparse tiny tar bigdir; do tree $t; done
+
+# --- layouts and their options: by both versions --------------------------------------------------------------------
+S=$TREES/small D=$TREES/data
+image default plain -Lvolume-label -U11223344-5566-7788-99aa-bbccddeeff00 $S
+image noinline plain -Enoinline_data $S
+image b512 plain -b512 $S
+image b1k plain -b1024 -Eforce-inode-extended $S
+image b2k plain -b2048 $S
+image noxattr plain -x-1 $S
+image shared plain -x1 -Exattr-name-filter $S
+image alltime plain --all-time -Eforce-inode-compact --all-root $S
+image prefix plain --xattr-prefix=trusted.overlay. --xattr-prefix=user.long.prefix. -x0 $S
+image nosbcrc plain -Enosbcrc $D
+image chunk4k plain --chunksize=4096 $D
+image chunk64k plain --chunksize=65536 $D
+image index4k plain --chunksize=4096 -Eforce-chunk-indexes $D
+image chunk512 plain -b512 --chunksize=512 $D
+image blob plain --chunksize=4096 --blobdev=BLOB $D
+image blob1k plain -b1024 --chunksize=16384 --blobdev=BLOB $D
+image sparse plain --chunksize=65536 $TREES/sparse
+image sparse1m plain --chunksize=1048576 -Eforce-chunk-indexes $TREES/sparse
+image tar plain --tar=f $TREES/tar
+image dsunit plain --dsunit=16 -Enoinline_data $D
+
+# --- only in the newer version ----------------------------------------------------------------------------------------
+new 48bit plain -E48bit $S
+new 48bit-chunk plain -E48bit --chunksize=8192 -Eforce-chunk-indexes $D
+new 48bit-blob plain -E48bit --chunksize=4096 --blobdev=BLOB $D
+new plain-prefix plain -Eplain-xattr-prefixes --xattr-prefix=trusted.overlay. --xattr-prefix=user.long.prefix. $S
+new digest plain --xattr-inode-digest=trusted.erofs.fingerprint $S
+
+# --- compressed ones ----------------------------------------------------------------------------------------------------
+image lz4 compressed -zlz4 $S
+image lzma compressed -zlzma -C65536 $S
+image deflate compressed -zdeflate -Eztailpacking $S
+image zstd compressed -zzstd -Eall-fragments,dedupe $S
+image fragments compressed -zlz4hc -Efragments -C32768 --xattr-prefix=trusted.overlay. $S
+
+# --- several devices ---------------------------------------------------------------------------------------------------
+for v in old new; do
+	[ $v = old ] && mkfs=$OLD/mkfs.erofs || mkfs=$NEW/mkfs.erofs
+	# An index over a tar archive: the archive is the device
+	cp $TREES/tar $I/tarindex-$v.tar
+	quiet $mkfs --quiet -T1700000000 --tar=i $I/tarindex-$v $TREES/tar
+	record tarindex-$v plain device=@/tarindex-$v.tar
+	# One image over two others
+	for t in data tiny; do
+		quiet $mkfs --quiet -T1700000000 -Enoinline_data $I/part-$t-$v $TREES/$t
+	done
+	quiet $mkfs --quiet $I/merged-$v $I/part-data-$v $I/part-tiny-$v
+	record merged-$v plain device=@/part-data-$v,device=@/part-tiny-$v
+	# The same in one file: each device where the device table says that it is
+	cp $I/merged-$v.ref $I/flat-$v.ref
+	python3 tests/flatten.py $I/flat-$v $I/merged-$v $I/part-data-$v $I/part-tiny-$v
+	record flat-$v plain -
+done
+
+# --- large ones ----------------------------------------------------------------------------------------------------------
+quiet $NEW/mkfs.erofs --quiet -T1700000000 --tar=f $I/bigdir $TREES/bigdir
+if [ ! -e $B/debian.erofs ]; then
+	# The guest's own root, without the parts that make it large
+	rm -rf $B/extracted
+	quiet $OLD/fsck.erofs --extract=$B/extracted --xattrs build/guest/root.erofs
+	(
+		cd $B/extracted/usr
+		rm -rf lib/modules lib/gcc libexec/gcc include share/doc share/locale share/man share/perl lib/python3.*/test \
+			lib/x86_64-linux-gnu/*.a lib/x86_64-linux-gnu/perl lib/debug share/info
+	)
+	$B/bin/walk -c $B/extracted > $B/debian.ref 2> $B/log || die "$(cat $B/log)"
+	quiet $OLD/mkfs.erofs --quiet $B/debian.erofs $B/extracted
+	rm -rf $B/extracted
+fi
+ln $B/debian.erofs $I/debian
+ln $B/debian.ref $I/debian.ref
+record debian plain -
+
+# --- damaged on purpose -------------------------------------------------------------------------------------------------
+quiet $OLD/mkfs.erofs --quiet -x1 --xattr-prefix=trusted.overlay. -Uclear $I/tiny $TREES/tiny
+quiet $NEW/mkfs.erofs --quiet -x1 -b512 --chunksize=4096 -E48bit,plain-xattr-prefixes -Eforce-chunk-indexes \
+	--xattr-prefix=trusted.overlay. --blobdev=$I/tiny-chunk.blob -Uclear $I/tiny-chunk $TREES/tiny
+quiet python3 tests/damage.py $I $I/default-old $I/part-data-new
+
+rm -rf build/tests/images
+mv $I build/tests/images

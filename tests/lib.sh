@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What every test in this directory needs; sourced first. Tests run as root in the guest that tests/run.sh starts.
+#
+# FSTYPE is the filesystem under test (erofs-shared), ORACLE the one that it is compared with: the kernel's own erofs.
+
+set -u
+FSTYPE=${FSTYPE:-erofs-shared}
+ORACLE=erofs
+T=${T:-/t}                              # where the disk with images and programs is mounted
+IMAGES=$T/images
+TMP=/tmp/${0##*/}
+mkdir -p "$TMP"
+PATH=$T/bin:$PATH
+# The way in-tree names itself in the kernel's log, and we do
+LOGNAME_RE="$FSTYPE"
+
+# shellcheck source=/dev/null
+. "$T/bin/ktap_helpers.sh"
+
+MOUNTS=() LOOPS=()
+
+cleanup() {
+	local i
+	cd /
+	for ((i = ${#MOUNTS[@]} - 1; i >= 0; i--)); do
+		umount "${MOUNTS[i]}" 2> /dev/null || umount -l "${MOUNTS[i]}" 2> /dev/null
+	done
+	for i in "${LOOPS[@]}"; do
+		losetup -d "$i" 2> /dev/null
+	done
+}
+trap cleanup EXIT
+
+note() { echo "# $*"; }
+
+# ok DESCRIPTION COMMAND...: the test passes when the command succeeds; what it prints is shown when it does not.
+ok() {
+	local what=$1 out status
+	shift
+	out=$("$@" 2>&1 < /dev/null)
+	status=$?
+	if [ $status = 0 ]; then
+		ktap_test_pass "$what"
+	else
+		printf '%s\n' "$out" | head -n "${SHOW:-25}" | sed 's/^/#   /'
+		note "exit status $status: $*"
+		ktap_test_fail "$what"
+	fi
+	return $status
+}
+
+# is DESCRIPTION GOT WANTED
+is() {
+	if [ "$2" = "$3" ]; then
+		ktap_test_pass "$1"
+	else
+		note "got:      $2"
+		note "expected: $3"
+		ktap_test_fail "$1"
+	fi
+}
+
+# plan is known at the end only: so is the count
+finish() {
+	KSFT_NUM_TESTS=$((KTAP_TESTNO - 1))
+	echo "1..$KSFT_NUM_TESTS"
+	ktap_finished
+}
+
+# loop FILE [losetup options]: prints a read-only loop device
+loop() {
+	local file=$1 dev
+	shift
+	dev=$(losetup -r -f --show "$@" "$file") || return
+	echo "$dev"
+}
+
+# at FSTYPE SOURCE DIR [OPTIONS]: mounts through mount(2) alone, without what mount(8) would guess
+at() {
+	local fs=$1 source=$2 dir=$3 options=${4:-}
+	mkdir -p "$dir"
+	mnt "$fs" "$source" "$dir" "$options" || return
+	MOUNTS+=("$dir")
+}
+
+away() {
+	local dir status=0 kept i
+	for dir; do
+		umount "$dir" || status=1
+		kept=()
+		for i in "${MOUNTS[@]}"; do
+			[ "$i" = "$dir" ] || kept+=("$i")
+		done
+		MOUNTS=("${kept[@]}")
+	done
+	return $status
+}
+
+# drop everything that may be cached
+drop() { echo 3 > /proc/sys/vm/drop_caches; }
+
+# log_mark, then log_since: the kernel's messages from there on
+log_mark() {
+	LOG_MARK="mark $$ $RANDOM$RANDOM"
+	echo "$LOG_MARK" > /dev/kmsg
+}
+log_since() { dmesg | sed "1,/$LOG_MARK/d"; }

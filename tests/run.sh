@@ -1,0 +1,80 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Run the kselftests in a guest with the stock kernel.
+#
+#   tests/run.sh [NAME...]     all tests, or those named: compare, readdir, … (tests/ksft_NAME.sh)
+#
+#   FSTYPE=erofs tests/run.sh  puts the kernel's own erofs to the test in place of erofs-shared: a test of the tests
+#
+# Prints the TAP of every test and ends with "N passed, N failed".
+
+set -u
+cd "$(dirname "$0")/.." || exit 1
+B=build/tests
+FSTYPE=${FSTYPE:-erofs-shared}
+CC=gcc-$(. scripts/versions; echo "$GCC_VERSION")
+
+die() { echo "tests/run.sh: $*" >&2; echo "0 passed, 1 failed"; exit 1; }
+
+[ $# -gt 0 ] || set -- images compare files readdir lookup xattr mount vfs modload hostile
+for name; do
+	[ -e "tests/ksft_$name.sh" ] || die "no test $name; there are: $(cd tests && echo ksft_*.sh | sed 's/ksft_//g; s/\.sh//g')"
+done
+[ "$FSTYPE" = erofs ] || [ -e build/erofs_shared.ko ] || die "no build/erofs_shared.ko: run make"
+
+# --- programs ------------------------------------------------------------------------------------------------------------
+
+mkdir -p $B/bin
+for source in tests/*.c; do
+	program=$B/bin/$(basename "$source" .c)
+	[ "$program" -nt "$source" ] || echo "$program $source"
+done > $B/compile
+if [ -s $B/compile ]; then
+	# one visit to the Debian tree for all
+	# shellcheck disable=SC2016
+	scripts/in-debian bash -ec 'while read -r program source; do
+			'"$CC"' -std=gnu17 -Wall -Wextra -Werror -O2 -static -pthread -o "$program" "$source"
+		done < "$1"' bash $B/compile || die "a test program does not compile"
+fi
+cp build/linux/tools/testing/selftests/kselftest/ktap_helpers.sh $B/bin/ || die "no kernel source in build/linux: run make setup"
+
+# --- images --------------------------------------------------------------------------------------------------------------
+
+key=$(cat tests/images.sh tests/*.py tests/walk.c scripts/versions | sha256sum)
+if [ "$(cat $B/images.key 2> /dev/null)" != "$key" ]; then
+	echo "# making the images"
+	rm -rf $B/images.key $B/trees
+	tests/images.sh || die "the images could not be made"
+	rm -f $B/disk.ext4
+	truncate -s $(($(du -sm --apparent-size $B/images | cut -f1) * 5 / 4 + 64))M $B/disk.ext4
+	scripts/in-debian mke2fs -q -F -t ext4 -m 0 -O ^has_journal -d $B/images $B/disk.ext4 || die "mke2fs failed"
+	echo "$key" > $B/images.key
+fi
+
+# --- the guest -----------------------------------------------------------------------------------------------------------
+
+out=$B/output
+module=()
+[ "$FSTYPE" != erofs ] || module=(--no-module)
+scripts/vm "${module[@]}" --name tests --timeout "${TIMEOUT:-1500}" --mem 3G --env "FSTYPE=$FSTYPE" --disk $B/disk.ext4 \
+	-f tests/guest.sh "$@" 2>&1 | tee $out
+status=${PIPESTATUS[0]}
+
+passed=$(grep -c '^ok [0-9]' $out)
+failed=$(grep -c '^not ok [0-9]' $out)
+# A test that did not get to its end, that skipped something, or a kernel that complained
+broken=$(grep -c '^# broken: ' $out)
+skipped=$(grep -ciE '^ok [0-9].*# SKIP' $out)
+passed=$((passed - skipped))
+failed=$((failed + broken + skipped))
+for name; do
+	grep -q "^# end of $name: " $out || { echo "# $name: did not run to its end"; failed=$((failed + 1)); }
+done
+if [ "$status" != 0 ] && [ $failed = 0 ]; then
+	echo "# the guest ended with status $status"
+	failed=1
+fi
+grep -E '^not ok |^# broken: ' $out
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
