@@ -3,8 +3,8 @@
 #
 # Make the images that the tests mount: build/tests/images. Called by tests/run.sh; nothing is made twice.
 #
-# Every image NAME comes with NAME.ref: what the files in it are according to fsck.erofs --extract (walk -c of the
-# extracted tree), and a line in build/tests/images/list:
+# Every image NAME comes with NAME.ref: what the files in it are (walk -c) according to fsck.erofs --extract, and a line in
+# build/tests/images/list:
 #
 #   NAME KIND OPTIONS     KIND:    plain       compare everything
 #                                  compressed  file contents cannot be read
@@ -25,16 +25,17 @@ die() { echo "tests/images.sh: $*" >&2; exit 1; }
 quiet() { "$@" > $B/log 2>&1 || { tail -n 20 $B/log >&2; die "failed: $*"; }; }
 
 record() {
-	local name=$1 kind=$2 options=$3 devices=() d
+	local name=$1 kind=$2 options=$3 source=${4:-} devices=() d
 	case $options in
 	-) ;;
 	*) for d in ${options//,/ }; do [[ $d = device=* ]] && devices+=("--device=${d/device=@/$I}"); done ;;
 	esac
 	echo "$name $kind $options" >> $I/list
 	[ -e "$I/$name.ref" ] && return
-	case $name in
-	sparse*) # fsck.erofs cannot: it writes the holes, and gives up at chunks of 1 MiB; so the tree that it was made from
-		$B/bin/walk -c $TREES/sparse > "$I/$name.ref" 2> $B/log
+	case $source in
+	$TREES/data | $TREES/sparse)
+		# fsck.erofs 1.9 extracts files that end in a hole too short, so here the source tree itself is the record
+		$B/bin/walk -c "$source" > "$I/$name.ref" 2> $B/log
 		return
 		;;
 	esac
@@ -63,7 +64,7 @@ made() {
 		;;
 	esac
 	quiet "$mkfs" --quiet -T1700000000 --mkfs-time "$@" "$I/$name" "$source"
-	record "$name" "$kind" "$options"
+	record "$name" "$kind" "$options" "$source"
 }
 
 tree() { [ -e "$TREES/$1" ] || quiet python3 tests/trees.py "$1" "$TREES/$1"; }
@@ -108,7 +109,11 @@ image lz4 compressed -zlz4 $S
 image lzma compressed -zlzma -C65536 $S
 image deflate compressed -zdeflate -Eztailpacking $S
 image zstd compressed -zzstd -Eall-fragments,dedupe $S
-image fragments compressed -zlz4hc -Efragments -C32768 --xattr-prefix=trusted.overlay. $S
+image fragments compressed -zlz4hc -Efragments -C32768 $S
+
+# What has metadata that is itself compressed: not for us yet. Not in the list: see ksft_images.sh.
+quiet $OLD/mkfs.erofs --quiet -zlz4 -Eall-fragments --xattr-prefix=trusted.overlay. $I/packed-prefix $S
+quiet $NEW/mkfs.erofs --quiet -m4096 $I/metabox $S
 
 # --- several devices ---------------------------------------------------------------------------------------------------
 for v in old new; do
@@ -138,7 +143,7 @@ if [ ! -e $B/debian.erofs ]; then
 	(
 		cd $B/extracted/usr
 		rm -rf lib/modules lib/gcc libexec/gcc include share/doc share/locale share/man share/perl lib/python3.*/test \
-			lib/x86_64-linux-gnu/*.a lib/x86_64-linux-gnu/perl lib/debug share/info
+			lib/python3/dist-packages share/vim share/zoneinfo lib/x86_64-linux-gnu/*.a lib/x86_64-linux-gnu/perl lib/debug share/info
 	)
 	$B/bin/walk -c $B/extracted > $B/debian.ref 2> $B/log || die "$(cat $B/log)"
 	quiet $OLD/mkfs.erofs --quiet $B/debian.erofs $B/extracted

@@ -17,7 +17,12 @@ CC=gcc-$(. scripts/versions; echo "$GCC_VERSION")
 
 die() { echo "tests/run.sh: $*" >&2; echo "0 passed, 1 failed"; exit 1; }
 
-[ $# -gt 0 ] || set -- images compare files readdir lookup xattr mount vfs modload hostile
+if [ $# = 0 ]; then
+	for name in tests/ksft_*.sh; do
+		name=${name#tests/ksft_}
+		set -- "$@" "${name%.sh}"
+	done
+fi
 for name; do
 	[ -e "tests/ksft_$name.sh" ] || die "no test $name; there are: $(cd tests && echo ksft_*.sh | sed 's/ksft_//g; s/\.sh//g')"
 done

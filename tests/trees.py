@@ -232,7 +232,7 @@ def tar(path):
         add("etc/passwd", data=b"root:x:0:0::/:/bin/sh\n", mtime=1700000000.5)
         add("etc/shadow", data=b"secret", mode=0o600, uid=70000, gid=42, xattrs={"security.selinux": "label", "trusted.x": "1"})
         add("etc/hard", tarfile.LNKTYPE, linkname="etc/passwd")
-        add("etc/soft", tarfile.SYMTYPE, linkname="passwd")
+        add("etc/soft", tarfile.SYMTYPE, linkname="passwd", mode=0o777)
         add("dev/null", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666)
         add("dev/disk", tarfile.BLKTYPE, devmajor=259, devminor=70000)
         add("dev/fifo", tarfile.FIFOTYPE)
