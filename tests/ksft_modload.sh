@@ -36,7 +36,8 @@ hundred() {
 	local i
 	for ((i = 0; i < 100; i++)); do
 		rmmod erofs_shared || return
-		[ -z "$(left)" ] || { left; return 1; }
+		# Looking takes long, so not each time.
+		((i % 25)) || [ -z "$(left)" ] || { left; return 1; }
 		insmod $MODULE || return
 		mnt erofs-shared "$L" $A || return
 		cat $A/ls $A/dir/* > /dev/null || return
@@ -50,8 +51,7 @@ is "unloading is refused while mounted" "$(rmmod erofs_shared 2>&1 | grep -c 'in
 exec 7< $A/ls
 umount -l $A
 is "unloading is refused while a file is open after a lazy umount" "$(rmmod erofs_shared 2>&1 | grep -c 'in use')" 1
-ok "the file can be read" cmp -s - "$TMP/tree/ls" <&7
-is "its bytes" "$(sha256sum < /dev/fd/7)" "$(sha256sum < "$TMP/tree/ls")"
+is "the file can be read" "$(sha256sum <&7)" "$(sha256sum < "$TMP/tree/ls")"
 exec 7<&-
 
 # Each worker has its own device and directory.

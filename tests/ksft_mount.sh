@@ -121,7 +121,7 @@ if [ "$FSTYPE" = erofs-shared ]; then
 fi
 ok "an unknown option" refused "" "source=$L" nonsense=1
 ok "a bad value" refused "cache_strategy" "source=$L" cache_strategy=maybe
-ok "fsoffset= that is no multiple of a block" refused "fsoffset" "source=$S" fsoffset=1048576512
+ok "fsoffset= that is no multiple of a block" refused "fsoffset" "source=$S" fsoffset=1049088
 ok "fsoffset= that is no number" refused "fsoffset" "source=$S" fsoffset=a
 ok "two sources" refused "ource" "source=$L" "source=$S"
 ok "device= without a device table" refused "extra devices" "source=$L" "device=$S"
