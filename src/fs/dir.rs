@@ -10,7 +10,10 @@ use super::{
     Erofs,
 };
 use crate::{
-    format::dirent::{self, DirBlock, DIRENT_SIZE},
+    format::{
+        dirent::{self, DirBlock, DIRENT_SIZE},
+        inode::FileType,
+    },
     vfs::{Emit, Inode, InodeRef, Listing},
 };
 
@@ -20,6 +23,9 @@ const READ_AHEAD: u64 = 16384;
 /// Finds a name.
 pub(super) fn lookup(dir: &Inode<Erofs>, name: &[u8]) -> Result<Option<InodeRef<Erofs>>> {
     let (image_dir, image) = parts(dir)?;
+    if image_dir.file_type != FileType::Directory {
+        return Err(ENOTDIR);
+    }
     let found = dirent::lookup(image_dir.size, image.block_size(), &dir.bytes(), name)
         .map_err(|err| failed(dir.sb(), Place::Nid(image_dir.nid), err))?;
     found.map(|(nid, _)| iget(dir.sb(), nid)).transpose()

@@ -19,6 +19,16 @@ fn alias<T: FileSystem>(inode: Result<InodeRef<T>>) -> *mut bindings::dentry {
     }
 }
 
+/// Only a directory can be a parent. A made-up handle can name anything, and so can the `..` of a
+/// hostile image; exportfs does not look.
+fn directory<T: FileSystem>(inode: InodeRef<T>) -> Result<InodeRef<T>> {
+    if inode.mode() & bindings::S_IFMT == bindings::S_IFDIR {
+        Ok(inode)
+    } else {
+        Err(ESTALE)
+    }
+}
+
 impl<T: FileSystem> Tables<T> {
     // CAST: The struct is one of the raw bindings; the kernel crate has it without its fields.
     pub(super) const EXPORT_OPS: &'static raw::export_operations = &raw::export_operations {
@@ -71,16 +81,16 @@ impl<T: FileSystem> Tables<T> {
         fid: *mut raw::fid,
         len: ffi::c_int,
         start: usize,
-    ) -> *mut bindings::dentry {
+    ) -> Option<Result<InodeRef<T>>> {
         if len < (start + WORDS) as i32 {
-            return core::ptr::null_mut();
+            return None;
         }
         // SAFETY: By the function's safety requirements; `sb` is one of `T`.
         unsafe {
             let words = fid.cast::<u32>();
             let high = u64::from(words.add(start).read_unaligned());
             let low = u64::from(words.add(start + 1).read_unaligned());
-            alias(T::inode_by_handle(Super::from_raw(sb), (high << 32) | low))
+            Some(T::inode_by_handle(Super::from_raw(sb), (high << 32) | low))
         }
     }
 
@@ -96,7 +106,7 @@ impl<T: FileSystem> Tables<T> {
         match kind as u32 {
             raw::fid_type_FILEID_INO64_GEN | raw::fid_type_FILEID_INO64_GEN_PARENT => {
                 // SAFETY: The VFS passes `len` words.
-                unsafe { Self::decode(sb, fid, len, 0) }
+                unsafe { Self::decode(sb, fid, len, 0) }.map_or(core::ptr::null_mut(), alias)
             }
             _ => core::ptr::null_mut(),
         }
@@ -115,7 +125,10 @@ impl<T: FileSystem> Tables<T> {
             return core::ptr::null_mut();
         }
         // SAFETY: The VFS passes `len` words.
-        unsafe { Self::decode(sb, fid, len, WORDS) }
+        let parent = unsafe { Self::decode(sb, fid, len, WORDS) };
+        parent.map_or(core::ptr::null_mut(), |inode| {
+            alias(inode.and_then(directory))
+        })
     }
 
     /// # Safety
@@ -124,6 +137,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn get_parent(child: *mut bindings::dentry) -> *mut bindings::dentry {
         // SAFETY: The dentry is that of a directory of `T`.
         let dir = unsafe { Inode::<T>::from_raw((*child).d_inode) };
-        alias(T::lookup(dir, b"..").and_then(|found| found.ok_or(ENOENT)))
+        let parent = T::lookup(dir, b"..").and_then(|found| found.ok_or(ENOENT));
+        alias(parent.and_then(directory))
     }
 }
