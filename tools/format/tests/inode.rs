@@ -205,7 +205,7 @@ fn unknown_format_bits() {
 fn file_types() {
     for kind in 0..16u16 {
         let raw = RawInode {
-            mode: kind << 12 | 0o7777,
+            mode: (kind << 12) | 0o7777,
             i_u: 0x0010_3007,
             ..RawInode::default()
         };

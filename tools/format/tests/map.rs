@@ -508,7 +508,7 @@ proptest! {
             image[4096] &= 0x1F;
             image[4096 + 1] = 0;
             image[4096 + 3] = 0;
-            image[4096 + 5] = 0x80 | image[4096 + 5] & 0x0F;
+            image[4096 + 5] = 0x80 | (image[4096 + 5] & 0x0F);
             image[4096 + 15] &= 0x7F;
             image[4096 + 16] &= 0x7F;
             image[4096 + 17] = 0;

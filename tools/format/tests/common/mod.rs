@@ -118,7 +118,7 @@ impl Default for RawInode {
 impl RawInode {
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let format = u16::from(self.extended) | self.layout << 1 | u16::from(self.bit4) << 4;
+        let format = u16::from(self.extended) | (self.layout << 1) | (u16::from(self.bit4) << 4);
         put(&mut out, 0, &format.to_le_bytes());
         put(&mut out, 2, &self.icount.to_le_bytes());
         put(&mut out, 4, &self.mode.to_le_bytes());
