@@ -33,7 +33,7 @@ record() {
 	echo "$name $kind $options" >> $I/list
 	[ -e "$I/$name.ref" ] && return
 	case $source in
-	$TREES/data | $TREES/sparse)
+	"$TREES/data" | "$TREES/sparse")
 		# fsck.erofs 1.9 extracts files that end in a hole too short, so here the source tree itself is the record
 		$B/bin/walk -c "$source" > "$I/$name.ref" 2> $B/log
 		return
@@ -53,7 +53,7 @@ image() {
 old() { made old $OLD/mkfs.erofs "$@"; }
 new() { made new $NEW/mkfs.erofs "$@"; }
 made() {
-	local tag=$1 mkfs=$2 name=$3-$1 kind=$4 options=- source=${!#}
+	local mkfs=$2 name=$3-$1 kind=$4 options=- source=${!#}
 	shift 4
 	set -- "${@:1:$#-1}"
 	case " $* " in

@@ -18,7 +18,7 @@ mke2fs -q -F -t ext4 -m 0 "$TMP/ext4"
 D=$(losetup -f --show "$TMP/ext4")
 LOOPS+=("$D")
 mount "$D" $E
-MOUNTS+=($E)
+MOUNTS+=("$E")
 
 mkdir "$TMP/tree"
 cp /usr/bin/ls "$TMP/tree"
@@ -57,13 +57,13 @@ try "fsoffset= of 512-byte blocks, direct I/O" $E/shifted512 fsoffset=1536,direc
 
 # descriptor: mounted by fsconfig with an open file
 if ok "source as a descriptor" fsctx "$FSTYPE" $A fd:$E/img; then
-	MOUNTS+=($A)
+	MOUNTS+=("$A")
 	ok "source as a descriptor: bytes" bytes
 	is "source as a descriptor: shows the path" "$(grep " $A " /proc/mounts | cut -d' ' -f1)" $E/img
 	rm -f $E/gone && cp $E/img $E/gone
 	away $A
 	ok "a deleted source file, by descriptor" fsctx "$FSTYPE" $A fd:$E/gone && {
-		MOUNTS+=($A)
+		MOUNTS+=("$A")
 		rm $E/gone
 		drop
 		ok "a deleted source file: bytes" bytes
@@ -141,7 +141,7 @@ ok "a character device" fails 'ENOTBLK|EINVAL' /dev/null
 cp $E/img "$TMP/on-tmpfs"
 ok "a file on tmpfs: ENOTBLK, so that the caller takes a loop device" fails ENOTBLK "$TMP/on-tmpfs"
 mkdir -p "$TMP/up" "$TMP/work" /mnt/o
-mount -t overlay -o lowerdir=$E,upperdir="$TMP/up",workdir="$TMP/work" overlay /mnt/o
+mount -t overlay -o "lowerdir=$E,upperdir=$TMP/up,workdir=$TMP/work" overlay /mnt/o
 MOUNTS+=(/mnt/o)
 ok "a file on overlayfs" fails ENOTBLK /mnt/o/img
 away /mnt/o
