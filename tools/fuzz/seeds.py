@@ -103,6 +103,26 @@ def main():
                 image = file.read().rstrip(b"\0")
             image += bytes(-len(image) % 512)
             seeds(name, image)
+            if name == "zone":
+                write("walk", "metabox", metabox(image))
+
+
+def metabox(image):
+    """The image with a root directory in the metabox, whose data are the blocks that the inodes are in."""
+    image = bytearray(image)
+    blkszbits = image[1024 + 12]
+    (meta,) = struct.unpack_from("<I", image, 1024 + 40)
+    (root,) = struct.unpack_from("<H", image, 1024 + 14)
+    size = len(image) - (meta << blkszbits)
+    (incompat,) = struct.unpack_from("<I", image, 1024 + 80)
+    # 48bit and metabox; one more slot of the superblock, which holds the metabox's nid.
+    struct.pack_into("<I", image, 1024 + 80, incompat | 0x180)
+    image[1024 + 13] = 1
+    struct.pack_into("<Q", image, 1024 + 112, root | 1 << 63)
+    struct.pack_into("<Q", image, 1024 + 128, size // 32)
+    # A compact inode: plain, 0100600, one link.
+    image += struct.pack("<HHHHIIIIHHI", 0, 0, 0o100600, 1, size, 0, meta, 1, 0, 0, 0).ljust(1 << blkszbits, b"\0")
+    return bytes(image)
 
 
 def seeds(name, image):

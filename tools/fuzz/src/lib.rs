@@ -198,8 +198,9 @@ pub fn mend_head(image: &[u8]) -> Vec<u8> {
     };
     match head.get(SUPER_OFFSET + 8..end) {
         Some(summed) => {
-            let seed = HostHash::crc32c(!0, &SUPER_MAGIC.to_le_bytes());
-            let crc = HostHash::crc32c(seed, summed);
+            // The magic, zeros for the checksum itself, and what follows.
+            let magic = HostHash::crc32c(!0, &SUPER_MAGIC.to_le_bytes());
+            let crc = HostHash::crc32c(HostHash::crc32c(magic, &[0; 4]), summed);
             head[SUPER_OFFSET + 4..SUPER_OFFSET + 8].copy_from_slice(&crc.to_le_bytes());
         }
         // Shorter than a block: there cannot be a checksum.
@@ -210,7 +211,18 @@ pub fn mend_head(image: &[u8]) -> Vec<u8> {
 
 /// The mended superblock of `image`, unless some other of its values is wrong.
 pub fn superblock(image: &[u8]) -> Option<Superblock> {
-    Superblock::parse::<HostHash>(&mend_head(image)).ok()
+    match Superblock::parse::<HostHash>(&mend_head(image)) {
+        Ok(sb) => Some(sb),
+        Err(err) => {
+            // Or else no target would get anywhere.
+            assert!(
+                !matches!(err.kind, Kind::NotErofs | Kind::Checksum),
+                "{err}"
+            );
+            check_error(&err);
+            None
+        }
+    }
 }
 
 /// The image that an input without its first, empty 1024 bytes stands for.
