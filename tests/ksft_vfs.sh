@@ -239,7 +239,7 @@ overlay() {
 	is "$way, overlay: copy up" "$(tail -n 2 $m/data/file | tr '\n' ' ')" "20000 more "
 	is "$way, overlay: the lower file stays" "$(tail -n 1 $A/data/file)" 20000
 	is "$way, overlay: the hard link follows" "$(tail -n 1 $m/data/hard)" more
-	is "$way, overlay: attributes are copied up" "$(getfattr --absolute-names -d -m 'user|trusted.t' $m/data/file | grep = | tr '\n' ' ')" \
+	is "$way, overlay: attributes are copied up" "$(getfattr --absolute-names -d -m 'user|trusted.t' $m/data/file | grep '=' | tr '\n' ' ')" \
 		'trusted.t="three" user.a="one" '
 	touch $m/data/allowed $m/data/capable
 	is "$way, overlay: the ACL is copied up" "$(getfacl -cnp $m/data/allowed)" "$(getfacl -cnp $A/data/allowed)"
