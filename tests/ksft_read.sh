@@ -1,0 +1,70 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Every way to a file's bytes (tests/ways.py): on a block device, an image file, and an image file with direct I/O, for data
+# with inline tails, without, and in chunks; and under a memory limit smaller than the data.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+A=/mnt/a E=/mnt/e
+mkdir -p $E "$TMP/tree"
+modprobe ext4
+truncate -s 64M "$TMP/ext4"
+mke2fs -q -F -t ext4 -m 0 "$TMP/ext4"
+D=$(losetup -f --show "$TMP/ext4")
+LOOPS+=("$D")
+mount "$D" $E
+MOUNTS+=($E)
+
+for size in 0 1 4095 4096 4097 100000 3000001; do
+	head -c $size /dev/urandom > "$TMP/tree/$size"
+done
+head -c 20000 /dev/urandom > "$TMP/tree/sparse"
+truncate -s 300000 "$TMP/tree/sparse"
+head -c 5000 /dev/urandom >> "$TMP/tree/sparse"
+
+# ways LABEL SOURCE direct|nodirect [OPTIONS]: numbers the lines of ways.py
+ways() {
+	local result rest
+	at "$FSTYPE" "$2" $A "${4-}" || { ktap_test_fail "$1: mount"; return; }
+	while read -r result rest; do
+		case $result in
+		ok) ktap_test_pass "$1: $rest" ;;
+		not) ktap_test_fail "$1: ${rest#ok }" ;;
+		*) echo "$result $rest" ;;
+		esac
+	done < <(python3 "$(dirname "$0")/ways.py" "$TMP/tree" $A "$3" 2>&1)
+	away $A
+}
+
+for layout in "" -Enoinline_data --chunksize=4096; do
+	# shellcheck disable=SC2086
+	mkfs.erofs --quiet $layout "$E/img$layout" "$TMP/tree" > /dev/null
+	L=$(loop "$E/img$layout")
+	LOOPS+=("$L")
+	ways "device${layout:+ $layout}" "$L" direct
+	ways "file${layout:+ $layout}" "$E/img$layout" nodirect
+done
+ways "file, direct I/O" $E/img nodirect directio
+
+# A group that may hold less than the file has.
+small() {
+	local group=/sys/fs/cgroup/small out status
+	echo +memory > /sys/fs/cgroup/cgroup.subtree_control
+	mkdir -p $group
+	echo 2M > $group/memory.max
+	out=$(
+		echo $BASHPID > $group/cgroup.procs
+		exec sha256sum $A/3000001
+	)
+	status=$?
+	rmdir $group
+	[ $status = 0 ] && [ "${out%% *}" = "$(sha256sum < "$TMP/tree/3000001" | cut -d' ' -f1)" ]
+}
+at "$FSTYPE" $E/img $A
+drop
+ok "in a memory group smaller than the file" small
+away $A
+
+finish
