@@ -4,8 +4,8 @@
 # Runs in the guest: guest.sh NAME... See tests/run.sh.
 
 set -u
-mkdir -p /t/bin
-mount -t ext4 -o ro /dev/vda /t/images 2> /dev/null || { mkdir -p /t/images && mount -t ext4 -o ro /dev/vda /t/images; } || exit 1
+mkdir -p /t/bin /t/images
+mount -t ext4 -o ro /dev/vda /t/images || exit 1
 cp /project/build/tests/bin/* /t/bin/
 modprobe loop max_loop=0
 [ "$FSTYPE" != erofs ] || modprobe erofs
@@ -22,7 +22,7 @@ for name; do
 		bad=1
 		grep -q '^not ok ' "$log" || echo "# broken: $name: exit status $status"
 	fi
-	if grep -qE " $FSTYPE " /proc/mounts; then
+	if [ "$FSTYPE" != erofs ] && grep -q " $FSTYPE " /proc/mounts; then
 		echo "# broken: $name: leaves something mounted"
 		umount -l -a -t "$FSTYPE"
 	fi

@@ -70,7 +70,6 @@ while read -r name kind options; do
 		directio) opts=directio${options:+,$options} ;;
 		esac
 		if ok "$name: mount ($way)" at "$FSTYPE" "$source" $OURS "$opts"; then
-			MOUNTS+=("$OURS")
 			ok "$name: same as in-tree ($way)" same "$walk_options"
 			if [ $way = file ]; then
 				is "$name: same statfs" "$(statfs $OURS)" "$(statfs $ORACLE_DIR)"

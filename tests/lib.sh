@@ -13,8 +13,6 @@ IMAGES=$T/images
 TMP=/tmp/${0##*/}
 mkdir -p "$TMP"
 PATH=$T/bin:$PATH
-# The way in-tree names itself in the kernel's log, and we do
-LOGNAME_RE="$FSTYPE"
 
 # shellcheck source=/dev/null
 . "$T/bin/ktap_helpers.sh"
@@ -37,14 +35,15 @@ note() { echo "# $*"; }
 
 # ok DESCRIPTION COMMAND...: the test passes when the command succeeds; what it prints is shown when it does not.
 ok() {
-	local what=$1 out status
+	local what=$1 status
 	shift
-	out=$("$@" 2>&1 < /dev/null)
+	# not in a subshell: the command may note what it mounts
+	"$@" > "$TMP/said" 2>&1 < /dev/null
 	status=$?
 	if [ $status = 0 ]; then
 		ktap_test_pass "$what"
 	else
-		printf '%s\n' "$out" | head -n "${SHOW:-25}" | sed 's/^/#   /'
+		head -n "${SHOW:-25}" "$TMP/said" | sed 's/^/#   /'
 		note "exit status $status: $*"
 		ktap_test_fail "$what"
 	fi

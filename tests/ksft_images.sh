@@ -1,0 +1,81 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What ksft_compare.sh cannot say: images that must be refused, and compressed files, which cannot be read yet.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+D=/mnt/images
+mkdir -p $D
+
+try() { mnt "$FSTYPE" "$@" 2>&1; }
+matches() { echo "$1"; grep -qE "^($2)$" <<< "$1"; }
+says() { echo "$1"; grep -qE "$2" <<< "$1"; }
+
+# --- refused ------------------------------------------------------------------------------------------------------------
+# Each from the file and from a block device: the errno, and a line in the log that names the image and tells the reason.
+while IFS=$'\t' read -r name errno pattern; do
+	for way in file bdev; do
+		source=$IMAGES/$name names=$name
+		if [ $way = bdev ]; then
+			[ -s "$source" ] || continue
+			# loop devices have whole sectors
+			cp "$source" "$TMP/$name"
+			truncate -s %512 "$TMP/$name"
+			source=$(loop "$TMP/$name")
+			LOOPS+=("$source")
+			names=${source##*/}
+		fi
+		log_mark
+		ok "$name ($way): refused with $errno" matches "$(try "$source" $D)" "$errno"
+		if [ "$FSTYPE" = erofs-shared ]; then
+			log_since | grep -i "erofs.shared" > "$TMP/log"
+			ok "$name ($way): the log names the image" grep -F "$names" "$TMP/log"
+			ok "$name ($way): and the reason" says "$(cat "$TMP/log")" "$pattern"
+		fi
+	done
+done < "$IMAGES/bad-list"
+
+# Feature bits above those that Linux 7.3 knows, by name or number
+log_mark
+try "$IMAGES/bad-incompat" $D > /dev/null
+ok "unknown feature bits are named" says "$(log_since)" '40000200|0x200.*0x40000000'
+
+# --- half of the image is missing -----------------------------------------------------------------------------------------
+# It may mount or not: what is there is right, what is not gives an error, and in-tree answers alike.
+dev=$(loop "$IMAGES/truncated")
+LOOPS+=("$dev")
+if at $ORACLE "$dev" /mnt/oracle; then
+	walk -e /mnt/oracle > "$TMP/oracle" 2> /dev/null
+	away /mnt/oracle
+	ok "truncated: mount" at "$FSTYPE" "$dev" $D
+	walk -e $D > "$TMP/ours" 2> /dev/null
+	ok "truncated: some files fail" grep -q '=errno' "$TMP/ours"
+	ok "truncated: the same files fail in the same way as in-tree" diff "$TMP/oracle" "$TMP/ours"
+	ok "truncated: umount" away $D
+else
+	ok "truncated: refused, as in-tree" matches "$(try "$dev" $D)" "E.*"
+fi
+
+# --- compressed -----------------------------------------------------------------------------------------------------------
+if [ "$FSTYPE" = erofs-shared ]; then
+	# ksft_compare.sh has compared their trees, owners, times and xattrs.
+	for name in lz4-old lzma-new deflate-old zstd-new fragments-new; do
+		at "$FSTYPE" "$IMAGES/$name" $D || ktap_exit_fail_msg "$name: mount"
+		ok "$name: ls, stat, xattrs" walk -nm $D
+		log_mark
+		error=$(cat $D/sizes/zeros 2>&1 > /dev/null)
+		ok "$name: reading a compressed file gives EOPNOTSUPP" says "$error" "Operation not supported"
+		ok "$name: one line in the log says so" says "$(log_since | grep -iE 'erofs.?shared' | grep -ci 'compress')" '^1$'
+		error=$(head -c 1 $D/sizes/zeros 2>&1)
+		ok "$name: again" says "$error" "Operation not supported"
+		ok "$name: umount" away $D
+	done
+	for name in packed-prefix metabox-lz4; do
+		log_mark
+		ok "$name: metadata that is compressed itself: refused with EOPNOTSUPP" matches "$(try "$IMAGES/$name" $D)" EOPNOTSUPP
+		ok "$name: the log says why" says "$(log_since | grep -iE "erofs.?shared")" "[Cc]ompress"
+	done
+fi
+
+finish
