@@ -85,5 +85,14 @@ def main():
     with open(f"{where}/order", "wb") as f:
         f.write(order)
 
+    # A directory block in the middle of which the eleventh entry's name is said to be outside of the block.
+    bogus = bytearray(image)
+    start = bogus.find(b"entry-00003-") & ~4095
+    nameoff, = struct.unpack_from("<H", bogus, start + 8)
+    assert nameoff % 12 == 0 and 20 * 12 < nameoff < 4096, "not the start of a directory block"
+    struct.pack_into("<H", bogus, start + 10 * 12 + 8, 0xFFF0)
+    with open(f"{where}/bogus", "wb") as f:
+        f.write(bogus)
+
 
 main()

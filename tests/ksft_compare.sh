@@ -52,7 +52,7 @@ while read -r name kind options; do
 	source=$(loop "$image")
 	LOOPS+=("$source")
 	on_loops "$options"
-	at $ORACLE "$source" $ORACLE_DIR "$ON_LOOPS" || { ktap_test_fail "$name: mount in-tree"; continue; }
+	at "$ORACLE" "$source" $ORACLE_DIR "$ON_LOOPS" || { ktap_test_fail "$name: mount in-tree"; continue; }
 	oracle_loops=("${LOOPS[@]}") LOOPS=()
 	# shellcheck disable=SC2086
 	walk $walk_options $ORACLE_DIR > "$TMP/oracle" 2> "$TMP/err" || { cat "$TMP/err"; ktap_test_fail "$name: read in-tree"; }

@@ -353,7 +353,7 @@ lazy() {
 	exec 5<&-
 	ok "$way: released with the last file" soon run "[ \$(cat $MODULE/refcnt) = $before ]"
 	if [ -b "$source" ]; then
-		ok "$way: the device is free again" soon at $ORACLE "$source" $B
+		ok "$way: the device is free again" soon at "$ORACLE" "$source" $B
 		MOUNTS+=("$B")
 		away $B
 	fi
