@@ -121,7 +121,9 @@ if [ "$FSTYPE" = erofs-shared ]; then
 fi
 ok "an unknown option" refused "" "source=$L" nonsense=1
 ok "a bad value" refused "cache_strategy" "source=$L" cache_strategy=maybe
-ok "fsoffset= that is no multiple of a block" refused "fsoffset" "source=$S" fsoffset=1049088
+cat <(head -c 512 /dev/urandom) $E/img > $E/odd
+ok "fsoffset= that is no multiple of a block" refused "fsoffset 512 is not a multiple" "source=$E/odd" fsoffset=512
+ok "fsoffset= that is no multiple of 512" refused "fsoffset 100 is not a multiple" "source=$E/odd" fsoffset=100
 ok "fsoffset= that is no number" refused "fsoffset" "source=$S" fsoffset=a
 ok "two sources" refused "ource" "source=$L" "source=$S"
 ok "device= without a device table" refused "extra devices" "source=$L" "device=$S"

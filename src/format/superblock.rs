@@ -19,7 +19,7 @@ const SB_BASE_SIZE: u32 = 128;
 const EXTSLOT_SIZE: u32 = 16;
 /// Size of the fields that are known.
 const SB_KNOWN: usize = 144;
-/// Seed of the superblock's checksum: the CRC of the magic.
+/// Seed of the superblock's checksum: the CRC of the magic and of four zero bytes (its own place).
 const CHECKSUM_SEED: u32 = 0x5045_B54A;
 
 /// Bit 63 of a nid: the inode lies in the metabox.
