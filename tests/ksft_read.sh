@@ -15,7 +15,7 @@ mke2fs -q -F -t ext4 -m 0 "$TMP/ext4"
 D=$(losetup -f --show "$TMP/ext4")
 LOOPS+=("$D")
 mount "$D" $E
-MOUNTS+=($E)
+MOUNTS+=("$E")
 
 for size in 0 1 4095 4096 4097 100000 3000001; do
 	head -c $size /dev/urandom > "$TMP/tree/$size"
