@@ -91,6 +91,7 @@ static int there(const char *name)
 static int do_list(const char *dir, size_t size)
 {
 	int fd = open(dir, O_RDONLY | O_DIRECTORY), err;
+	char small[1024];
 
 	if (fd < 0)
 		die(dir);
@@ -99,7 +100,7 @@ static int do_list(const char *dir, size_t size)
 		printf("%s %lu %ld %u\n", list[i].name, (unsigned long)list[i].ino, (long)list[i].off, list[i].type);
 	printf("%zu entries, then %s\n", count, err ? strerrorname_np(err) : "the end");
 	/* reading on gives the same answer */
-	err = syscall(SYS_getdents64, fd, &(char[1024]){ 0 }, 1024) < 0 ? errno : 0;
+	err = syscall(SYS_getdents64, fd, small, sizeof(small)) < 0 ? errno : 0;
 	printf("then %s\n", err ? strerrorname_np(err) : "the end");
 	return 0;
 }
