@@ -160,7 +160,7 @@ away $B
 while IFS=$'\t' read -r name errno words; do
 	log_mark
 	ok "$name: refused" fails "$errno" "$IMAGES/$name"
-	ok "$name: the log says why" grep -qE "$words" <(log_since | grep "${LOGNAME_RE/-/.}")
+	ok "$name: the log says why" grep -qE "$words" <(log_since | grep "${FSTYPE/-/.}")
 	if [ "$FSTYPE" = erofs-shared ]; then
 		ok "$name: the log names the image" grep -q "cannot mount $IMAGES/$name:" <(log_since)
 	fi
