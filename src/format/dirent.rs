@@ -88,7 +88,9 @@ impl<'a> DirBlock<'a> {
     ///
     /// `Corrupted` for a name that is empty, too long, outside of the block or has a NUL or slash.
     pub fn get(&self, index: usize) -> Result<Dirent<'a>, Error> {
-        let at = self.pos.saturating_add((index * DIRENT_SIZE) as u64);
+        let at = self
+            .pos
+            .saturating_add(index.saturating_mul(DIRENT_SIZE) as u64);
         let bad = |what, value: usize| Error::corrupted(what, at, value as u64);
         let (nid, nameoff, file_type) = self
             .record(index)

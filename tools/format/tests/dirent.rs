@@ -116,6 +116,15 @@ fn bad_offsets() {
 }
 
 #[test]
+fn entries_that_are_not_there() {
+    let bytes = dir_block(&[(1, 1, b"a")]);
+    // Where the position of the record would overflow, too.
+    for index in [1, 2, usize::MAX / 12, usize::MAX / 12 + 1, usize::MAX] {
+        assert_eq!(refusal(&bytes, index), Kind::Corrupted, "index {index:#x}");
+    }
+}
+
+#[test]
 fn disorder_is_noticed() {
     // The search for "xm" meets "xa", then "xz"; what is between them must begin with "x".
     let names = [&b"a"[..], b"b", b"c", b"xa", b"b", b"xz", b"z"];
