@@ -19,6 +19,8 @@ const SB_BASE_SIZE: u32 = 128;
 const EXTSLOT_SIZE: u32 = 16;
 /// Size of the fields that are known.
 const SB_KNOWN: usize = 144;
+/// `Z_EROFS_ALL_COMPR_ALGS`: LZ4, LZMA, DEFLATE and Zstandard.
+const COMPR_ALGS_ALL: u16 = 0xF;
 /// Seed of the superblock's checksum: the CRC of the magic and of four zero bytes (its own place).
 const CHECKSUM_SEED: u32 = 0x5045_B54A;
 
@@ -140,7 +142,8 @@ impl Superblock {
     ///
     /// # Errors
     ///
-    /// `NotErofs`, `Invalid`, `Checksum`, `Corrupted`; unknown incompatible features are `Invalid`.
+    /// `NotErofs`, `Invalid`, `Checksum`, `Corrupted`; unknown incompatible features are `Invalid`, unknown
+    /// compression algorithms `Unsupported`.
     pub fn parse<H: Hasher>(head: &[u8]) -> Result<Self, Error> {
         let at = |field: usize| (SUPER_OFFSET + field) as u64;
         let mut raw = [0u8; SB_KNOWN];
@@ -206,6 +209,16 @@ impl Superblock {
                 "image too short",
                 at(0),
                 head.len() as u64,
+            ));
+        }
+        let available_compr_algs = u16_at(&raw, 84);
+        let unknown = available_compr_algs & !COMPR_ALGS_ALL;
+        if has(incompat::COMPR_CFGS) && unknown != 0 {
+            return Err(Error::new(
+                Kind::Unsupported,
+                "available_compr_algs: unknown algorithms",
+                at(84),
+                u64::from(unknown),
             ));
         }
         let [filter_reserved, ishare_id] = take(&raw, 104);
@@ -274,7 +287,7 @@ impl Superblock {
             volume_name: take(&raw, 64),
             extra_devices: u16_at(&raw, 86),
             devt_slotoff: u16_at(&raw, 88),
-            available_compr_algs: u16_at(&raw, 84),
+            available_compr_algs,
             checksum,
             build_time: u32_at(&raw, 108),
             sb_size,

@@ -164,6 +164,25 @@ fn feature_helpers() {
 }
 
 #[test]
+fn unknown_compression_algorithms() {
+    let mut head = Head::default();
+    head.incompat(incompat::COMPR_CFGS).set(84, &[0x0F]);
+    assert_eq!(head.superblock().available_compr_algs, 0x0F);
+    for shift in 4..16 {
+        let bit = 1u16 << shift;
+        head.set(84, &(bit | 1).to_le_bytes());
+        assert_eq!(
+            head.refusal(),
+            (Kind::Unsupported, 1024 + 84, u64::from(bit))
+        );
+    }
+    // Without configurations the field is the LZ4 maximum distance.
+    head.incompat(incompat::LZ4_0PADDING)
+        .set(84, &0xFFFF_u16.to_le_bytes());
+    assert!(head.superblock().is_compressed());
+}
+
+#[test]
 fn checksum_for_each_block_size() {
     for (bits, end) in [(9, 1024 + 512), (10, 2048), (11, 2048), (12, 4096)] {
         let mut head = Head::default();
