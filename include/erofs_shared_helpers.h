@@ -10,6 +10,7 @@
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/slab.h>
+#include <linux/sysfs.h>
 
 struct posix_acl;
 struct kstatfs;
@@ -63,5 +64,15 @@ unsigned long erofs_shared_clear_user(unsigned long to, unsigned long n);
 unsigned long erofs_shared_copy_to_user(unsigned long to, const void *from,
 					unsigned long n);
 struct posix_acl *erofs_shared_acl_from_xattr(const void *value, size_t size);
+
+/* sysfs */
+void erofs_shared_attr_init(struct attribute *attr);
+
+/* tracepoints (src/trace.c) */
+void erofs_shared_trace_bind(dev_t dev, u64 nid, u64 size, u64 shared,
+			     u32 variant);
+void erofs_shared_trace_adopt(dev_t dev, u64 nid, u64 block, u32 count);
+void erofs_shared_trace_verify(dev_t dev, u64 nid, u64 block, u32 count);
+void erofs_shared_trace_diverge(dev_t dev, u64 nid, u64 block);
 
 #endif

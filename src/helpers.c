@@ -12,6 +12,7 @@
 #include <linux/posix_acl_xattr.h>
 #include <linux/sched/signal.h>
 #include <linux/statfs.h>
+#include <linux/sysfs.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
 
@@ -206,4 +207,9 @@ unsigned long erofs_shared_copy_to_user(unsigned long to, const void *from,
 struct posix_acl *erofs_shared_acl_from_xattr(const void *value, size_t size)
 {
 	return posix_acl_from_xattr(&init_user_ns, value, size);
+}
+
+void erofs_shared_attr_init(struct attribute *attr)
+{
+	sysfs_attr_init(attr);
 }

@@ -6,6 +6,7 @@
 //!
 //! * [`format`]: what an image says. Pure Rust without kernel types; cargo builds it on a host, too.
 //! * [`io`]: bytes off a device or a backing file.
+//! * [`stats`]: counters, sysfs, debugfs, tracepoints.
 //! * [`vfs`]: the kernel's filesystem interface as safe types.
 //! * [`fs`]: the filesystem, in safe code.
 
@@ -15,6 +16,7 @@ mod format;
 mod fs;
 mod io;
 mod raw;
+mod stats;
 mod vfs;
 
 module! {
@@ -26,15 +28,23 @@ module! {
     alias: ["fs-erofs-shared"],
 }
 
-/// The loaded module: the registered filesystem type.
+/// The loaded module. What it registered goes in this order.
 struct ErofsShared {
+    _top: stats::TopRegistration,
     _registration: vfs::Registration<fs::Erofs>,
+    _stats: stats::Registration,
 }
 
 impl kernel::Module for ErofsShared {
     fn init(module: &'static ThisModule) -> Result<Self> {
+        let stats = stats::Registration::new(&fs::HOOKS)?;
+        let registration = vfs::Registration::new(module)?;
+        // Nothing may fail behind this.
+        let top = stats::TopRegistration::new(module, &fs::HOOKS)?;
         Ok(Self {
-            _registration: vfs::Registration::new(module)?,
+            _top: top,
+            _registration: registration,
+            _stats: stats,
         })
     }
 }

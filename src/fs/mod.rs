@@ -18,10 +18,18 @@ use kernel::{fs::File, prelude::*, sync::aref::ARef};
 use crate::{
     format::superblock::SUPER_MAGIC,
     io::Extent,
+    stats::{Hooks, Totals},
     vfs::{
         Attributes, Context, Emit, FileSystem, Inode, InodeRef, Listing, Options, ParamTable,
         ParamValue, Stat, Super,
     },
+};
+
+/// What the module tells about all mounts.
+pub(crate) static HOOKS: Hooks = Hooks {
+    features: &[],
+    totals: Totals::default,
+    top: |_| (),
 };
 
 /// The filesystem type.
@@ -55,6 +63,10 @@ impl FileSystem for Erofs {
         file: Option<ARef<File>>,
     ) -> Result<InodeRef<Self>> {
         superblock::fill(sb, fc, file)
+    }
+
+    fn mounted(sb: &Super<Self>) -> Result {
+        sb.info().publish(sb.dev())
     }
 
     fn reconfigure(info: &Self::Info, new: &Self::Info) {

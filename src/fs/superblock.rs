@@ -13,7 +13,7 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{Atomic, Relaxed},
-        SetOnce,
+        Arc, SetOnce,
     },
 };
 
@@ -32,6 +32,7 @@ use crate::{
         xattr::LongPrefix,
     },
     io::{hash::KernelHash, CacheBytes, Device, ReadError},
+    stats::{Counters, Dev, MountDirectory, Source, Totals},
     vfs::{Context, Inode, InodeRef, Stat, Super},
 };
 
@@ -57,6 +58,22 @@ pub(crate) struct Info {
     packed: SetOnce<InodeRef<Erofs>>,
     metabox: SetOnce<InodeRef<Erofs>>,
     prefixes: SetOnce<KVVec<LongPrefix>>,
+    directory: SetOnce<MountDirectory<Figures>>,
+}
+
+/// What is counted for one mount.
+struct Figures {
+    counters: Counters,
+}
+
+impl Source for Figures {
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn totals(&self) -> Totals {
+        Totals::default()
+    }
 }
 
 /// The extra devices.
@@ -82,11 +99,26 @@ impl Info {
             packed: SetOnce::new(),
             metabox: SetOnce::new(),
             prefixes: SetOnce::new(),
+            directory: SetOnce::new(),
         }
+    }
+
+    /// Shows the mount in sysfs.
+    pub(super) fn publish(&self, dev: Dev) -> Result {
+        let figures = Arc::new(
+            Figures {
+                counters: Counters::of_mount(),
+            },
+            GFP_KERNEL,
+        )?;
+        set(&self.directory, MountDirectory::new(dev, figures)?)?;
+        Ok(())
     }
 
     /// Lets go of inodes and devices, in the order in which they use each other.
     pub(super) fn release(&mut self) {
+        // First, because it waits for readers.
+        self.directory = SetOnce::new();
         self.prefixes = SetOnce::new();
         self.metabox = SetOnce::new();
         self.packed = SetOnce::new();

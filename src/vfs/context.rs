@@ -432,6 +432,14 @@ impl<T: FileSystem> Tables<T> {
                 if (*sb).s_root.is_null() {
                     return Err(ENOMEM);
                 }
+                let super_block = Super::from_raw(sb);
+                T::mounted(super_block).inspect_err(|err| {
+                    Context(&mut *fc).error(fmt!(
+                        "(device {}): cannot be shown in /sys/fs/erofs-shared: {:?}",
+                        super_block.id(),
+                        err
+                    ));
+                })?;
             }
             Ok(0)
         })

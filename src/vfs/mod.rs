@@ -72,6 +72,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
         fc: &Context<'_>,
         file: Option<ARef<File>>,
     ) -> Result<InodeRef<Self>>;
+    /// Called as the last step of a mount. If it fails, so does the mount, through `put_super`.
+    fn mounted(sb: &Super<Self>) -> Result;
     /// Takes over options of a remount.
     fn reconfigure(info: &Self::Info, new: &Self::Info);
     /// Whether POSIX ACLs are on.

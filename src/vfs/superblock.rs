@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use kernel::{bindings, ffi, fs::File, prelude::*, sync::aref::ARef, types::Opaque};
 
 use super::{inode::Node, FileSystem, Inode, Tables};
-use crate::{io::device::SuperPtr, raw};
+use crate::{io::device::SuperPtr, raw, stats::Dev};
 
 /// What `s_fs_info` points to: the source file (if the image is one) and the filesystem's state.
 pub(super) struct Private<T: FileSystem> {
@@ -92,6 +92,12 @@ impl<T: FileSystem> Super<T> {
     pub(crate) fn info(&self) -> &T::Info {
         // SAFETY: By the type invariants; it is only shared as long as the superblock lives.
         unsafe { &(*(*self.as_ptr()).s_fs_info.cast::<Private<T>>()).info }
+    }
+
+    /// Its device number, which `stat` shows for its files.
+    pub(crate) fn dev(&self) -> Dev {
+        // SAFETY: Live superblock; the number is set before `fill_super`.
+        Dev(unsafe { (*self.as_ptr()).s_dev })
     }
 
     /// The name by which messages call it: that of the device.

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Directories in sysfs, and read-only files in them.
+//!
+//! The kobjects are the kernel's own dynamic ones (`kobject_create_and_add`), so their release function
+//! is not in this module and may run after it is gone. What a file shows is found through its attribute.
+
+use core::ptr::NonNull;
+
+use kernel::{bindings, error::to_result, ffi, prelude::*, sync::Arc};
+
+use crate::raw;
+
+/// A directory. Removed on drop, which waits for those who read files in it.
+///
+/// # Invariants
+///
+/// `kobj` was added by `kobject_create_and_add` and its reference is ours. `_parent` keeps the directory
+/// above it.
+pub(super) struct Directory {
+    kobj: NonNull<bindings::kobject>,
+    _parent: Option<Arc<Directory>>,
+}
+
+// SAFETY: A kobject may be used and released from any thread.
+unsafe impl Send for Directory {}
+// SAFETY: A shared reference only serves to add below it, which sysfs locks.
+unsafe impl Sync for Directory {}
+
+impl Directory {
+    /// `/sys/fs/NAME`
+    pub(super) fn in_fs(name: &CStr) -> Result<Self> {
+        // SAFETY: `fs_kobj` is set at boot and stays.
+        let parent = unsafe { bindings::fs_kobj };
+        // SAFETY: It is a live kobject.
+        unsafe { Self::add(name, parent, None) }
+    }
+
+    /// `NAME` in `parent`
+    pub(super) fn below(name: &CStr, parent: Arc<Directory>) -> Result<Self> {
+        let kobj = parent.kobj.as_ptr();
+        // SAFETY: `parent` is live, and kept by the new directory.
+        unsafe { Self::add(name, kobj, Some(parent)) }
+    }
+
+    /// # Safety
+    ///
+    /// `parent` is live, and stays so because of `keep` or otherwise.
+    unsafe fn add(
+        name: &CStr,
+        parent: *mut bindings::kobject,
+        keep: Option<Arc<Directory>>,
+    ) -> Result<Self> {
+        // SAFETY: The name is copied; by the function's safety requirements `parent` is live.
+        let kobj = unsafe { bindings::kobject_create_and_add(name.as_char_ptr(), parent) };
+        // It gives no reason. The kernel has logged one, unless memory is short.
+        // INVARIANT: It was just added, and the caller has the reference.
+        Ok(Self {
+            kobj: NonNull::new(kobj).ok_or(ENOMEM)?,
+            _parent: keep,
+        })
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants; the pointer is not used any more afterwards.
+        unsafe {
+            bindings::kobject_del(self.kobj.as_ptr());
+            bindings::kobject_put(self.kobj.as_ptr());
+        }
+    }
+}
+
+/// What a file shows: one value and a newline.
+pub(super) enum Value {
+    /// A decimal number.
+    Number(u64),
+    /// A word.
+    Word(&'static CStr),
+}
+
+/// What the files of a directory show.
+pub(super) trait Show: Send + Sync + 'static {
+    /// The value of the file that was the `index`th of the names given. May sleep.
+    fn show(&self, index: usize) -> Value;
+}
+
+/// One file.
+///
+/// # Invariants
+///
+/// While `attr` is in sysfs, it does not move, and `source` points to a live `S`.
+#[repr(C)]
+struct File<S> {
+    attr: bindings::kobj_attribute,
+    index: usize,
+    source: *const S,
+}
+
+/// A directory with files that show values of `S`.
+///
+/// # Invariants
+///
+/// The files in sysfs are those of `_files`, whose buffer is never reallocated, and their `source` is that
+/// of `_source`. Fields are dropped in this order: when `_directory` is gone, nobody reads a file any more.
+pub(super) struct Files<S: Show> {
+    _directory: Directory,
+    _files: KVec<File<S>>,
+    _source: Arc<S>,
+}
+
+// SAFETY: The pointers in `_files` are to `_source`, which is `Send` and `Sync` and counted atomically.
+unsafe impl<S: Show> Send for Files<S> {}
+// SAFETY: There is nothing to do with a shared reference.
+unsafe impl<S: Show> Sync for Files<S> {}
+
+impl<S: Show> Files<S> {
+    /// Puts a file for each of `names` into `directory`. They can be read from now on.
+    pub(super) fn new(
+        directory: Directory,
+        names: &[&'static CStr],
+        source: Arc<S>,
+    ) -> Result<Self> {
+        let mut files = KVec::with_capacity(names.len(), GFP_KERNEL)?;
+        for (index, name) in names.iter().enumerate() {
+            files.push(
+                File {
+                    attr: bindings::kobj_attribute {
+                        attr: bindings::attribute {
+                            name: name.as_char_ptr(),
+                            mode: 0o444,
+                            ..pin_init::zeroed()
+                        },
+                        __bindgen_anon_1: bindings::kobj_attribute__bindgen_ty_1 {
+                            show: Some(Self::show),
+                        },
+                        ..pin_init::zeroed()
+                    },
+                    index,
+                    source: &*source,
+                },
+                GFP_KERNEL,
+            )?;
+        }
+        // INVARIANT: `_files` is not touched again. Should a file be refused, the drop removes the
+        // directory with those before it.
+        let mut this = Self {
+            _directory: directory,
+            _files: files,
+            _source: source,
+        };
+        let kobj = this._directory.kobj.as_ptr();
+        for file in &mut this._files {
+            // SAFETY: The attribute is not in use yet.
+            unsafe { raw::erofs_shared_attr_init(&mut file.attr.attr) };
+        }
+        for file in &this._files {
+            // SAFETY: The directory is in sysfs; attribute and source live until it is removed.
+            to_result(unsafe {
+                bindings::sysfs_create_file_ns(kobj, &file.attr.attr, core::ptr::null())
+            })?;
+        }
+        Ok(this)
+    }
+
+    /// # Safety
+    ///
+    /// `kobj_attribute::show`: `attr` is one of a directory of `Files<S>`, whose removal waits for this call;
+    /// `buf` is a page.
+    unsafe extern "C" fn show(
+        _kobj: *mut bindings::kobject,
+        attr: *mut bindings::kobj_attribute,
+        buf: *mut ffi::c_char,
+    ) -> isize {
+        // SAFETY: By the function's safety requirements `attr` lies in a `File<S>`, of which nothing is
+        // written any more.
+        let (source, index) = unsafe {
+            let file = kernel::container_of!(attr, File<S>, attr);
+            (&*(*file).source, (*file).index)
+        };
+        let value = source.show(index);
+        // SAFETY: `buf` is the page that sysfs gave us; the formats fit their arguments.
+        let len = unsafe {
+            match value {
+                Value::Number(n) => bindings::sysfs_emit(buf, c"%llu\n".as_char_ptr(), n),
+                Value::Word(word) => {
+                    bindings::sysfs_emit(buf, c"%s\n".as_char_ptr(), word.as_char_ptr())
+                }
+            }
+        };
+        len as isize
+    }
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/sys/fs/erofs-shared`
+
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{Acquire, Atomic, Relaxed, Release},
+        Arc,
+    },
+};
+
+use super::{
+    kobject::{Directory, Files, Show, Value},
+    Counters, Dev, Field, Hooks, Source, Totals, GLOBAL,
+};
+
+/// The files of `stats/` and of a mount's directory.
+const FILES: [(&CStr, What); 11] = [
+    (c"shared_inodes", What::Total(|t| t.shared_inodes)),
+    (c"bound_inodes", What::Counter(Field::BoundInodes)),
+    (c"blocks_hashed", What::Counter(Field::BlocksHashed)),
+    (c"blocks_adopted", What::Counter(Field::BlocksAdopted)),
+    (c"blocks_verified", What::Counter(Field::BlocksVerified)),
+    (c"blocks_diverged", What::Counter(Field::BlocksDiverged)),
+    (c"inodes_diverged", What::Counter(Field::InodesDiverged)),
+    (c"metadata_bytes", What::Counter(Field::MetadataBytes)),
+    (c"hash_ns", What::Counter(Field::HashNs)),
+    (c"pages_shared", What::Total(|t| t.pages_shared)),
+    (c"bytes_saved", What::Total(|t| t.bytes_saved)),
+];
+
+/// Where a file's number comes from.
+#[derive(Clone, Copy)]
+enum What {
+    Counter(Field),
+    Total(fn(&Totals) -> u64),
+}
+
+impl<S: Source> Show for S {
+    fn show(&self, index: usize) -> Value {
+        Value::Number(match FILES[index].1 {
+            What::Counter(field) => self.counters().get(field),
+            What::Total(of) => of(&self.totals()),
+        })
+    }
+}
+
+fn number_files<S: Source>(directory: Directory, source: Arc<S>) -> Result<Files<S>> {
+    Files::new(directory, &FILES.map(|(name, _)| name), source)
+}
+
+/// `features/`: a file says by being there.
+struct Features;
+
+impl Show for Features {
+    fn show(&self, _index: usize) -> Value {
+        Value::Word(c"supported")
+    }
+}
+
+/// `stats/`
+struct Module(&'static Hooks);
+
+impl Source for Module {
+    fn counters(&self) -> &Counters {
+        &GLOBAL
+    }
+
+    fn totals(&self) -> Totals {
+        (self.0.totals)()
+    }
+}
+
+kernel::sync::global_lock! {
+    // SAFETY: `Registration::new` initialises it, once; nobody looks before `STATE` says so.
+    unsafe(uninit) static MOUNTS: Mutex<Option<Arc<Directory>>> = None;
+}
+
+/// Of [`MOUNTS`]: 0 at first, 1 while it is being initialised, then 2.
+static STATE: Atomic<u32> = Atomic::new(0);
+
+/// The module's directory; removed on drop.
+pub(crate) struct Registration {
+    _features: Files<Features>,
+    _stats: Files<Module>,
+}
+
+impl Registration {
+    /// Makes the directory. Only once, before the first mount.
+    pub(crate) fn new(hooks: &'static Hooks) -> Result<Self> {
+        if STATE.cmpxchg(0, 1, Relaxed).is_err() {
+            return Err(EBUSY);
+        }
+        // SAFETY: The exchange succeeds once in the life of the module.
+        unsafe { MOUNTS.init() };
+        STATE.store(2, Release);
+        let top = Arc::new(Directory::in_fs(c"erofs-shared")?, GFP_KERNEL)?;
+        let features = Directory::below(c"features", top.clone())?;
+        let stats = Directory::below(c"stats", top.clone())?;
+        let mounts = Directory::below(c"mounts", top)?;
+        let this = Self {
+            _features: Files::new(features, hooks.features, Arc::new(Features, GFP_KERNEL)?)?,
+            _stats: number_files(stats, Arc::new(Module(hooks), GFP_KERNEL)?)?,
+        };
+        *MOUNTS.lock() = Some(Arc::new(mounts, GFP_KERNEL)?);
+        Ok(this)
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // Not in the lock: a removal waits.
+        let mounts = MOUNTS.lock().take();
+        drop(mounts);
+    }
+}
+
+/// `mounts/MAJOR:MINOR`; removed on drop, which waits for readers.
+pub(crate) struct MountDirectory<S: Source> {
+    _files: Files<S>,
+}
+
+impl<S: Source> MountDirectory<S> {
+    /// Makes the directory of the mount with device number `dev`. Fails if there is one.
+    pub(crate) fn new(dev: Dev, source: Arc<S>) -> Result<Self> {
+        if STATE.load(Acquire) != 2 {
+            return Err(ENODEV);
+        }
+        let parent = MOUNTS.lock().clone().ok_or(ENODEV)?;
+        let name = CString::try_from_fmt(fmt!("{dev}"))?;
+        let directory = Directory::below(&name, parent)?;
+        Ok(Self {
+            _files: number_files(directory, source)?,
+        })
+    }
+}
