@@ -39,10 +39,8 @@ impl kernel::Module for ErofsShared {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let stats = stats::Registration::new(&fs::HOOKS)?;
         let registration = vfs::Registration::new(module)?;
-        // Nothing may fail behind this.
-        let top = stats::TopRegistration::new(module, &fs::HOOKS)?;
         Ok(Self {
-            _top: top,
+            _top: stats::TopRegistration::new(&fs::HOOKS),
             _registration: registration,
             _stats: stats,
         })

@@ -3,12 +3,14 @@
 //! `/sys/kernel/debug/erofs-shared/top`: the most shared files.
 //!
 //! Not through the kernel crate's `debugfs`: its file operations have no owner, so a file that is open
-//! while the module goes would be closed through a table that is gone with it. Here an open file keeps the
-//! module.
+//! while the module goes would be closed through a table that is gone with it. The table of
+//! `debugfs_create_file_short` is used only by reads, for which a removal waits.
 
-use core::ptr::NonNull;
-
-use kernel::{bindings, ffi, prelude::*, seq_file::SeqFile, seq_print};
+use kernel::{
+    bindings, ffi,
+    fmt::{self, Write},
+    prelude::*,
+};
 
 use super::Hooks;
 
@@ -35,6 +37,9 @@ impl TopFile {
             .saturating_mul(u64::from(self.sharers.saturating_sub(1)))
     }
 }
+
+/// Longest line: a 32-bit and two 64-bit numbers, 32 digits, four separators.
+const LINE: usize = 10 + 2 * 20 + 32 + 4;
 
 /// Those of the files offered that save most, most first.
 pub(crate) struct Top {
@@ -69,23 +74,42 @@ impl Top {
     }
 }
 
-/// # Invariants
-///
-/// Does not move or change until nobody can reach the file in debugfs any more.
-struct Inner {
-    fops: bindings::file_operations,
-    hooks: &'static Hooks,
+/// A text in memory that is allocated beforehand.
+struct Text(KVec<u8>);
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0
+            .extend_from_slice(text.as_bytes(), GFP_KERNEL)
+            .map_err(|_| fmt::Error)
+    }
 }
 
-/// The file in debugfs; removed on drop. Must be the last that a module's init makes, because an open file
-/// keeps the module, but not one whose init fails.
+/// The text of the file.
+fn text(hooks: &Hooks) -> Result<KVec<u8>> {
+    let mut top = Top::new()?;
+    (hooks.top)(&mut top);
+    let mut out = Text(KVec::with_capacity(top.files.len() * LINE, GFP_KERNEL)?);
+    for file in &top.files {
+        writeln!(
+            out,
+            "{} {} {} {:032x}",
+            file.sharers,
+            file.pages,
+            file.size,
+            u128::from_be_bytes(file.key)
+        )?;
+    }
+    Ok(out.0)
+}
+
+/// The file in debugfs; removed on drop, which waits for reads.
 ///
 /// # Invariants
 ///
-/// `directory` is what `debugfs_create_dir` returned. `inner` came from `KBox`.
+/// `directory` is what `debugfs_create_dir` returned, and ours.
 pub(crate) struct TopRegistration {
     directory: *mut bindings::dentry,
-    inner: NonNull<Inner>,
 }
 
 // SAFETY: The registration is only ever dropped, which may happen on any thread.
@@ -93,81 +117,67 @@ unsafe impl Send for TopRegistration {}
 // SAFETY: There is nothing to do with a shared reference.
 unsafe impl Sync for TopRegistration {}
 
+static FILE_OPS: bindings::debugfs_short_fops = bindings::debugfs_short_fops {
+    read: Some(read),
+    write: None,
+    llseek: Some(bindings::default_llseek),
+};
+
 impl TopRegistration {
     /// Makes the file. A kernel without debugfs, or one that refuses, has none: that is no error.
-    pub(crate) fn new(module: &'static ThisModule, hooks: &'static Hooks) -> Result<Self> {
-        let inner = KBox::new(
-            Inner {
-                fops: bindings::file_operations {
-                    owner: module.as_ptr(),
-                    open: Some(open),
-                    read: Some(bindings::seq_read),
-                    llseek: Some(bindings::seq_lseek),
-                    release: Some(bindings::single_release),
-                    ..pin_init::zeroed()
-                },
-                hooks,
-            },
-            GFP_KERNEL,
-        )?;
-        let inner = NonNull::from(KBox::leak(inner));
-        // SAFETY: The names are NUL-terminated. `inner` lives until the file is removed and, because open
-        // files keep the module, until none is open. debugfs takes its own errors as arguments.
+    pub(crate) fn new(hooks: &'static Hooks) -> Self {
+        // SAFETY: The names are NUL-terminated; `hooks` and the table are static, and not used any more
+        // after the removal. debugfs takes its own errors as arguments.
         let directory = unsafe {
             let directory =
                 bindings::debugfs_create_dir(c"erofs-shared".as_char_ptr(), core::ptr::null_mut());
-            bindings::debugfs_create_file_full(
+            bindings::debugfs_create_file_short(
                 c"top".as_char_ptr(),
                 0o400,
                 directory,
-                inner.as_ptr().cast(),
+                core::ptr::from_ref(hooks).cast_mut().cast(),
                 core::ptr::null(),
-                &raw const (*inner.as_ptr()).fops,
+                &FILE_OPS,
             );
             directory
         };
-        // INVARIANT: See above.
-        Ok(Self { directory, inner })
+        // INVARIANT: It was just made.
+        Self { directory }
     }
 }
 
 impl Drop for TopRegistration {
     fn drop(&mut self) {
-        // SAFETY: `debugfs_remove` takes what `debugfs_create_dir` returns, errors included, and waits for
-        // calls under way. Afterwards nobody opens the file; as the module is going, no file is open.
-        unsafe {
-            bindings::debugfs_remove(self.directory);
-            drop(KBox::from_raw(self.inner.as_ptr()));
-        }
+        // SAFETY: By the type invariants. `debugfs_remove` takes errors, too.
+        unsafe { bindings::debugfs_remove(self.directory) }
     }
 }
 
+/// Each call makes the text anew, so only a reader with room for all of it sees one moment.
+///
 /// # Safety
 ///
-/// `file_operations::open`: the inode's private pointer is to an `Inner` that outlives the open file.
-unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> ffi::c_int {
-    // SAFETY: By the function's safety requirements; `show` gets the pointer to the `Inner`.
-    unsafe { bindings::single_open(file, Some(show), (*inode).i_private) }
-}
-
-/// # Safety
-///
-/// `seq_operations::show` of a file that [`open`] opened.
-unsafe extern "C" fn show(seq: *mut bindings::seq_file, _: *mut ffi::c_void) -> ffi::c_int {
-    kernel::error::from_result(|| {
-        // SAFETY: `open` set the private pointer to an `Inner` that outlives the file; nobody writes it.
-        let hooks = unsafe { (*(*seq).private.cast::<Inner>()).hooks };
-        // SAFETY: The file is live for the call.
-        let out = unsafe { SeqFile::from_raw(seq) };
-        let mut top = Top::new()?;
-        (hooks.top)(&mut top);
-        for file in &top.files {
-            seq_print!(out, "{} {} {} ", file.sharers, file.pages, file.size);
-            for byte in file.key {
-                seq_print!(out, "{byte:02x}");
-            }
-            seq_print!(out, "\n");
-        }
-        Ok(0)
-    })
+/// `debugfs_short_fops::read` of the file that [`TopRegistration::new`] makes: the file's private pointer is
+/// that to the hooks; `buf` is `count` bytes of user memory, `pos` is ours for the call.
+unsafe extern "C" fn read(
+    file: *mut bindings::file,
+    buf: *mut ffi::c_char,
+    count: usize,
+    pos: *mut bindings::loff_t,
+) -> isize {
+    // SAFETY: By the function's safety requirements; hooks are constant.
+    let hooks = unsafe { &*(*file).private_data.cast::<Hooks>() };
+    match text(hooks) {
+        // SAFETY: By the function's safety requirements; the text is readable for its length.
+        Ok(text) => unsafe {
+            bindings::simple_read_from_buffer(
+                buf.cast(),
+                count,
+                pos,
+                text.as_ptr().cast(),
+                text.len(),
+            )
+        },
+        Err(err) => err.to_errno() as isize,
+    }
 }

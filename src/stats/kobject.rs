@@ -124,14 +124,14 @@ impl<S: Show> Files<S> {
     ) -> Result<Self> {
         let mut files = KVec::with_capacity(names.len(), GFP_KERNEL)?;
         for (index, name) in names.iter().enumerate() {
+            // Has more fields in a kernel with lockdep.
+            let mut attr: bindings::attribute = pin_init::zeroed();
+            attr.name = name.as_char_ptr();
+            attr.mode = 0o444;
             files.push(
                 File {
                     attr: bindings::kobj_attribute {
-                        attr: bindings::attribute {
-                            name: name.as_char_ptr(),
-                            mode: 0o444,
-                            ..pin_init::zeroed()
-                        },
+                        attr,
                         __bindgen_anon_1: bindings::kobj_attribute__bindgen_ty_1 {
                             show: Some(Self::show),
                         },

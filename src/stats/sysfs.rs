@@ -78,7 +78,7 @@ kernel::sync::global_lock! {
     unsafe(uninit) static MOUNTS: Mutex<Option<Arc<Directory>>> = None;
 }
 
-/// Of [`MOUNTS`]: 0 at first, 1 while it is being initialised, then 2.
+/// Of `MOUNTS`: 0 at first, 1 while it is being initialised, then 2.
 static STATE: Atomic<u32> = Atomic::new(0);
 
 /// The module's directory; removed on drop.
