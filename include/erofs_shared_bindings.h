@@ -4,7 +4,9 @@
 #define EROFS_SHARED_BINDINGS_H
 
 #include <linux/blkdev.h>
+#include <crypto/sha2.h>
 #include <linux/crc32c.h>
+#include <linux/fadvise.h>
 #include <linux/exportfs.h>
 #include <linux/filelock.h>
 #include <linux/fs.h>
@@ -13,6 +15,7 @@
 #include <linux/iomap.h>
 #include <linux/pagemap.h>
 #include <linux/posix_acl_xattr.h>
+#include <linux/pseudo_fs.h>
 #include <linux/statfs.h>
 #include <linux/string_helpers.h>
 #include <linux/xattr.h>
@@ -27,6 +30,15 @@ const u32 EROFS_SHARED_SB_RDONLY = SB_RDONLY;
 const u32 EROFS_SHARED_SB_NOATIME = SB_NOATIME;
 const u32 EROFS_SHARED_SB_POSIXACL = SB_POSIXACL;
 const u32 EROFS_SHARED_IOCB_DIRECT = IOCB_DIRECT;
+const u32 EROFS_SHARED_IOCB_NOWAIT = IOCB_NOWAIT;
+const u32 EROFS_SHARED_IOCB_NOIO = IOCB_NOIO;
+const u32 EROFS_SHARED_FMODE_NOWAIT = (u32)FMODE_NOWAIT;
+const u32 EROFS_SHARED_FADV_SEQUENTIAL = POSIX_FADV_SEQUENTIAL;
+const u32 EROFS_SHARED_PMD_ORDER = PMD_SHIFT - PAGE_SHIFT;
+const u32 EROFS_SHARED_VM_FAULT_OOM = VM_FAULT_OOM;
+const u32 EROFS_SHARED_VM_FAULT_SIGBUS = VM_FAULT_SIGBUS;
+const u32 EROFS_SHARED_VM_FAULT_LOCKED = VM_FAULT_LOCKED;
+const u32 EROFS_SHARED_VM_FAULT_RETRY = VM_FAULT_RETRY;
 const u32 EROFS_SHARED_GET_TREE_BDEV_QUIET_LOOKUP = GET_TREE_BDEV_QUIET_LOOKUP;
 const u32 EROFS_SHARED_ESCAPE_OCTAL = ESCAPE_OCTAL;
 const u32 EROFS_SHARED_VALUE_IS_FLAG = fs_value_is_flag;

@@ -9,8 +9,10 @@
 #include <linux/blkdev.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
+#include <linux/pagemap.h>
 #include <linux/slab.h>
 #include <linux/sysfs.h>
+#include <linux/workqueue.h>
 
 struct posix_acl;
 struct kstatfs;
@@ -26,6 +28,34 @@ void erofs_shared_sync_readahead(struct address_space *mapping,
 				 struct file *file, pgoff_t index,
 				 unsigned long nr_pages);
 
+struct folio *erofs_shared_readahead_folio(struct readahead_control *rac);
+struct folio *erofs_shared_folio_alloc(unsigned int order);
+void *erofs_shared_bvec_address(const struct bio_vec *bvec);
+struct folio *erofs_shared_filemap_get(struct address_space *mapping,
+				       pgoff_t index);
+size_t erofs_shared_resident(struct address_space *mapping, pgoff_t index,
+			     size_t max);
+void erofs_shared_ra_sync(struct address_space *mapping, struct file *file,
+			  pgoff_t index, unsigned long nr);
+void erofs_shared_ra_async(struct address_space *mapping, struct file *file,
+			   struct folio *folio, pgoff_t index,
+			   unsigned long nr);
+int erofs_shared_folio_wait_killable(struct folio *folio);
+int erofs_shared_folio_lock_killable(struct folio *folio);
+bool erofs_shared_folio_uptodate(struct folio *folio);
+struct page *erofs_shared_folio_page(struct folio *folio, pgoff_t index);
+struct folio *erofs_shared_page_folio(struct page *page);
+void erofs_shared_mapping_set_max_order(struct address_space *mapping,
+					unsigned int order);
+unsigned int erofs_shared_ra_pages(struct inode *inode);
+
+/* work and waiting */
+struct workqueue_struct *erofs_shared_workqueue_create(void);
+bool erofs_shared_one_cpu(void);
+void erofs_shared_cond_resched(void);
+void erofs_shared_dec_and_wake(atomic_t *count);
+void erofs_shared_wait_zero(atomic_t *count);
+
 /* inodes */
 loff_t erofs_shared_inode_size(struct inode *inode);
 struct kmem_cache *erofs_shared_inode_cache_create(const char *name,
@@ -34,6 +64,9 @@ struct kmem_cache *erofs_shared_inode_cache_create(const char *name,
 void *erofs_shared_inode_alloc(struct super_block *sb,
 			       struct kmem_cache *cache);
 bool erofs_shared_inode_is_new(struct inode *inode);
+void erofs_shared_for_each_inode(struct super_block *sb,
+				 void (*fn)(struct inode *inode, void *data),
+				 void *data);
 void erofs_shared_inode_set_owner(struct inode *inode, u32 uid, u32 gid);
 void erofs_shared_inode_set_times(struct inode *inode, s64 sec, u32 nsec);
 void erofs_shared_inode_set_link(struct inode *inode, char *link, int len);
@@ -51,7 +84,11 @@ struct block_device *erofs_shared_file_bdev(struct file *file);
 u64 erofs_shared_bdev_bytes(struct block_device *bdev);
 u32 erofs_shared_bdev_block_size(struct block_device *bdev);
 u32 erofs_shared_bdev_dma_align(struct block_device *bdev);
+struct bio *erofs_shared_bio_alloc(struct block_device *bdev, u64 pos,
+				   bool ahead);
 size_t erofs_shared_iov_bytes(struct iov_iter *iter);
+void erofs_shared_iov_truncate(struct iov_iter *iter, u64 count);
+void erofs_shared_iov_reexpand(struct iov_iter *iter, size_t count);
 bool erofs_shared_file_can_odirect(struct file *file);
 ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
 			       struct bio_vec *bvecs, unsigned long nr,

@@ -4,6 +4,7 @@
  * include/erofs_shared_helpers.h. Policy never lives here.
  */
 #include <linux/backing-dev.h>
+#include <linux/bio.h>
 #include <linux/compat.h>
 #include <linux/cred.h>
 #include <linux/ioprio.h>
@@ -15,6 +16,8 @@
 #include <linux/sysfs.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
+#include <linux/wait_bit.h>
+#include <linux/workqueue.h>
 
 #include "erofs_shared_helpers.h"
 
@@ -56,6 +59,152 @@ void erofs_shared_sync_readahead(struct address_space *mapping,
 
 	if (!ra_has_index(ra, index))
 		page_cache_sync_readahead(mapping, ra, file, index, nr_pages);
+}
+
+struct folio *erofs_shared_readahead_folio(struct readahead_control *rac)
+{
+	return readahead_folio(rac);
+}
+
+/* Fit for the page cache of an inode that takes any memory. */
+struct folio *erofs_shared_folio_alloc(unsigned int order)
+{
+	gfp_t gfp = GFP_HIGHUSER_MOVABLE;
+
+	if (order)
+		gfp |= __GFP_NORETRY | __GFP_NOWARN;
+	return filemap_alloc_folio(gfp, order, NULL);
+}
+
+void *erofs_shared_bvec_address(const struct bio_vec *bvec)
+{
+	return bvec_virt((struct bio_vec *)bvec);
+}
+
+/* The folio at @index with a reference, or NULL. */
+struct folio *erofs_shared_filemap_get(struct address_space *mapping,
+				       pgoff_t index)
+{
+	struct folio *folio = filemap_get_folio(mapping, index);
+
+	return IS_ERR(folio) ? NULL : folio;
+}
+
+/* How many of the @max pages from @index on are cached without a gap. */
+size_t erofs_shared_resident(struct address_space *mapping, pgoff_t index,
+			     size_t max)
+{
+	size_t count = 0;
+
+	while (count < max) {
+		struct folio *folio = filemap_get_folio(mapping, index + count);
+
+		if (IS_ERR(folio))
+			break;
+		count = folio_next_index(folio) - index;
+		folio_put(folio);
+	}
+	return min(count, max);
+}
+
+void erofs_shared_ra_sync(struct address_space *mapping, struct file *file,
+			  pgoff_t index, unsigned long nr)
+{
+	DEFINE_READAHEAD(ractl, file, &file->f_ra, mapping, index);
+
+	page_cache_sync_ra(&ractl, nr);
+}
+
+/* Goes on reading ahead if @folio marks the place to do so. */
+void erofs_shared_ra_async(struct address_space *mapping, struct file *file,
+			   struct folio *folio, pgoff_t index,
+			   unsigned long nr)
+{
+	DEFINE_READAHEAD(ractl, file, &file->f_ra, mapping, folio->index);
+
+	if (folio_test_readahead(folio))
+		page_cache_async_ra(&ractl, folio, nr);
+}
+
+int erofs_shared_folio_wait_killable(struct folio *folio)
+{
+	return folio_wait_locked_killable(folio);
+}
+
+int erofs_shared_folio_lock_killable(struct folio *folio)
+{
+	return folio_lock_killable(folio);
+}
+
+bool erofs_shared_folio_uptodate(struct folio *folio)
+{
+	return folio_test_uptodate(folio);
+}
+
+struct page *erofs_shared_folio_page(struct folio *folio, pgoff_t index)
+{
+	return folio_file_page(folio, index);
+}
+
+struct folio *erofs_shared_page_folio(struct page *page)
+{
+	return page_folio(page);
+}
+
+void erofs_shared_mapping_set_max_order(struct address_space *mapping,
+					unsigned int order)
+{
+	mapping_set_folio_order_range(mapping, 0, order);
+}
+
+unsigned int erofs_shared_ra_pages(struct inode *inode)
+{
+	return inode_to_bdi(inode)->ra_pages;
+}
+
+struct workqueue_struct *erofs_shared_workqueue_create(void)
+{
+	return alloc_workqueue("erofs_shared",
+			       WQ_UNBOUND | WQ_HIGHPRI | WQ_MEM_RECLAIM, 0);
+}
+
+bool erofs_shared_one_cpu(void)
+{
+	return num_online_cpus() == 1;
+}
+
+void erofs_shared_cond_resched(void)
+{
+	cond_resched();
+}
+
+/* @count may be gone as soon as it is zero. */
+void erofs_shared_dec_and_wake(atomic_t *count)
+{
+	if (atomic_dec_and_test(count))
+		wake_up_var(count);
+}
+
+void erofs_shared_wait_zero(atomic_t *count)
+{
+	wait_var_event(count, !atomic_read(count));
+}
+
+/* Calls @fn, which must not sleep, for each inode that is in use or cached. */
+void erofs_shared_for_each_inode(struct super_block *sb,
+				 void (*fn)(struct inode *inode, void *data),
+				 void *data)
+{
+	struct inode *inode;
+
+	spin_lock(&sb->s_inode_list_lock);
+	list_for_each_entry(inode, &sb->s_inodes, i_sb_list) {
+		spin_lock(&inode->i_lock);
+		if (!(inode_state_read(inode) & (I_NEW | I_FREEING | I_WILL_FREE)))
+			fn(inode, data);
+		spin_unlock(&inode->i_lock);
+	}
+	spin_unlock(&sb->s_inode_list_lock);
 }
 
 loff_t erofs_shared_inode_size(struct inode *inode)
@@ -150,6 +299,28 @@ u32 erofs_shared_bdev_block_size(struct block_device *bdev)
 u32 erofs_shared_bdev_dma_align(struct block_device *bdev)
 {
 	return bdev_dma_alignment(bdev) + 1;
+}
+
+struct bio *erofs_shared_bio_alloc(struct block_device *bdev, u64 pos,
+				   bool ahead)
+{
+	struct bio *bio = bio_alloc(bdev, BIO_MAX_VECS,
+				    REQ_OP_READ | (ahead ? REQ_RAHEAD : 0),
+				    GFP_KERNEL);
+
+	if (bio)
+		bio->bi_iter.bi_sector = pos >> SECTOR_SHIFT;
+	return bio;
+}
+
+void erofs_shared_iov_truncate(struct iov_iter *iter, u64 count)
+{
+	iov_iter_truncate(iter, count);
+}
+
+void erofs_shared_iov_reexpand(struct iov_iter *iter, size_t count)
+{
+	iov_iter_reexpand(iter, count);
 }
 
 size_t erofs_shared_iov_bytes(struct iov_iter *iter)

@@ -7,6 +7,7 @@
 //! * [`format`]: what an image says. Pure Rust without kernel types; cargo builds it on a host, too.
 //! * [`io`]: bytes off a device or a backing file.
 //! * [`stats`]: counters, sysfs, debugfs, tracepoints.
+//! * [`share`]: what is the same in whose file, and who may read it.
 //! * [`vfs`]: the kernel's filesystem interface as safe types.
 //! * [`fs`]: the filesystem, in safe code.
 
@@ -16,6 +17,7 @@ mod format;
 mod fs;
 mod io;
 mod raw;
+mod share;
 mod stats;
 mod vfs;
 
@@ -32,17 +34,24 @@ module! {
 struct ErofsShared {
     _top: stats::TopRegistration,
     _registration: vfs::Registration<fs::Erofs>,
+    // Without mounts no work begins; without work nothing uses shared inodes.
+    _workers: io::fill::Workers,
     _stats: stats::Registration,
+    _shared: share::PseudoFs,
 }
 
 impl kernel::Module for ErofsShared {
     fn init(module: &'static ThisModule) -> Result<Self> {
+        let shared = share::PseudoFs::mount()?;
+        let workers = io::fill::Workers::new()?;
         let stats = stats::Registration::new(&fs::HOOKS)?;
         let registration = vfs::Registration::new(module)?;
         Ok(Self {
             _top: stats::TopRegistration::new(&fs::HOOKS),
             _registration: registration,
+            _workers: workers,
             _stats: stats,
+            _shared: shared,
         })
     }
 }

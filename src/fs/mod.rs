@@ -10,15 +10,21 @@ mod inode;
 mod limit;
 mod options;
 mod report;
+mod share;
 mod superblock;
 mod xattr;
 
-use kernel::{fs::File, prelude::*, sync::aref::ARef};
+use kernel::{
+    fs::File,
+    prelude::*,
+    sync::{aref::ARef, Arc},
+};
 
 use crate::{
     format::superblock::SUPER_MAGIC,
     io::Extent,
-    stats::{Hooks, Totals},
+    share::Scope,
+    stats::{Counters, Hooks},
     vfs::{
         Attributes, Context, Emit, FileSystem, Inode, InodeRef, Listing, Options, ParamTable,
         ParamValue, Stat, Super,
@@ -27,9 +33,9 @@ use crate::{
 
 /// What the module tells about all mounts.
 pub(crate) static HOOKS: Hooks = Hooks {
-    features: &[],
-    totals: Totals::default,
-    top: |_| (),
+    features: &[c"content", c"domains", c"fingerprint"],
+    totals: share::totals,
+    top: share::top,
 };
 
 /// The filesystem type.
@@ -66,7 +72,7 @@ impl FileSystem for Erofs {
     }
 
     fn mounted(sb: &Super<Self>) -> Result {
-        sb.info().publish(sb.dev())
+        sb.info().publish(sb)
     }
 
     fn reconfigure(info: &Self::Info, new: &Self::Info) {
@@ -122,6 +128,18 @@ impl FileSystem for Erofs {
 
     fn map(inode: &Inode<Self>, pos: u64, report: bool) -> Result<Extent<'_>> {
         data::map(inode, pos, report)
+    }
+
+    fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>> {
+        share::scope(inode)
+    }
+
+    fn report_change(inode: &Inode<Self>, block: u64) {
+        share::report_change(inode, block);
+    }
+
+    fn counters(info: &Self::Info) -> Result<&Arc<Counters>> {
+        info.counters()
     }
 
     fn direct_io(info: &Self::Info) -> bool {

@@ -27,6 +27,8 @@ const INODE_SHARE: u8 = 8;
 const SHARE: u8 = 9;
 
 const DAX_NEVER: i32 = 1;
+const SHARE_CONTENT: i32 = 0;
+const SHARE_FINGERPRINT: i32 = 1;
 const SHARE_OFF: i32 = 2;
 
 static CACHE_STRATEGIES: Choices = Choices(&[
@@ -43,8 +45,8 @@ static DAX_MODES: Choices = Choices(&[
 ]);
 
 static SHARE_MODES: Choices = Choices(&[
-    Choice::new(c"content", 0),
-    Choice::new(c"fingerprint", 1),
+    Choice::new(c"content", SHARE_CONTENT),
+    Choice::new(c"fingerprint", SHARE_FINGERPRINT),
     Choice::new(c"off", SHARE_OFF),
     Choice::END,
 ]);
@@ -71,12 +73,27 @@ const FLAG_ACL: u32 = 1 << 1;
 const FLAG_DIRECTIO: u32 = 1 << 2;
 const FLAG_DAX_NEVER: u32 = 1 << 3;
 
+/// What decides whether two files have the same content.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    /// Their content.
+    Content,
+    /// Their fingerprint xattrs, which the administrator vouches for.
+    Fingerprint,
+    /// Nothing does: each has a page cache of its own.
+    Off,
+}
+
 /// One mount's options. The flags may change by remount while others read them: each is used on its
 /// own, so relaxed order suffices.
 pub(super) struct Options {
     flags: Atomic<u32>,
     /// `cache_strategy=`; for compressed data only.
     cache_strategy: Atomic<u32>,
+    /// `share=`
+    pub(super) share: Share,
+    /// `domain_id=`: sharing does not go beyond it.
+    pub(super) domain: Option<CString>,
     /// `fsoffset=`, bytes.
     pub(super) fsoffset: u64,
     /// `device=`, in order.
@@ -88,6 +105,8 @@ impl Options {
         Self {
             flags: Atomic::new(FLAG_USER_XATTR | FLAG_ACL),
             cache_strategy: Atomic::new(2),
+            share: Share::Content,
+            domain: None,
             fsoffset: 0,
             devices: KVec::new(),
         }
@@ -147,17 +166,19 @@ pub(super) fn parse(
                 "dax: not supported (file data lives in the page cache here); use dax=never or leave it out"
             )))
         }
-        (SHARE, ParamValue::Choice(SHARE_OFF)) => {}
-        (SHARE, _) => {
-            return Err(fc.invalid(fmt!(
-                "share: sharing of page cache is not supported yet; only share=off is"
-            )))
+        (SHARE, ParamValue::Choice(mode)) => {
+            options.share = match mode {
+                SHARE_CONTENT => Share::Content,
+                SHARE_FINGERPRINT => Share::Fingerprint,
+                _ => Share::Off,
+            }
         }
-        (INODE_SHARE, _) => {
-            return Err(fc.invalid(fmt!("inode_share: not supported yet; leave it out")))
-        }
-        (DOMAIN_ID, _) => {
-            return Err(fc.invalid(fmt!("domain_id: not supported yet; leave it out")))
+        (INODE_SHARE, ParamValue::Flag(_)) => options.share = Share::Fingerprint,
+        (DOMAIN_ID, ParamValue::String(domain)) => {
+            if domain.to_bytes().is_empty() {
+                return Err(fc.invalid(fmt!("domain_id: needs a name")));
+            }
+            options.domain = Some(CString::try_from(domain)?);
         }
         _ => return Err(EINVAL),
     }
@@ -179,6 +200,14 @@ pub(super) fn show(info: &Info, out: &Out<'_>) {
             1 => c",cache_strategy=readahead",
             _ => c",cache_strategy=readaround",
         });
+    }
+    match options.share {
+        Share::Content => {}
+        Share::Fingerprint => out.put(c",inode_share"),
+        Share::Off => out.put(c",share=off"),
+    }
+    if let Some(domain) = &options.domain {
+        out.put_string(c",domain_id=", domain);
     }
     if options.has(FLAG_DAX_NEVER) {
         out.put(c",dax=never");

@@ -8,6 +8,7 @@
 
 use kernel::{
     fs::File,
+    page::PAGE_SIZE,
     prelude::*,
     str::CString,
     sync::{
@@ -20,7 +21,7 @@ use kernel::{
 use super::{
     inode::{self, Data},
     limit::LogLimit,
-    options::Options,
+    options::{Options, Share},
     report::{failed, Place},
     Erofs,
 };
@@ -32,8 +33,8 @@ use crate::{
         xattr::LongPrefix,
     },
     io::{hash::KernelHash, CacheBytes, Device, ReadError},
-    stats::{Counters, Dev, MountDirectory, Source, Totals},
-    vfs::{Context, Inode, InodeRef, Stat, Super},
+    stats::{Counters, MountDirectory, Source, Totals},
+    vfs::{BoundInodes, Context, Inode, InodeRef, Stat, Super},
 };
 
 /// Bytes at the start of an image in which the superblock lies.
@@ -51,6 +52,7 @@ pub(crate) struct Info {
     is_file: Atomic<u32>,
     said_compressed: Atomic<u32>,
     pub(super) log_limit: LogLimit,
+    counters: SetOnce<Arc<Counters>>,
     primary: SetOnce<Device>,
     meta: SetOnce<InodeRef<Erofs>>,
     image: SetOnce<Superblock>,
@@ -63,7 +65,8 @@ pub(crate) struct Info {
 
 /// What is counted for one mount.
 struct Figures {
-    counters: Counters,
+    counters: Arc<Counters>,
+    bound: BoundInodes<Erofs>,
 }
 
 impl Source for Figures {
@@ -72,7 +75,18 @@ impl Source for Figures {
     }
 
     fn totals(&self) -> Totals {
-        Totals::default()
+        let mut totals = Totals::default();
+        self.bound.for_each(&mut |shared| {
+            // Each of those that share has its part of what is saved.
+            let sharers = shared.content().bound().max(1);
+            totals.shared_inodes = totals.shared_inodes.saturating_add(1);
+            if sharers > 1 {
+                totals.pages_shared = totals.pages_shared.saturating_add(shared.pages());
+            }
+            let saved = shared.pages_saved().saturating_mul(PAGE_SIZE as u64);
+            totals.bytes_saved = totals.bytes_saved.saturating_add(saved / sharers);
+        });
+        totals
     }
 }
 
@@ -92,6 +106,7 @@ impl Info {
             is_file: Atomic::new(0),
             said_compressed: Atomic::new(0),
             log_limit: LogLimit::new(),
+            counters: SetOnce::new(),
             primary: SetOnce::new(),
             meta: SetOnce::new(),
             image: SetOnce::new(),
@@ -104,15 +119,21 @@ impl Info {
     }
 
     /// Shows the mount in sysfs.
-    pub(super) fn publish(&self, dev: Dev) -> Result {
+    pub(super) fn publish(&self, sb: &Super<Erofs>) -> Result {
         let figures = Arc::new(
             Figures {
-                counters: Counters::of_mount(),
+                counters: self.counters()?.clone(),
+                bound: sb.bound_inodes(),
             },
             GFP_KERNEL,
         )?;
-        set(&self.directory, MountDirectory::new(dev, figures)?)?;
+        set(&self.directory, MountDirectory::new(sb.dev(), figures)?)?;
         Ok(())
+    }
+
+    /// What is counted for this mount.
+    pub(super) fn counters(&self) -> Result<&Arc<Counters>> {
+        self.counters.as_ref().ok_or(EIO)
     }
 
     /// Lets go of inodes and devices, in the order in which they use each other.
@@ -229,6 +250,13 @@ pub(super) fn fill(
             SECTOR
         )));
     }
+    if info.options.share == Share::Fingerprint && info.options.domain.is_none() {
+        return Err(fc.invalid(fmt!(
+            "(device {}): share=fingerprint (inode_share) needs domain_id=: whose fingerprints to trust",
+            sb.id()
+        )));
+    }
+    set(&info.counters, Arc::new(Counters::of_mount(), GFP_KERNEL)?)?;
     info.is_file.store(u32::from(is_file), Relaxed);
     let primary = set(
         &info.primary,
@@ -289,6 +317,12 @@ pub(super) fn fill(
         other => other.map_err(|err| failed(sb, Place::Super, err))?,
     };
     set(&info.prefixes, prefixes)?;
+    if info.options.share == Share::Fingerprint && image.ishare_xattr_prefix_id.is_none() {
+        pr_info!(
+            "(device {}): the image has no fingerprints (mkfs.erofs --xattr-inode-digest): nothing is shared\n",
+            sb.id()
+        );
+    }
     Ok(root)
 }
 

@@ -37,10 +37,20 @@ pub(super) fn get(
     name: &[u8],
     out: Option<&mut [u8]>,
 ) -> Result<usize> {
-    let info = inode.sb().info();
-    if class == index::USER && !info.options.user_xattr() {
+    if class == index::USER && !inode.sb().info().options.user_xattr() {
         return Err(EOPNOTSUPP);
     }
+    get_any(inode, class, name, out)
+}
+
+/// As [`get`], whatever the mount options hide.
+pub(super) fn get_any(
+    inode: &Inode<Erofs>,
+    class: u8,
+    name: &[u8],
+    out: Option<&mut [u8]>,
+) -> Result<usize> {
+    let info = inode.sb().info();
     let (image, sb) = parts(inode)?;
     if image.xattr_isize == 0 {
         return Err(ENODATA);

@@ -42,10 +42,15 @@ unsafe impl Sync for Device {}
 ///
 /// # Invariants
 ///
-/// The superblock stays allocated until the devices that were opened with this are dropped: they are
-/// a part of its `s_fs_info`, which `kill_sb` drops.
+/// The superblock stays allocated until what was made with this is dropped, or used for the last time:
+/// that is a part of its `s_fs_info`, which `kill_sb` drops.
 #[derive(Clone, Copy)]
 pub(crate) struct SuperPtr(NonNull<bindings::super_block>);
+
+// SAFETY: By the type invariants the superblock is there; what is done with it is its user's to argue.
+unsafe impl Send for SuperPtr {}
+// SAFETY: As for `Send`.
+unsafe impl Sync for SuperPtr {}
 
 impl SuperPtr {
     /// # Safety
@@ -54,6 +59,10 @@ impl SuperPtr {
     pub(crate) unsafe fn new(sb: NonNull<bindings::super_block>) -> Self {
         // INVARIANT: By the function's safety requirements.
         Self(sb)
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut bindings::super_block {
+        self.0.as_ptr()
     }
 }
 

@@ -7,8 +7,11 @@
 pub(crate) mod device;
 pub(crate) mod extent;
 pub(crate) mod file_read;
+pub(crate) mod fill;
 pub(crate) mod folio;
+pub(crate) mod folios;
 pub(crate) mod hash;
+pub(crate) mod wait;
 
 pub(crate) use device::Device;
 pub(crate) use extent::{Extent, Target};

@@ -10,7 +10,7 @@ use kernel::{
     ffi, fmt,
     prelude::*,
     str::CString,
-    sync::aref::ARef,
+    sync::{aref::ARef, atomic::Atomic},
 };
 
 use super::{chars, superblock::Private, FileSystem, Super, Tables};
@@ -169,6 +169,7 @@ pub(super) unsafe extern "C" fn init<T: FileSystem>(fc: *mut bindings::fs_contex
         let private = KBox::new(
             Private::<T> {
                 source: None,
+                under_way: Atomic::new(0),
                 info: T::new_info()?,
             },
             GFP_KERNEL,

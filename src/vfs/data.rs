@@ -54,9 +54,11 @@ impl<T: FileSystem> Tables<T> {
         read_iter: Some(Self::read_iter),
         unlocked_ioctl: Some(Self::ioctl),
         compat_ioctl: Some(Self::ioctl),
-        mmap_prepare: Some(bindings::generic_file_readonly_mmap_prepare),
+        mmap_prepare: Some(Self::mmap_prepare),
         get_unmapped_area: Some(bindings::thp_get_unmapped_area),
-        splice_read: Some(bindings::filemap_splice_read),
+        splice_read: Some(Self::splice_read),
+        fadvise: Some(Self::fadvise),
+        release: Some(Self::release),
         setlease: Some(raw::generic_setlease),
         ..pin_init::zeroed()
     };
@@ -109,10 +111,14 @@ impl<T: FileSystem> Tables<T> {
         inode: *mut bindings::inode,
         pos: bindings::loff_t,
         _len: bindings::loff_t,
-        _flags: ffi::c_uint,
+        flags: ffi::c_uint,
         iomap: *mut raw::iomap,
         _srcmap: *mut raw::iomap,
     ) -> ffi::c_int {
+        if flags & raw::IOMAP_NOWAIT != 0 {
+            // Looking for the extent may sleep on metadata.
+            return EAGAIN.to_errno();
+        }
         // SAFETY: By the function's safety requirements.
         let inode = unsafe { Inode::<T>::from_raw(inode) };
         match T::map(inode, pos as u64, false) {
@@ -285,8 +291,16 @@ impl<T: FileSystem> Tables<T> {
             if (*file).f_flags & bindings::O_DIRECT != 0 && !inode.sb().is_block() {
                 return EINVAL.to_errno();
             }
-            bindings::generic_file_open(inode.as_ptr(), file)
+            let ret = bindings::generic_file_open(inode.as_ptr(), file);
+            if ret != 0 {
+                return ret;
+            }
+            if let Err(err) = Self::share_file(file) {
+                return err.to_errno();
+            }
+            (*file).f_mode |= raw::EROFS_SHARED_FMODE_NOWAIT;
         }
+        0
     }
 
     /// # Safety
@@ -324,8 +338,10 @@ impl<T: FileSystem> Tables<T> {
             if raw::erofs_shared_iov_bytes(to) == 0 {
                 return 0;
             }
+            let file = (*iocb).ki_filp;
+            Self::ready_readahead(file);
             if (*iocb).ki_flags & raw::EROFS_SHARED_IOCB_DIRECT as i32 != 0 {
-                let inode = file_inode::<T>((*iocb).ki_filp);
+                let inode = file_inode::<T>(file);
                 if let Err(err) = T::may_read(inode) {
                     return err.to_errno() as isize;
                 }
@@ -341,7 +357,14 @@ impl<T: FileSystem> Tables<T> {
                     );
                 }
             }
-            bindings::filemap_read(iocb, to, 0)
+            let (inode, mapping) = (file_inode::<T>(file), (*file).f_mapping);
+            if inode.is_plain(mapping) {
+                let ret = Self::filemap_read(iocb, to);
+                if ret >= 0 || inode.is_plain(mapping) {
+                    return ret;
+                }
+            }
+            Self::read_shared(iocb, to)
         }
     }
 

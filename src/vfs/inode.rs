@@ -7,11 +7,14 @@ use core::{cell::UnsafeCell, ptr::NonNull};
 use kernel::{
     bindings, ffi,
     prelude::*,
-    sync::aref::{ARef, AlwaysRefCounted},
+    sync::{
+        aref::{ARef, AlwaysRefCounted},
+        atomic::{Acquire, Atomic, Release},
+    },
     types::Opaque,
 };
 
-use super::{FileSystem, Super, Tables};
+use super::{sharing::Sharing, FileSystem, Super, Tables};
 use crate::{io::CacheBytes, raw};
 
 /// What the slab holds: the filesystem's part in front of the kernel's.
@@ -19,10 +22,15 @@ use crate::{io::CacheBytes, raw};
 /// # Invariants
 ///
 /// `inode` is initialised (`inode_init_once` at slab construction, then by the VFS). `data` is written
-/// only by `alloc_inode` and while the inode is new; afterwards it is only read.
+/// only by `alloc_inode` and while the inode is new; afterwards it is only read. `sharing` is null or
+/// comes from `KBox::into_raw`; it changes once, from null, and is released with the inode.
 #[repr(C)]
 pub(super) struct Node<T: FileSystem> {
     data: UnsafeCell<Option<T::Inode>>,
+    /// The mapping through which files of this inode may be read without more ado, if they have it:
+    /// the inode's own, or that of a shared inode all of which it has verified. Null: neither.
+    plain: Atomic<*mut bindings::address_space>,
+    sharing: Atomic<*mut Sharing>,
     inode: Opaque<bindings::inode>,
 }
 
@@ -61,7 +69,28 @@ impl<T: FileSystem> Node<T> {
         // SAFETY: A new object, exclusively ours.
         unsafe {
             (&raw mut (*node).data).write(UnsafeCell::new(None));
+            (&raw mut (*node).plain).write(Atomic::new(core::ptr::null_mut()));
+            (&raw mut (*node).sharing).write(Atomic::new(core::ptr::null_mut()));
             Opaque::cast_into(&raw const (*node).inode)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `super_operations::evict_inode`: nobody uses `inode` but those who still look it up by RCU.
+    pub(super) unsafe extern "C" fn evict(inode: *mut bindings::inode) {
+        // SAFETY: By the function's safety requirements. No file is open any more, so that nobody uses
+        // `sharing`; dropping it may sleep, which is allowed here and not in `free`.
+        unsafe {
+            bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
+            bindings::clear_inode(inode);
+            Inode::<T>::from_raw(inode).evict_sharing();
+            let sharing = (*Self::of(inode))
+                .sharing
+                .xchg(core::ptr::null_mut(), Acquire);
+            if !sharing.is_null() {
+                drop(KBox::from_raw(sharing));
+            }
         }
     }
 
@@ -157,6 +186,59 @@ impl<T: FileSystem> Inode<T> {
     pub(super) fn mode(&self) -> u32 {
         // SAFETY: Live inode.
         u32::from(unsafe { (*self.as_ptr()).i_mode })
+    }
+
+    fn node(&self) -> &Node<T> {
+        // SAFETY: By the type invariants this lies in a `Node<T>`.
+        unsafe { &*Node::<T>::of(self.as_ptr()) }
+    }
+
+    /// Its number.
+    pub(crate) fn number(&self) -> u64 {
+        // SAFETY: Live inode; the number is constant.
+        unsafe { (*self.as_ptr()).i_ino }
+    }
+
+    /// Its own page cache.
+    pub(super) fn own_mapping(&self) -> *mut bindings::address_space {
+        // SAFETY: Live inode. (`i_mapping` of this filesystem's inodes is always their own.)
+        unsafe { &raw mut (*self.as_ptr()).i_data }
+    }
+
+    /// The mapping through which files may be read without more ado, if they have it.
+    #[inline(always)]
+    pub(super) fn plain_mapping(&self) -> *mut bindings::address_space {
+        self.node().plain.load(Acquire)
+    }
+
+    pub(super) fn set_plain_mapping(&self, mapping: *mut bindings::address_space) {
+        self.node().plain.store(mapping, Release);
+    }
+
+    /// Its state of sharing, if it has one.
+    pub(super) fn sharing(&self) -> Option<&Sharing> {
+        // SAFETY: By the type invariants of `Node` this is null, or stays until the inode is evicted,
+        // which nobody with a reference to it sees.
+        unsafe { self.node().sharing.load(Acquire).as_ref() }
+    }
+
+    /// Its state of sharing, made if it has none.
+    pub(super) fn sharing_or_new(&self) -> Result<&Sharing> {
+        if let Some(sharing) = self.sharing() {
+            return Ok(sharing);
+        }
+        let new = KBox::pin_init(Sharing::new(), GFP_KERNEL)?;
+        // SAFETY: It is not moved until it is dropped.
+        let new = KBox::into_raw(unsafe { core::pin::Pin::into_inner_unchecked(new) });
+        let slot = &self.node().sharing;
+        if slot
+            .cmpxchg(core::ptr::null_mut(), new, kernel::sync::atomic::Full)
+            .is_err()
+        {
+            // SAFETY: Nobody else got to know it.
+            drop(unsafe { KBox::from_raw(new) });
+        }
+        self.sharing().ok_or(EIO)
     }
 }
 
@@ -288,6 +370,9 @@ impl<T: FileSystem> NewInode<T> {
             let mut has_data = true;
             match kind {
                 bindings::S_IFREG => {
+                    (*Node::<T>::of(inode))
+                        .plain
+                        .store(&raw mut (*inode).i_data, Release);
                     (*inode).i_op = &Tables::<T>::FILE_INODE_OPS;
                     (*inode).__bindgen_anon_3.i_fop = &Tables::<T>::FILE_OPS;
                 }

@@ -19,19 +19,25 @@ pub(crate) mod dir;
 pub(crate) mod export;
 pub(crate) mod inode;
 pub(crate) mod registration;
+pub(crate) mod sharing;
 pub(crate) mod superblock;
 pub(crate) mod xattr;
 
 use core::marker::PhantomData;
 
-use kernel::{fs::File, prelude::*, sync::aref::ARef};
+use kernel::{
+    fs::File,
+    prelude::*,
+    sync::{aref::ARef, Arc},
+};
 
-use crate::io::Extent;
+use crate::{io::Extent, share::Scope, stats::Counters};
 
 pub(crate) use context::{Context, ParamTable, ParamValue};
 pub(crate) use dir::{Emit, Listing};
 pub(crate) use inode::{Inode, InodeRef};
 pub(crate) use registration::Registration;
+pub(crate) use sharing::BoundInodes;
 pub(crate) use superblock::{Options, Stat, Super};
 
 /// Attributes that `statx` shows beside the inode's own fields.
@@ -102,6 +108,12 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn may_read(inode: &Inode<Self>) -> Result;
     /// What holds the byte at `pos`. `report`: the bytes of inline data are not wanted.
     fn map(inode: &Inode<Self>, pos: u64, report: bool) -> Result<Extent<'_>>;
+    /// With whom a file's data is shared. `None`: with nobody.
+    fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>>;
+    /// Says that block `block` of a file is not what it was when it was verified.
+    fn report_change(inode: &Inode<Self>, block: u64);
+    /// This mount's counters.
+    fn counters(info: &Self::Info) -> Result<&Arc<Counters>>;
     /// Whether to read a file that holds data with direct I/O.
     fn direct_io(info: &Self::Info) -> bool;
 

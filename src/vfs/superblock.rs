@@ -4,15 +4,68 @@
 
 use core::ptr::NonNull;
 
-use kernel::{bindings, ffi, fs::File, prelude::*, sync::aref::ARef, types::Opaque};
+use kernel::{
+    bindings, ffi,
+    fs::File,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+    },
+    types::Opaque,
+};
 
-use super::{inode::Node, FileSystem, Inode, Tables};
+use super::{inode::Node, FileSystem, Inode, InodeRef, Tables};
 use crate::{io::device::SuperPtr, raw, stats::Dev};
 
 /// What `s_fs_info` points to: the source file (if the image is one) and the filesystem's state.
 pub(super) struct Private<T: FileSystem> {
     pub(super) source: Option<ARef<File>>,
+    /// Reads of image data under way whose end nothing else waits for; see [`UnderWay`].
+    pub(super) under_way: Atomic<u32>,
     pub(super) info: T::Info,
+}
+
+/// Keeps an inode, and so its superblock with all its devices, until it is dropped: `kill_sb` waits.
+/// It must be dropped in process context.
+///
+/// # Invariants
+///
+/// The superblock counts this in `under_way`.
+pub(super) struct UnderWay<T: FileSystem> {
+    inode: core::mem::ManuallyDrop<InodeRef<T>>,
+    count: NonNull<Atomic<u32>>,
+}
+
+// SAFETY: Both parts may be used and released from any thread.
+unsafe impl<T: FileSystem> Send for UnderWay<T> {}
+
+impl<T: FileSystem> UnderWay<T> {
+    /// To be called while the superblock is in use: with an open file.
+    pub(super) fn new(inode: &Inode<T>) -> Self {
+        let count = inode.sb().under_way();
+        count.add(1, Relaxed);
+        // INVARIANT: Counted just now.
+        Self {
+            inode: core::mem::ManuallyDrop::new(inode.into()),
+            count: count.into(),
+        }
+    }
+
+    pub(super) fn inode(&self) -> &Inode<T> {
+        &self.inode
+    }
+}
+
+impl<T: FileSystem> Drop for UnderWay<T> {
+    fn drop(&mut self) {
+        // SAFETY: The inode is dropped once, here, before the count lets the superblock go. The count is
+        // not used after it is zero.
+        unsafe {
+            core::mem::ManuallyDrop::drop(&mut self.inode);
+            raw::erofs_shared_dec_and_wake(self.count.as_ptr().cast());
+        }
+    }
 }
 
 /// A superblock of `T`.
@@ -100,6 +153,11 @@ impl<T: FileSystem> Super<T> {
         Dev(unsafe { (*self.as_ptr()).s_dev })
     }
 
+    fn under_way(&self) -> &Atomic<u32> {
+        // SAFETY: By the type invariants; it is only shared as long as the superblock lives.
+        unsafe { &(*(*self.as_ptr()).s_fs_info.cast::<Private<T>>()).under_way }
+    }
+
     /// The name by which messages call it: that of the device.
     pub(crate) fn id(&self) -> &CStr {
         // SAFETY: `s_id` is NUL-terminated and does not change after `fill_super` has set it.
@@ -133,6 +191,7 @@ impl<T: FileSystem> Tables<T> {
     pub(super) const SUPER_OPS: bindings::super_operations = bindings::super_operations {
         alloc_inode: Some(Node::<T>::alloc),
         free_inode: Some(Node::<T>::free),
+        evict_inode: Some(Node::<T>::evict),
         put_super: Some(Self::put_super),
         statfs: Some(Self::statfs),
         show_options: Some(Self::show_options),
@@ -195,6 +254,10 @@ impl<T: FileSystem> Tables<T> {
         // The state goes after the inodes that use it.
         unsafe {
             let private = (*sb).s_fs_info.cast::<Private<T>>();
+            if !private.is_null() {
+                // No file is open any more, so none begins.
+                raw::erofs_shared_wait_zero((&raw mut (*private).under_way).cast());
+            }
             if private.is_null() || (*private).source.is_some() {
                 bindings::kill_anon_super(sb);
             } else {

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! With whom a file's data is shared, by the mount options and what the image says.
+
+use kernel::{page::PAGE_SIZE, prelude::*};
+
+use super::{inode::parts, options::Share, xattr, Erofs};
+use crate::{
+    share::{self, Scope, BLOCK_SIZE},
+    stats::{Top, TopFile, Totals},
+    vfs::Inode,
+};
+
+/// With whom an inode's data is shared. `None`: with nobody.
+pub(super) fn scope(inode: &Inode<Erofs>) -> Result<Option<Scope<'_>>> {
+    let options = &inode.sb().info().options;
+    let domain = match &options.domain {
+        Some(domain) => domain.to_bytes(),
+        None => &[],
+    };
+    match options.share {
+        Share::Off => Ok(None),
+        Share::Content => Ok(Some(Scope::Content(domain))),
+        Share::Fingerprint => {
+            Ok(fingerprint(inode)?.map(|value| Scope::Fingerprint(domain, value)))
+        }
+    }
+}
+
+/// The fingerprint that the image gives for a file, if it does: the value of the xattr whose name is
+/// the long prefix `ishare_xattr_prefix_id`.
+fn fingerprint(inode: &Inode<Erofs>) -> Result<Option<KVec<u8>>> {
+    let (image, sb) = parts(inode)?;
+    let Some(id) = sb.ishare_xattr_prefix_id else {
+        return Ok(None);
+    };
+    let prefix = inode.sb().info().prefixes().get(usize::from(id));
+    let Some(prefix) = prefix.filter(|_| image.xattr_isize != 0) else {
+        return Ok(None);
+    };
+    let get = |out| xattr::get_any(inode, prefix.base_index, prefix.infix(), out);
+    let size = match get(None) {
+        Ok(size) if size != 0 && size <= BLOCK_SIZE => size,
+        Ok(_) => return Ok(None),
+        Err(err) if err == ENODATA => return Ok(None),
+        Err(err) => return Err(err),
+    };
+    let mut value = KVec::from_elem(0u8, size, GFP_KERNEL)?;
+    get(Some(&mut *value))?;
+    Ok(Some(value))
+}
+
+/// Says that a block of a file is not what it was when it was verified. The caller does so once for each
+/// inode.
+pub(super) fn report_change(inode: &Inode<Erofs>, block: u64) {
+    let nid = parts(inode).map_or(0, |(image, _)| image.nid);
+    pr_err!(
+        "(device {}): nid {}: block {} changed behind the mount (its SHA-256 is another than before); \
+         the file is not shared with its former equals any more\n",
+        inode.sb().id(),
+        nid,
+        block
+    );
+}
+
+/// What all mounts share.
+pub(super) fn totals() -> Totals {
+    let mut totals = Totals::default();
+    share::inode::for_each(&mut |shared| {
+        totals.shared_inodes = totals.shared_inodes.saturating_add(1);
+        if shared.content().bound() > 1 {
+            totals.pages_shared = totals.pages_shared.saturating_add(shared.pages());
+        }
+        let saved = shared.pages_saved().saturating_mul(PAGE_SIZE as u64);
+        totals.bytes_saved = totals.bytes_saved.saturating_add(saved);
+    });
+    totals
+}
+
+/// Offers all shared inodes to the list of those that save most.
+pub(super) fn top(top: &mut Top) {
+    share::inode::for_each(&mut |shared| {
+        let id = shared.identity();
+        let mut key = [0; 16];
+        key.iter_mut()
+            .zip(id.key.bytes())
+            .for_each(|(to, from)| *to = *from);
+        top.offer(TopFile {
+            sharers: u32::try_from(shared.content().bound()).unwrap_or(u32::MAX),
+            pages: shared.pages(),
+            size: id.size,
+            key,
+        });
+    });
+}

@@ -1,0 +1,583 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reading a file's bytes into folios, asynchronously, with something to do about them afterwards in
+//! process context. Unlike iomap, which marks a folio uptodate as soon as its I/O is done.
+//!
+//! A fill is submitted in the context of a reader; its I/O ends in any context; what follows
+//! ([`Filled::filled`]) runs in a worker, or at once when the I/O was done at once and is small.
+
+use core::{mem::MaybeUninit, ptr::NonNull};
+
+use kernel::{
+    bindings, ffi, impl_has_work, new_work,
+    page::{PAGE_SHIFT, PAGE_SIZE},
+    prelude::*,
+    sync::atomic::{Atomic, Full, Relaxed},
+    types::Opaque,
+    workqueue::{Queue, Work, WorkItem},
+};
+
+use super::{folios::Folios, Device, Extent, Target};
+use crate::raw;
+
+/// What comes after the I/O.
+pub(crate) trait Filled: Send + Unpin + Sized + 'static {
+    /// Takes the filled folios, or what went wrong. Called once, in process context; may sleep.
+    fn filled(self, folios: Folios, result: Result);
+}
+
+/// Bytes that are worth a worker of their own although they are there already.
+const WORTH_A_WORKER: usize = 16 << 10;
+
+/// Ranges in one read of a backing file.
+const FILE_RANGES: usize = 16;
+
+/// The workqueue for what follows I/O, while the module is loaded.
+static QUEUE: Atomic<*mut bindings::workqueue_struct> = Atomic::new(core::ptr::null_mut());
+
+/// The workqueue of all fills. Dropping it waits for what is queued.
+pub(crate) struct Workers(NonNull<bindings::workqueue_struct>);
+
+// SAFETY: A workqueue may be used and destroyed from any thread.
+unsafe impl Send for Workers {}
+// SAFETY: There is nothing to do with a shared reference.
+unsafe impl Sync for Workers {}
+
+impl Workers {
+    /// Starts them. There is one at a time: that of the module.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: Creating a workqueue has no preconditions.
+        let queue = NonNull::new(unsafe { raw::erofs_shared_workqueue_create() }).ok_or(ENOMEM)?;
+        QUEUE.store(queue.as_ptr(), Relaxed);
+        Ok(Self(queue))
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        // SAFETY: No fill is under way any more: the module's superblocks are gone.
+        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
+        QUEUE.store(core::ptr::null_mut(), Relaxed);
+    }
+}
+
+/// Folios, the I/O that fills them, and what comes after.
+///
+/// # Invariants
+///
+/// `pending` is the number of I/Os under way, and one more while they are being submitted. Who takes
+/// it to zero owns the fill.
+#[pin_data]
+struct Fill<F: Filled> {
+    #[pin]
+    work: Work<Fill<F>>,
+    pending: Atomic<u32>,
+    /// The first error, as a negative errno.
+    error: Atomic<i32>,
+    /// The folios and what comes after; `None` once taken.
+    rest: Option<(Folios, F)>,
+}
+
+impl_has_work! {
+    impl{F: Filled} HasWork<Self> for Fill<F> { self.work }
+}
+
+impl<F: Filled> WorkItem for Fill<F> {
+    type Pointer = Pin<KBox<Self>>;
+
+    fn run(this: Pin<KBox<Self>>) {
+        this.end();
+    }
+}
+
+impl<F: Filled> Fill<F> {
+    fn end(mut self: Pin<KBox<Self>>) {
+        let error = self.error.load(Relaxed);
+        let result = if error < 0 {
+            Err(Error::from_errno(error))
+        } else {
+            Ok(())
+        };
+        if let Some((folios, filled)) = self.as_mut().project().rest.take() {
+            filled.filled(folios, result);
+        }
+    }
+
+    /// Notes an error; the first stays.
+    fn fail(&self, err: Error) {
+        let _ = self.error.cmpxchg(0, err.to_errno(), Relaxed);
+    }
+
+    /// One I/O is done. In any context.
+    ///
+    /// # Safety
+    ///
+    /// `this` is a fill of which the caller owns one `pending`.
+    unsafe fn put(this: NonNull<Self>) {
+        // SAFETY: The caller's share keeps it alive here.
+        if unsafe { this.as_ref() }.pending.fetch_sub(1, Full) != 1 {
+            return;
+        }
+        // SAFETY: By the type invariants it is ours now; it came from a pinned box.
+        let this = unsafe { Pin::new_unchecked(KBox::from_raw(this.as_ptr())) };
+        // SAFETY: The queue exists as long as there are fills.
+        unsafe { Queue::from_raw(QUEUE.load(Relaxed)) }.enqueue(this);
+    }
+
+    /// As [`Fill::put`], by the submitter.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Fill::put`]; in process context.
+    unsafe fn put_submitter(this: NonNull<Self>, bytes: usize) {
+        // SAFETY: By the function's safety requirements.
+        unsafe {
+            let alone = this.as_ref().pending.load(Relaxed) == 1;
+            if alone && (bytes < WORTH_A_WORKER || raw::erofs_shared_one_cpu()) {
+                // Nobody else has a share of it, so this is the last.
+                Pin::new_unchecked(KBox::from_raw(this.as_ptr())).end();
+            } else {
+                Self::put(this);
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `bio::bi_end_io` of a bio whose `bi_private` is a fill, with a share of `pending`.
+    unsafe extern "C" fn bio_done(bio: *mut bindings::bio) {
+        // SAFETY: By the function's safety requirements.
+        unsafe {
+            let this = NonNull::new_unchecked((*bio).bi_private.cast::<Self>());
+            let ret = bindings::blk_status_to_errno((*bio).bi_status);
+            if ret < 0 {
+                this.as_ref().fail(Error::from_errno(ret));
+            }
+            bindings::bio_put(bio);
+            Self::put(this);
+        }
+    }
+}
+
+/// A bio that is being gathered.
+struct PendingBio {
+    bio: NonNull<bindings::bio>,
+    bdev: NonNull<bindings::block_device>,
+    /// Byte on the device after its last.
+    end: u64,
+}
+
+/// A read of a backing file, being gathered or under way.
+///
+/// # Invariants
+///
+/// `bvecs[..nr]` describe memory of the fill's folios, `bytes` in all. From its submission on it owns a
+/// share of the fill's `pending`.
+struct FileRead<F: Filled> {
+    iocb: Opaque<bindings::kiocb>,
+    /// Submitter and completion each hold one: the file may still look at `iocb` and `bvecs` after
+    /// it has completed the read.
+    refs: Atomic<u32>,
+    fill: NonNull<Fill<F>>,
+    pos: u64,
+    bytes: usize,
+    nr: usize,
+    /// The file's size: a read may end early only there.
+    file_end: u64,
+    bvecs: [MaybeUninit<bindings::bio_vec>; FILE_RANGES],
+}
+
+impl<F: Filled> FileRead<F> {
+    /// The read is over, with `ret` as the file's `->read_iter` gave it.
+    fn finish(&self, ret: isize) {
+        // SAFETY: A share of `pending` keeps the fill alive.
+        let fill = unsafe { self.fill.as_ref() };
+        let got = usize::try_from(ret).unwrap_or(0).min(self.bytes);
+        if got == self.bytes {
+            return;
+        }
+        let end = self.pos.saturating_add(self.bytes as u64);
+        let at_end = self.pos.saturating_add(got as u64) >= self.file_end && end > self.file_end;
+        if ret <= 0 || !at_end {
+            fill.fail(if ret < 0 {
+                Error::from_errno(ret as i32)
+            } else {
+                EIO
+            });
+            return;
+        }
+        // An image need not fill its last block: what lies behind the file's end reads as zeros.
+        let mut skip = got;
+        for bvec in self.bvecs.iter().take(self.nr) {
+            // SAFETY: By the type invariants this is initialised and describes memory of the fill's
+            // folios, which the fill owns.
+            unsafe {
+                let bvec = bvec.assume_init_ref();
+                let len = bvec.bv_len as usize;
+                let skipped = skip.min(len);
+                skip -= skipped;
+                raw::erofs_shared_bvec_address(bvec)
+                    .cast::<u8>()
+                    .add(skipped)
+                    .write_bytes(0, len - skipped);
+            }
+        }
+    }
+
+    /// Drops one of the two references.
+    ///
+    /// # Safety
+    ///
+    /// `this` comes from `KBox::into_raw`; the caller owns one of its references.
+    unsafe fn put(this: *mut Self) {
+        // SAFETY: The caller's reference keeps it alive here.
+        if unsafe { (*this).refs.fetch_sub(1, Full) } == 1 {
+            // SAFETY: The last reference is gone.
+            drop(unsafe { KBox::from_raw(this) });
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `kiocb::ki_complete` of a read that `submit` started; called once.
+    unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: ffi::c_long) {
+        let field = Opaque::cast_from(iocb);
+        // SAFETY: Only `submit` sets this callback, on the `iocb` of a live read; completion holds a
+        // reference to it and a share of the fill, and comes once.
+        unsafe {
+            let this = kernel::container_of!(field, Self, iocb).cast_mut();
+            (*this).finish(ret);
+            let fill = (*this).fill;
+            Self::put(this);
+            Fill::put(fill);
+        }
+    }
+
+    /// Starts the read.
+    ///
+    /// # Safety
+    ///
+    /// `file` must be open until completion. The fill has a share of `pending` for this.
+    unsafe fn submit(self_: KBox<Self>, file: *mut bindings::file, direct: bool) {
+        let this = KBox::into_raw(self_);
+        // SAFETY: The read is live (two references) and exclusively ours until it starts.
+        let ret = unsafe {
+            let iocb = (*this).iocb.get();
+            (*iocb).ki_filp = file;
+            (*iocb).ki_pos = (*this).pos as bindings::loff_t;
+            (*iocb).ki_complete = Some(Self::complete);
+            if direct && raw::erofs_shared_file_can_odirect(file) {
+                (*iocb).ki_flags = raw::EROFS_SHARED_IOCB_DIRECT as i32;
+            }
+            raw::erofs_shared_file_read(
+                file,
+                iocb,
+                (*this).bvecs.as_mut_ptr().cast(),
+                (*this).nr,
+                (*this).bytes,
+            )
+        };
+        if ret != EIOCBQUEUED.to_errno() as isize {
+            // SAFETY: The file will not call back; completion's reference is used here.
+            unsafe { Self::complete((*this).iocb.get(), ret) };
+        }
+        // SAFETY: The submitter's reference.
+        unsafe { Self::put(this) };
+    }
+}
+
+/// I/O that is being gathered for a fill.
+struct Submitter<F: Filled> {
+    fill: NonNull<Fill<F>>,
+    ahead: bool,
+    direct: bool,
+    bio: Option<PendingBio>,
+    read: Option<(KBox<FileRead<F>>, NonNull<bindings::file>)>,
+}
+
+impl<F: Filled> Submitter<F> {
+    /// Starts what was gathered.
+    fn flush(&mut self) {
+        if let Some(pending) = self.bio.take() {
+            // SAFETY: The fill is live: the submitter has a share of it. The bio is ours until it is
+            // submitted; its memory belongs to the fill, which lives until `bio_done`.
+            unsafe {
+                self.fill.as_ref().pending.fetch_add(1, Full);
+                bindings::submit_bio(pending.bio.as_ptr());
+            }
+        }
+        if let Some((read, file)) = self.read.take() {
+            // SAFETY: As above; the mount holds the file open, and waits for its fills before it lets
+            // go of it.
+            unsafe {
+                self.fill.as_ref().pending.fetch_add(1, Full);
+                FileRead::submit(read, file.as_ptr(), self.direct);
+            }
+        }
+    }
+
+    /// Adds `len` bytes at byte `addr` of a device (`Device::offset` added), into `folio` from `offset`
+    /// on.
+    fn add(
+        &mut self,
+        device: &Device,
+        addr: u64,
+        folio: NonNull<bindings::folio>,
+        offset: usize,
+        len: usize,
+    ) -> Result {
+        if let Some(bdev) = device.bdev() {
+            self.add_to_bio(bdev, addr, folio, offset, len)
+        } else if let Some(file) = device.file() {
+            let file = NonNull::new(file.as_ptr()).ok_or(EIO)?;
+            self.add_to_read(file, addr, folio, offset, len)
+        } else {
+            Err(EIO)
+        }
+    }
+
+    fn add_to_bio(
+        &mut self,
+        bdev: NonNull<bindings::block_device>,
+        addr: u64,
+        folio: NonNull<bindings::folio>,
+        offset: usize,
+        len: usize,
+    ) -> Result {
+        let goes_on = self
+            .bio
+            .as_ref()
+            .is_some_and(|pending| pending.bdev == bdev && pending.end == addr);
+        if !goes_on {
+            self.flush();
+        }
+        for _ in 0..2 {
+            if let Some(pending) = &mut self.bio {
+                // SAFETY: The bio is ours; the range is inside the folio, which the fill owns.
+                if unsafe {
+                    bindings::bio_add_folio(pending.bio.as_ptr(), folio.as_ptr(), len, offset)
+                } {
+                    pending.end = addr.saturating_add(len as u64);
+                    return Ok(());
+                }
+                self.flush();
+            }
+            // SAFETY: The device is open; this waits for memory if it must, while nothing that it
+            // could wait for is held back here.
+            let bio = unsafe { raw::erofs_shared_bio_alloc(bdev.as_ptr(), addr, self.ahead) };
+            let bio = NonNull::new(bio).ok_or(ENOMEM)?;
+            // SAFETY: The new bio is ours.
+            unsafe {
+                (*bio.as_ptr()).bi_private = self.fill.as_ptr().cast();
+                (*bio.as_ptr()).bi_end_io = Some(Fill::<F>::bio_done);
+            }
+            self.bio = Some(PendingBio {
+                bio,
+                bdev,
+                end: addr,
+            });
+        }
+        Err(EIO)
+    }
+
+    fn add_to_read(
+        &mut self,
+        file: NonNull<bindings::file>,
+        addr: u64,
+        folio: NonNull<bindings::folio>,
+        offset: usize,
+        len: usize,
+    ) -> Result {
+        let goes_on = self.read.as_ref().is_some_and(|(read, of)| {
+            *of == file
+                && read.nr < FILE_RANGES
+                && read.pos.checked_add(read.bytes as u64) == Some(addr)
+        });
+        if !goes_on {
+            self.flush();
+            // SAFETY: The mount holds the file open.
+            let file_end = unsafe { raw::erofs_shared_inode_size((*file.as_ptr()).f_inode) };
+            let read = KBox::new(
+                FileRead {
+                    iocb: Opaque::zeroed(),
+                    refs: Atomic::new(2),
+                    fill: self.fill,
+                    pos: addr,
+                    bytes: 0,
+                    nr: 0,
+                    file_end: file_end as u64,
+                    bvecs: [const { MaybeUninit::uninit() }; FILE_RANGES],
+                },
+                GFP_KERNEL,
+            )?;
+            self.read = Some((read, file));
+        }
+        let (read, _) = self.read.as_mut().ok_or(EIO)?;
+        let nr = read.nr;
+        let slot = read.bvecs.get_mut(nr).ok_or(EIO)?;
+        slot.write(bindings::bio_vec {
+            // SAFETY: A folio's pages are consecutive `struct page`s; `offset` is inside the folio.
+            bv_page: unsafe {
+                folio
+                    .as_ptr()
+                    .cast::<bindings::page>()
+                    .add(offset >> PAGE_SHIFT)
+            },
+            bv_len: len as u32,
+            bv_offset: (offset & (PAGE_SIZE - 1)) as u32,
+        });
+        read.nr += 1;
+        read.bytes = read.bytes.saturating_add(len);
+        Ok(())
+    }
+}
+
+/// What to read: a file's bytes from `pos` on.
+pub(crate) struct Plan {
+    /// First byte in the file, a multiple of the page size.
+    pub(crate) pos: u64,
+    /// The file's size. What lies behind it in the folios becomes zeros.
+    pub(crate) size: u64,
+    /// Read ahead of need: the device may refuse when it is busy.
+    pub(crate) ahead: bool,
+    /// Read backing files with direct I/O.
+    pub(crate) direct: bool,
+}
+
+/// Fills `folios` with a file's bytes, which `map` finds, and calls `filled` when that is done: before
+/// this returns, or later.
+///
+/// What `map` returns is used only before this returns, except the devices: they must stay open until
+/// `filled` is called.
+pub(crate) fn fill<'a, F: Filled>(
+    folios: Folios,
+    plan: &Plan,
+    map: impl Fn(u64) -> Result<Extent<'a>>,
+    filled: F,
+) {
+    let bytes = folios.bytes();
+    // The fill takes its content only once it has its memory, so that `filled` is called in any case.
+    let fill = KBox::pin_init(
+        pin_init!(Fill::<F> {
+            work <- new_work!("erofs_shared::Fill"),
+            pending: Atomic::new(1),
+            error: Atomic::new(0),
+            rest: None,
+        }),
+        GFP_KERNEL,
+    );
+    let mut fill = match fill {
+        Ok(fill) => fill,
+        Err(err) => return filled.filled(folios, Err(err)),
+    };
+    *fill.as_mut().project().rest = Some((folios, filled));
+    // SAFETY: The box is not moved from again before it is made a pinned box again.
+    let ptr = KBox::into_raw(unsafe { Pin::into_inner_unchecked(fill) });
+    // SAFETY: `into_raw` gives no null pointer.
+    let fill = unsafe { NonNull::new_unchecked(ptr) };
+    let mut submitter = Submitter {
+        fill,
+        ahead: plan.ahead,
+        direct: plan.direct,
+        bio: None,
+        read: None,
+    };
+    // SAFETY: The submitter's share keeps the fill alive; until then nobody else touches `rest`: I/O
+    // completion only counts.
+    let rest = unsafe { &mut (*ptr).rest };
+    if let Some((folios, _)) = rest {
+        if let Err(err) = gather(&mut submitter, folios, plan, map) {
+            // SAFETY: As above.
+            unsafe { fill.as_ref() }.fail(err);
+        }
+    }
+    submitter.flush();
+    // SAFETY: The submitter's share.
+    unsafe { Fill::put_submitter(fill, bytes) };
+}
+
+fn gather<'a, F: Filled>(
+    submitter: &mut Submitter<F>,
+    folios: &mut Folios,
+    plan: &Plan,
+    map: impl Fn(u64) -> Result<Extent<'a>>,
+) -> Result {
+    let bytes = folios.bytes();
+    let mut at = 0usize;
+    while at < bytes {
+        let pos = plan.pos.checked_add(at as u64).ok_or(EFSCORRUPTED)?;
+        let Some(left) = plan.size.checked_sub(pos).filter(|left| *left != 0) else {
+            zero(folios, at, bytes - at);
+            return Ok(());
+        };
+        let extent = map(pos)?;
+        let skip = pos.checked_sub(extent.offset).ok_or(EFSCORRUPTED)?;
+        let run = extent.len.checked_sub(skip).filter(|run| *run != 0);
+        let run = run.ok_or(EFSCORRUPTED)?;
+        // The bytes of the file in this extent, and what its last block has beyond the file's end.
+        let len = usize::try_from(run).unwrap_or(usize::MAX).min(bytes - at);
+        match extent.target {
+            Target::Hole => zero(folios, at, len),
+            Target::Inline(data) => {
+                let data = data.get(skip as usize..).unwrap_or(&[]);
+                let len = len.min(usize::try_from(left).unwrap_or(usize::MAX));
+                copy(folios, at, data.get(..len).ok_or(EFSCORRUPTED)?);
+                at += len;
+                continue;
+            }
+            Target::Disk(device, addr) => {
+                let addr = addr
+                    .checked_add(skip)
+                    .and_then(|addr| addr.checked_add(device.offset()))
+                    .ok_or(EFSCORRUPTED)?;
+                let mut done = 0;
+                while done < len {
+                    let (folio, offset, room) = folios.place(at + done).ok_or(EIO)?;
+                    let part = room.min(len - done);
+                    let addr = addr.checked_add(done as u64).ok_or(EFSCORRUPTED)?;
+                    submitter.add(device, addr, folio, offset, part)?;
+                    done += part;
+                }
+            }
+            Target::InlineAt(_) => return Err(EIO),
+        }
+        at += len;
+    }
+    Ok(())
+}
+
+/// Zeroes `len` bytes from `at` on.
+fn zero(folios: &mut Folios, mut at: usize, mut len: usize) {
+    while len > 0 {
+        let Some(to) = folios.bytes_mut(at) else {
+            return;
+        };
+        let part = to.len().min(len);
+        to.iter_mut().take(part).for_each(|byte| *byte = 0);
+        at += part;
+        len -= part;
+    }
+}
+
+/// Copies `data` to `at`.
+fn copy(folios: &mut Folios, mut at: usize, mut data: &[u8]) {
+    while !data.is_empty() {
+        let Some(to) = folios.bytes_mut(at) else {
+            return;
+        };
+        let part = to.len().min(data.len());
+        let (now, later) = data.split_at(part);
+        to.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+        at += part;
+        data = later;
+    }
+}
+
+/// Zeroes what a read of whole blocks may have brought in from behind the file's end.
+pub(crate) fn zero_tail(folios: &mut Folios, pos: u64, size: u64) {
+    let bytes = folios.bytes();
+    let end = size.saturating_sub(pos);
+    if end < bytes as u64 {
+        zero(folios, end as usize, bytes - end as usize);
+    }
+}

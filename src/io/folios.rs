@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lists of folios that are being filled with a file's bytes.
+
+use core::ptr::NonNull;
+
+use kernel::{bindings, page::PAGE_SIZE, prelude::*};
+
+use crate::raw;
+
+/// What becomes of a folio in the end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// In a page cache, locked: to be unlocked, uptodate or not.
+    Cache,
+    /// Of no page cache: to be put.
+    Scratch,
+}
+
+/// Folios that hold consecutive bytes of one file, to be filled by their owner.
+///
+/// Dropping the list unlocks the cache's folios as not uptodate, and frees scratch folios.
+///
+/// # Invariants
+///
+/// `folios[done..]` are owned: those of a page cache are locked, and the lock is this list's; of
+/// scratch folios it holds the only reference. Nobody else reads or writes their bytes.
+pub(crate) struct Folios {
+    folios: KVec<NonNull<bindings::folio>>,
+    kind: Kind,
+    done: usize,
+    bytes: usize,
+}
+
+// SAFETY: Folios may be filled and released from any thread.
+unsafe impl Send for Folios {}
+
+impl Folios {
+    /// The folios that a read-ahead is for, up to about `max` bytes of them. Empty when there are no
+    /// more. `Err` leaves what is left to the VFS, which unlocks it.
+    ///
+    /// # Safety
+    ///
+    /// `rac` is the valid argument of `->readahead`.
+    pub(crate) unsafe fn of_readahead(
+        rac: *mut bindings::readahead_control,
+        max: usize,
+    ) -> Result<Self> {
+        let mut this = Self {
+            folios: KVec::new(),
+            kind: Kind::Cache,
+            done: 0,
+            bytes: 0,
+        };
+        while this.bytes < max {
+            this.folios.reserve(1, GFP_KERNEL)?;
+            // SAFETY: By the function's safety requirements.
+            let folio = unsafe { raw::erofs_shared_readahead_folio(rac) };
+            let Some(folio) = NonNull::new(folio) else {
+                break;
+            };
+            // INVARIANT: `->readahead` gets locked folios, which are its own to unlock.
+            this.push(folio);
+        }
+        Ok(this)
+    }
+
+    /// One locked folio of a page cache.
+    ///
+    /// # Safety
+    ///
+    /// `folio` is locked, and the lock passes to the list. (On error, too: it is unlocked.)
+    pub(crate) unsafe fn of_locked(folio: NonNull<bindings::folio>) -> Result<Self> {
+        let mut folios = KVec::new();
+        if let Err(err) = folios.reserve(1, GFP_KERNEL) {
+            // SAFETY: The lock is ours.
+            unsafe { bindings::folio_end_read(folio.as_ptr(), false) };
+            return Err(err.into());
+        }
+        let mut this = Self {
+            folios,
+            kind: Kind::Cache,
+            done: 0,
+            bytes: 0,
+        };
+        // INVARIANT: By the function's safety requirements.
+        this.push(folio);
+        Ok(this)
+    }
+
+    /// New folios of no page cache for the file's blocks from page `index` on, `pages` of them. They
+    /// are large where `index` allows, so that they may go into the page cache at that place.
+    pub(crate) fn scratch(index: u64, pages: u64, max_order: u32) -> Result<Self> {
+        let mut this = Self {
+            folios: KVec::new(),
+            kind: Kind::Scratch,
+            done: 0,
+            bytes: 0,
+        };
+        let (mut at, end) = (index, index.saturating_add(pages));
+        while at < end {
+            let fits = (end - at).ilog2();
+            let aligned = if at == 0 {
+                max_order
+            } else {
+                at.trailing_zeros()
+            };
+            let mut order = fits.min(aligned).min(max_order);
+            let folio = loop {
+                this.folios.reserve(1, GFP_KERNEL)?;
+                // SAFETY: Allocating memory has no preconditions.
+                let folio = unsafe { raw::erofs_shared_folio_alloc(order) };
+                match (NonNull::new(folio), order) {
+                    (Some(folio), _) => break folio,
+                    (None, 0) => return Err(ENOMEM),
+                    (None, _) => order = 0,
+                }
+            };
+            // INVARIANT: A new folio has one reference, which is the list's.
+            this.push(folio);
+            at += 1u64 << order;
+        }
+        Ok(this)
+    }
+
+    fn push(&mut self, folio: NonNull<bindings::folio>) {
+        // SAFETY: The folio is live.
+        let size = unsafe { raw::erofs_shared_folio_size(folio.as_ptr()) };
+        if self.folios.push_within_capacity(folio).is_ok() {
+            self.bytes = self.bytes.saturating_add(size);
+        }
+    }
+
+    /// Whether it holds nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.folios.is_empty()
+    }
+
+    /// Byte in the file at which the first folio of a page cache starts.
+    pub(crate) fn pos(&self) -> u64 {
+        match self.folios.first() {
+            // SAFETY: By the type invariants the folio is live; only those of a cache know a position.
+            Some(folio) => unsafe { raw::erofs_shared_folio_pos(folio.as_ptr()) as u64 },
+            None => 0,
+        }
+    }
+
+    /// Bytes in all folios.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The folios that are still owned, in order.
+    fn rest(&self) -> &[NonNull<bindings::folio>] {
+        self.folios.get(self.done..).unwrap_or(&[])
+    }
+
+    /// The folio that holds byte `at` of the list, the byte's place in it, and the bytes from there.
+    pub(super) fn place(&self, at: usize) -> Option<(NonNull<bindings::folio>, usize, usize)> {
+        let mut start = 0usize;
+        for folio in self.rest() {
+            // SAFETY: By the type invariants the folio is live.
+            let size = unsafe { raw::erofs_shared_folio_size(folio.as_ptr()) };
+            let offset = at.checked_sub(start)?;
+            if offset < size {
+                return Some((*folio, offset, size - offset));
+            }
+            start = start.saturating_add(size);
+        }
+        None
+    }
+
+    /// The bytes from `at` to the end of the folio in which that is.
+    pub(super) fn bytes_mut(&mut self, at: usize) -> Option<&mut [u8]> {
+        let (folio, offset, len) = self.place(at)?;
+        // SAFETY: By the type invariants the folio is live and its bytes are this list's; the range is
+        // inside it.
+        Some(unsafe {
+            core::slice::from_raw_parts_mut(
+                raw::erofs_shared_folio_address(folio.as_ptr())
+                    .cast::<u8>()
+                    .add(offset),
+                len,
+            )
+        })
+    }
+
+    /// The bytes of the first folio that is still owned.
+    pub(crate) fn first(&self) -> Option<&[u8]> {
+        let folio = self.rest().first()?;
+        // SAFETY: By the type invariants the folio is live and nobody else writes to it.
+        Some(unsafe {
+            core::slice::from_raw_parts(
+                raw::erofs_shared_folio_address(folio.as_ptr()).cast::<u8>(),
+                raw::erofs_shared_folio_size(folio.as_ptr()),
+            )
+        })
+    }
+
+    /// The bytes of all folios that are still owned, in order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &[u8]> {
+        self.rest().iter().map(|folio| {
+            // SAFETY: By the type invariants the folio is live and nobody else writes to it.
+            unsafe {
+                core::slice::from_raw_parts(
+                    raw::erofs_shared_folio_address(folio.as_ptr()).cast::<u8>(),
+                    raw::erofs_shared_folio_size(folio.as_ptr()),
+                )
+            }
+        })
+    }
+
+    /// Ends the first folio that is still owned: in a cache it becomes uptodate and is unlocked.
+    pub(crate) fn finish_first(&mut self) {
+        let Some(folio) = self.rest().first().copied() else {
+            return;
+        };
+        // INVARIANT: It is not owned any more.
+        self.done += 1;
+        match self.kind {
+            // SAFETY: The folio is locked and the lock ours.
+            Kind::Cache => unsafe { bindings::folio_end_read(folio.as_ptr(), true) },
+            // SAFETY: The reference is ours.
+            Kind::Scratch => unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) },
+        }
+    }
+
+    /// Moves filled scratch folios into a page cache from page `index` on; a place that is taken
+    /// stays as it is. The content becomes readable through the cache.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` is live, and the bytes are what it holds at that place.
+    pub(crate) unsafe fn give(mut self, mapping: *mut bindings::address_space, index: u64) {
+        let mut at = index as usize;
+        while let (Some(folio), Kind::Scratch) = (self.rest().first().copied(), self.kind) {
+            // INVARIANT: The reference is dropped below.
+            self.done += 1;
+            // SAFETY: The folio is live, of no cache, and `index` is aligned to its size (`scratch`).
+            // `filemap_add_folio` locks it and takes a reference of its own.
+            unsafe {
+                let pages = raw::erofs_shared_folio_size(folio.as_ptr()) / PAGE_SIZE;
+                let ret =
+                    bindings::filemap_add_folio(mapping, folio.as_ptr(), at, bindings::GFP_KERNEL);
+                if ret == 0 {
+                    bindings::folio_end_read(folio.as_ptr(), true);
+                }
+                raw::erofs_shared_folio_put(folio.as_ptr());
+                at = at.saturating_add(pages);
+            }
+        }
+    }
+}
+
+impl Drop for Folios {
+    fn drop(&mut self) {
+        for folio in self.rest() {
+            match self.kind {
+                // SAFETY: By the type invariants the lock is ours.
+                Kind::Cache => unsafe { bindings::folio_end_read(folio.as_ptr(), false) },
+                // SAFETY: By the type invariants the reference is ours.
+                Kind::Scratch => unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) },
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Waiting for something that happens once, so that a fatal signal ends the wait.
+
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*,
+    sync::atomic::{Acquire, Atomic, Release},
+    types::Opaque,
+};
+
+/// Something that happens once, with a result.
+///
+/// # Invariants
+///
+/// `inner` is initialised.
+#[pin_data]
+pub(crate) struct Event {
+    #[pin]
+    inner: Opaque<bindings::completion>,
+    result: Atomic<i32>,
+}
+
+// SAFETY: Completions may be used and dropped on any thread.
+unsafe impl Send for Event {}
+// SAFETY: Completions have a lock of their own.
+unsafe impl Sync for Event {}
+
+impl Event {
+    pub(crate) fn new() -> impl PinInit<Self> {
+        // INVARIANT: Initialised here.
+        pin_init!(Self {
+            inner <- Opaque::ffi_init(|slot: *mut bindings::completion| {
+                // SAFETY: `slot` is memory for a completion.
+                unsafe { bindings::init_completion(slot) }
+            }),
+            result: Atomic::new(0),
+        })
+    }
+
+    /// It has happened. Wakes all waiters, now and later.
+    pub(crate) fn done(&self, result: Result) {
+        let code = result.err().map_or(0, |err| err.to_errno());
+        self.result.store(code, Release);
+        // SAFETY: By the type invariants.
+        unsafe { bindings::complete_all(self.inner.get()) }
+    }
+
+    /// Waits until it has happened, and gives its result. `EINTR` on a fatal signal.
+    pub(crate) fn wait(&self) -> Result {
+        // SAFETY: By the type invariants.
+        to_result(unsafe { bindings::wait_for_completion_killable(self.inner.get()) })?;
+        to_result(self.result.load(Acquire))
+    }
+
+    /// Whether it has happened.
+    pub(crate) fn is_over(&self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::completion_done(self.inner.get()) }
+    }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Digests of blocks, and the keys under which shared inodes are found.
+//!
+//! Pure: cargo builds it on a host, too, where the `sha2` crate stands in for the kernel's SHA-256.
+
+/// Bytes in a block, the unit of hashing and sharing. A file's last block is padded with zeros.
+pub const BLOCK_SIZE: usize = 4096;
+
+/// log2 of [`BLOCK_SIZE`].
+pub const BLOCK_SHIFT: u32 = 12;
+
+/// Bytes at the start of a file that say which shared inode may be its own.
+pub const WINDOW: usize = 64 << 10;
+
+/// SHA-256 of a block.
+pub type Digest = [u8; 32];
+
+/// SHA-256, in the shape of the `sha2` crate's `Digest::digest`.
+pub trait Sha256 {
+    /// The digest of `data`.
+    fn digest(data: &[u8]) -> Digest;
+
+    /// The digests of two messages of one length, which some processors compute faster together.
+    fn digest_pair(first: &[u8], second: &[u8]) -> [Digest; 2] {
+        [Self::digest(first), Self::digest(second)]
+    }
+}
+
+/// The digests of consecutive blocks, into `out`; both have the same number of blocks.
+pub fn digest_blocks<H: Sha256>(blocks: &[u8], out: &mut [Digest]) {
+    let mut pairs = blocks.chunks_exact(2 * BLOCK_SIZE);
+    let mut slots = out.chunks_exact_mut(2);
+    for (pair, slot) in (&mut pairs).zip(&mut slots) {
+        let (first, second) = pair.split_at(BLOCK_SIZE);
+        slot.copy_from_slice(&H::digest_pair(first, second));
+    }
+    let rest = pairs.remainder().chunks_exact(BLOCK_SIZE);
+    for (block, slot) in rest.zip(slots.into_remainder()) {
+        *slot = H::digest(block);
+    }
+}
+
+/// What must be equal for two files to be looked at as one: how they are shared, in which domain, the
+/// size, and the start of the content (or the fingerprint that the administrator vouches for).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key(Digest);
+
+/// Most digests that a key is made of.
+pub const KEY_DIGESTS: usize = WINDOW / BLOCK_SIZE;
+
+impl Key {
+    /// The key of a file of `size` bytes whose first blocks have the digests `head`: all of them, or
+    /// [`KEY_DIGESTS`]; more are not looked at.
+    pub fn of_content<H: Sha256>(domain: &[u8], size: u64, head: &[Digest]) -> Self {
+        let mut bytes = [0u8; KEY_DIGESTS * 32];
+        let mut len = 0;
+        for (slot, digest) in bytes.chunks_exact_mut(32).zip(head) {
+            slot.copy_from_slice(digest);
+            len += 32;
+        }
+        Self::of::<H>(1, domain, size, bytes.get(..len).unwrap_or(&bytes))
+    }
+
+    /// The key of a file of `size` bytes with the fingerprint `fingerprint`.
+    pub fn of_fingerprint<H: Sha256>(domain: &[u8], size: u64, fingerprint: &[u8]) -> Self {
+        Self::of::<H>(2, domain, size, fingerprint)
+    }
+
+    fn of<H: Sha256>(mode: u8, domain: &[u8], size: u64, what: &[u8]) -> Self {
+        // Each part has a fixed length, so no two sets of parts give the same bytes.
+        let mut bytes = [0u8; 1 + 32 + 8 + 32];
+        let parts: [&[u8]; 4] = [
+            &[mode],
+            &H::digest(domain),
+            &size.to_le_bytes(),
+            &H::digest(what),
+        ];
+        let mut slots = bytes.iter_mut();
+        for byte in parts.into_iter().flatten() {
+            if let Some(slot) = slots.next() {
+                *slot = *byte;
+            }
+        }
+        Self(H::digest(&bytes))
+    }
+
+    /// Of no file: before it is set.
+    pub const fn none() -> Self {
+        Self([0; 32])
+    }
+
+    /// A number to hash by; the key itself is as good as random.
+    pub fn hash(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// Its bytes, to show.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}

@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Shared inodes: they own the page cache of one content. They live on a pseudo filesystem of the
+//! module's own, which nobody can mount.
+//!
+//! A shared inode is found by its [`Identity`] in the inode hash of the kernel. It is held by the
+//! [`Binding`](super::Binding)s of real inodes and by the files opened through them; without these
+//! it stays as long as its pages do, like any unused inode: memory pressure takes it, or `rmmod`.
+
+use core::{cell::UnsafeCell, ptr::NonNull};
+
+use kernel::{
+    bindings, ffi,
+    prelude::*,
+    sync::{
+        aref::{ARef, AlwaysRefCounted},
+        atomic::{Atomic, Relaxed},
+    },
+    types::Opaque,
+};
+
+use super::{digest::Key, Content, Identity};
+use crate::{
+    raw,
+    stats::{Field, GLOBAL},
+};
+
+/// Magic number of the internal filesystem: "ersh".
+const MAGIC: usize = 0x6572_7368;
+
+/// Largest folio order in a shared inode's page cache: below that of a PMD. So no page table entry
+/// ever maps more than such a folio, and the kernel does not collapse small folios into one that is
+/// mapped whole, which could show blocks that the mapping's own inode has not verified.
+pub(crate) const MAX_ORDER: u32 = raw::EROFS_SHARED_PMD_ORDER - 1;
+
+/// The slab for shared inodes, while the module is loaded.
+static CACHE: Atomic<*mut bindings::kmem_cache> = Atomic::new(core::ptr::null_mut());
+
+/// The internal filesystem's superblock, while it is mounted.
+static SUPER: Atomic<*mut bindings::super_block> = Atomic::new(core::ptr::null_mut());
+
+/// What the slab holds.
+///
+/// # Invariants
+///
+/// `inode` is initialised (`inode_init_once` at slab construction). `content` and `identity` are
+/// initialised from `alloc` to `free`; `identity` is written while the inode is new, then constant.
+#[repr(C)]
+struct Node {
+    content: core::mem::MaybeUninit<Content>,
+    identity: UnsafeCell<Identity>,
+    inode: Opaque<bindings::inode>,
+}
+
+impl Node {
+    /// # Safety
+    ///
+    /// `inode` must be one of the internal filesystem.
+    unsafe fn of(inode: *mut bindings::inode) -> *mut Self {
+        // SAFETY: All inodes of the internal filesystem are made by `alloc`.
+        unsafe { kernel::container_of!(Opaque::cast_from(inode), Node, inode) }.cast_mut()
+    }
+
+    /// # Safety
+    ///
+    /// Slab constructor: `ptr` is memory for a `Node`.
+    unsafe extern "C" fn init_once(ptr: *mut ffi::c_void) {
+        // SAFETY: By the function's safety requirements.
+        unsafe {
+            bindings::inode_init_once(Opaque::cast_into(&raw const (*ptr.cast::<Self>()).inode))
+        };
+    }
+
+    /// # Safety
+    ///
+    /// `super_operations::alloc_inode` of the internal filesystem.
+    unsafe extern "C" fn alloc(sb: *mut bindings::super_block) -> *mut bindings::inode {
+        // SAFETY: The cache has objects of the size of `Node`, and lives as long as the superblock.
+        let node = unsafe { raw::erofs_shared_inode_alloc(sb, CACHE.load(Relaxed)) }.cast::<Self>();
+        if node.is_null() {
+            return core::ptr::null_mut();
+        }
+        // SAFETY: A new object, exclusively ours; it does not move.
+        unsafe {
+            pin_init::raw_init((&raw mut (*node).content).cast(), Content::new());
+            (&raw mut (*node).identity).write(UnsafeCell::new(Identity {
+                key: Key::none(),
+                variant: 0,
+                size: 0,
+                trusted: false,
+            }));
+            Opaque::cast_into(&raw const (*node).inode)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `super_operations::free_inode`: nobody uses `inode` any more.
+    unsafe extern "C" fn free(inode: *mut bindings::inode) {
+        // SAFETY: By the type invariants the content is initialised; nobody else uses it.
+        unsafe {
+            let node = Self::of(inode);
+            let content = (*node).content.as_mut_ptr();
+            GLOBAL.sub(Field::MetadataBytes, (*content).bytes());
+            core::ptr::drop_in_place(content);
+            bindings::kfree(node.cast());
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Callback of `iget5_locked` on the internal filesystem; `data` is an `Identity`.
+    unsafe extern "C" fn test(inode: *mut bindings::inode, data: *mut ffi::c_void) -> ffi::c_int {
+        // SAFETY: By the function's safety requirements; `set` ran before the inode was hashed.
+        let same = unsafe { *(*Self::of(inode)).identity.get() == *data.cast::<Identity>() };
+        same.into()
+    }
+
+    /// # Safety
+    ///
+    /// As for `test`; the inode is new.
+    unsafe extern "C" fn set(inode: *mut bindings::inode, data: *mut ffi::c_void) -> ffi::c_int {
+        // SAFETY: By the function's safety requirements.
+        unsafe { *(*Self::of(inode)).identity.get() = *data.cast::<Identity>() };
+        0
+    }
+}
+
+/// An inode of the internal filesystem.
+///
+/// # Invariants
+///
+/// Lies in a [`Node`], and is not new any more.
+#[repr(transparent)]
+pub(crate) struct SharedInode(Opaque<bindings::inode>);
+
+/// An owned reference to a shared inode. Dropping it may sleep.
+pub(crate) type SharedRef = ARef<SharedInode>;
+
+// SAFETY: `ihold`/`iput` count references.
+unsafe impl AlwaysRefCounted for SharedInode {
+    fn inc_ref(&self) {
+        // SAFETY: `self` is a live inode with at least one reference.
+        unsafe { bindings::ihold(self.0.get()) }
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller gives up a reference.
+        unsafe { bindings::iput(obj.as_ref().0.get()) }
+    }
+}
+
+// SAFETY: Inodes may be used and released from any thread.
+unsafe impl Send for SharedInode {}
+// SAFETY: What is reachable through `&SharedInode` is constant or has a lock.
+unsafe impl Sync for SharedInode {}
+
+impl SharedInode {
+    /// The shared inode that owns `mapping`, if it is one's.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` must be the live mapping of an inode of this module for `'a`.
+    pub(crate) unsafe fn of_mapping<'a>(mapping: *mut bindings::address_space) -> Option<&'a Self> {
+        // SAFETY: By the function's safety requirements the host is a live inode.
+        unsafe {
+            let inode = (*mapping).host;
+            ((*inode).i_sb == SUPER.load(Relaxed)).then(|| &*inode.cast::<Self>())
+        }
+    }
+
+    /// Which one it is.
+    pub(crate) fn identity(&self) -> &Identity {
+        // SAFETY: By the type invariants it lies in a `Node` whose identity is constant now.
+        unsafe { &*(*Node::of(self.0.get())).identity.get() }
+    }
+
+    /// What it knows of its blocks.
+    pub(crate) fn content(&self) -> &Content {
+        // SAFETY: By the type invariants it lies in a `Node` whose content is initialised.
+        unsafe { (*Node::of(self.0.get())).content.assume_init_ref() }
+    }
+
+    /// Its page cache.
+    pub(crate) fn mapping(&self) -> *mut bindings::address_space {
+        // SAFETY: A live inode has a mapping.
+        unsafe { (*self.0.get()).i_mapping }
+    }
+
+    /// Its number on the internal filesystem.
+    pub(crate) fn number(&self) -> u64 {
+        // SAFETY: Live inode; the number is constant.
+        unsafe { (*self.0.get()).i_ino }
+    }
+
+    /// Pages in its page cache.
+    pub(crate) fn pages(&self) -> u64 {
+        // SAFETY: Live inode; a racy read of a counter.
+        unsafe { core::ptr::read_volatile(&raw const (*self.mapping()).nrpages) as u64 }
+    }
+
+    /// Pages that would be in memory more than they are if its real inodes had caches of their own: as
+    /// many copies of its pages as those inodes have verified, less the one that is there.
+    pub(crate) fn pages_saved(&self) -> u64 {
+        let (pages, blocks) = (self.pages(), self.identity().blocks().max(1));
+        let verified = self.content().verified();
+        let wanted = pages
+            .saturating_mul(verified / blocks)
+            .saturating_add(pages.saturating_mul(verified % blocks) / blocks);
+        wanted.saturating_sub(pages)
+    }
+
+    /// The shared inode of an identity; made if there is none. `aops` fill its page cache.
+    pub(crate) fn get(
+        identity: &Identity,
+        aops: &'static bindings::address_space_operations,
+    ) -> Result<SharedRef> {
+        let hash = identity
+            .key
+            .hash()
+            .wrapping_add(u64::from(identity.variant));
+        // SAFETY: The internal filesystem is mounted as long as the module has mounts. The callbacks
+        // take an `Identity`, and do not keep it.
+        let inode = unsafe {
+            bindings::iget5_locked(
+                SUPER.load(Relaxed),
+                hash,
+                Some(Node::test),
+                Some(Node::set),
+                core::ptr::from_ref(identity).cast_mut().cast(),
+            )
+        };
+        let node = NonNull::new(inode).ok_or(ENOMEM)?.cast::<SharedInode>();
+        // SAFETY: `iget5_locked` gave a live inode; if it is new, it is ours to set up.
+        unsafe {
+            if raw::erofs_shared_inode_is_new(inode) {
+                (*inode).i_ino = bindings::get_next_ino().into();
+                (*inode).i_mode = (bindings::S_IFREG | 0o444) as u16;
+                bindings::set_nlink(inode, 1);
+                (*inode).i_size = identity.size.min(i64::MAX as u64) as i64;
+                (*(*inode).i_mapping).a_ops = aops;
+                raw::erofs_shared_mapping_set_max_order((*inode).i_mapping, MAX_ORDER);
+                bindings::unlock_new_inode(inode);
+            }
+            // INVARIANT: Made by `Node::alloc`, set up above. The reference is ours.
+            Ok(ARef::from_raw(node))
+        }
+    }
+}
+
+/// Calls `f` for each shared inode in memory. `f` must not sleep.
+pub(crate) fn for_each(f: &mut dyn FnMut(&SharedInode)) {
+    /// # Safety
+    ///
+    /// `inode` is a live inode of the internal filesystem that is not new; `data` is a
+    /// `&mut dyn FnMut(&SharedInode)`.
+    unsafe extern "C" fn visit(inode: *mut bindings::inode, data: *mut ffi::c_void) {
+        // SAFETY: By the function's safety requirements.
+        unsafe { (*data.cast::<&mut dyn FnMut(&SharedInode)>())(&*inode.cast::<SharedInode>()) }
+    }
+    let sb = SUPER.load(Relaxed);
+    if !sb.is_null() {
+        let mut f = f;
+        // SAFETY: The superblock is live; `visit` gets what it asks for.
+        unsafe { raw::erofs_shared_for_each_inode(sb, Some(visit), (&raw mut f).cast()) }
+    }
+}
+
+/// The mounted internal filesystem. Dropping it releases all shared inodes and their pages; no real
+/// inode may be bound to them any more.
+pub(crate) struct PseudoFs {
+    fst: NonNull<Opaque<bindings::file_system_type>>,
+    mnt: NonNull<bindings::vfsmount>,
+    cache: NonNull<bindings::kmem_cache>,
+}
+
+// SAFETY: It is only ever dropped, which may happen on any thread.
+unsafe impl Send for PseudoFs {}
+// SAFETY: There is nothing to do with a shared reference.
+unsafe impl Sync for PseudoFs {}
+
+/// Callbacks of the internal filesystem.
+const SUPER_OPS: bindings::super_operations = bindings::super_operations {
+    alloc_inode: Some(Node::alloc),
+    free_inode: Some(Node::free),
+    statfs: Some(bindings::simple_statfs),
+    ..pin_init::zeroed()
+};
+
+/// A promoted constant, so that it has an address for good.
+static SUPER_OPS_REF: &bindings::super_operations = &SUPER_OPS;
+
+/// # Safety
+///
+/// `file_system_type::init_fs_context`
+unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> ffi::c_int {
+    // SAFETY: `fc` is valid; `init_pseudo` returns a context of which the operations may be set.
+    unsafe {
+        let ctx = raw::init_pseudo(fc.cast(), MAGIC);
+        if ctx.is_null() {
+            return ENOMEM.to_errno();
+        }
+        (*ctx).ops = SUPER_OPS_REF;
+    }
+    0
+}
+
+impl PseudoFs {
+    /// Mounts it. There is one at a time: that of the module.
+    pub(crate) fn mount() -> Result<Self> {
+        // SAFETY: The name is NUL-terminated, the constructor fits the objects.
+        let cache = unsafe {
+            raw::erofs_shared_inode_cache_create(
+                c"erofs_shared_content".as_char_ptr(),
+                core::mem::size_of::<Node>() as u32,
+                Some(Node::init_once),
+            )
+        };
+        let cache = NonNull::new(cache).ok_or(ENOMEM)?;
+        CACHE.store(cache.as_ptr(), Relaxed);
+        let mounted = Self::mount_with();
+        match mounted {
+            Ok((fst, mnt)) => Ok(Self { fst, mnt, cache }),
+            Err(err) => {
+                // SAFETY: The cache has no objects.
+                unsafe { bindings::kmem_cache_destroy(cache.as_ptr()) };
+                Err(err)
+            }
+        }
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn mount_with() -> Result<(
+        NonNull<Opaque<bindings::file_system_type>>,
+        NonNull<bindings::vfsmount>,
+    )> {
+        let fst = KBox::new(
+            Opaque::new(bindings::file_system_type {
+                name: c"erofs-shared-content".as_char_ptr(),
+                init_fs_context: Some(init_fs_context),
+                kill_sb: Some(bindings::kill_anon_super),
+                // No owner: its mount would keep the module from being unloaded, which unmounts it.
+                owner: core::ptr::null_mut(),
+                ..pin_init::zeroed()
+            }),
+            GFP_KERNEL,
+        )?;
+        // SAFETY: The type stays where it is until the mount is gone.
+        let mnt = kernel::error::from_err_ptr(unsafe { bindings::kern_mount(fst.get()) })?;
+        let mnt = NonNull::new(mnt).ok_or(ENOMEM)?;
+        // SAFETY: A live mount.
+        SUPER.store(unsafe { (*mnt.as_ptr()).mnt_sb }, Relaxed);
+        Ok((NonNull::from(KBox::leak(fst)), mnt))
+    }
+}
+
+impl Drop for PseudoFs {
+    fn drop(&mut self) {
+        SUPER.store(core::ptr::null_mut(), Relaxed);
+        // SAFETY: The mount and the type are ours, made by `mount`. Nobody holds a shared inode any
+        // more. Inodes are freed after a grace period, which `rcu_barrier` waits for before the slab
+        // goes.
+        unsafe {
+            bindings::kern_unmount(self.mnt.as_ptr());
+            bindings::rcu_barrier();
+            bindings::kmem_cache_destroy(self.cache.as_ptr());
+            drop(KBox::from_raw(self.fst.as_ptr()));
+        }
+        CACHE.store(core::ptr::null_mut(), Relaxed);
+    }
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sharing of file data: what is the same, who may read it, and where it is kept.
+//!
+//! The rule that everything follows from:
+//!
+//! > A block of a shared inode is served through a real inode only after that real inode has verified
+//! > it, and a page enters a shared inode's cache only if its digest is the one recorded there.
+//!
+//! * [`digest`], [`bits`], [`window`]: pure; cargo builds and tests them on a host, too.
+//! * [`content`]: what a shared inode knows of its blocks.
+//! * [`binding`]: what one real inode has verified of a shared inode.
+//! * [`inode`]: shared inodes and the internal pseudo filesystem that they live on (a wrapper of raw
+//!   bindings, as is [`sha256`]).
+//!
+//! `vfs::sharing` puts them under the kernel's file operations.
+
+pub(crate) mod binding;
+#[allow(unreachable_pub)]
+pub(crate) mod bits;
+pub(crate) mod content;
+#[allow(unreachable_pub)]
+pub(crate) mod digest;
+pub(crate) mod inode;
+pub(crate) mod sha256;
+#[allow(unreachable_pub)]
+pub(crate) mod window;
+
+pub(crate) use binding::{Binding, Slots};
+pub(crate) use content::{Content, Identity, Settled};
+pub(crate) use digest::{BLOCK_SHIFT, BLOCK_SIZE};
+pub(crate) use inode::{PseudoFs, SharedInode, SharedRef};
+
+/// With whom an inode's data is shared.
+pub(crate) enum Scope<'a> {
+    /// With files of the same content, in this domain.
+    Content(&'a [u8]),
+    /// With files of the same fingerprint, in this domain. The administrator vouches for them.
+    Fingerprint(&'a [u8], KVec<u8>),
+}
+use kernel::prelude::*;
