@@ -1,0 +1,249 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What the module tells about itself: /sys/fs/erofs-shared as Documentation/ABI says, the file in debugfs, tracepoints;
+# readers while mounts and the module come and go; what is left afterwards. Other tests look at what the numbers say.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+A=/mnt/a B=/mnt/b
+MODULE=/project/build/erofs_shared.ko
+ABI=/project/Documentation/ABI/testing/sysfs-fs-erofs-shared
+SYS=/sys/fs/erofs-shared
+TOP=/sys/kernel/debug/erofs-shared/top
+EVENTS=/sys/kernel/tracing/events/erofs_shared
+modprobe ext4
+
+mkdir -p $A $B "$TMP/tree/dir"
+cp /usr/bin/ls "$TMP/tree"
+for i in $(seq 20); do echo "$i" > "$TMP/tree/dir/$i"; done
+mkfs.erofs --quiet "$TMP/img" "$TMP/tree" > /dev/null
+cp "$TMP/img" "$TMP/img2"
+L=$(loop "$TMP/img")
+LOOPS+=("$L")
+L2=$(loop "$TMP/img2")
+LOOPS+=("$L2")
+
+# A file on a disk, because images in files cannot be on tmpfs
+truncate -s 32M "$TMP/ext4"
+mke2fs -q -F -t ext4 -m 0 "$TMP/ext4"
+D=$(losetup -f --show "$TMP/ext4")
+LOOPS+=("$D")
+mkdir -p /mnt/e
+mount "$D" /mnt/e
+MOUNTS+=(/mnt/e)
+cp "$TMP/img" /mnt/e/img
+
+dirs() { ls $SYS/mounts; }
+# number DIR: the directory's device number, as the directory in sysfs is called
+number() { stat -c '%Hd:%Ld' "$1"; }
+# documented DIR: names of the files that the ABI has below it
+documented() { sed -nE "s,^What:[[:space:]]+$SYS/$1/([^/]+)$,\1,p" $ABI | sort; }
+
+# --- the directory of the module -----------------------------------------------------------------------------------------
+
+is "the parts" "$(find $SYS -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | xargs)" "features mounts stats"
+is "every documented file is in stats, and no other" "$(ls $SYS/stats)" "$(documented stats)"
+is "no mount, no directory" "$(dirs)" ""
+
+# one line with a decimal number, or what is said
+plain() {
+	local f bad=0
+	for f in "$1"/*; do
+		[ "$(stat -c %A "$f")" = "-r--r--r--" ] || { echo "$f: $(stat -c %A "$f")"; bad=1; }
+		[ "$(wc -l < "$f")" = 1 ] || { echo "$f: $(wc -l < "$f") lines"; bad=1; }
+		grep -qxE "$2" "$f" || { echo "$f: $(cat "$f")"; bad=1; }
+		(echo 1 > "$f") 2> /dev/null && { echo "$f: can be written"; bad=1; }
+	done
+	return $bad
+}
+ok "stats are numbers, read-only" plain $SYS/stats '(0|[1-9][0-9]{0,19})'
+
+# A feature is there exactly if its option mounts.
+features() {
+	local feature options has can bad=0
+	while read -r feature options; do
+		has=no can=no
+		[ ! -e "$SYS/features/$feature" ] || has=yes
+		if mnt erofs-shared "$L" $A "$options" 2> /dev/null; then
+			can=yes
+			umount $A
+		fi
+		[ $has = $can ] || { echo "features/$feature: $has; -o $options: $can"; bad=1; }
+		[ $has = no ] || [ "$(cat "$SYS/features/$feature")" = supported ] || bad=1
+	done
+	return $bad
+}
+ok "features are there exactly if their mount options work" features << 'END'
+content share=content
+fingerprint share=fingerprint,domain_id=x
+domains domain_id=x
+END
+is "every feature is documented" "$(comm -23 <(ls $SYS/features) <(documented features))" ""
+
+# --- directories of mounts -----------------------------------------------------------------------------------------------
+
+at erofs-shared "$L" $A
+is "a mounted block device has its directory" "$(dirs)" "$(number $A)"
+is "it has every documented file, and no other" "$(ls "$SYS/mounts/$(number $A)")" "$(documented 'mounts\/<major>:<minor>')"
+is "and the same as the module" "$(ls "$SYS/mounts/$(number $A)")" "$(ls $SYS/stats)"
+ok "its files are numbers, read-only" plain "$SYS/mounts/$(number $A)" '(0|[1-9][0-9]{0,19})'
+at erofs-shared "$L" $B
+is "mounted twice it has one" "$(dirs)" "$(number $A)"
+away $B
+is "it stays while one mount is left" "$(dirs)" "$(number $A)"
+at erofs-shared /mnt/e/img $B
+is "an image in a file has its directory" "$(dirs | sort)" "$( (number $A; number $B) | sort)"
+mount -o remount,nouser_xattr $A 2> /dev/null
+is "a remount leaves the directories" "$(dirs | sort)" "$( (number $A; number $B) | sort)"
+away $B
+is "umount removes it" "$(dirs)" "$(number $A)"
+gone=$SYS/mounts/$(number $A)/blocks_hashed
+exec 7< "$gone"
+away $A
+is "umount removes the last" "$(dirs)" ""
+is "a file that was open says so" "$(cat <&7 2>&1 | grep -c 'No such device')" 1
+exec 7<&-
+
+mnt erofs-shared "$L" $A
+name=$(number $A)
+exec 7< $A/ls
+umount -l $A
+is "after a lazy umount it stays while a file is open" "$(dirs)" "$name"
+exec 7<&-
+for ((i = 0; i < 50; i++)); do
+	[ -n "$(dirs)" ] || break
+	sleep 0.1
+done
+is "and goes with the file" "$(dirs)" ""
+
+cp "$TMP/img" "$TMP/bad"
+printf '\xff' | dd of="$TMP/bad" bs=1 seek=1040 conv=notrunc status=none
+X=$(loop "$TMP/bad")
+LOOPS+=("$X")
+failing() {
+	local i
+	for ((i = 0; i < 20; i++)); do
+		! mnt erofs-shared "$X" $B 2> /dev/null || return
+		! mnt erofs-shared $ABI $B 2> /dev/null || return
+	done
+	[ -z "$(dirs)" ]
+}
+ok "a mount that fails leaves none" failing
+
+# --- debugfs and tracepoints ---------------------------------------------------------------------------------------------
+
+at erofs-shared "$L" $A
+at erofs-shared "$L2" $B
+cat $A/ls $B/ls > /dev/null
+# The two files are the same, so two sharers exactly if this module shares by contents.
+two=0
+[ ! -e $SYS/features/content ] || two=1
+is "the two mounts' bound inodes are those of the module" "$(cat $SYS/mounts/*/bound_inodes | awk '{ n += $1 } END { print n }')" \
+	"$(cat $SYS/stats/bound_inodes)"
+is "debugfs: a file that two mounts share" "$(awk '$1 == 2' $TOP | wc -l)" $two
+is "debugfs: for root only" "$(stat -c '%A %U' $TOP)" "-r-------- root"
+ok "debugfs: can be read" cat $TOP
+is "debugfs: lines of sharers, pages, size, key" "$(grep -cvxE '[0-9]+ [0-9]+ [0-9]+ [0-9a-f]{32}' $TOP)" 0
+is "debugfs: at most 100 lines" "$(($(wc -l < $TOP) <= 100))" 1
+is "debugfs: in pieces as in one" "$(dd if=$TOP bs=7 status=none | sha256sum)" "$(sha256sum < $TOP)"
+
+is "tracepoints" "$(find $EVENTS -mindepth 1 -maxdepth 1 -type d -printf '%f\n' | sort | xargs)" \
+	"erofs_shared_adopt erofs_shared_bind erofs_shared_diverge erofs_shared_verify"
+# fields EVENT: those that are its own
+fields() { sed -nE 's/^\tfield:.* ([a-z_]+);.*/\1/p' "$EVENTS/$1/format" | grep -v ^common_ | sort | xargs; }
+is "tracepoints: fields of bind" "$(fields erofs_shared_bind)" "dev nid shared size variant"
+is "tracepoints: fields of adopt" "$(fields erofs_shared_adopt)" "block count dev nid"
+is "tracepoints: fields of verify" "$(fields erofs_shared_verify)" "block count dev nid"
+is "tracepoints: fields of diverge" "$(fields erofs_shared_diverge)" "block dev nid"
+echo 1 > $EVENTS/enable
+is "tracepoints: can be enabled" "$(cat $EVENTS/*/enable | xargs)" "1 1 1 1"
+echo 'block > 3 && count == 1' > $EVENTS/erofs_shared_verify/filter
+is "tracepoints: can be filtered" "$(cat $EVENTS/erofs_shared_verify/filter)" 'block > 3 && count == 1'
+echo 0 > $EVENTS/erofs_shared_verify/filter
+away $A $B
+echo > /sys/kernel/tracing/trace
+at erofs-shared "$L" $A
+at erofs-shared "$L2" $B
+cat $A/ls $B/ls > /dev/null
+# in_trace DIR: lines about the opened file of the mount
+in_trace() {
+	grep -cE "erofs_shared_bind: dev=$(number "$1") nid=[0-9]+ size=$(stat -c %s "$1/ls") shared=[0-9]+ variant=[0-9]+\$" /sys/kernel/tracing/trace
+}
+is "tracepoints: a file is bound, once in each mount" "$(in_trace $A) $(in_trace $B)" "$two $two"
+away $A $B
+
+# --- readers while mounts and the module come and go ---------------------------------------------------------------------
+
+# readers: four that read all there is, until $TMP/stop is there. What vanishes under them is no error.
+readers() {
+	local i
+	rm -f "$TMP/stop" "$TMP"/reads.*
+	READERS=()
+	for i in 1 2 3 4; do
+		(
+			n=0
+			while [ ! -e "$TMP/stop" ]; do
+				cat $SYS/*/* $SYS/mounts/*/* $TOP > /dev/null 2>&1
+				n=$((n + 1))
+			done
+			echo $n > "$TMP/reads.$i"
+		) &
+		READERS+=($!)
+	done
+}
+stop() {
+	touch "$TMP/stop"
+	wait "${READERS[@]}"
+	# all of them did something
+	[ "$(cat "$TMP"/reads.* | awk '$1 > 0' | wc -l)" = 4 ] || { echo "readers:" "$TMP"/reads.*; cat "$TMP"/reads.*; return 1; }
+}
+
+mount_storm() {
+	local pids=() status=0 i
+	readers
+	for i in "$L" "$L2" /mnt/e/img; do
+		(
+			dir=/mnt/storm${i##*/}
+			mkdir -p "$dir"
+			for ((n = 0; n < 20; n++)); do
+				mnt erofs-shared "$i" "$dir" || exit 1
+				[ -e "$SYS/mounts/$(number "$dir")/hash_ns" ] || { echo "no directory for $i"; exit 1; }
+				umount "$dir" || exit 1
+			done
+		) &
+		pids+=($!)
+	done
+	for i in "${pids[@]}"; do wait "$i" || status=1; done
+	stop || status=1
+	return $status
+}
+ok "readers beside mounts and umounts" mount_storm
+is "they leave no directory" "$(dirs)" ""
+
+module_storm() {
+	local status=0 n
+	readers
+	for ((n = 0; n < 8; n++)); do
+		rmmod erofs_shared && insmod $MODULE || { status=1; break; }
+	done
+	stop || status=1
+	return $status
+}
+ok "readers beside unloading and loading" module_storm
+
+# --- nothing left --------------------------------------------------------------------------------------------------------
+
+exec 7< $SYS/stats/hash_ns 8< $TOP
+echo 1 > $EVENTS/enable
+ok "unloading with files open and tracepoints on" rmmod erofs_shared
+is "an open file in sysfs says that it is gone" "$(cat <&7 2>&1 | grep -c 'No such device')" 1
+is "an open file in debugfs gives nothing any more" "$(cat <&8 2>&1 | grep -c 'Input/output error')" 1
+exec 7<&- 8<&-
+is "nothing is left" "$(find /sys/fs /sys/kernel/debug /sys/kernel/tracing /sys/module -maxdepth 2 \
+	-iname '*erofs[_-]shared*' 2> /dev/null)" ""
+ok "load again" insmod $MODULE
+is "all is back" "$(ls $SYS/stats)" "$(documented stats)"
+
+finish
