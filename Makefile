@@ -55,6 +55,14 @@ install: module
 	depmod $(if $(DESTDIR),-b $(DESTDIR)) "$$release"
 	echo "installed $$modules/updates/erofs_shared.ko; mount -t erofs-shared loads it"
 
+##  make debug-kernel       build/linux-debug: a kernel with KASAN, lockdep, kmemleak… (10 minutes, once)
+##  make debug-module       build/debug/erofs_shared.ko for it
+.PHONY: debug-kernel debug-module
+debug-kernel: setup-build
+	@scripts/debug-kernel
+debug-module: module setup-vm
+	@scripts/debug-kernel module
+
 .PHONY: check-kdir
 check-kdir:
 	@if [ ! -e $(tree)/include/config/kernel.release ]; then
@@ -101,11 +109,14 @@ vm-run: export VM_COMMAND := $(value CMD)
 
 ##@ Test
 ##  make test               tests on the host, then the kselftests in the guest
+##  make test-debug         the kselftests and stress tests in the debug kernel (TEST_DEBUG='--bounded' for a short round)
 ##  make check              formatting, clippy, rustdoc, checkpatch, shellcheck
 ##  make fmt                format the Rust sources
-.PHONY: test check fmt
+.PHONY: test test-debug check fmt
 test: setup module
 	@scripts/test
+test-debug: setup debug-module
+	@scripts/test-debug $(TEST_DEBUG)
 check: setup-build
 	@scripts/check
 fmt: setup-build
@@ -116,7 +127,7 @@ fmt: setup-build
 ##  make distclean          remove build/ with the Debian trees too
 .PHONY: clean distclean
 clean:
-	@rm -rf $(MODULE) $(B)/module $(B)/module-kdir $(B)/clippy $(B)/doc $(B)/cargo-target $(B)/vm $(B)/log
+	@rm -rf $(MODULE) $(B)/module $(B)/module-kdir $(B)/module-debug $(B)/debug $(B)/clippy $(B)/doc $(B)/cargo-target $(B)/vm $(B)/log
 distclean:
 	@if grep -F " $(CURDIR)/$(B)/" /proc/self/mounts; then
 		echo "these are mounted in build/; unmount them first" >&2

@@ -15,7 +15,11 @@ for name; do
 	echo "# --- $name"
 	echo "test $name begins" > /dev/kmsg
 	log=$(mktemp)
-	timeout -k 10 "${TEST_TIMEOUT:-400}" bash "/project/tests/ksft_$name.sh" 2>&1 | tee "$log"
+	case $name in
+	stress_*) limit=$((STRESS + 300)) script=("/project/tests/$name.sh" "$STRESS") ;;
+	*) limit=${TEST_TIMEOUT:-400} script=("/project/tests/ksft_$name.sh") ;;
+	esac
+	timeout -k 10 "$limit" bash "${script[@]}" 2>&1 | tee "$log"
 	status=${PIPESTATUS[0]}
 	grep -q '^1\.\.[0-9]' "$log" || echo "# broken: $name: no plan"
 	if [ "$status" != 0 ]; then

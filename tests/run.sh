@@ -1,11 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Run the kselftests in a guest with the stock kernel.
+# Run the kselftests in a guest.
 #
 #   tests/run.sh [NAME...]     all tests, or those named: compare, readdir, … (tests/ksft_NAME.sh)
 #
 #   FSTYPE=erofs tests/run.sh  puts the kernel's own erofs to the test in place of erofs-shared: a test of the tests
+#
+#   VM_KERNEL=debug tests/run.sh  takes the debug kernel (scripts/debug-kernel) and the module for it
+#
+# STRESS=SECONDS runs each tests/stress_NAME.sh after them, for so long, with that number as its argument.
 #
 # Prints the TAP of every test and ends with "N passed, N failed".
 
@@ -27,6 +31,22 @@ for name; do
 	[ -e "tests/ksft_$name.sh" ] || die "no test $name; there are: $(cd tests && echo ksft_*.sh | sed 's/ksft_//g; s/\.sh//g')"
 done
 [ "$FSTYPE" = erofs ] || [ -e build/erofs_shared.ko ] || die "no build/erofs_shared.ko: run make"
+
+# Without KVM the debug kernel takes about four times as long.
+limit=1500 test_limit=400 memory=3G kernel=stock
+if [ "${VM_KERNEL:-}" = debug ]; then
+	limit=6000 test_limit=2400 memory=4G kernel=debug
+fi
+stress=()
+if [ -n "${STRESS:-}" ]; then
+	for name in tests/stress_*.sh; do
+		[ -e "$name" ] || continue
+		name=${name#tests/}
+		stress+=("${name%.sh}")
+		limit=$((limit + STRESS + 300))
+	done
+	[ ${#stress[@]} -gt 0 ] || echo "# no tests/stress_*.sh"
+fi
 
 # --- programs ------------------------------------------------------------------------------------------------------------
 
@@ -59,27 +79,31 @@ fi
 
 # --- the guest -----------------------------------------------------------------------------------------------------------
 
-out=$B/output
+out=$B/output-$kernel
 module=()
-[ "$FSTYPE" != erofs ] || module=(--no-module)
-scripts/vm "${module[@]}" --name tests --timeout "${TIMEOUT:-1500}" --mem 3G --env "FSTYPE=$FSTYPE" --disk $B/disk.ext4 \
-	-f tests/guest.sh "$@" 2>&1 | tee $out
+[ $kernel = stock ] || module=(--kernel debug)
+[ "$FSTYPE" != erofs ] || module+=(--no-module)
+[ -z "${COUNT:-}" ] || module+=(--env "COUNT=$COUNT")
+set -- "$@" "${stress[@]}"
+scripts/vm "${module[@]}" --name "tests-$kernel" --timeout "${TIMEOUT:-$limit}" --mem $memory --disk $B/disk.ext4 \
+	--env "FSTYPE=$FSTYPE" --env "TEST_TIMEOUT=$test_limit" --env "STRESS=${STRESS:-}" \
+	-f tests/guest.sh "$@" 2>&1 | tee "$out"
 status=${PIPESTATUS[0]}
 
-passed=$(grep -c '^ok [0-9]' $out)
-failed=$(grep -c '^not ok [0-9]' $out)
+passed=$(grep -c '^ok [0-9]' "$out")
+failed=$(grep -c '^not ok [0-9]' "$out")
 # A test that did not get to its end, that skipped something, or a kernel that complained
-broken=$(grep -c '^# broken: ' $out)
-skipped=$(grep -ciE '^ok [0-9].*# SKIP' $out)
+broken=$(grep -c '^# broken: ' "$out")
+skipped=$(grep -ciE '^ok [0-9].*# SKIP' "$out")
 passed=$((passed - skipped))
 failed=$((failed + broken + skipped))
 for name; do
-	grep -q "^# end of $name: " $out || { echo "# $name: did not run to its end"; failed=$((failed + 1)); }
+	grep -q "^# end of $name: " "$out" || { echo "# $name: did not run to its end"; failed=$((failed + 1)); }
 done
 if [ "$status" != 0 ] && [ $failed = 0 ]; then
 	echo "# the guest ended with status $status"
 	failed=1
 fi
-grep -E '^not ok |^# broken: ' $out
+grep -E '^not ok |^# broken: ' "$out"
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
