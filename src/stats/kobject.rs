@@ -129,8 +129,6 @@ impl<S: Show> Files<S> {
             attr.name = name.as_char_ptr();
             attr.mode = 0o444;
             files.push(
-                // `attribute` has more fields in a kernel with lockdep.
-                #[allow(clippy::needless_update)]
                 File {
                     attr: bindings::kobj_attribute {
                         attr,
