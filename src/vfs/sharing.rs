@@ -370,7 +370,7 @@ impl<T: FileSystem> Inode<T> {
     /// Binds this inode to its shared inode, at its first open. `None`: it keeps to its own page cache,
     /// for now or for good.
     fn bind(&self) -> Result<Option<Arc<Binding>>> {
-        if self.size() == 0 || T::may_read(self).is_err() {
+        if self.size() == 0 {
             return Ok(None);
         }
         if let Some(sharing) = self.sharing() {

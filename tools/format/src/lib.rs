@@ -5,6 +5,14 @@
 #[path = "../../../src/format/mod.rs"]
 pub mod format;
 
+/// The pure parts of the module's sharing: the very same files, too.
+#[path = "../../../src/share"]
+pub mod share {
+    pub mod bits;
+    pub mod digest;
+    pub mod window;
+}
+
 pub use format::*;
 
 mod image;

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pure parts of sharing: sets of blocks, digests and keys, windows.
+
+use std::collections::BTreeSet;
+
+use erofs_shared_format::share::{
+    bits,
+    digest::{digest_blocks, Digest, Key, Sha256, BLOCK_SIZE, KEY_DIGESTS},
+    window::{Windows, MAX_BLOCKS},
+};
+use proptest::prelude::*;
+
+/// SHA-256 by the `sha2` crate.
+struct HostSha256;
+
+impl Sha256 for HostSha256 {
+    fn digest(data: &[u8]) -> Digest {
+        use sha2::Digest as _;
+        sha2::Sha256::digest(data).into()
+    }
+}
+
+/// A hash whose pairs are wrong: shows where pairs are used.
+struct PairsMarked;
+
+impl Sha256 for PairsMarked {
+    fn digest(data: &[u8]) -> Digest {
+        HostSha256::digest(data)
+    }
+
+    fn digest_pair(first: &[u8], second: &[u8]) -> [Digest; 2] {
+        assert_eq!((first.len(), second.len()), (BLOCK_SIZE, BLOCK_SIZE));
+        [[1; 32], [2; 32]]
+    }
+}
+
+fn bytes(blocks: usize) -> Vec<u8> {
+    (0..blocks * BLOCK_SIZE)
+        .map(|i| (i / 7 + i / BLOCK_SIZE) as u8)
+        .collect()
+}
+
+#[test]
+fn known_digest_of_a_block_of_zeros() {
+    // echo -n | … : head -c 4096 /dev/zero | sha256sum
+    let hex: String = HostSha256::digest(&[0; BLOCK_SIZE])
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    assert_eq!(
+        hex,
+        "ad7facb2586fc6e966c004d7d1d16b024f5805ff7cb47c7a85dabd8b48892ca7"
+    );
+}
+
+#[test]
+fn blocks_are_hashed_one_by_one_whatever_their_number() {
+    for count in 0..7 {
+        let data = bytes(count);
+        let mut out = vec![[0; 32]; count];
+        digest_blocks::<HostSha256>(&data, &mut out);
+        let expected: Vec<_> = data.chunks(BLOCK_SIZE).map(HostSha256::digest).collect();
+        assert_eq!(out, expected, "{count} blocks");
+    }
+}
+
+#[test]
+fn pairs_of_blocks_are_hashed_together() {
+    let data = bytes(5);
+    let mut out = vec![[0; 32]; 5];
+    digest_blocks::<PairsMarked>(&data, &mut out);
+    assert_eq!(out[..4], [[1; 32], [2; 32], [1; 32], [2; 32]]);
+    assert_eq!(out[4], HostSha256::digest(&data[4 * BLOCK_SIZE..]));
+}
+
+#[test]
+fn fewer_places_than_blocks_hash_no_more_than_that() {
+    let data = bytes(4);
+    let mut out = vec![[0; 32]; 1];
+    digest_blocks::<HostSha256>(&data, &mut out);
+    assert!(out[0] == [0; 32] || out[0] == HostSha256::digest(&data[..BLOCK_SIZE]));
+}
+
+#[test]
+fn keys_differ_by_each_part() {
+    let head = [[3; 32], [4; 32]];
+    let key =
+        |domain: &[u8], size, head: &[Digest]| Key::of_content::<HostSha256>(domain, size, head);
+    let base = key(b"", 8192, &head);
+    assert_eq!(base, key(b"", 8192, &head));
+    assert_ne!(base, key(b"a", 8192, &head));
+    assert_ne!(base, key(b"", 8191, &head));
+    assert_ne!(base, key(b"", 8192, &head[..1]));
+    assert_ne!(base, key(b"", 8192, &[[3; 32], [5; 32]]));
+    // What a fingerprint says is never mixed up with what a content says.
+    let flat: Vec<u8> = head.concat();
+    assert_ne!(base, Key::of_fingerprint::<HostSha256>(b"", 8192, &flat));
+    // Nor a domain with what follows it.
+    assert_ne!(
+        Key::of_fingerprint::<HostSha256>(b"ab", 1, b"c"),
+        Key::of_fingerprint::<HostSha256>(b"a", 1, b"bc"),
+    );
+}
+
+#[test]
+fn a_key_does_not_look_behind_the_window() {
+    let many: Vec<Digest> = (0..KEY_DIGESTS as u8 + 3).map(|i| [i; 32]).collect();
+    let size = 1 << 20;
+    assert_eq!(
+        Key::of_content::<HostSha256>(b"", size, &many),
+        Key::of_content::<HostSha256>(b"", size, &many[..KEY_DIGESTS]),
+    );
+    assert_ne!(
+        Key::of_content::<HostSha256>(b"", size, &many),
+        Key::of_content::<HostSha256>(b"", size, &many[..KEY_DIGESTS - 1]),
+    );
+}
+
+#[test]
+fn windows_grow_for_a_sequential_reader() {
+    let mut windows = Windows::new();
+    let mut at = 16;
+    let mut lens = Vec::new();
+    for _ in 0..9 {
+        let (len, _) = windows.open(at, 1);
+        windows.close(at + len);
+        at += len;
+        lens.push(len);
+    }
+    assert_eq!(lens, [1, 16, 32, 64, 128, 256, 256, 256, 256]);
+    assert_eq!(lens.iter().max(), Some(&MAX_BLOCKS));
+}
+
+#[test]
+fn a_random_reader_gets_what_it_asks_for() {
+    let mut windows = Windows::new();
+    for at in [100, 7, 3000, 20, 1, 500] {
+        let (len, sequential) = windows.open(at, 1);
+        assert_eq!((len, sequential), (1, false), "block {at}");
+        windows.close(at + len);
+    }
+    let (len, _) = windows.open(9000, u64::MAX);
+    assert_eq!(len, MAX_BLOCKS);
+    let (len, _) = windows.open(0, 0);
+    assert_eq!(len, 1);
+}
+
+#[test]
+fn a_reader_that_jumps_starts_small_again() {
+    let mut windows = Windows::new();
+    for at in [10, 11] {
+        let (len, _) = windows.open(at, 1);
+        windows.close(at + len);
+    }
+    assert_eq!(windows.open(4000, 2), (2, false));
+    windows.close(4002);
+    assert_eq!(windows.open(4002, 2), (16, true));
+}
+
+proptest! {
+    #[test]
+    fn bits_agree_with_a_set(
+        size in 1u64..400,
+        ranges in prop::collection::vec((0u64..450, 0u64..200), 0..20),
+        asked in prop::collection::vec((0u64..450, 0u64..450), 1..20),
+    ) {
+        let mut words = vec![0u64; bits::words(size) as usize];
+        let room = words.len() as u64 * 64;
+        let mut set = BTreeSet::new();
+        for (start, len) in ranges {
+            let added = bits::insert(&mut words, start..start + len);
+            let new: Vec<_> = (start..start + len).filter(|bit| *bit < room && set.insert(*bit)).collect();
+            prop_assert_eq!(added, new.len() as u64);
+        }
+        for (start, end) in asked {
+            let run = (start..end).take_while(|bit| set.contains(bit)).count() as u64;
+            prop_assert_eq!(bits::run(&words, start..end), run);
+        }
+    }
+
+    #[test]
+    fn extreme_ranges_do_not_overflow(start: u64, end: u64) {
+        let mut words = [0u64; 3];
+        bits::insert(&mut words, start..end);
+        prop_assert!(bits::run(&words, start..end) <= end.saturating_sub(start));
+        let mut windows = Windows::new();
+        let (len, _) = windows.open(start, end);
+        prop_assert!((1..=MAX_BLOCKS).contains(&len));
+    }
+}
