@@ -115,8 +115,18 @@ refused() {
 }
 
 if [ "$FSTYPE" = erofs-shared ]; then
-	for option in dax dax=always share=content share=fingerprint inode_share domain_id=x; do
+	for option in dax dax=always; do
 		ok "$option is refused by name" refused "${option%%=*}: .*(not supported)" "source=$L" "$option"
+	done
+	for option in share=fingerprint inode_share; do
+		ok "$option needs a domain" refused "needs domain_id=" "source=$L" "$option"
+	done
+	ok "domain_id= needs a name" refused "domain_id" "source=$L" domain_id=
+	ok "a way to share that there is not" refused "share" "source=$L" share=maybe
+	for option in share=content share=content,domain_id=x inode_share,domain_id=x domain_id=x,share=fingerprint; do
+		at "$FSTYPE" "$L" $A "$option"
+		ok "$option is accepted" bytes
+		away $A
 	done
 fi
 ok "an unknown option" refused "" "source=$L" nonsense=1
