@@ -6,7 +6,7 @@
 //! A fill is submitted in the context of a reader; its I/O ends in any context; what follows
 //! ([`Filled::filled`]) runs in a worker, or at once when the I/O was done at once and is small.
 
-use core::{mem::MaybeUninit, ptr::NonNull};
+use core::{cell::UnsafeCell, mem::MaybeUninit, ptr::NonNull};
 
 use kernel::{
     bindings, ffi, impl_has_work, new_work,
@@ -66,7 +66,7 @@ impl Drop for Workers {
 /// # Invariants
 ///
 /// `pending` is the number of I/Os under way, and one more while they are being submitted. Who takes
-/// it to zero owns the fill.
+/// it to zero owns the fill. `rest` belongs to the submitter, then to who owns the fill.
 #[pin_data]
 struct Fill<F: Filled> {
     #[pin]
@@ -75,7 +75,7 @@ struct Fill<F: Filled> {
     /// The first error, as a negative errno.
     error: Atomic<i32>,
     /// The folios and what comes after; `None` once taken.
-    rest: Option<(Folios, F)>,
+    rest: UnsafeCell<Option<(Folios, F)>>,
 }
 
 impl_has_work! {
@@ -98,7 +98,7 @@ impl<F: Filled> Fill<F> {
         } else {
             Ok(())
         };
-        if let Some((folios, filled)) = self.as_mut().project().rest.take() {
+        if let Some((folios, filled)) = self.as_mut().project().rest.get_mut().take() {
             filled.filled(folios, result);
         }
     }
@@ -462,7 +462,7 @@ pub(crate) fn fill<'a, F: Filled>(
             work <- new_work!("erofs_shared::Fill"),
             pending: Atomic::new(1),
             error: Atomic::new(0),
-            rest: None,
+            rest: UnsafeCell::new(None),
         }),
         GFP_KERNEL,
     );
@@ -470,7 +470,7 @@ pub(crate) fn fill<'a, F: Filled>(
         Ok(fill) => fill,
         Err(err) => return filled.filled(folios, Err(err)),
     };
-    *fill.as_mut().project().rest = Some((folios, filled));
+    *fill.as_mut().project().rest.get_mut() = Some((folios, filled));
     // SAFETY: The box is not moved from again before it is made a pinned box again.
     let ptr = KBox::into_raw(unsafe { Pin::into_inner_unchecked(fill) });
     // SAFETY: `into_raw` gives no null pointer.
@@ -482,9 +482,9 @@ pub(crate) fn fill<'a, F: Filled>(
         bio: None,
         read: None,
     };
-    // SAFETY: The submitter's share keeps the fill alive; until then nobody else touches `rest`: I/O
-    // completion only counts.
-    let rest = unsafe { &mut (*ptr).rest };
+    // SAFETY: The submitter's share keeps the fill alive, and `rest` is the submitter's until it gives
+    // that up: I/O completion only counts.
+    let rest = unsafe { &mut *fill.as_ref().rest.get() };
     if let Some((folios, _)) = rest {
         if let Err(err) = gather(&mut submitter, folios, plan, map) {
             // SAFETY: As above.

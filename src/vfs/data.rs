@@ -335,13 +335,43 @@ impl<T: FileSystem> Tables<T> {
     ) -> isize {
         // SAFETY: A read of an open file of `T`.
         unsafe {
+            let file = (*iocb).ki_filp;
+            let special = (raw::EROFS_SHARED_IOCB_DIRECT | raw::EROFS_SHARED_IOCB_NOWAIT) as i32;
+            // The way that nearly every read goes.
+            if (*iocb).ki_flags & special == 0
+                && file_inode::<T>(file).is_plain((*file).f_mapping)
+                && Self::has_readahead(file)
+            {
+                let ret = bindings::filemap_read(iocb, to, 0);
+                if ret >= 0 {
+                    return ret;
+                }
+                // A page may have gone and come back with another content.
+                let file = (*iocb).ki_filp;
+                if file_inode::<T>(file).is_plain((*file).f_mapping) {
+                    return ret;
+                }
+            }
+            Self::read_specially(iocb, to)
+        }
+    }
+
+    /// All reads but the simplest.
+    ///
+    /// # Safety
+    ///
+    /// As for `read_iter`.
+    #[inline(never)]
+    unsafe fn read_specially(iocb: *mut bindings::kiocb, to: *mut bindings::iov_iter) -> isize {
+        // SAFETY: A read of an open file of `T`.
+        unsafe {
+            let file = (*iocb).ki_filp;
+            Self::ready_readahead(file);
             if raw::erofs_shared_iov_bytes(to) == 0 {
                 return 0;
             }
-            let file = (*iocb).ki_filp;
-            Self::ready_readahead(file);
+            let inode = file_inode::<T>(file);
             if (*iocb).ki_flags & raw::EROFS_SHARED_IOCB_DIRECT as i32 != 0 {
-                let inode = file_inode::<T>(file);
                 if let Err(err) = T::may_read(inode) {
                     return err.to_errno() as isize;
                 }
@@ -355,13 +385,6 @@ impl<T: FileSystem> Tables<T> {
                         core::ptr::null_mut(),
                         0,
                     );
-                }
-            }
-            let (inode, mapping) = (file_inode::<T>(file), (*file).f_mapping);
-            if inode.is_plain(mapping) {
-                let ret = Self::filemap_read(iocb, to);
-                if ret >= 0 || inode.is_plain(mapping) {
-                    return ret;
                 }
             }
             Self::read_shared(iocb, to)

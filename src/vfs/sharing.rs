@@ -699,6 +699,17 @@ impl<T: FileSystem> Tables<T> {
     pub(super) unsafe fn share_file(file: *mut bindings::file) -> Result {
         // SAFETY: By the function's safety requirements.
         let inode = unsafe { file_inode::<T>(file) };
+        let plain = inode.plain_mapping();
+        if !plain.is_null() && plain != inode.own_mapping() {
+            // SAFETY: The mapping is a shared inode's, which the inode's bindings hold. The rest as below.
+            unsafe {
+                if let Some(shared) = SharedInode::of_mapping(plain) {
+                    core::mem::forget(kernel::sync::aref::ARef::from(shared));
+                    (*file).f_mapping = plain;
+                }
+            }
+            return Ok(());
+        }
         let binding = match inode.bind() {
             Ok(Some(binding)) => binding,
             Ok(None) => return Ok(()),
@@ -731,12 +742,22 @@ impl<T: FileSystem> Tables<T> {
         0
     }
 
-    /// Sets up read-ahead by the device's setting: the VFS took that of the internal filesystem, 0.
+    /// Whether read-ahead is set up.
     ///
     /// # Safety
     ///
     /// `file` is an open file of `T`.
     #[inline(always)]
+    pub(super) unsafe fn has_readahead(file: *mut bindings::file) -> bool {
+        // SAFETY: By the function's safety requirements.
+        unsafe { (*file).__bindgen_anon_3.f_ra.ra_pages != 0 }
+    }
+
+    /// Sets up read-ahead by the device's setting: the VFS took that of the internal filesystem, 0.
+    ///
+    /// # Safety
+    ///
+    /// `file` is an open file of `T`.
     pub(super) unsafe fn ready_readahead(file: *mut bindings::file) {
         // SAFETY: By the function's safety requirements.
         unsafe {
