@@ -166,5 +166,39 @@ quiet python3 tests/flatten.py $I/tiny-flat $I/tiny-chunk $I/tiny-chunk.blob
 $B/bin/walk -c $TREES/tiny > $I/tiny.ref 2> $B/log
 quiet python3 tests/damage.py $I $I/default-old $I/part-data-new
 
+# --- two roots that share most of their files -----------------------------------------------------------------------------
+# Laid out differently: one with inline tails, the other in chunks, as mkfs.erofs makes them without any preparation. And a part
+# of both with the fingerprints that in-tree erofs shares by. NAME.sums has what is in them.
+share_key=$(cat tests/share_trees.py $B/debian.ref | sha256sum)
+if [ "$(cat $B/share/made 2> /dev/null)" != "$share_key" ]; then
+	rm -rf $B/share $B/share-*
+	mkdir -p $B/share
+	quiet $OLD/fsck.erofs --extract=$B/share/a --xattrs $B/debian.erofs
+	(cd $B/share/a/usr/lib && rm -rf file valgrind x86_64-linux-gnu/gprofng x86_64-linux-gnu/ldscripts)
+	python3 tests/share_trees.py prune $B/share/a
+	cp -a $B/share/a $B/share/b
+	python3 tests/share_trees.py change $B/share/b
+	for t in a b; do
+		mkdir $B/share/fp-$t
+		cp -a $B/share/$t/usr/lib/python3.13 $B/share/$t/opt $B/share/fp-$t/
+	done
+	quiet $OLD/mkfs.erofs --quiet $B/share-a.erofs $B/share/a
+	quiet $OLD/mkfs.erofs --quiet --chunksize=4096 -Eforce-chunk-indexes $B/share-b.erofs $B/share/b
+	for t in a b; do
+		quiet $NEW/mkfs.erofs --quiet --xattr-inode-digest=trusted.erofs.fingerprint $B/share-fp-$t.erofs $B/share/fp-$t
+	done
+	for t in a b fp-a fp-b; do
+		python3 tests/share_trees.py record $B/share/$t > $B/share-$t.sums
+		$B/bin/walk -c $B/share/$t > $B/share-$t.ref 2> $B/log || die "$(cat $B/log)"
+		rm -rf ${B:?}/share/$t
+	done
+	echo "$share_key" > $B/share/made
+fi
+for t in a b fp-a fp-b; do
+	ln $B/share-$t.erofs $I/share-$t
+	ln $B/share-$t.ref $I/share-$t.ref
+	ln $B/share-$t.sums $I/share-$t.sums
+done
+
 rm -rf build/tests/images
 mv $I build/tests/images

@@ -1,0 +1,178 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Two Debian roots in two images on two devices, made without any preparation and laid out differently: what they have in
+# common is in the page cache once. Measured by /proc/meminfo and cachestat(2); the module's own figures have to agree.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+A=/mnt/share-a B=/mnt/share-b STATS=/sys/fs/erofs-shared/stats
+TREES=$(dirname "$0")/share_trees.py
+cp $IMAGES/share-*.sums $IMAGES/share-*.ref "$TMP/"
+declare -A DEV
+for i in a b fp-a fp-b; do
+	# past the page cache of the image's own file: it would count, too
+	DEV[$i]=$(loop $IMAGES/share-$i --direct-io=on)
+	LOOPS+=("${DEV[$i]}")
+done
+
+trees() { python3 "$TREES" "$@"; }
+verify() { trees verify "$1" "$TMP/share-$2.sums"; }
+
+# pages of files in the page cache, without those of tmpfs and of block devices
+cached() { awk '$1 == "Cached:" { c = $2 } $1 == "Shmem:" { s = $2 } END { print int((c - s) / 4) }' /proc/meminfo; }
+# cold: nothing cached but what the tools need themselves, and metadata
+cold() {
+	drop
+	sleep 0.2
+	drop
+	: > "$TMP/share-none.sums"
+	verify / none > /dev/null
+	walk -cn "$TMP" > /dev/null 2>&1
+	getfattr -P -R -h -d -m - $A $B > /dev/null
+	cached > "$TMP/base"
+}
+# grown: pages since then, which begins anew
+grown() {
+	local before now
+	before=$(cat "$TMP/base")
+	now=$(cached)
+	echo "$now" > "$TMP/base"
+	echo $((now - before))
+}
+# near GOT WANTED: within 2% and 64 pages, for what else goes on
+near() {
+	local difference=$(($1 - $2))
+	echo "$1 pages, $2 expected"
+	[ ${difference#-} -le $(($2 / 50 + 64)) ]
+}
+# within GOT WANTED: 2%
+within() {
+	local difference=$(($1 - $2))
+	echo "$1, $2 expected"
+	[ "$2" -gt 0 ] && [ ${difference#-} -le $(($2 / 50)) ]
+}
+stat_of() { cat "$STATS/$1"; }
+sectors() { awk '{ print $3 }' "/sys/block/${1#/dev/}/stat"; }
+options() { awk -v dir="$1" '$2 == dir { print $4 }' /proc/mounts; }
+has() { [[ ,$(options "$1"), == *,$2,* ]] || { options "$1"; return 1; }; }
+
+# both IMAGE OPTIONS IMAGE OPTIONS: mounts the first at A, the second at B
+both() { at "$FSTYPE" "${DEV[$1]}" $A "$2" && at "$FSTYPE" "${DEV[$3]}" $B "$4"; }
+# adds IMAGE OPTIONS IMAGE OPTIONS: how much the second adds when the first is cached, in ADDED; both are checked
+adds() {
+	ADDED=-1
+	both "$@" || return
+	cold
+	verify $A "$1" || return
+	grown > /dev/null
+	verify $B "$3" || return
+	ADDED=$(grown)
+	away $A $B
+}
+expected() { { read -r A_ALL A_NEW; read -r B_ALL B_NEW; read -r REPEATED; } < <(trees expect "$TMP/share-$1.sums" "$TMP/share-$2.sums"); }
+
+# --- without sharing: the measure measured --------------------------------------------------------------------------------
+expected a b
+note "pages: $A_ALL and $B_ALL; of contents not seen before: $A_NEW and $B_NEW"
+ok "share=off: mount" both a share=off b share=off
+cold
+ok "share=off: every file of the first root is right" verify $A a
+a_off=$(grown)
+ok "share=off: it is cached whole" near "$a_off" "$A_ALL"
+ok "share=off: every file of the second root is right" verify $B b
+b_off=$(grown)
+ok "share=off: it is cached whole, too" near "$b_off" "$B_ALL"
+is "share=off: cachestat has all of it" "$(trees resident $B "$TMP/share-b.sums")" "$B_ALL $B_ALL"
+away $A $B
+
+# --- share=content, the default -------------------------------------------------------------------------------------------
+ok "mount" both a "" b ""
+cold
+saved=$(stat_of bytes_saved) shared=$(stat_of pages_shared)
+ok "every file of the first root is right" verify $A a
+a_on=$(grown)
+ok "the first root takes its different contents" near "$a_on" "$A_NEW"
+
+# Opening a file reads its beginning, and that may then be in the cache.
+read -r all there < <(trees resident $B "$TMP/share-b.sums")
+opened=$(grown)
+ok "cachestat: of the second, only what is in it alone is missing" near $((all - there + opened)) "$B_NEW"
+ok "every file of the second root is right" verify $B b
+b_on=$((opened + $(grown)))
+ok "the second root adds what is in it alone" near "$b_on" "$B_NEW"
+is "cachestat: then nothing is missing" "$(trees resident $B "$TMP/share-b.sums")" "$B_ALL $B_ALL"
+is "nor of the first" "$(trees resident $A "$TMP/share-a.sums")" "$A_ALL $A_ALL"
+ok "stats/bytes_saved says what was measured" within $(($(stat_of bytes_saved) - saved)) $(((a_off + b_off - a_on - b_on) * 4096))
+ok "stats/pages_shared says how many pages that is about" within $(($(stat_of pages_shared) - shared)) "$REPEATED"
+for dir in $A $B; do
+	mount=/sys/fs/erofs-shared/mounts/$(mountpoint -d $dir)
+	ok "$dir has figures of its own" test "$(cat "$mount/bound_inodes")" -gt 4000 -a "$(cat "$mount/blocks_hashed")" -gt 20000
+done
+grown > /dev/null
+ok "the first root again, from the shared pages: as recorded" diff <(walk -c $A 2> /dev/null) "$TMP/share-a.ref"
+ok "the second root again" diff <(walk -c $B 2> /dev/null) "$TMP/share-b.ref"
+ok "which read nothing new" near "$(grown)" 0
+away $A $B
+for i in a b; do
+	ok "the in-tree erofs of root $i" at $ORACLE "${DEV[$i]}" $A
+	ok "has the bytes that were recorded" diff <(walk -c $A 2> /dev/null) "$TMP/share-$i.ref"
+	away $A
+done
+
+# --- share=fingerprint ------------------------------------------------------------------------------------------------------
+expected fp-a fp-b
+trees common "$TMP/share-fp-a.sums" "$TMP/share-fp-b.sums" > "$TMP/share-fp-common.sums"
+note "pages: $A_ALL and $B_ALL; of contents not seen before: $A_NEW and $B_NEW; files in common: $(wc -l < "$TMP/share-fp-common.sums")"
+fingerprint=share=fingerprint,domain_id=one
+refused() { ! at "$FSTYPE" "${DEV[fp-a]}" $A "$1"; }
+ok "share=fingerprint without a domain_id is refused, as in-tree" refused share=fingerprint
+ok "so is inode_share" refused inode_share
+ok "mount" both fp-a $fingerprint fp-b inode_share,domain_id=one
+cold
+ok "every file of the first is right" verify $A fp-a
+ok "the first takes its different contents" near "$(grown)" "$A_NEW"
+before=$(sectors "${DEV[fp-b]}")
+ok "the files that the second has in common with it are right" verify $B fp-common
+is "and nothing of the second image was read for them" "$(sectors "${DEV[fp-b]}")" "$before"
+ok "every file of the second is right" verify $B fp-b
+ok "the second adds what is in it alone" near "$(grown)" "$B_NEW"
+away $A $B
+verified=$(stat_of blocks_hashed)
+grep ' usr/lib/python3.13/' "$TMP/share-a.sums" > "$TMP/share-python.sums"
+ok "files without fingerprints under share=fingerprint" at "$FSTYPE" "${DEV[a]}" $A $fingerprint
+ok "are right" verify $A python
+is "and not hashed" "$(stat_of blocks_hashed)" "$verified"
+away $A
+
+# --- what does not share ------------------------------------------------------------------------------------------------------
+ok "share=content, the same domain" adds fp-a domain_id=one fp-b domain_id=one
+ok "shares" near "$ADDED" "$B_NEW"
+expected fp-b fp-b     # its contents, each once
+for pair in share=content,domain_id=one:share=content,domain_id=two share=content,domain_id=one:share=content \
+	$fingerprint:share=fingerprint,domain_id=two share=content,domain_id=one:$fingerprint $fingerprint:share=content,domain_id=one; do
+	ok "${pair/:/ and }" adds fp-a "${pair%:*}" fp-b "${pair#*:}"
+	ok "share nothing" near "$ADDED" "$A_NEW"
+done
+ok "share=content and share=off" adds fp-a "" fp-b share=off
+ok "share nothing" near "$ADDED" "$A_ALL"
+
+# --- the options, as shown ------------------------------------------------------------------------------------------------------
+ok "mount" both fp-a share=content,domain_id=one fp-b $fingerprint
+ok "/proc/mounts: share=content" has $A share=content
+ok "/proc/mounts: domain_id=one" has $A domain_id=one
+ok "/proc/mounts: share=fingerprint" has $B share=fingerprint
+ok "/proc/mounts: domain_id=one with it" has $B domain_id=one
+away $A $B
+ok "mount" both fp-a share=off fp-b ""
+ok "/proc/mounts: share=off" has $A share=off
+ok "/proc/mounts: the default is share=content" has $B share=content
+is "no domain_id where none was given" "$(options $B | grep -c domain_id)" 0
+away $A $B
+ok "another share= is refused" refused share=some
+for feature in content fingerprint domains; do
+	is "features/$feature" "$(cat /sys/fs/erofs-shared/features/$feature)" supported
+done
+
+finish
