@@ -14,7 +14,7 @@ modprobe overlay
 mkdir -p "$TMP/mine" "$TMP/other"
 mapfile -t FILES < <(python3 "$TWINS" twins "$TMP/mine" "$TMP/other")
 mapfile -t WAYS < <(share_ways list)
-SOME=(65537-16 1048576-17 1048576-100.1 3145851-33)
+SOME=(65537-16 1048576-20 1048576-20.1 3145851-33)
 python3 "$TWINS" program "$TMP/mine" "$TMP/other" "$T/bin/share_ways"
 mkfs.erofs --quiet "$TMP/mine.erofs" "$TMP/mine" > /dev/null
 mkfs.erofs --quiet --chunksize=4096 "$TMP/other.erofs" "$TMP/other" > /dev/null

@@ -1,0 +1,79 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# An image that changes behind the mount, a device that fails, one that is too short (tests/share_change.py): what comes to
+# the reader of that image, and that no other sharer sees any of it.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+A=/mnt/change-a B=/mnt/change-b DISK=/mnt/change-disk
+modprobe -a ext4 dm_mod dm_flakey
+mkdir -p "$TMP/tree" "$TMP/more"
+for name in changed same; do
+	head -c 1000123 /dev/urandom > "$TMP/tree/$name"
+done
+# an image of its own for the second: other places, other order
+cp "$TMP"/tree/* "$TMP/more/"
+head -c 50000 /dev/urandom > "$TMP/more/before"
+head -c 2000000 /dev/urandom > "$TMP/tree/last"
+cp "$TMP/tree/last" "$TMP/more/"
+mkfs.erofs --quiet -Enoinline_data "$TMP/a" "$TMP/tree" > /dev/null
+mkfs.erofs --quiet --chunksize=4096 "$TMP/b" "$TMP/more" > /dev/null
+truncate -s 64M "$TMP/ext4"
+mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
+mkdir -p $DISK
+mount -o loop "$TMP/ext4" $DISK
+MOUNTS+=("$DISK")
+cp "$TMP/a" $DISK/a
+cp "$TMP/a" "$TMP/short"
+cp "$TMP/a" $DISK/short
+cp "$TMP/a" "$TMP/good"
+a=$(loop "$TMP/a") b=$(loop "$TMP/b") good=$(loop "$TMP/good")
+LOOPS+=("$a" "$b" "$good")
+
+# change SCENARIO ARG...: numbers the lines of share_change.py
+change() {
+	local result rest
+	while read -r result rest; do
+		case $result in
+		ok) ktap_test_pass "$rest" ;;
+		not) ktap_test_fail "${rest#ok }" ;;
+		'#') echo "# $rest" ;;
+		*) ktap_test_fail "share_change.py $1: $result $rest" ;;
+		esac
+	done < <(python3 "$(dirname "$0")/share_change.py" "$@" 2>&1)
+}
+both() { at "$FSTYPE" "$1" $A && at "$FSTYPE" "$b" $B; }
+
+# --- an image that changes ---------------------------------------------------------------------------------------------------
+ok "mount" both "$a"
+change changed device $A $B "$TMP/tree" "$TMP/a"
+away $A $B
+ok "mount" both $DISK/a
+change changed file $A $B "$TMP/tree" $DISK/a
+away $A $B
+
+# --- a device that fails -------------------------------------------------------------------------------------------------------
+dmsetup create share-change --readonly --table "0 $(blockdev --getsz "$good") linear $good 0"
+dmsetup mknodes
+ok "mount" both /dev/mapper/share-change
+change failing $A $B "$TMP/tree" "$TMP/good" /dev/mapper/share-change "$good"
+change flaky $A $B "$TMP/tree" /dev/mapper/share-change "$good"
+away $A $B
+ok "nothing holds the device" dmsetup remove --retry share-change
+
+# --- an image that ends too early ------------------------------------------------------------------------------------------------
+python3 "$(dirname "$0")/share_change.py" cut "$TMP/short" "$TMP/tree"
+python3 "$(dirname "$0")/share_change.py" cut $DISK/short "$TMP/tree"
+short=$(loop "$TMP/short")
+LOOPS+=("$short")
+ok "mount" both "$short"
+change short "short device" $A $B "$TMP/tree" "$TMP/short"
+away $A $B
+ok "mount" both $DISK/short
+change short "short file" $A $B "$TMP/tree" $DISK/short
+away $A $B
+away $DISK
+
+finish
