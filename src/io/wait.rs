@@ -10,6 +10,14 @@ use kernel::{
     types::Opaque,
 };
 
+use crate::raw;
+
+/// Lets others run, in a long loop. Only where sleeping is allowed.
+pub(crate) fn cond_resched() {
+    // SAFETY: By the function's documentation; might_sleep() complains where it is not so.
+    unsafe { raw::erofs_shared_cond_resched() }
+}
+
 /// Something that happens once, with a result.
 ///
 /// # Invariants

@@ -11,11 +11,17 @@ use kernel::{
 };
 
 use super::{bits, window::Windows, SharedRef};
-use crate::stats::{Counters, Field};
+use crate::{
+    io::wait::{cond_resched, Event},
+    stats::{Counters, Field},
+};
 
 /// Shared inodes that a real inode may be bound to one after the other. After these it keeps to its
 /// own page cache: it, or somebody before it, changes behind the mount all the time.
 pub(crate) const MAX_BINDINGS: usize = 8;
+
+/// Blocks between two offers to let others run.
+const RESCHED: u64 = 1024;
 
 /// Which blocks have been verified.
 enum Verified {
@@ -55,7 +61,7 @@ pub(crate) struct Window {
     pub(crate) blocks: Range<u64>,
     /// Set once, when it is over.
     #[pin]
-    pub(crate) over: crate::io::wait::Event,
+    pub(crate) over: Event,
 }
 
 impl Window {
@@ -63,7 +69,7 @@ impl Window {
         Arc::pin_init(
             pin_init!(Self {
                 blocks,
-                over <- crate::io::wait::Event::new(),
+                over <- Event::new(),
             }),
             GFP_KERNEL,
         )
@@ -174,29 +180,34 @@ impl Binding {
     /// otherwise. `Ok(false)`: something does.
     pub(crate) fn carry_over(&self, old: &Binding, but: u64) -> Result<bool> {
         let (from, to) = (old.shared.content(), self.shared.content());
-        let differs = |block: u64| -> Option<super::digest::Digest> {
-            (block != but && old.covers(block..block + 1))
-                .then(|| from.digest(block))
-                .flatten()
-        };
         // First look, then record: a variant that does not fit is left as it was.
-        for block in 0..self.blocks() {
-            if let (Some(ours), Some(theirs)) = (differs(block), to.digest(block)) {
-                if ours != theirs {
-                    return Ok(false);
+        for record in [false, true] {
+            let mut block = 0;
+            while block < self.blocks() {
+                if block % RESCHED == 0 {
+                    cond_resched();
                 }
-            }
-        }
-        for block in 0..self.blocks() {
-            let Some(digest) = differs(block) else {
-                continue;
-            };
-            let id = self.shared.identity();
-            match to.settle(id, block, core::slice::from_ref(&digest))? {
-                super::Settled::Agree { .. } => {
-                    self.verify(block..block + 1);
+                let here = block;
+                block += 1;
+                if here == but || old.run(here..block) == 0 {
+                    continue;
                 }
-                super::Settled::Differ { .. } => return Ok(false),
+                let Some(ours) = from.digest(here) else {
+                    continue;
+                };
+                if !record {
+                    if to.digest(here).is_some_and(|theirs| theirs != ours) {
+                        return Ok(false);
+                    }
+                    continue;
+                }
+                let id = self.shared.identity();
+                match to.settle(id, here, core::slice::from_ref(&ours))? {
+                    super::Settled::Agree { .. } => {
+                        self.verify(here..block);
+                    }
+                    super::Settled::Differ { .. } => return Ok(false),
+                }
             }
         }
         Ok(true)

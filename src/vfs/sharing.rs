@@ -33,7 +33,7 @@ use crate::{
         device::SuperPtr,
         fill::{fill, zero_tail, Filled, Plan},
         folios::Folios,
-        wait::Event,
+        wait::{cond_resched, Event},
     },
     raw,
     share::{
@@ -50,6 +50,10 @@ const FILL_BYTES: usize = 512 << 10;
 
 /// Bytes that a read verifies before it copies them.
 const READ_BYTES: u64 = 256 << 10;
+
+/// The largest file that is shared, in bytes. What is known of its blocks takes up to 5 MiB before the
+/// first of them is read, which an image of a few KiB must not get for any size it likes to claim.
+const MAX_SIZE: u64 = 64 << 30;
 
 /// Blocks that are hashed before their digests are looked at.
 const RUN: usize = 16;
@@ -132,8 +136,7 @@ impl<T: FileSystem> Filled for CacheFill<T> {
             }
             block += (bytes.len() / BLOCK_SIZE) as u64;
             folios.finish_first();
-            // SAFETY: Process context, no lock is held.
-            unsafe { raw::erofs_shared_cond_resched() };
+            cond_resched();
         }
     }
 }
@@ -155,8 +158,7 @@ impl<T: FileSystem> Filled for WindowFill<T> {
                 inode.check(&self.binding, block, bytes)?;
                 block += (bytes.len() / BLOCK_SIZE) as u64;
                 folios.finish_first();
-                // SAFETY: Process context, no lock is held.
-                unsafe { raw::erofs_shared_cond_resched() };
+                cond_resched();
             }
             Ok(())
         });
@@ -370,7 +372,7 @@ impl<T: FileSystem> Inode<T> {
     /// Binds this inode to its shared inode, at its first open. `None`: it keeps to its own page cache,
     /// for now or for good.
     fn bind(&self) -> Result<Option<Arc<Binding>>> {
-        if self.size() == 0 {
+        if self.size() == 0 || self.size() > MAX_SIZE {
             return Ok(None);
         }
         if let Some(sharing) = self.sharing() {
