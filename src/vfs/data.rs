@@ -346,9 +346,8 @@ impl<T: FileSystem> Tables<T> {
                 if ret >= 0 {
                     return ret;
                 }
-                // A page may have gone and come back with another content.
-                let file = (*iocb).ki_filp;
-                if file_inode::<T>(file).is_plain((*file).f_mapping) {
+                // A page may have gone and come back with another content, or not at all.
+                if (*file).f_mapping == file_inode::<T>(file).own_mapping() {
                     return ret;
                 }
             }

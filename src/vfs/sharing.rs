@@ -39,6 +39,7 @@ use crate::{
     share::{
         binding::{Window, MAX_BINDINGS},
         digest::{digest_blocks, Digest, Key, KEY_DIGESTS},
+        inode::MAX_ORDER,
         sha256::KernelSha256,
         Binding, Identity, Scope, Settled, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
     },
@@ -517,6 +518,25 @@ impl<T: FileSystem> Inode<T> {
         Ok(at - blocks.start)
     }
 
+    /// Has this inode verify all of these blocks.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Inode::ensure`].
+    unsafe fn ensure_all(
+        &self,
+        file: *mut bindings::file,
+        binding: &Arc<Binding>,
+        blocks: Range<u64>,
+    ) -> Result {
+        let mut at = blocks.start;
+        while at < blocks.end {
+            // SAFETY: By the function's safety requirements.
+            at += unsafe { self.ensure(file, binding, at..blocks.end) }?.max(1);
+        }
+        Ok(())
+    }
+
     /// One step towards the first of these blocks being verified.
     ///
     /// # Safety
@@ -643,10 +663,15 @@ unsafe fn read_folio(
     index: usize,
     file: *mut bindings::file,
 ) -> Result {
-    // SAFETY: By the function's safety requirements. The reference is given back.
+    // SAFETY: By the function's safety requirements. References are given back.
     unsafe {
-        let folio = from_err_ptr(bindings::read_cache_folio(mapping, index, None, file))?;
-        raw::erofs_shared_folio_put(folio);
+        let mut folio = from_err_ptr(bindings::read_cache_folio(mapping, index, None, file));
+        if folio.is_err() {
+            // A large folio fails as a whole. Without it the page is read alone.
+            bindings::invalidate_mapping_pages(mapping, index, index);
+            folio = from_err_ptr(bindings::read_cache_folio(mapping, index, None, file));
+        }
+        raw::erofs_shared_folio_put(folio?);
     }
     Ok(())
 }
@@ -860,6 +885,8 @@ impl<T: FileSystem> Tables<T> {
             (file, file_inode::<T>(file), nowait)
         };
         let mut total = 0isize;
+        // The page that was read alone, after it could not be read with others.
+        let mut alone = None;
         let end = |total: isize, err: Error| {
             if total > 0 {
                 total
@@ -885,6 +912,10 @@ impl<T: FileSystem> Tables<T> {
                 inode.through(mapping)
             };
             let ready = match through {
+                // After an error no more than the page that could be read.
+                Through::Own if alone == Some(pos >> PAGE_SHIFT) => {
+                    left.min(PAGE_SIZE as u64 - pos % PAGE_SIZE as u64)
+                }
                 Through::Own => left,
                 Through::Shared(binding) => {
                     let want = left.min(READ_BYTES).min(inode.size() - pos);
@@ -943,9 +974,20 @@ impl<T: FileSystem> Tables<T> {
             // An error of a page that went and came back with another content is none: the inode has
             // left.
             let stale = matches!(inode.through(mapping), Through::Stale(_));
-            if !stale || nowait {
-                return if total > 0 { total } else { ret };
+            if stale && !nowait {
+                continue;
             }
+            // Nor is one of another page in the same large folio.
+            let page = pos >> PAGE_SHIFT;
+            let may_retry = ret == EIO.to_errno() as isize && mapping != inode.own_mapping();
+            if may_retry && !nowait && alone != Some(page) {
+                alone = Some(page);
+                // SAFETY: The file is one of the inode's, and live.
+                if unsafe { read_folio(mapping, page as usize, file) }.is_ok() {
+                    continue;
+                }
+            }
+            return if total > 0 { total } else { ret };
         }
     }
 
@@ -991,7 +1033,7 @@ impl<T: FileSystem> Tables<T> {
             if let Some(binding) = binding {
                 let blocks = first..first.saturating_add(count).min(binding.blocks());
                 // SAFETY: By the function's safety requirements.
-                unsafe { inode.ensure(file, binding, blocks)? };
+                unsafe { inode.ensure_all(file, binding, blocks)? };
             }
             // SAFETY: The mapping is live; the file is the inode's. The folio is referenced.
             let folio =
@@ -1171,12 +1213,9 @@ impl<T: FileSystem> Tables<T> {
         unsafe {
             let index = (*vmf).__bindgen_anon_1.pgoff;
             let mapping = (*file).f_mapping;
+            let mut alone = false;
             loop {
-                let through = if inode.is_plain(mapping) {
-                    Through::Own
-                } else {
-                    inode.through(mapping)
-                };
+                let through = inode.through(mapping);
                 let binding = match through {
                     Through::Own => return bindings::filemap_fault(vmf),
                     Through::Stale(binding) => {
@@ -1209,6 +1248,12 @@ impl<T: FileSystem> Tables<T> {
                     if !inode.is_current(&binding) {
                         continue;
                     }
+                    // The page may be one of a large folio in which another one cannot be read.
+                    let sigbus = ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS != 0;
+                    if sigbus && !alone && read_folio(mapping, index, file).is_ok() {
+                        alone = true;
+                        continue;
+                    }
                     return ret;
                 }
                 // The whole folio is going to be mapped.
@@ -1221,8 +1266,8 @@ impl<T: FileSystem> Tables<T> {
                 raw::erofs_shared_folio_put(folio);
                 (*vmf).page = core::ptr::null_mut();
                 let blocks = first..(first + count).min(binding.blocks());
-                match inode.ensure(file, &binding, blocks) {
-                    Ok(_) => {}
+                match inode.ensure_all(file, &binding, blocks) {
+                    Ok(()) => {}
                     Err(err) if err == ESTALE => {}
                     Err(err) => return fault_error(err),
                 }
@@ -1277,13 +1322,17 @@ impl<T: FileSystem> Tables<T> {
         start: usize,
         end: usize,
     ) -> bindings::vm_fault_t {
-        // SAFETY: By the function's safety requirements. Only pages from `start` to `end` are mapped:
-        // folios of shared inodes are never large enough for more (`share::inode::MAX_ORDER`).
+        // The folios with `start` and with `end` are mapped whole, whatever the range asked; they are
+        // aligned to their size, which has a limit.
+        let folio = 1u64 << MAX_ORDER;
+        let (first, last) = (start as u64, end as u64);
+        let pages = first - first % folio..last - last % folio + folio;
+        // SAFETY: By the function's safety requirements.
         unsafe {
             let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
             let inode = file_inode::<T>(file);
             let mapping = (*file).f_mapping;
-            if inode.is_plain(mapping) || inode.may_map(mapping, start as u64..end as u64 + 1) {
+            if inode.is_plain(mapping) || inode.may_map(mapping, pages) {
                 return bindings::filemap_map_pages(vmf, start, end);
             }
         }
