@@ -74,6 +74,8 @@ void erofs_shared_inode_no_acl(struct inode *inode);
 dev_t erofs_shared_decode_dev(u32 dev);
 
 /* superblocks and filesystem contexts */
+void erofs_shared_fs_type_register_keys(struct file_system_type *type);
+void erofs_shared_fs_type_unregister_keys(struct file_system_type *type);
 void erofs_shared_super_identify(struct super_block *sb, const u8 *uuid,
 				 unsigned int len);
 void erofs_shared_statfs_fsid(struct super_block *sb, struct kstatfs *buf);

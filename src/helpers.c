@@ -259,6 +259,38 @@ dev_t erofs_shared_decode_dev(u32 dev)
 	return new_decode_dev(dev);
 }
 
+/*
+ * Lockdep takes the keys in a filesystem type for static ones, which those of a
+ * type in allocated memory are not. Nothing without lockdep.
+ */
+static void fs_type_keys(struct file_system_type *type,
+			 void (*what)(struct lock_class_key *key))
+{
+#ifdef CONFIG_LOCKDEP
+	int i;
+
+	what(&type->s_lock_key);
+	what(&type->s_umount_key);
+	what(&type->s_vfs_rename_key);
+	for (i = 0; i < ARRAY_SIZE(type->s_writers_key); i++)
+		what(&type->s_writers_key[i]);
+	what(&type->i_lock_key);
+	what(&type->i_mutex_key);
+	what(&type->invalidate_lock_key);
+	what(&type->i_mutex_dir_key);
+#endif
+}
+
+void erofs_shared_fs_type_register_keys(struct file_system_type *type)
+{
+	fs_type_keys(type, lockdep_register_key);
+}
+
+void erofs_shared_fs_type_unregister_keys(struct file_system_type *type)
+{
+	fs_type_keys(type, lockdep_unregister_key);
+}
+
 void erofs_shared_super_identify(struct super_block *sb, const u8 *uuid,
 				 unsigned int len)
 {

@@ -346,7 +346,14 @@ impl PseudoFs {
             GFP_KERNEL,
         )?;
         // SAFETY: The type stays where it is until the mount is gone.
-        let mnt = kernel::error::from_err_ptr(unsafe { bindings::kern_mount(fst.get()) })?;
+        let mnt = kernel::error::from_err_ptr(unsafe {
+            raw::erofs_shared_fs_type_register_keys(fst.get());
+            bindings::kern_mount(fst.get())
+        });
+        // SAFETY: Nothing uses the type.
+        let mnt = mnt.inspect_err(|_| unsafe {
+            raw::erofs_shared_fs_type_unregister_keys(fst.get());
+        })?;
         let mnt = NonNull::new(mnt).ok_or(ENOMEM)?;
         // SAFETY: A live mount.
         SUPER.store(unsafe { (*mnt.as_ptr()).mnt_sb }, Relaxed);
@@ -364,6 +371,7 @@ impl Drop for PseudoFs {
             bindings::kern_unmount(self.mnt.as_ptr());
             bindings::rcu_barrier();
             bindings::kmem_cache_destroy(self.cache.as_ptr());
+            raw::erofs_shared_fs_type_unregister_keys(self.fst.as_ref().get());
             drop(KBox::from_raw(self.fst.as_ptr()));
         }
         CACHE.store(core::ptr::null_mut(), Relaxed);

@@ -82,7 +82,10 @@ impl<T: FileSystem> Registration<T> {
         let inner = NonNull::from(KBox::leak(inner));
         // INVARIANT: Registered below, or dropped.
         // SAFETY: `fst` stays where it is until it is unregistered.
-        let ret = to_result(unsafe { bindings::register_filesystem(inner.as_ref().fst.get()) });
+        let ret = to_result(unsafe {
+            raw::erofs_shared_fs_type_register_keys(inner.as_ref().fst.get());
+            bindings::register_filesystem(inner.as_ref().fst.get())
+        });
         let this = Self {
             inner,
             _fs: core::marker::PhantomData,
@@ -101,6 +104,7 @@ impl<T: FileSystem> Drop for Registration<T> {
             bindings::unregister_filesystem(self.inner.as_ref().fst.get());
             bindings::rcu_barrier();
             bindings::kmem_cache_destroy(self.inner.as_ref().cache.as_ptr());
+            raw::erofs_shared_fs_type_unregister_keys(self.inner.as_ref().fst.get());
             drop(KBox::from_raw(self.inner.as_ptr()));
         }
     }
