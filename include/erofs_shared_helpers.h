@@ -64,9 +64,9 @@ struct kmem_cache *erofs_shared_inode_cache_create(const char *name,
 void *erofs_shared_inode_alloc(struct super_block *sb,
 			       struct kmem_cache *cache);
 bool erofs_shared_inode_is_new(struct inode *inode);
-void erofs_shared_for_each_inode(struct super_block *sb,
-				 void (*fn)(struct inode *inode, void *data),
-				 void *data);
+typedef void (*erofs_shared_inode_fn)(struct inode *inode, void *data);
+void erofs_shared_visit_inodes(struct super_block *sb,
+				 erofs_shared_inode_fn fn, void *data);
 void erofs_shared_inode_set_owner(struct inode *inode, u32 uid, u32 gid);
 void erofs_shared_inode_set_times(struct inode *inode, s64 sec, u32 nsec);
 void erofs_shared_inode_set_link(struct inode *inode, char *link, int len);

@@ -191,9 +191,8 @@ void erofs_shared_wait_zero(atomic_t *count)
 }
 
 /* Calls @fn, which must not sleep, for each inode that is in use or cached. */
-void erofs_shared_for_each_inode(struct super_block *sb,
-				 void (*fn)(struct inode *inode, void *data),
-				 void *data)
+void erofs_shared_visit_inodes(struct super_block *sb,
+				 erofs_shared_inode_fn fn, void *data)
 {
 	struct inode *inode;
 

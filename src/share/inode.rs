@@ -262,7 +262,7 @@ pub(crate) fn for_each(f: &mut dyn FnMut(&SharedInode)) {
     if !sb.is_null() {
         let mut f = f;
         // SAFETY: The superblock is live; `visit` gets what it asks for.
-        unsafe { raw::erofs_shared_for_each_inode(sb, Some(visit), (&raw mut f).cast()) }
+        unsafe { raw::erofs_shared_visit_inodes(sb, Some(visit), (&raw mut f).cast()) }
     }
 }
 

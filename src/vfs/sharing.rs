@@ -1409,11 +1409,7 @@ impl<T: FileSystem> BoundInodes<T> {
         let mut f = f;
         // SAFETY: By the type invariants the superblock is live; `visit` gets what it asks for.
         unsafe {
-            raw::erofs_shared_for_each_inode(
-                self.sb.as_ptr(),
-                Some(visit::<T>),
-                (&raw mut f).cast(),
-            )
+            raw::erofs_shared_visit_inodes(self.sb.as_ptr(), Some(visit::<T>), (&raw mut f).cast())
         }
     }
 }
