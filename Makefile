@@ -112,7 +112,10 @@ vm-run: export VM_COMMAND := $(value CMD)
 ##  make test-debug         the kselftests and stress tests in the debug kernel (TEST_DEBUG='--bounded' for a short round)
 ##  make check              formatting, clippy, rustdoc, checkpatch, shellcheck
 ##  make fmt                format the Rust sources
-.PHONY: test test-debug check fmt
+##  make bench              what reading costs, in instructions, memory and time, beside the in-tree erofs (BENCH=--smoke: shorter)
+.PHONY: test test-debug check fmt bench
+bench: module
+	@scripts/bench $(BENCH)
 test: setup module
 	@scripts/test
 test-debug: setup debug-module
