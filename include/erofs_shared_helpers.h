@@ -47,7 +47,6 @@ struct page *erofs_shared_folio_page(struct folio *folio, pgoff_t index);
 struct folio *erofs_shared_page_folio(struct page *page);
 void erofs_shared_mapping_set_max_order(struct address_space *mapping,
 					unsigned int order);
-unsigned int erofs_shared_ra_pages(struct inode *inode);
 
 /* work and waiting */
 struct workqueue_struct *erofs_shared_workqueue_create(void);

@@ -157,11 +157,6 @@ void erofs_shared_mapping_set_max_order(struct address_space *mapping,
 	mapping_set_folio_order_range(mapping, 0, order);
 }
 
-unsigned int erofs_shared_ra_pages(struct inode *inode)
-{
-	return inode_to_bdi(inode)->ra_pages;
-}
-
 struct workqueue_struct *erofs_shared_workqueue_create(void)
 {
 	return alloc_workqueue("erofs_shared",

@@ -130,6 +130,10 @@ impl FileSystem for Erofs {
         data::map(inode, pos, report)
     }
 
+    fn shares(info: &Self::Info) -> bool {
+        info.options.share != options::Share::Off
+    }
+
     fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>> {
         share::scope(inode)
     }

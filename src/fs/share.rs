@@ -41,16 +41,23 @@ fn fingerprint(inode: &Inode<Erofs>) -> Result<Option<KVec<u8>>> {
     let Some(prefix) = prefix.filter(|_| image.xattr_isize != 0) else {
         return Ok(None);
     };
-    let get = |out| xattr::get_any(inode, prefix.base_index, prefix.infix(), out);
-    let size = match get(None) {
-        Ok(size) if size != 0 && size <= BLOCK_SIZE => size,
-        Ok(_) => return Ok(None),
-        Err(err) if err == ENODATA => return Ok(None),
-        Err(err) => return Err(err),
-    };
-    let mut value = KVec::from_elem(0u8, size, GFP_KERNEL)?;
-    get(Some(&mut *value))?;
-    Ok(Some(value))
+    // "sha256:" and 32 bytes, if mkfs.erofs made it.
+    let mut value = KVec::from_elem(0u8, 64, GFP_KERNEL)?;
+    loop {
+        let got = xattr::get_any(inode, prefix.base_index, prefix.infix(), Some(&mut *value));
+        match got {
+            Ok(0) => return Ok(None),
+            Ok(size) => {
+                value.truncate(size);
+                return Ok(Some(value));
+            }
+            Err(err) if err == ENODATA => return Ok(None),
+            Err(err) if err == ERANGE && value.len() < BLOCK_SIZE => {
+                value.resize(BLOCK_SIZE, 0, GFP_KERNEL)?;
+            }
+            Err(err) => return Err(err),
+        }
+    }
 }
 
 /// Says that a block of a file is not what it was when it was verified. The caller does so once for each

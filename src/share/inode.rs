@@ -156,19 +156,6 @@ unsafe impl Send for SharedInode {}
 unsafe impl Sync for SharedInode {}
 
 impl SharedInode {
-    /// The shared inode that owns `mapping`, if it is one's.
-    ///
-    /// # Safety
-    ///
-    /// `mapping` must be the live mapping of an inode of this module for `'a`.
-    pub(crate) unsafe fn of_mapping<'a>(mapping: *mut bindings::address_space) -> Option<&'a Self> {
-        // SAFETY: By the function's safety requirements the host is a live inode.
-        unsafe {
-            let inode = (*mapping).host;
-            ((*inode).i_sb == SUPER.load(Relaxed)).then(|| &*inode.cast::<Self>())
-        }
-    }
-
     /// Which one it is.
     pub(crate) fn identity(&self) -> &Identity {
         // SAFETY: By the type invariants it lies in a `Node` whose identity is constant now.

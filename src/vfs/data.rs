@@ -58,7 +58,6 @@ impl<T: FileSystem> Tables<T> {
         get_unmapped_area: Some(bindings::thp_get_unmapped_area),
         splice_read: Some(Self::splice_read),
         fadvise: Some(Self::fadvise),
-        release: Some(Self::release),
         setlease: Some(raw::generic_setlease),
         ..pin_init::zeroed()
     };
@@ -286,21 +285,23 @@ impl<T: FileSystem> Tables<T> {
     ) -> ffi::c_int {
         // SAFETY: An open of an inode of `T`.
         unsafe {
-            // Direct I/O goes to the block device; a backing file has none to offer.
             let inode = Inode::<T>::from_raw(inode);
+            // Direct I/O goes to the block device; a backing file has none to offer.
             if (*file).f_flags & bindings::O_DIRECT != 0 && !inode.sb().is_block() {
                 return EINVAL.to_errno();
             }
-            let ret = bindings::generic_file_open(inode.as_ptr(), file);
-            if ret != 0 {
-                return ret;
-            }
-            if let Err(err) = Self::share_file(file) {
-                return err.to_errno();
-            }
             (*file).f_mode |= raw::EROFS_SHARED_FMODE_NOWAIT;
+            let plain = inode.plain_mapping();
+            if !plain.is_null() {
+                // The inode's own mapping, or that of a shared inode that it holds until it is evicted:
+                // longer than there are files.
+                (*file).f_mapping = plain;
+                return 0;
+            }
+            Self::share_file(inode, file)
+                .err()
+                .map_or(0, |err| err.to_errno())
         }
-        0
     }
 
     /// # Safety
@@ -338,10 +339,9 @@ impl<T: FileSystem> Tables<T> {
             let file = (*iocb).ki_filp;
             let special = (raw::EROFS_SHARED_IOCB_DIRECT | raw::EROFS_SHARED_IOCB_NOWAIT) as i32;
             // The way that nearly every read goes.
-            if (*iocb).ki_flags & special == 0
-                && file_inode::<T>(file).is_plain((*file).f_mapping)
-                && Self::has_readahead(file)
+            if (*iocb).ki_flags & special == 0 && file_inode::<T>(file).is_plain((*file).f_mapping)
             {
+                Self::ready_readahead(file);
                 let ret = bindings::filemap_read(iocb, to, 0);
                 if ret >= 0 {
                     return ret;

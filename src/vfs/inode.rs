@@ -28,7 +28,8 @@ use crate::{io::CacheBytes, raw};
 pub(super) struct Node<T: FileSystem> {
     data: UnsafeCell<Option<T::Inode>>,
     /// The mapping through which files of this inode may be read without more ado, if they have it:
-    /// the inode's own, or that of a shared inode all of which it has verified. Null: neither.
+    /// the inode's own, if it has no other; that of a shared inode all of which it has verified. Null: it
+    /// is not bound yet, or has not verified all.
     plain: Atomic<*mut bindings::address_space>,
     sharing: Atomic<*mut Sharing>,
     inode: Opaque<bindings::inode>,
@@ -370,9 +371,12 @@ impl<T: FileSystem> NewInode<T> {
             let mut has_data = true;
             match kind {
                 bindings::S_IFREG => {
-                    (*Node::<T>::of(inode))
-                        .plain
-                        .store(&raw mut (*inode).i_data, Release);
+                    // Until the first open finds out, if the mount shares.
+                    if !T::shares(self.sb().info()) {
+                        (*Node::<T>::of(inode))
+                            .plain
+                            .store(&raw mut (*inode).i_data, Release);
+                    }
                     (*inode).i_op = &Tables::<T>::FILE_INODE_OPS;
                     (*inode).__bindgen_anon_3.i_fop = &Tables::<T>::FILE_OPS;
                 }

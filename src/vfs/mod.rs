@@ -108,6 +108,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn may_read(inode: &Inode<Self>) -> Result;
     /// What holds the byte at `pos`. `report`: the bytes of inline data are not wanted.
     fn map(inode: &Inode<Self>, pos: u64, report: bool) -> Result<Extent<'_>>;
+    /// Whether files of this mount are shared with any.
+    fn shares(info: &Self::Info) -> bool;
     /// With whom a file's data is shared. `None`: with nobody.
     fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>>;
     /// Says that block `block` of a file is not what it was when it was verified.

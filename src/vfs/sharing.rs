@@ -196,6 +196,12 @@ impl<T: FileSystem> Inode<T> {
         self.plain_mapping() == mapping
     }
 
+    /// Pages that its device wants to be read ahead.
+    fn ra_pages(&self) -> u32 {
+        // SAFETY: A live inode has a live superblock, which has a backing device.
+        unsafe { (*(*self.sb().as_ptr()).s_bdi).ra_pages as u32 }
+    }
+
     fn through(&self, mapping: *mut bindings::address_space) -> Through {
         if mapping == self.own_mapping() {
             return Through::Own;
@@ -374,6 +380,7 @@ impl<T: FileSystem> Inode<T> {
     /// for now or for good.
     fn bind(&self) -> Result<Option<Arc<Binding>>> {
         if self.size() == 0 || self.size() > MAX_SIZE {
+            self.set_plain_mapping(self.own_mapping());
             return Ok(None);
         }
         if let Some(sharing) = self.sharing() {
@@ -386,6 +393,7 @@ impl<T: FileSystem> Inode<T> {
             }
         }
         let Some(scope) = T::scope(self)? else {
+            self.set_plain_mapping(self.own_mapping());
             return Ok(None);
         };
         let sharing = self.sharing_or_new()?;
@@ -415,8 +423,6 @@ impl<T: FileSystem> Inode<T> {
         T::counters(self.sb().info())?.add(Field::BoundInodes, 1);
         if binding.is_complete() {
             self.set_plain_mapping(shared.mapping());
-        } else {
-            self.set_plain_mapping(core::ptr::null_mut());
         }
         drop(slots);
         Ok(Some(binding))
@@ -718,25 +724,14 @@ impl<T: FileSystem> Tables<T> {
     /// A promoted constant, so that it has an address for good.
     const SHARED_VM_OPS_REF: &'static bindings::vm_operations_struct = &Self::SHARED_VM_OPS;
 
-    /// Gives a file that is being opened the page cache of its shared inode.
+    /// Gives a file that is being opened the page cache of its shared inode, which is looked for if this is
+    /// the inode's first open.
     ///
     /// # Safety
     ///
-    /// `file` is being opened, by `->open`.
-    pub(super) unsafe fn share_file(file: *mut bindings::file) -> Result {
-        // SAFETY: By the function's safety requirements.
-        let inode = unsafe { file_inode::<T>(file) };
-        let plain = inode.plain_mapping();
-        if !plain.is_null() && plain != inode.own_mapping() {
-            // SAFETY: The mapping is a shared inode's, which the inode's bindings hold. The rest as below.
-            unsafe {
-                if let Some(shared) = SharedInode::of_mapping(plain) {
-                    core::mem::forget(kernel::sync::aref::ARef::from(shared));
-                    (*file).f_mapping = plain;
-                }
-            }
-            return Ok(());
-        }
+    /// `file` is being opened, by `->open`, and one of `inode`.
+    #[inline(never)]
+    pub(super) unsafe fn share_file(inode: &Inode<T>, file: *mut bindings::file) -> Result {
         let binding = match inode.bind() {
             Ok(Some(binding)) => binding,
             Ok(None) => return Ok(()),
@@ -744,40 +739,10 @@ impl<T: FileSystem> Tables<T> {
             // It stays unbound, and the read that meets the error returns it.
             Err(_) => return Ok(()),
         };
-        let shared = binding.shared().clone();
-        // SAFETY: Nobody has used the file yet. Its reference to the shared inode is dropped by
-        // `unshare_file`, when nothing uses `f_mapping` any more.
-        unsafe { (*file).f_mapping = shared.mapping() };
-        core::mem::forget(shared);
+        // SAFETY: Nobody has used the file yet. The inode holds the binding, and this the shared inode,
+        // until it is evicted: longer than there are files.
+        unsafe { (*file).f_mapping = binding.shared().mapping() };
         Ok(())
-    }
-
-    /// # Safety
-    ///
-    /// `file_operations::release`
-    pub(super) unsafe extern "C" fn release(
-        _inode: *mut bindings::inode,
-        file: *mut bindings::file,
-    ) -> kernel::ffi::c_int {
-        // SAFETY: The file is in its last use. A mapping that is not the inode's own is that of a shared
-        // inode, to which `share_file` left a reference.
-        unsafe {
-            if let Some(shared) = SharedInode::of_mapping((*file).f_mapping) {
-                drop(kernel::sync::aref::ARef::from_raw(shared.into()));
-            }
-        }
-        0
-    }
-
-    /// Whether read-ahead is set up.
-    ///
-    /// # Safety
-    ///
-    /// `file` is an open file of `T`.
-    #[inline(always)]
-    pub(super) unsafe fn has_readahead(file: *mut bindings::file) -> bool {
-        // SAFETY: By the function's safety requirements.
-        unsafe { (*file).__bindgen_anon_3.f_ra.ra_pages != 0 }
     }
 
     /// Sets up read-ahead by the device's setting: the VFS took that of the internal filesystem, 0.
@@ -785,12 +750,12 @@ impl<T: FileSystem> Tables<T> {
     /// # Safety
     ///
     /// `file` is an open file of `T`.
+    #[inline(always)]
     pub(super) unsafe fn ready_readahead(file: *mut bindings::file) {
         // SAFETY: By the function's safety requirements.
         unsafe {
             if (*file).__bindgen_anon_3.f_ra.ra_pages == 0 {
-                (*file).__bindgen_anon_3.f_ra.ra_pages =
-                    raw::erofs_shared_ra_pages((*file).f_inode);
+                (*file).__bindgen_anon_3.f_ra.ra_pages = file_inode::<T>(file).ra_pages();
             }
         }
     }
@@ -1172,7 +1137,7 @@ impl<T: FileSystem> Tables<T> {
                 if advice as u32 == raw::EROFS_SHARED_FADV_SEQUENTIAL
                     && (*file).f_mapping != file_inode::<T>(file).own_mapping()
                 {
-                    let pages = raw::erofs_shared_ra_pages((*file).f_inode);
+                    let pages = file_inode::<T>(file).ra_pages();
                     (*file).__bindgen_anon_3.f_ra.ra_pages = pages.saturating_mul(2);
                 }
             }
