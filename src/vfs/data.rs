@@ -346,11 +346,31 @@ impl<T: FileSystem> Tables<T> {
                 if ret >= 0 {
                     return ret;
                 }
-                // A page may have gone and come back with another content, or not at all.
-                if (*file).f_mapping == file_inode::<T>(file).own_mapping() {
-                    return ret;
-                }
+                return Self::read_failed(iocb, to, ret);
             }
+            Self::read_specially(iocb, to)
+        }
+    }
+
+    /// After a read of plain pages failed with `err`.
+    ///
+    /// # Safety
+    ///
+    /// As for `read_iter`.
+    #[inline(never)]
+    #[cold]
+    unsafe fn read_failed(
+        iocb: *mut bindings::kiocb,
+        to: *mut bindings::iov_iter,
+        err: isize,
+    ) -> isize {
+        // SAFETY: A read of an open file of `T`.
+        unsafe {
+            let file = (*iocb).ki_filp;
+            if (*file).f_mapping == file_inode::<T>(file).own_mapping() {
+                return err;
+            }
+            // A page may have gone and come back with another content, or not at all.
             Self::read_specially(iocb, to)
         }
     }

@@ -209,7 +209,10 @@ impl<T: FileSystem> Inode<T> {
     /// The mapping through which files may be read without more ado, if they have it.
     #[inline(always)]
     pub(super) fn plain_mapping(&self) -> *mut bindings::address_space {
-        self.node().plain.load(Acquire)
+        // SAFETY: Live inode; `Atomic` is only ever written as a whole. This is READ_ONCE(), which inlines:
+        // `load` calls a function. The pointer is compared, or names what the inode holds anyway, so that
+        // no order with other reads is needed.
+        unsafe { core::ptr::read_volatile(self.node().plain.as_ptr()) }
     }
 
     pub(super) fn set_plain_mapping(&self, mapping: *mut bindings::address_space) {
