@@ -9,7 +9,9 @@
 use core::{cell::UnsafeCell, mem::MaybeUninit, ptr::NonNull};
 
 use kernel::{
-    bindings, ffi, impl_has_work, new_work,
+    bindings,
+    error::to_result,
+    ffi, impl_has_work, new_work,
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
     sync::atomic::{Atomic, Full, Relaxed},
@@ -17,7 +19,7 @@ use kernel::{
     workqueue::{Queue, Work, WorkItem},
 };
 
-use super::{folios::Folios, Device, Extent, Target};
+use super::{folios::Folios, wait::Event, Device, Extent, Target};
 use crate::raw;
 
 /// What comes after the I/O.
@@ -31,6 +33,13 @@ const WORTH_A_WORKER: usize = 16 << 10;
 
 /// Ranges in one read of a backing file.
 const FILE_RANGES: usize = 16;
+
+/// A worker ends the fill.
+const WORKER: u32 = 0;
+/// Somebody waits for the I/O, and ends the fill.
+const WAITER: u32 = 1;
+/// The I/O is done, and the fill belongs to who waited.
+const DONE: u32 = 2;
 
 /// The workqueue for what follows I/O, while the module is loaded.
 static QUEUE: Atomic<*mut bindings::workqueue_struct> = Atomic::new(core::ptr::null_mut());
@@ -66,7 +75,7 @@ impl Drop for Workers {
 /// # Invariants
 ///
 /// `pending` is the number of I/Os under way, and one more while they are being submitted. Who takes
-/// it to zero owns the fill. `rest` belongs to the submitter, then to who owns the fill.
+/// it to zero owns the fill, unless somebody waits (`owner`), who does then. `rest` belongs to the submitter, then to who owns the fill.
 #[pin_data]
 struct Fill<F: Filled> {
     #[pin]
@@ -74,6 +83,11 @@ struct Fill<F: Filled> {
     pending: Atomic<u32>,
     /// The first error, as a negative errno.
     error: Atomic<i32>,
+    /// Who ends the fill: [`WORKER`], [`WAITER`], or, when a waiter's I/O is done, [`DONE`].
+    owner: Atomic<u32>,
+    /// Done together with `owner` becoming [`DONE`].
+    #[pin]
+    over: Event,
     /// The folios and what comes after; `None` once taken.
     rest: UnsafeCell<Option<(Folios, F)>>,
 }
@@ -116,6 +130,13 @@ impl<F: Filled> Fill<F> {
     unsafe fn put(this: NonNull<Self>) {
         // SAFETY: The caller's share keeps it alive here.
         if unsafe { this.as_ref() }.pending.fetch_sub(1, Full) != 1 {
+            return;
+        }
+        // SAFETY: Nobody else has a share of it: it is alive until it is given away below.
+        let fill = unsafe { this.as_ref() };
+        if fill.owner.cmpxchg(WAITER, DONE, Full).is_ok() {
+            // The waiter takes it from here, and may free it as soon as this has let go of it.
+            fill.over.done(Ok(()));
             return;
         }
         // SAFETY: By the type invariants it is ours now; it came from a pinned box.
@@ -456,19 +477,79 @@ pub(crate) fn fill<'a, F: Filled>(
     filled: F,
 ) {
     let bytes = folios.bytes();
+    match start(folios, plan, map, filled, WORKER) {
+        // SAFETY: The submitter's share.
+        Ok(fill) => unsafe { Fill::put_submitter(fill, bytes) },
+        Err((folios, filled, err)) => filled.filled(folios, Err(err)),
+    }
+}
+
+/// Keeps something until a fill is over. What is filled goes nowhere.
+struct Keep<K>(K);
+
+impl<K: Send + Unpin + 'static> Filled for Keep<K> {
+    fn filled(self, _folios: Folios, _result: Result) {}
+}
+
+/// As [`fill`], but waits for the I/O, and gives the folios. `keep`, which keeps the devices open, is
+/// dropped when the I/O is done, at the earliest. A fatal signal ends the wait.
+pub(crate) fn fill_and_wait<'a, K: Send + Unpin + 'static>(
+    folios: Folios,
+    plan: &Plan,
+    map: impl Fn(u64) -> Result<Extent<'a>>,
+    keep: K,
+) -> Result<Folios> {
+    let fill = start(folios, plan, map, Keep(keep), WAITER).map_err(|(_, _, err)| err)?;
+    // SAFETY: The submitter's share, until the next line; then the fill is alive until its owner, who is
+    // this one, has ended it, or has given it to a worker.
+    let (waited, mine) = unsafe {
+        Fill::put(fill);
+        let waited = fill.as_ref().over.wait();
+        (
+            waited,
+            waited.is_ok() || fill.as_ref().owner.cmpxchg(WAITER, WORKER, Full).is_err(),
+        )
+    };
+    if !mine {
+        return Err(waited.err().unwrap_or(EINTR));
+    }
+    if waited.is_err() {
+        // SAFETY: As above. It is done, or as good as.
+        unsafe { fill.as_ref() }.over.wait_always();
+    }
+    // SAFETY: It is ours; it came from a pinned box.
+    let mut fill = unsafe { Pin::new_unchecked(KBox::from_raw(fill.as_ptr())) };
+    let error = fill.error.load(Relaxed);
+    let rest = fill.as_mut().project().rest.get_mut().take();
+    let (folios, _keep) = rest.ok_or(EIO)?;
+    to_result(error)?;
+    waited?;
+    Ok(folios)
+}
+
+/// Starts a fill, and gives it with the submitter's share. On failure gives back what it was given.
+fn start<'a, F: Filled>(
+    folios: Folios,
+    plan: &Plan,
+    map: impl Fn(u64) -> Result<Extent<'a>>,
+    filled: F,
+    owner: u32,
+) -> Result<NonNull<Fill<F>>, (Folios, F, Error)> {
     // The fill takes its content only once it has its memory, so that `filled` is called in any case.
     let fill = KBox::pin_init(
         pin_init!(Fill::<F> {
             work <- new_work!("erofs_shared::Fill"),
             pending: Atomic::new(1),
             error: Atomic::new(0),
+            owner: Atomic::new(owner),
+            over <- Event::new(),
             rest: UnsafeCell::new(None),
         }),
         GFP_KERNEL,
     );
     let mut fill = match fill {
         Ok(fill) => fill,
-        Err(err) => return filled.filled(folios, Err(err)),
+        Err(err) => return Err((folios, filled, err)),
     };
     *fill.as_mut().project().rest.get_mut() = Some((folios, filled));
     // SAFETY: The box is not moved from again before it is made a pinned box again.
@@ -492,8 +573,7 @@ pub(crate) fn fill<'a, F: Filled>(
         }
     }
     submitter.flush();
-    // SAFETY: The submitter's share.
-    unsafe { Fill::put_submitter(fill, bytes) };
+    Ok(fill)
 }
 
 fn gather<'a, F: Filled>(

@@ -62,6 +62,12 @@ impl Event {
         to_result(self.result.load(Acquire))
     }
 
+    /// Waits whatever happens. For what ends soon by itself.
+    pub(crate) fn wait_always(&self) {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::wait_for_completion(self.inner.get()) };
+    }
+
     /// Whether it has happened.
     pub(crate) fn is_over(&self) -> bool {
         // SAFETY: By the type invariants.

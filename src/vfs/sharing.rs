@@ -31,9 +31,9 @@ use super::{
 use crate::{
     io::{
         device::SuperPtr,
-        fill::{fill, zero_tail, Filled, Plan},
+        fill::{fill, fill_and_wait, zero_tail, Filled, Plan},
         folios::Folios,
-        wait::{cond_resched, Event},
+        wait::cond_resched,
     },
     raw,
     share::{
@@ -164,28 +164,6 @@ impl<T: FileSystem> Filled for WindowFill<T> {
             Ok(())
         });
         self.window.over.done(result);
-    }
-}
-
-/// The start of a file, being read to find its shared inode.
-#[pin_data]
-struct Head {
-    #[pin]
-    over: Event,
-    #[pin]
-    folios: SpinLock<Option<Folios>>,
-}
-
-struct HeadFill<T: FileSystem> {
-    head: Arc<Head>,
-    _under_way: UnderWay<T>,
-}
-
-impl<T: FileSystem> Filled for HeadFill<T> {
-    fn filled(self, folios: Folios, result: Result) {
-        let mut folios = Some(folios);
-        core::mem::swap(&mut *self.head.folios.lock(), &mut folios);
-        self.head.over.done(result);
     }
 }
 
@@ -442,21 +420,13 @@ impl<T: FileSystem> Inode<T> {
     fn bind_by_content(&self, domain: &[u8]) -> Result<Arc<Binding>> {
         let blocks = self.size().div_ceil(BLOCK_SIZE as u64);
         let count = blocks.min(KEY_DIGESTS as u64);
-        let head = Arc::pin_init(
-            pin_init!(Head {
-                over <- Event::new(),
-                folios <- new_spinlock!(None, "erofs_shared::Head"),
-            }),
-            GFP_KERNEL,
-        )?;
-        let filled = HeadFill {
-            _under_way: UnderWay::new(self),
-            head: head.clone(),
-        };
         let folios = Folios::scratch(0, count, KEY_DIGESTS.ilog2())?;
-        self.fill_from_image(folios, &self.plan(0, false), filled);
-        head.over.wait()?;
-        let mut folios = head.folios.lock().take().ok_or(EIO)?;
+        let mut folios = fill_and_wait(
+            folios,
+            &self.plan(0, false),
+            |pos| T::map(self, pos, false),
+            UnderWay::new(self),
+        )?;
         zero_tail(&mut folios, 0, self.size());
 
         let mut digests = [[0u8; 32]; KEY_DIGESTS];
