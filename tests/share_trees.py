@@ -10,12 +10,17 @@
   share_trees.py common SUMS SUMS      what of the second is in the first, too
   share_trees.py verify MOUNT SUMS     read and check every file
   share_trees.py resident MOUNT SUMS   open every file: its pages, and those in the page cache according to cachestat(2)
+  share_trees.py pressure GROUP SUMS MOUNT...
+                                       map all files in a memory group that is too small for them, check them, have
+                                       the group reclaimed from, and check again
 
 A page is 4096 bytes. Files that are links to one inode count once.
 """
 
 import ctypes
+import errno
 import hashlib
+import mmap
 import os
 import random
 import sys
@@ -143,6 +148,38 @@ def resident(mount, name):
         cached += cachestat(fd)
         os.close(fd)
     print(total, cached)
+
+
+def memory(group, what, key=None):
+    with open(f"{group}/memory.{what}") as f:
+        return int(f.read()) if key is None else dict(line.split() for line in f)[key]
+
+
+def pressure(group, name, *mounts):
+    with open(f"{group}/cgroup.procs", "w") as f:
+        f.write(str(os.getpid()))
+    maps = []
+    for mount in mounts:
+        for sha, size, path in sums(name):
+            if size:
+                with open(f"{mount}/{path}", "rb") as f:
+                    maps.append((sha, path, mmap.mmap(f.fileno(), size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)))
+    for turn in ("first", "second"):
+        wrong = [path for sha, path, m in maps if hashlib.sha256(m).hexdigest() != sha]
+        print(f"{turn}: {len(maps)} mappings, {len(wrong)} wrong", *wrong[:3])
+        before, cached = int(memory(group, "stat", "file_mapped")), int(memory(group, "stat", "file"))
+        try:
+            with open(f"{group}/memory.reclaim", "w") as f:
+                f.write(str(cached))
+        except OSError as err:
+            # as much as could be, which was not all
+            if err.errno != errno.EAGAIN:
+                raise
+        after = int(memory(group, "stat", "file_mapped"))
+        print(f"mapped: {before} bytes, after reclaim {after}")
+        if wrong or not maps or before < 1 << 20 or after > before // 4:
+            return False
+    return True
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# stress_share.sh SECONDS
+#
+# 8 readers on 4 mounts of images that have much in common, and twins of each other (tests/share_read.c): every byte is
+# compared with that of the trees that the images were made of. Beside them: caches are dropped, one of the mounts goes and comes,
+# others of the same images come and go, and the readers' memory group is too small and is reclaimed from.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+LAST=${1:-60}
+TOP=$TMP/trees DISK=/mnt/stress-disk GROUP=/sys/fs/cgroup/stress
+STATS=/sys/fs/erofs-shared/stats
+modprobe -a ext4 loop
+mkdir -p $DISK
+truncate -s 96M "$TMP/ext4"
+mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
+mount -o loop "$TMP/ext4" $DISK
+MOUNTS+=("$DISK")
+python3 "$(dirname "$0")/share_twins.py" stress "$TOP"
+bound=$(cat $STATS/bound_inodes)
+
+SOURCES=() PAIRS=()
+for i in 0 1 2 3; do
+	case $i in
+	0) layout=() ;;
+	1) layout=(--chunksize=4096) ;;
+	2) layout=(-Enoinline_data) ;;
+	3) layout=(-b1024 --chunksize=8192) ;;
+	esac
+	mkfs.erofs --quiet "${layout[@]}" $DISK/$i "$TOP/$i" > /dev/null || ktap_test_fail "mkfs.erofs"
+	SOURCES[i]=$DISK/$i
+	[ $i = 2 ] || { SOURCES[i]=$(loop $DISK/$i); LOOPS+=("${SOURCES[i]}"); }
+	ok "mount $i" at "$FSTYPE" "${SOURCES[i]}" /mnt/stress-$i
+	PAIRS+=("$TOP/$i:/mnt/stress-$i")
+done
+extra0=$(loop $DISK/0) extra3=$(loop $DISK/3)
+LOOPS+=("$extra0" "$extra3")
+
+echo +memory > /sys/fs/cgroup/cgroup.subtree_control
+mkdir -p $GROUP
+echo 8M > $GROUP/memory.max
+log_mark
+
+running() { [ -e "$TMP/running" ]; }
+: > "$TMP/running"
+
+dropping() {
+	local n=0
+	while running; do
+		echo $((n++ % 3 + 1)) > /proc/sys/vm/drop_caches
+		sleep 1
+	done
+}
+reclaiming() {
+	while running; do
+		echo 2M > $GROUP/memory.reclaim
+		sleep 0.5
+	done 2> /dev/null
+}
+# others of the same images: with the same, with another, with no sharing
+coming() {
+	local n=0 options=("" domain_id=other share=off)
+	while running; do
+		mkdir -p /mnt/stress-x /mnt/stress-y
+		mnt "$FSTYPE" "$extra0" /mnt/stress-x "${options[n++ % 3]}" && mnt "$FSTYPE" "$extra3" /mnt/stress-y || return 1
+		diff -r "$TOP/0/$((n % 9))" /mnt/stress-x/$((n % 9)) || return 1
+		umount /mnt/stress-x || return 1
+		diff -r "$TOP/3/$((n % 9))" /mnt/stress-y/$((n % 9)) || return 1
+		umount /mnt/stress-y || return 1
+	done
+	[ $n -gt 2 ]
+}
+# one of the mounts under the readers, who have files of it open and mapped
+going() {
+	local n=0
+	while running; do
+		sleep 0.5
+		umount -l /mnt/stress-3 || return 1
+		sleep 0.05
+		mnt "$FSTYPE" "${SOURCES[3]}" /mnt/stress-3 || return 1
+		n=$((n + 1))
+	done
+	[ $n -gt 2 ]
+}
+reading() {
+	echo $BASHPID > $GROUP/cgroup.procs
+	exec share_read "$LAST" 8 "${PAIRS[@]}"
+}
+
+dropping & dropper=$!
+reclaiming & reclaimer=$!
+coming > "$TMP/coming" 2>&1 & comer=$!
+going > "$TMP/going" 2>&1 & goer=$!
+reading > "$TMP/reading" 2>&1 & readers=$!
+wait $readers
+status=$?
+rm "$TMP/running"
+sed 's/^/# /' "$TMP/reading"
+is "$LAST s of 8 readers: no wrong byte, no error" $status 0
+wait $dropper $reclaimer
+wait $comer
+status=$?
+sed 's/^/# /' "$TMP/coming" | head -20
+is "mounts that come and go: right, and gone" $status 0
+wait $goer
+status=$?
+sed 's/^/# /' "$TMP/going" | head -20
+is "a mount that goes while its files are in use, and comes again" $status 0
+is "nobody was killed for memory" "$(awk '$1 == "oom_kill" { print $2 }' $GROUP/memory.events)" 0
+ok "there was pressure" test "$(awk '$1 == "max" { print $2 }' $GROUP/memory.events)" -gt 0
+for i in 0 1 2 3; do
+	ok "tree $i, after all" diff -r "$TOP/$i" /mnt/stress-$i
+done
+is "the kernel says nothing of changed files" "$(log_since | grep -c 'changed behind')" 0
+for i in 0 1 2 3; do
+	ok "umount $i" away /mnt/stress-$i
+done
+unbound() {
+	local i
+	# releases are done by work queues
+	for ((i = 0; i < 50; i++)); do
+		drop
+		[ "$(cat $STATS/bound_inodes)" = "$bound" ] && return
+		sleep 0.2
+	done
+	cat $STATS/bound_inodes
+	return 1
+}
+ok "no inode stays bound" unbound
+ok "the memory group is empty" rmdir $GROUP
+for i in "${LOOPS[@]}"; do
+	losetup -d "$i"
+done
+LOOPS=()
+ok "nothing holds the images' disk" away $DISK
+
+finish
