@@ -41,11 +41,11 @@ grown() {
 	echo "$now" > "$TMP/base"
 	echo $((now - before))
 }
-# near GOT WANTED: within 2% and 64 pages, for what else goes on
+# near GOT WANTED [PAGES]: within 2% and 64 pages (or as many as are given), for what else goes on
 near() {
 	local difference=$(($1 - $2))
 	echo "$1 pages, $2 expected"
-	[ ${difference#-} -le $(($2 / 50 + 64)) ]
+	[ ${difference#-} -le $(($2 / 50 + ${3-64})) ]
 }
 # within GOT WANTED: 2%
 within() {
@@ -95,14 +95,19 @@ ok "every file of the first root is right" verify $A a
 a_on=$(grown)
 ok "the first root takes its different contents" near "$a_on" "$A_NEW"
 
+# A file that begins like another one is served from that one's pages as far as they agree. When it is read again, or asked
+# for, it has a cache of its own, in which these are missing: of the eight files here that part in their middle some 300 pages.
+# And where chunks are is metadata, which is in the cache, too.
+APART=400
 # Opening a file reads its beginning, and that may then be in the cache.
 read -r all there < <(trees resident $B "$TMP/share-b.sums")
 opened=$(grown)
-ok "cachestat: of the second, only what is in it alone is missing" near $((all - there + opened)) "$B_NEW"
+ok "cachestat: of the second, only what is in it alone is missing" near $((all - there + opened)) "$B_NEW" $APART
 ok "every file of the second root is right" verify $B b
 b_on=$((opened + $(grown)))
-ok "the second root adds what is in it alone" near "$b_on" "$B_NEW"
-is "cachestat: then nothing is missing" "$(trees resident $B "$TMP/share-b.sums")" "$B_ALL $B_ALL"
+ok "the second root adds what is in it alone" near "$b_on" "$B_NEW" $APART
+read -r all there < <(trees resident $B "$TMP/share-b.sums")
+ok "cachestat: then nothing is missing, but where files parted" near "$there" "$all" $APART
 is "nor of the first" "$(trees resident $A "$TMP/share-a.sums")" "$A_ALL $A_ALL"
 ok "stats/bytes_saved says what was measured" within $(($(stat_of bytes_saved) - saved)) $(((a_off + b_off - a_on - b_on) * 4096))
 ok "stats/pages_shared says how many pages that is about" within $(($(stat_of pages_shared) - shared)) "$REPEATED"
@@ -113,7 +118,7 @@ done
 grown > /dev/null
 ok "the first root again, from the shared pages: as recorded" diff <(walk -c $A 2> /dev/null) "$TMP/share-a.ref"
 ok "the second root again" diff <(walk -c $B 2> /dev/null) "$TMP/share-b.ref"
-ok "which read nothing new" near "$(grown)" 0
+ok "which read nothing new, but where files parted" near "$(grown)" 0 $APART
 away $A $B
 for i in a b; do
 	ok "the in-tree erofs of root $i" at $ORACLE "${DEV[$i]}" $A
@@ -160,14 +165,13 @@ ok "share nothing" near "$ADDED" "$A_ALL"
 
 # --- the options, as shown ------------------------------------------------------------------------------------------------------
 ok "mount" both fp-a share=content,domain_id=one fp-b $fingerprint
-ok "/proc/mounts: share=content" has $A share=content
+is "/proc/mounts: the default, share=content, is not shown" "$(options $A | grep -c share=)" 0
 ok "/proc/mounts: domain_id=one" has $A domain_id=one
-ok "/proc/mounts: share=fingerprint" has $B share=fingerprint
+ok "/proc/mounts: share=fingerprint as in-tree spells it" has $B inode_share
 ok "/proc/mounts: domain_id=one with it" has $B domain_id=one
 away $A $B
 ok "mount" both fp-a share=off fp-b ""
 ok "/proc/mounts: share=off" has $A share=off
-ok "/proc/mounts: the default is share=content" has $B share=content
 is "no domain_id where none was given" "$(options $B | grep -c domain_id)" 0
 away $A $B
 ok "another share= is refused" refused share=some
