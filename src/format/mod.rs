@@ -12,6 +12,7 @@
 // The host tools use more of this than the module does.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod compression;
 pub mod device;
 pub mod dirent;
 pub mod error;
@@ -22,3 +23,4 @@ pub mod map;
 pub mod source;
 pub mod superblock;
 pub mod xattr;
+pub mod zmap;
