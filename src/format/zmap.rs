@@ -122,6 +122,31 @@ impl ZExtent {
     pub fn end(&self) -> u64 {
         self.la.saturating_add(self.llen)
     }
+
+    /// Where plain data is: the byte of the pcluster that is the extent's byte `offset`, and how many of the
+    /// extent's bytes follow in a row from there. `None` if the extent has no plain data at `offset`.
+    pub fn plain(&self, sb: &Superblock, offset: u64) -> Option<(u32, u32)> {
+        let Data::Pcluster(data) = self.data else {
+            return None;
+        };
+        let left = self.llen.checked_sub(offset).filter(|left| *left != 0)?;
+        let (from, len) = match data.coding {
+            Coding::Compressed(_) => return None,
+            Coding::Shifted => (offset, left),
+            Coding::Interlaced => {
+                let block = u64::from(sb.block_size());
+                let first = block - self.la % block;
+                match offset.checked_sub(first) {
+                    Some(from) => (from, left),
+                    None => (
+                        u64::from(data.plen).checked_sub(first)? + offset,
+                        left.min(first - offset),
+                    ),
+                }
+            }
+        };
+        Some((u32::try_from(from).ok()?, u32::try_from(len).ok()?))
+    }
 }
 
 /// How a file's extents are described.

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::{
-    image::{Location, OpenError, Volume},
+    image::{open, Location, OpenError},
     walk::{part_problem, Counts, Problem, Walk},
     Outcome,
 };
@@ -21,8 +21,7 @@ use crate::{
 #[derive(Args)]
 #[command(
     after_help = "Every directory, inode, extent, attribute and symlink is looked at, and every problem \
-        printed with its path, nid and byte offset (from the start of the image). The data of compressed \
-        files is not read.\n\nExit status: 0 clean, 1 problems, 2 wrong usage or a file cannot be read."
+        printed with its path, nid and byte offset (from the start of the image).\n\nExit status: 0 clean, 1 problems, 2 wrong usage or a file cannot be read."
 )]
 pub struct Options {
     /// Images: files or block devices
@@ -31,6 +30,10 @@ pub struct Options {
 
     #[command(flatten)]
     location: Location,
+
+    /// Decode all compressed data, too
+    #[arg(long)]
+    data: bool,
 
     /// Print JSON: an array with one object for each image
     #[arg(long)]
@@ -45,8 +48,6 @@ struct Report {
     /// Why it could not be checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// Attributes with long prefixes were not read, as the prefixes are in compressed data.
-    long_xattrs_unread: bool,
     /// Inodes as the superblock counts them.
     #[serde(skip_serializing_if = "Option::is_none")]
     inos: Option<u64>,
@@ -110,13 +111,12 @@ fn check(path: &Path, options: &Options) -> io::Result<Report> {
         image: path.display().to_string(),
         clean: false,
         error: None,
-        long_xattrs_unread: false,
         inos: None,
         counts: Counts::default(),
         problems: Vec::new(),
     };
     let mut findings = Vec::new();
-    let opened = Volume::open(path, &options.location, &mut findings);
+    let opened = open(path, &options.location, &mut findings);
     let bar = progress(path, opened.as_ref().map_or(0, |volume| volume.sb.inos));
     let mut written = Ok(());
     let mut add = |problem: Problem| {
@@ -131,10 +131,9 @@ fn check(path: &Path, options: &Options) -> io::Result<Report> {
     match opened {
         Ok(volume) => {
             let tick = |count| bar.set_position(count);
-            let mut walk = Walk::new(&volume, &mut add, &tick);
+            let mut walk = Walk::new(&volume, &mut add, &tick, options.data);
             walk.run();
             report.counts = walk.counts;
-            report.long_xattrs_unread = volume.prefixes_compressed;
             report.inos = Some(volume.sb.inos);
         }
         Err(OpenError::Usage(text)) => {
@@ -178,14 +177,8 @@ fn summary(path: &Path, report: &Report) -> io::Result<()> {
     if counts.compressed != 0 {
         write!(
             out,
-            ", {} inodes compressed (compressed data not read)",
-            counts.compressed
-        )?;
-    }
-    if report.long_xattrs_unread {
-        write!(
-            out,
-            ", xattrs with long prefixes not read (the prefixes are compressed)"
+            ", {} inodes compressed ({} pclusters, {} decoded)",
+            counts.compressed, counts.pclusters, counts.decoded
         )?;
     }
     match report.problems.len() {

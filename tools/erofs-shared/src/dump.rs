@@ -9,18 +9,20 @@ use std::{
 
 use clap::Args;
 use erofs_shared_format::{
+    compression::Algorithm,
     device::map_dev,
     dirent::{lookup, DirBlock},
     inode::{FileType, Inode},
     map::Extent,
     source::{read_exact, Source},
     superblock::Superblock,
+    zmap::{Coding, Data},
     ReadError,
 };
 use serde::Serialize;
 
 use crate::{
-    image::{Location, Volume},
+    image::{open, Location, Place, Volume},
     text::{date, show, uuid},
     xattr, Outcome,
 };
@@ -84,15 +86,13 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
 fn show_all(options: &Options) -> Shown<String> {
     let mut findings = Vec::new();
     let volume =
-        Volume::open(&options.image, &options.location, &mut findings).map_err(
-            |err| match err {
-                crate::image::OpenError::Usage(text) => Failure(Outcome::Failed, text),
-                err => Failure(
-                    Outcome::Problems,
-                    format!("{}: {err}", options.image.display()),
-                ),
-            },
-        )?;
+        open(&options.image, &options.location, &mut findings).map_err(|err| match err {
+            crate::image::OpenError::Usage(text) => Failure(Outcome::Failed, text),
+            err => Failure(
+                Outcome::Problems,
+                format!("{}: {err}", options.image.display()),
+            ),
+        })?;
     for finding in &findings {
         eprintln!("erofs-shared: warning: {}: {}", finding.part, finding.err);
     }
@@ -200,6 +200,29 @@ fn features(sb: &Superblock) -> Vec<&'static str> {
     all
 }
 
+fn algorithms(volume: &Volume) -> Vec<String> {
+    let Ok(compression) = volume.compression() else {
+        return Vec::new();
+    };
+    let used = Algorithm::ALL.into_iter();
+    used.filter(|algorithm| compression.has(*algorithm))
+        .map(|algorithm| match algorithm {
+            Algorithm::Lz4 => format!(
+                "lz4 (distance {}, pclusters of {} blocks)",
+                compression.lz4_max_distance, compression.lz4_max_pclusterblks
+            ),
+            Algorithm::Lzma => format!("lzma (dictionary {} bytes)", compression.lzma_dict_size),
+            Algorithm::Deflate => {
+                format!(
+                    "deflate (window of {} bits)",
+                    compression.deflate_windowbits
+                )
+            }
+            Algorithm::Zstd => format!("zstd (window of {} bits)", compression.zstd_windowlog),
+        })
+        .collect()
+}
+
 #[derive(Serialize)]
 struct ShownDevice {
     tag: String,
@@ -218,6 +241,8 @@ struct ShownSuperblock {
     root_nid: u64,
     packed_nid: Option<u64>,
     metabox_nid: Option<u64>,
+    /// Compression algorithms with their limits.
+    algorithms: Vec<String>,
     sb_size: u32,
     inos: u64,
     epoch: i64,
@@ -246,6 +271,7 @@ impl ShownSuperblock {
             root_nid: sb.root_nid,
             packed_nid: (sb.has_fragments() && sb.packed_nid != 0).then_some(sb.packed_nid),
             metabox_nid: sb.metabox_nid,
+            algorithms: algorithms(volume),
             sb_size: sb.sb_size,
             inos: sb.inos,
             epoch: sb.epoch,
@@ -296,6 +322,9 @@ impl ShownSuperblock {
         line("inode count", self.inos.to_string());
         line("created", self.created.clone());
         line("features", self.features.join(" "));
+        if !self.algorithms.is_empty() {
+            line("compression", self.algorithms.join(", "));
+        }
         if !self.xattr_prefixes.is_empty() {
             line("long xattr prefixes", self.xattr_prefixes.join(" "));
         }
@@ -336,6 +365,25 @@ enum ShownExtent {
         place: String,
         offset: u64,
     },
+    Fragment {
+        start: u64,
+        length: u64,
+        /// In the packed inode.
+        offset: u64,
+    },
+    Pcluster {
+        start: u64,
+        length: u64,
+        #[serde(rename = "in")]
+        place: String,
+        offset: u64,
+        /// Bytes on the device.
+        stored: u32,
+        coding: &'static str,
+        inline: bool,
+        /// The pcluster decodes to more than this extent.
+        partial: bool,
+    },
 }
 
 #[derive(Serialize)]
@@ -365,6 +413,9 @@ struct ShownInode {
     chunk_size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     compressed_blocks: Option<u64>,
+    /// How the extents of compressed data are described.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rdev: Option<(u32, u32)>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -374,6 +425,9 @@ struct ShownInode {
 }
 
 fn extents(volume: &Volume, inode: &Inode) -> Result<Vec<ShownExtent>, ReadError> {
+    if inode.is_compressed() {
+        return zextents(volume, inode);
+    }
     let mut all = Vec::new();
     let mut pos = 0;
     while pos < inode.size {
@@ -388,7 +442,7 @@ fn extents(volume: &Volume, inode: &Inode) -> Result<Vec<ShownExtent>, ReadError
             Extent::Inline { pa, .. } => ShownExtent::Inline {
                 start,
                 length,
-                place: crate::image::Place::of(inode.area).to_string(),
+                place: Place::of(inode.area).to_string(),
                 offset: pa,
             },
             Extent::Mapped { device, pa, .. } => {
@@ -400,7 +454,7 @@ fn extents(volume: &Volume, inode: &Inode) -> Result<Vec<ShownExtent>, ReadError
                 ShownExtent::Mapped {
                     start,
                     length,
-                    place: crate::image::Place::Device(index).to_string(),
+                    place: Place::Device(index).to_string(),
                     offset,
                 }
             }
@@ -413,6 +467,51 @@ fn extents(volume: &Volume, inode: &Inode) -> Result<Vec<ShownExtent>, ReadError
     Ok(all)
 }
 
+fn zextents(volume: &Volume, inode: &Inode) -> Result<Vec<ShownExtent>, ReadError> {
+    let mut all = Vec::new();
+    if inode.size == 0 {
+        return Ok(all);
+    }
+    let header = volume.header(inode)?;
+    let mut extent = volume.zextent(inode, &header, 0)?;
+    while extent.llen != 0 {
+        let (start, length) = (extent.la, extent.llen);
+        all.push(match extent.data {
+            Data::Hole => ShownExtent::Hole { start, length },
+            Data::Fragment { pos } => ShownExtent::Fragment {
+                start,
+                length,
+                offset: pos,
+            },
+            Data::Pcluster(data) => {
+                let (place, offset) = if data.inline {
+                    (Place::of(inode.area), data.pa)
+                } else {
+                    let (index, offset) =
+                        map_dev(&volume.sb, &volume.slots, volume.flat(), 0, data.pa)?;
+                    (Place::Device(index), offset)
+                };
+                ShownExtent::Pcluster {
+                    start,
+                    length,
+                    place: place.to_string(),
+                    offset,
+                    stored: data.plen,
+                    coding: match data.coding {
+                        Coding::Shifted => "plain",
+                        Coding::Interlaced => "plain interlaced",
+                        Coding::Compressed(algorithm) => algorithm.name(),
+                    },
+                    inline: data.inline,
+                    partial: data.partial,
+                }
+            }
+        });
+        extent = volume.zextent_next(inode, &header, &extent)?;
+    }
+    Ok(all)
+}
+
 impl ShownInode {
     fn new(volume: &Volume, inode: &Inode) -> Shown<Self> {
         let fail = |what: &str, err: &ReadError| bad(&format!("nid {}: {what}", inode.nid), err);
@@ -420,13 +519,13 @@ impl ShownInode {
             inode.file_type,
             FileType::Regular | FileType::Directory | FileType::Symlink
         );
-        let extents = if with_data && !inode.is_compressed() {
+        let extents = if with_data {
             extents(volume, inode).map_err(|err| fail("extents", &err))?
         } else {
             Vec::new()
         };
         let mut target = None;
-        if inode.file_type == FileType::Symlink && !inode.is_compressed() && inode.size <= 4096 {
+        if inode.file_type == FileType::Symlink && inode.size <= 4096 {
             let mut raw = vec![0; inode.size as usize];
             read_exact(&volume.data(inode), 0, &mut raw).map_err(|err| fail("target", &err))?;
             target = Some(show(&raw));
@@ -442,10 +541,16 @@ impl ShownInode {
                 value: value.escape_ascii().to_string(),
             });
         }
+        let index = if inode.is_compressed() && inode.size != 0 {
+            let header = volume.header(inode).map_err(|err| fail("header", &err))?;
+            Some(header.layout_name())
+        } else {
+            None
+        };
         let rdev = inode.rdev;
         Ok(Self {
             nid: inode.nid,
-            place: crate::image::Place::of(inode.area).to_string(),
+            place: Place::of(inode.area).to_string(),
             offset: inode.iloc,
             inode_size: inode.inode_isize,
             file_type: format!("{:?}", inode.file_type).to_lowercase(),
@@ -460,6 +565,7 @@ impl ShownInode {
             chunk_size: (inode.layout == erofs_shared_format::inode::Layout::ChunkBased)
                 .then(|| 1u64 << inode.chunk_bits(&volume.sb)),
             compressed_blocks: inode.is_compressed().then_some(inode.compressed_blocks),
+            index,
             rdev: matches!(
                 inode.file_type,
                 FileType::CharDevice | FileType::BlockDevice
@@ -501,7 +607,10 @@ impl ShownInode {
             layout += &format!(", chunks of {size} bytes");
         }
         if let Some(blocks) = self.compressed_blocks {
-            layout += &format!(", {blocks} blocks (compressed data is not read)");
+            layout += &format!(", {blocks} blocks");
+            if let Some(index) = self.index {
+                layout += &format!(", {index}");
+            }
         }
         line("layout", layout);
         if let Some((major, minor)) = self.rdev {
@@ -525,6 +634,25 @@ impl ShownInode {
                     place,
                     offset,
                 } => format!("{start:#x}+{length:#x} {place} byte {offset:#x}"),
+                ShownExtent::Fragment {
+                    start,
+                    length,
+                    offset,
+                } => format!("{start:#x}+{length:#x} packed inode byte {offset:#x}"),
+                ShownExtent::Pcluster {
+                    start,
+                    length,
+                    place,
+                    offset,
+                    stored,
+                    coding,
+                    inline,
+                    partial,
+                } => format!(
+                    "{start:#x}+{length:#x} {coding}{}{}, {place} byte {offset:#x}, {stored:#x} bytes",
+                    if *inline { " inline" } else { "" },
+                    if *partial { " partial" } else { "" },
+                ),
             };
             line("extent", text);
         }

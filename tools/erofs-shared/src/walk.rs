@@ -9,6 +9,7 @@ use erofs_shared_format::{
     inode::{FileType, Inode},
     map::Extent,
     source::Source,
+    zmap::Data,
     ReadError,
 };
 use serde::Serialize;
@@ -51,8 +52,11 @@ pub struct Counts {
     pub special: u64,
     pub extents: u64,
     pub xattrs: u64,
-    /// Inodes whose data is compressed, which was not read.
+    /// Inodes whose data is compressed.
     pub compressed: u64,
+    /// Extents that are in pclusters, and those of them whose data was decoded.
+    pub pclusters: u64,
+    pub decoded: u64,
     /// Bytes in regular files.
     pub bytes: u64,
 }
@@ -73,6 +77,8 @@ pub struct Walk<'v> {
     pending: Vec<Pending>,
     report: &'v mut dyn FnMut(Problem),
     tick: &'v dyn Fn(u64),
+    /// Decode what is compressed.
+    decode: bool,
     /// Problems of the inode at hand.
     here: usize,
 }
@@ -119,6 +125,7 @@ impl<'v> Walk<'v> {
         volume: &'v Volume,
         report: &'v mut dyn FnMut(Problem),
         tick: &'v dyn Fn(u64),
+        decode: bool,
     ) -> Self {
         Self {
             volume,
@@ -127,6 +134,7 @@ impl<'v> Walk<'v> {
             pending: Vec::new(),
             report,
             tick,
+            decode,
             here: 0,
         }
     }
@@ -138,12 +146,11 @@ impl<'v> Walk<'v> {
         // Inodes without a name: they may or may not be counted in the superblock.
         let mut internal = 0;
         for (part, inode) in [
-            ("metabox", &volume.metabox),
-            ("packed inode", &volume.packed),
+            ("metabox", volume.metabox()),
+            ("packed inode", volume.packed()),
         ] {
             if let Some(inode) = inode {
                 internal += 1;
-                self.counts.compressed += u64::from(inode.is_compressed());
                 self.here = 0;
                 self.extents(format!("[{part}]").as_bytes(), inode);
             }
@@ -281,23 +288,14 @@ impl<'v> Walk<'v> {
             FileType::Symlink => self.counts.symlinks += 1,
             _ => self.counts.special += 1,
         }
-        let at = (Place::of(inode.area), inode.iloc);
         self.xattrs(path, &inode);
         if matches!(
             inode.file_type,
             FileType::Regular | FileType::Directory | FileType::Symlink
         ) {
-            if inode.is_compressed() {
-                self.counts.compressed += 1;
-                if inode.file_type == FileType::Directory {
-                    let message = "a directory with compressed data cannot be read".into();
-                    self.problem(path, Some(nid), Some(at), message);
-                }
-            } else {
-                self.extents(path, &inode);
-                if inode.file_type == FileType::Symlink {
-                    self.symlink(path, &inode);
-                }
+            self.extents(path, &inode);
+            if inode.file_type == FileType::Symlink {
+                self.symlink(path, &inode);
             }
         }
         Some(inode.file_type)
@@ -325,7 +323,7 @@ impl<'v> Walk<'v> {
     /// Every extent of a file: mapped, and inside its device.
     fn extents(&mut self, path: &[u8], inode: &Inode) {
         if inode.is_compressed() {
-            return;
+            return self.zextents(path, inode);
         }
         let volume = self.volume;
         let at = (Place::of(inode.area), inode.iloc);
@@ -370,6 +368,76 @@ impl<'v> Walk<'v> {
                 return;
             }
             pos = end;
+        }
+    }
+
+    /// Every extent of a compressed file: mapped, inside its device, its area or the packed inode, and
+    /// decodable if that is asked for.
+    fn zextents(&mut self, path: &[u8], inode: &Inode) {
+        let volume = self.volume;
+        let nid = Some(inode.nid);
+        let place = Place::of(inode.area);
+        let at = (place, inode.iloc);
+        self.counts.compressed += 1;
+        if inode.size == 0 {
+            return;
+        }
+        let header = match volume.header(inode) {
+            Ok(header) => header,
+            Err(err) => return self.error(path, inode.nid, at, &err),
+        };
+        let mut next = volume.zextent(inode, &header, 0);
+        loop {
+            let extent = match next {
+                Ok(extent) if extent.llen != 0 => extent,
+                Ok(_) => return,
+                Err(err) => return self.error(path, inode.nid, at, &err),
+            };
+            if self.too_many(path, inode.nid) {
+                return;
+            }
+            self.counts.extents += 1;
+            match extent.data {
+                Data::Hole => {}
+                Data::Fragment { pos } => {
+                    // The packed inode may be what is wrong, which is a finding of its own.
+                    let size = volume.packed().map_or(i64::MAX as u64, |inode| inode.size);
+                    if pos.saturating_add(extent.llen) > size {
+                        let message = format!(
+                            "fragment of {} bytes at {pos:#x} is past the end of the packed inode ({size} bytes)",
+                            extent.llen
+                        );
+                        self.problem(path, nid, Some(at), message);
+                    }
+                }
+                Data::Pcluster(data) => {
+                    self.counts.pclusters += 1;
+                    if data.inline {
+                        let area_len = volume.area_len(inode.area);
+                        if data.pa.saturating_add(data.plen.into()) > area_len {
+                            let message = format!(
+                                "inline pcluster of {} bytes past the end of the {place} ({area_len} bytes)",
+                                data.plen
+                            );
+                            self.problem(path, nid, Some((place, data.pa)), message);
+                        }
+                    } else {
+                        self.mapped(path, inode, extent.la, data.plen.into(), (0, data.pa));
+                    }
+                    if self.decode {
+                        self.counts.decoded += 1;
+                        if let Err(err) = volume.decode(inode, &extent) {
+                            let (_, message) = split(&err);
+                            let at = match volume.locate(0, data.pa) {
+                                Ok((index, _, pos)) if !data.inline => (Place::Device(index), pos),
+                                _ => (place, data.pa),
+                            };
+                            self.problem(path, nid, Some(at), message);
+                        }
+                    }
+                }
+            }
+            next = volume.zextent_next(inode, &header, &extent);
         }
     }
 
@@ -426,9 +494,6 @@ impl<'v> Walk<'v> {
             // Reported when it was checked.
             return;
         };
-        if inode.is_compressed() {
-            return;
-        }
         self.here = 0;
         let mut state = DirState {
             dir,

@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{dumped, fsck_clean, json, mkfs, ours, text, tree};
+use common::{dumped, dumped_extents, fsck_clean, json, mkfs, ours, text, tree};
 
 const OPTIONS: &[&[&str]] = &[
     &[],
@@ -38,11 +38,9 @@ fn agrees_with_erofs_utils() {
         assert_eq!(status, 0, "{options:?}: {out}{err}");
         assert!(out.trim_end().ends_with("clean"), "{options:?}: {out}");
         let compressed = options.iter().any(|option| option.starts_with("-z"));
-        assert_eq!(
-            out.contains("compressed data not read"),
-            compressed,
-            "{out}"
-        );
+        assert_eq!(out.contains("inodes compressed"), compressed, "{out}");
+        let (status, out, err) = ours(&["check", "--data", text(image)]);
+        assert_eq!(status, 0, "{options:?}: {out}{err}");
 
         let sb = json(&["dump", "--json", text(image)]);
         let fields = [
@@ -89,6 +87,42 @@ fn agrees_with_erofs_utils() {
         assert_eq!(report["regular"], 9 + 600 + 3, "{options:?}");
         assert_eq!(report["directories"], 6);
         assert_eq!(report["symlinks"], 2);
+    }
+}
+
+#[test]
+fn compressed_extents() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, image) = (dir.path().join("tree"), dir.path().join("image"));
+    tree(&source);
+    let words: Vec<String> = (0..200_000).map(|at| (at % 777).to_string()).collect();
+    let words = words.join(" ");
+    fs::write(source.join("words"), &words).unwrap();
+    fs::write(source.join("more-words"), &words[1000..500_000]).unwrap();
+    for options in [
+        &["-zlz4"][..],
+        &["-zlz4hc", "-C65536", "-Eztailpacking"],
+        &["-zlz4", "-Ededupe"],
+        &["-zlz4", "-Elegacy-compress"],
+        &["-zlzma", "-C16384", "--max-extent-bytes=65536"],
+        &["-zdeflate", "-b512", "-C4096"],
+    ] {
+        mkfs(&image, &source, options);
+        for path in ["/words", "/more-words", "/file70000", "/deep/er/sparse"] {
+            let theirs = dumped_extents(&image, path);
+            let shown = json(&["dump", "--json", text(&image), "--path", path]);
+            let ours: Vec<[u64; 4]> = shown["extents"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|extent| {
+                    ["start", "length", "offset", "stored"]
+                        .map(|field| extent[field].as_u64().unwrap_or_else(|| panic!("{extent}")))
+                })
+                .collect();
+            assert!(!theirs.is_empty());
+            assert_eq!(ours, theirs, "{options:?} {path}");
+        }
     }
 }
 

@@ -159,13 +159,45 @@ fn checksum_mode_and_extent() {
 }
 
 #[test]
+fn compressed_data() {
+    let mut victim = Victim::new(&["-zlz4", "-Elegacy-compress", "-Enosbcrc"]);
+    let sparse = victim.inode("/deep/er/sparse");
+    assert_eq!(sparse["extents"][1]["kind"], "pcluster");
+    // The second entry that is a head, which starts an extent: another block, far away.
+    let iloc = sparse["offset"].as_u64().unwrap() as usize;
+    let start = iloc + sparse["inode_size"].as_u64().unwrap() as usize + 16;
+    let wanted = sparse["extents"][1]["start"].as_u64().unwrap() as usize / 4096;
+    let at = start + 8 * wanted;
+    victim.bytes[at + 4..at + 8].copy_from_slice(&0x00FF_FFFFu32.to_le_bytes());
+    // Bytes of a pcluster, which only decoding notices.
+    let data = victim.data("/file70000");
+    victim.bytes[data..data + 200].fill(0xFF);
+    let problems = victim.problems();
+    let [problem] = &problems[..] else {
+        panic!("{problems:#?}");
+    };
+    assert_eq!(problem["path"], "/deep/er/sparse");
+    assert_eq!(problem["nid"], sparse["nid"]);
+    assert_eq!(problem["offset"], at as u64);
+    let message = problem["message"].as_str().unwrap();
+    assert!(message.contains("past the end"), "{message}");
+
+    let report = &json(&["check", "--data", "--json", text(&victim.path)])[0];
+    let problem = &report["problems"][0];
+    assert_eq!(problem["path"], "/file70000", "{report:#}");
+    assert_eq!(problem["offset"], data as u64);
+}
+
+#[test]
 fn every_cut_image_ends_without_a_panic() {
-    let victim = Victim::new(&["-b512", "--chunksize=512"]);
-    let len = victim.bytes.len();
-    for keep in (0..len).step_by(len / 37) {
-        fs::write(&victim.path, &victim.bytes[..keep]).unwrap();
-        let (status, out, err) = ours(&["check", text(&victim.path)]);
-        assert_eq!(status, 1, "{keep} of {len} bytes: {out}{err}");
-        assert!(out.contains("problem"), "{out}");
+    for options in [&["-b512", "--chunksize=512"], &["-zzstd", "-Efragments"]] {
+        let victim = Victim::new(options);
+        let len = victim.bytes.len();
+        for keep in (0..len).step_by(len / 37) {
+            fs::write(&victim.path, &victim.bytes[..keep]).unwrap();
+            let (status, out, err) = ours(&["check", "--data", text(&victim.path)]);
+            assert_eq!(status, 1, "{keep} of {len} bytes: {out}{err}");
+            assert!(out.contains("problem"), "{out}");
+        }
     }
 }

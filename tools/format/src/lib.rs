@@ -15,6 +15,11 @@ pub mod share {
 
 pub use format::*;
 
+mod decode;
 mod image;
+mod lz4;
+mod volume;
 
+pub use decode::decode;
 pub use image::{Bytes, HostHash, Image, ReadError};
+pub use volume::{Bytes as VolumeBytes, Finding, Place, Volume};

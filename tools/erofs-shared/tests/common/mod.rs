@@ -75,6 +75,32 @@ pub fn dumped(image: &Path, field: &str) -> Option<String> {
         .map(|(_, value)| value.trim().to_owned())
 }
 
+/// Extents of a compressed file as `dump.erofs -e` shows them: start and length in the file, and in the image.
+pub fn dumped_extents(image: &Path, path: &str) -> Vec<[u64; 4]> {
+    let run = output(
+        Command::new(tool("DUMP_EROFS", "dump.erofs"))
+            .arg("-e")
+            .arg(format!("--path={path}"))
+            .arg(image),
+    );
+    // "   1:    37205..   44445 |    7240 :      28840..     32273 |    3433"
+    String::from_utf8_lossy(&run.stdout)
+        .lines()
+        .filter(|line| line.contains("..") && line.contains('|'))
+        .map(|line| {
+            let numbers: Vec<u64> = line
+                .split(|c: char| !c.is_ascii_digit())
+                .filter(|number| !number.is_empty())
+                .map(|number| number.parse().unwrap())
+                .collect();
+            let [_, start, _, length, offset, _, stored] = numbers[..] else {
+                panic!("{line}");
+            };
+            [start, length, offset, stored]
+        })
+        .collect()
+}
+
 /// Exit status and standard output of the program under test.
 pub fn ours(args: &[&str]) -> (i32, String, String) {
     let run = output(Command::new(env!("CARGO_BIN_EXE_erofs-shared")).args(args));
