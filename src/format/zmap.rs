@@ -187,9 +187,14 @@ pub struct Header {
     tail: Tail,
 }
 
+/// Whether there is an inode whose data fragments are in.
+fn has_packed(sb: &Superblock) -> bool {
+    sb.has_fragments() && sb.packed_nid != 0
+}
+
 /// Whether the inode is the one whose data fragments are in.
 fn is_packed(sb: &Superblock, inode: &Inode) -> bool {
-    sb.has_fragments() && inode.nid == sb.packed_nid
+    has_packed(sb) && inode.nid == sb.packed_nid
 }
 
 impl Header {
@@ -487,7 +492,7 @@ fn check(
     let data = match extent.data {
         Data::Hole => return Ok(extent),
         Data::Fragment { pos } => {
-            if !sb.has_fragments() || sb.packed_nid == 0 {
+            if !has_packed(sb) {
                 let what = "fragment in an image without a packed inode";
                 return Err(Error::corrupted(what, at, pos));
             }
