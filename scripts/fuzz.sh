@@ -4,7 +4,7 @@
 # scripts/fuzz.sh [TARGET|all] [SECONDS]
 #
 # Fuzz the format core: build the targets of tools/fuzz, and run one, or each after the other, for SECONDS (60).  Targets:
-# superblock inode dirents xattrs chunk_map walk.  A finding ends it with status 1 and the path of the input that shows it;
+# superblock inode dirents xattrs chunk_map zmap walk.  A finding ends it with status 1 and the path of the input that shows it;
 #
 #   scripts/fuzz.sh TARGET FILE
 #
@@ -23,7 +23,7 @@ project=$PWD
 
 fail() { printf 'fuzz: %s\n' "$@" >&2; exit 2; }
 
-targets=(superblock inode dirents chunk_map xattrs walk)
+targets=(superblock inode dirents chunk_map zmap xattrs walk)
 what=${1-all} seconds=${2-60} input=
 if [ "$what" != all ]; then
 	[ -f "tools/fuzz/fuzz_targets/$what.rs" ] || fail "there is no target $what; there are: ${targets[*]}"

@@ -32,6 +32,39 @@ IMAGES = {
     "zone": ["-b512", "--MZ=id"],
 }
 
+# Images with compressed files, of a tree of their own; small, as the fuzzer's inputs are.
+COMPRESSED = {
+    "z-compact": ["-zlz4"],
+    "z-full": ["-zlz4", "-Elegacy-compress"],
+    "z-big": ["-zlz4", "-C2048"],
+    "z-tail": ["-zlz4", "-Eztailpacking"],
+    "z-fragments": ["-zlz4", "-Efragments"],
+    "z-packed": ["-zdeflate", "-Eall-fragments"],
+    "z-dedupe": ["-zlz4", "-Ededupe", "-C1024"],
+    "z-extents": ["-zzstd", "-E48bit", "-C2048"],
+    "z-extents-4": ["-zzstd", "-E48bit", "-C1024"],
+    "z-extents-dedupe": ["-zlz4", "-E48bit,dedupe,fragments"],
+    "z-metabox": ["-zlz4", "-m512", "--zD"],
+}
+
+
+def ztree(top):
+    """Files that compress well, badly and not at all, with parts in common."""
+    words = b"".join(b"%d, " % (number * number % 97) for number in range(2500))
+    noise = bytes((number * 2654435761 >> 13) & 255 for number in range(1500))
+    for name, data in (
+        ("words", words),
+        ("more", words[777:4000] + noise + words[100:3000]),
+        ("noise", noise),
+        ("short", words[:300]),
+        ("zeros", bytes(20000)),
+    ):
+        with open(top + "/" + name, "wb") as out:
+            out.write(data)
+    os.mkdir(top + "/dir")
+    for number in range(40):
+        os.link(top + "/short", "%s/dir/entry-%03d" % (top, number))
+
 
 def tree(top):
     """Files of each type, a directory of several blocks, a sparse file, xattrs inline and shared."""
@@ -81,17 +114,21 @@ def main():
                 programs.append(os.path.join(TOP, path))
     if not programs:
         sys.exit("seeds.py: there is no mkfs.erofs: run 'make setup', or name one")
-    for target in ("superblock", "inode", "dirents", "xattrs", "chunk_map", "walk"):
+    for target in ("superblock", "inode", "dirents", "xattrs", "chunk_map", "zmap", "walk"):
         shutil.rmtree(os.path.join(CORPUS, target), ignore_errors=True)
         os.makedirs(os.path.join(CORPUS, target))
     with tempfile.TemporaryDirectory() as work:
         tree(work + "/tree")
-        for name, options in IMAGES.items():
+        os.mkdir(work + "/ztree")
+        ztree(work + "/ztree")
+        images = [(name, options, "/tree") for name, options in IMAGES.items()]
+        images += [(name, ["-b512", *options], "/ztree") for name, options in COMPRESSED.items()]
+        for name, options, source in images:
             for program in reversed(programs):
                 path = work + "/image"
                 if os.path.exists(path):
                     os.unlink(path)
-                command = [program, "-T1000", "-U00112233-4455-6677-8899-aabbccddeeff", *options, path, work + "/tree"]
+                command = [program, "-T1000", "-U00112233-4455-6677-8899-aabbccddeeff", *options, path, work + source]
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode == 0:
                     break
@@ -102,9 +139,21 @@ def main():
             with open(path, "rb") as file:
                 image = file.read().rstrip(b"\0")
             image += bytes(-len(image) % 512)
+            if source == "/ztree":
+                zseeds(name, image)
+                continue
             seeds(name, image)
             if name == "zone":
                 write("walk", "metabox", metabox(image))
+
+
+def zseeds(name, image):
+    """The seeds that an image with compressed files gives."""
+    write("walk", name, image)
+    compressed = [nid for nid, mode, form, _ in nids(image) if mode >> 12 in (4, 8) and form >> 1 & 7 in (1, 3)]
+    for nid in compressed[:3]:
+        if nid:
+            write("zmap", "%s-%d" % (name, nid), struct.pack("<QQ", nid, 7001) + image[1024:])
 
 
 def metabox(image):

@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 
 use erofs_shared_format::{
+    compression::Compression,
     device::{map_dev, DeviceSlot},
     dirent::{lookup, DirBlock},
     error::{Error, Kind},
@@ -16,9 +17,10 @@ use erofs_shared_format::{
     source::{read_exact, Source},
     superblock::{Area, Superblock},
     xattr::{getxattr, index, listxattr, LongPrefix, XattrSources},
+    zmap::{map, map_next, Header},
     HostHash,
 };
-use erofs_shared_fuzz::{check_error, check_extent, superblock, Counting, Data};
+use erofs_shared_fuzz::{check_error, check_extent, check_zextent, superblock, Counting, Data};
 use libfuzzer_sys::fuzz_target;
 
 /// Bounds on the work of one input: an image may claim far more than it holds.
@@ -55,6 +57,7 @@ struct Mount<'a> {
     metabox: Option<&'a Metabox<'a>>,
     slots: Vec<DeviceSlot>,
     prefixes: Vec<LongPrefix>,
+    compression: Compression,
 }
 
 impl<'a> Mount<'a> {
@@ -95,8 +98,33 @@ impl<'a> Mount<'a> {
         Ok(())
     }
 
+    /// Every extent of compressed data, or the first ones and those of the end.
+    fn zextents(&self, inode: &Inode, area: &Place<'_>) -> Result<(), Error> {
+        let header = Header::read(self.sb, inode, area)?;
+        let mut la = 0;
+        for step in 0..EXTENTS {
+            if step == EXTENTS / 2 {
+                la = la.max(inode.size.saturating_sub(1 << 14));
+            }
+            if la >= inode.size {
+                break;
+            }
+            let extent = map(self.sb, &self.compression, inode, &header, area, la)?;
+            check_zextent(self.sb, inode, &extent, la);
+            la = extent.end();
+            if la < inode.size {
+                let next = map_next(self.sb, &self.compression, inode, &header, area, &extent)?;
+                check_zextent(self.sb, inode, &next, la);
+            }
+        }
+        Ok(())
+    }
+
     /// Every extent, or the first and the last ones.
     fn extents(&self, inode: &Inode, area: &Place<'_>) -> Result<(), Error> {
+        if inode.is_compressed() {
+            return self.zextents(inode, area);
+        }
         let mut la = 0;
         for step in 0..EXTENTS {
             if step == EXTENTS / 2 {
@@ -251,6 +279,7 @@ fn mount(sb: &Superblock, image: &Counting<'_>) -> Result<(), Error> {
         metabox: None,
         slots: Vec::new(),
         prefixes: Vec::new(),
+        compression: Compression::read(sb, image)?,
     };
     if sb.has_device_table() {
         for index in 0..sb.extra_devices {

@@ -11,6 +11,7 @@ use erofs_shared_format::{
     map::{map_blocks, Extent},
     source::Source,
     superblock::{Area, Superblock, SUPER_MAGIC, SUPER_OFFSET},
+    zmap::{Coding, Data as Backing, ZExtent},
     HostHash,
 };
 
@@ -176,6 +177,41 @@ pub fn check_extent(extent: &Extent, la: u64) -> (u64, u64) {
     (start, len)
 }
 
+/// A compressed file's extent holds the byte that was asked for, and keeps to the format's limits.
+pub fn check_zextent(sb: &Superblock, inode: &Inode, extent: &ZExtent, la: u64) {
+    assert!(
+        extent.la <= la && la - extent.la < extent.llen,
+        "{extent:?} does not hold {la:#x}"
+    );
+    assert!(extent.end() <= inode.size, "{extent:?} past the end");
+    match extent.data {
+        Backing::Hole => {}
+        Backing::Fragment { pos } => {
+            assert!(sb.has_fragments() && sb.packed_nid != 0);
+            assert!(pos + extent.llen <= i64::MAX as u64);
+        }
+        Backing::Pcluster(data) => {
+            assert!(data.plen > 0 && data.plen <= 1 << 20, "{extent:?}");
+            assert!(extent.llen <= 12 << 20, "{extent:?}");
+            let end = data.pa + u64::from(data.plen);
+            let block = u64::from(sb.block_size());
+            if data.inline {
+                assert!(end - (data.pa - data.pa % block) <= block, "{extent:?}");
+            } else {
+                assert!(end / block < 1 << 48, "{extent:?}");
+            }
+            // All of the plain data is inside.
+            let mut at = 0;
+            while let Some((from, len)) = extent.plain(sb, at) {
+                assert!(len > 0 && from + len <= data.plen, "{extent:?}");
+                at += u64::from(len);
+            }
+            let compressed = matches!(data.coding, Coding::Compressed(_));
+            assert_eq!(at, if compressed { 0 } else { extent.llen });
+        }
+    }
+}
+
 /// The first 4096 bytes of an image with a superblock that passes: magic, checksum and the values that
 /// only have a few choices are put right, all others stay as they are.
 pub fn mend_head(image: &[u8]) -> Vec<u8> {
@@ -190,6 +226,11 @@ pub fn mend_head(image: &[u8]) -> Vec<u8> {
     sb[82] = 0;
     sb[83] = 0;
     sb[90] = 0;
+    if sb[80] & 2 != 0 {
+        // Only known algorithms.
+        sb[84] &= 0x0F;
+        sb[85] = 0;
+    }
     let block = 1usize << sb[12];
     let end = if block > SUPER_OFFSET {
         block
