@@ -110,16 +110,22 @@ vm-run: export VM_COMMAND := $(value CMD)
 ##@ Test
 ##  make test               tests on the host, then the kselftests in the guest
 ##  make test-debug         the kselftests and stress tests in the debug kernel (TEST_DEBUG='--bounded' for a short round)
+##  make test-sanitize      the tests of the format core with the address sanitizer, and 2 minutes of fuzzing
+##  make coverage           which of its lines the tests on the host run
 ##  make check              formatting, clippy, rustdoc, checkpatch, shellcheck
 ##  make fmt                format the Rust sources
 ##  make bench              what reading costs, in instructions, memory and time, beside the in-tree erofs (BENCH=--smoke: shorter)
-.PHONY: test test-debug check fmt bench
+.PHONY: test test-debug test-sanitize coverage check fmt bench
 bench: module
 	@scripts/bench $(BENCH)
 test: setup module
 	@scripts/test
 test-debug: setup debug-module
 	@scripts/test-debug $(TEST_DEBUG)
+test-sanitize: setup-build
+	@scripts/sanitize.sh
+coverage: setup-build
+	@scripts/coverage.sh
 check: setup-build
 	@scripts/check
 fmt: setup-build
@@ -130,7 +136,7 @@ fmt: setup-build
 ##  make distclean          remove build/ with the Debian trees too
 .PHONY: clean distclean
 clean:
-	@rm -rf $(MODULE) $(B)/module $(B)/module-kdir $(B)/module-debug $(B)/debug $(B)/clippy $(B)/doc $(B)/cargo-target $(B)/vm $(B)/log
+	@rm -rf $(MODULE) $(B)/module $(B)/module-kdir $(B)/module-debug $(B)/debug $(B)/clippy $(B)/doc $(B)/cargo-target $(B)/sanitize $(B)/coverage $(B)/vm $(B)/log
 distclean:
 	@if grep -F " $(CURDIR)/$(B)/" /proc/self/mounts; then
 		echo "these are mounted in build/; unmount them first" >&2
