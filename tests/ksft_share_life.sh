@@ -34,6 +34,13 @@ soon() {
 	done
 	"$@"
 }
+# asleep PID...: until they are in clock_nanosleep(2): then a program has mapped and touched what it needs
+asleep() {
+	local pid
+	for pid; do
+		soon grep -q '^230 ' "/proc/$pid/syscall"
+	done
+}
 
 # --- umount of one --------------------------------------------------------------------------------------------------------
 ok "mount" both
@@ -102,9 +109,7 @@ for mode in share=off share=content; do
 	done
 	chroot $A /usr/bin/sleep 1000 & one=$!
 	chroot $B /usr/bin/sleep 1000 & two=$!
-	soon grep -q libc "/proc/$one/maps"
-	soon grep -q libc "/proc/$two/maps"
-	sleep 0.5
+	asleep $one $two
 	for pid in $one $two; do
 		shared=$(smaps 'libc[.]so[.]6$' $pid Shared_Clean) private=$(smaps 'libc[.]so[.]6$' $pid Private_Clean)
 		note "$mode: libc of process $pid: $shared kB shared, $private kB private"
@@ -141,9 +146,7 @@ for i in a b a; do
 done
 chroot /mnt/over-a /usr/bin/sleep 1000 & one=$!
 chroot /mnt/over-b /usr/bin/sleep 1000 & two=$!
-soon grep -q libc "/proc/$one/maps"
-soon grep -q libc "/proc/$two/maps"
-sleep 0.5
+asleep $one $two
 for pid in $one $two; do
 	shared=$(smaps 'libc[.]so[.]6$' $pid Shared_Clean) private=$(smaps 'libc[.]so[.]6$' $pid Private_Clean)
 	ok "overlayfs: the library is shared with the other root's process: $shared and $private kB" test "$shared" -gt $((9 * private))
