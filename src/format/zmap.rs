@@ -510,6 +510,9 @@ fn check(
                 let what = "algorithm that the superblock does not announce";
                 return Err(Error::corrupted(what, at, algorithm.number().into()));
             }
+            if !data.partial && llen < plen && extent.end() < inode.size {
+                return Err(Error::corrupted("too much compressed data", at, plen));
+            }
         }
         Coding::Shifted | Coding::Interlaced => {
             if llen > plen {

@@ -393,8 +393,8 @@ fn lz4() {
 
 #[test]
 fn lzma() {
-    check_both(&["-zlzma,level=3"], |seen| only(seen, Algorithm::Lzma));
-    check_both(&["-zlzma,dictsize=65536", "-C65536"], |seen| {
+    check_both(&["-zlzma,level=1"], |seen| only(seen, Algorithm::Lzma));
+    check_one(&next(), &["-zlzma,dictsize=65536", "-C65536"], |seen| {
         seen.plen == 65536
     });
     // Extents that end where the pcluster's data goes on.
@@ -417,11 +417,12 @@ fn deflate() {
 
 #[test]
 fn zstd() {
-    check_both(&["-zzstd"], |seen| only(seen, Algorithm::Zstd));
-    check_both(&["-zzstd,level=19", "-C131072", "-Ededupe"], |seen| {
+    check_both(&["-zzstd,level=1"], |seen| only(seen, Algorithm::Zstd));
+    check_both(&["-zzstd,level=2", "-C131072", "-Ededupe"], |seen| {
         seen.partial > 0 && seen.plen > 65536
     });
-    check_both(&["-zzstd", "-C1048576"], |seen| seen.plen > 500_000);
+    let large = ["-zzstd,level=1", "-C1048576"];
+    check_one(&current(), &large, |seen| seen.plen > 500_000);
 }
 
 #[test]
@@ -481,9 +482,10 @@ fn extent_sizes() {
     check_both(&["-zlz4", "--max-extent-bytes=16384"], |seen| {
         seen.llen == 16384
     });
-    check_both(&["-zzstd", "-C65536", "--max-extent-bytes=65536"], |seen| {
-        seen.llen == 65536
-    });
+    check_both(
+        &["-zlzma,level=1", "-C65536", "--max-extent-bytes=65536"],
+        |seen| seen.llen == 65536,
+    );
 }
 
 #[test]

@@ -176,6 +176,22 @@ fn full(entries: &[[u8; 8]]) -> Vec<u8> {
     out
 }
 
+/// What a good mapping says of an extent of a file of `size` bytes: compressed data is not longer than what
+/// comes out of it, but at the file's end.
+fn sane(extent: ZExtent, size: u64) -> Result<ZExtent, Kind> {
+    match extent.data {
+        Data::Pcluster(data)
+            if matches!(data.coding, Coding::Compressed(_))
+                && !data.partial
+                && extent.llen < u64::from(data.plen)
+                && extent.end() < size =>
+        {
+            Err(Kind::Corrupted)
+        }
+        _ => Ok(extent),
+    }
+}
+
 fn pcluster(pa: u64, plen: u32, coding: Coding) -> Data {
     Data::Pcluster(Pcluster {
         pa,
@@ -198,7 +214,7 @@ fn full_indexes() {
         entry(HEAD1, 0, 7),
         back(1, 1),
         entry(HEAD2, 300, 8),
-        entry(PLAIN, 200, 20),
+        entry(PLAIN, 400, 20),
         entry(HEAD1 | 1 << 15, 100, 21),
         entry(HEAD1 | 1 << 14, 5, 0),
     ]);
@@ -207,10 +223,10 @@ fn full_indexes() {
         (0, 8492, pcluster(7 * 4096, 4096, LZ4)),
         (
             8492,
-            12488,
+            12688,
             pcluster(8 * 4096, 4096, Coding::Compressed(Algorithm::Deflate)),
         ),
-        (12488, 16484, pcluster(20 * 4096, 4096, Coding::Shifted)),
+        (12688, 16484, pcluster(20 * 4096, 4096, Coding::Shifted)),
         (
             16484,
             20485,
@@ -407,6 +423,16 @@ fn refused_indexes() {
     ] {
         assert_eq!(refused(advise, 8192, entries, la), Kind::Corrupted);
     }
+    // Less data than what it is compressed to; at the end of the file that is fine.
+    let short = [head1, entry(HEAD1, 4000, 2), entry(HEAD1, 0, 3)];
+    assert_eq!(refused(0, 8193, &short, 8100), Kind::Corrupted);
+    let file = File::new(
+        head(12),
+        &regular(FULL, 8192),
+        header(0, 0, 0, 0),
+        &full(&short),
+    );
+    assert_eq!(file.map(8100).map(|extent| extent.llen), Ok(96));
     // 257 blocks: more than 1 MiB.
     let large = [head1, back(CBLKCNT | 257, 1)];
     assert_eq!(refused(BIG, 8192, &large, 0), Kind::Unsupported);
@@ -547,6 +573,10 @@ fn refused_extents() {
     assert_eq!(late.map(5000).map(|extent| extent.llen), Ok(4000));
 }
 
+fn kind(found: Result<ZExtent, Error>) -> Result<ZExtent, Kind> {
+    found.map_err(|err| err.kind)
+}
+
 /// An extent of a random file.
 #[derive(Clone, Debug)]
 struct Piece {
@@ -658,16 +688,16 @@ proptest! {
             prop_assert_eq!(hole, ZExtent { la: 0, llen: start, data: Data::Hole });
         }
         for extent in &wanted {
-            prop_assert_eq!(file.map(extent.la), Ok(*extent));
-            prop_assert_eq!(file.map(extent.end() - 1), Ok(*extent));
+            prop_assert_eq!(kind(file.map(extent.la)), sane(*extent, file.inode.size));
+            prop_assert_eq!(kind(file.map(extent.end() - 1)), sane(*extent, file.inode.size));
         }
         for pair in wanted.windows(2) {
-            prop_assert_eq!(file.next(&pair[0]), Ok(pair[1]));
+            prop_assert_eq!(kind(file.next(&pair[0])), sane(pair[1], file.inode.size));
         }
         for place in places {
             let at = start + place % (la - start);
             let found = wanted.iter().find(|extent| at < extent.end()).expect("an extent");
-            prop_assert_eq!(file.map(at), Ok(*found));
+            prop_assert_eq!(kind(file.map(at)), sane(*found, file.inode.size));
         }
     }
 
@@ -728,15 +758,15 @@ proptest! {
             | if fragment.is_some() { FRAGMENT } else { 0 };
         let file = File::new(head(12), &regular(FULL, size), header(0, advise, 0, bits), &body);
         for extent in &wanted {
-            prop_assert_eq!(file.map(extent.la), Ok(*extent));
-            prop_assert_eq!(file.map(extent.end() - 1), Ok(*extent));
+            prop_assert_eq!(kind(file.map(extent.la)), sane(*extent, file.inode.size));
+            prop_assert_eq!(kind(file.map(extent.end() - 1)), sane(*extent, file.inode.size));
         }
         for pair in wanted.windows(2) {
-            prop_assert_eq!(file.next(&pair[0]), Ok(pair[1]));
+            prop_assert_eq!(kind(file.next(&pair[0])), sane(pair[1], file.inode.size));
         }
         for place in places {
             let at = place % size;
-            prop_assert_eq!(file.map(at), Ok(wanted[(at / lcluster) as usize]));
+            prop_assert_eq!(kind(file.map(at)), sane(wanted[(at / lcluster) as usize], size));
         }
     }
 }
@@ -1109,8 +1139,8 @@ proptest! {
             wanted.push(ZExtent { la, llen: start.end - la, data });
         }
         for extent in &wanted {
-            prop_assert_eq!(file.map(extent.la), Ok(*extent));
-            prop_assert_eq!(file.map(extent.end() - 1), Ok(*extent));
+            prop_assert_eq!(kind(file.map(extent.la)), sane(*extent, file.inode.size));
+            prop_assert_eq!(kind(file.map(extent.end() - 1)), sane(*extent, file.inode.size));
             if extent.end() < size {
                 prop_assert_eq!(file.next(extent), file.map(extent.end()));
             }
@@ -1118,7 +1148,7 @@ proptest! {
         for place in places {
             let at = place % size;
             let found = wanted.iter().find(|extent| at < extent.end()).expect("an extent");
-            prop_assert_eq!(file.map(at), Ok(*found));
+            prop_assert_eq!(kind(file.map(at)), sane(*found, file.inode.size));
         }
     }
 
