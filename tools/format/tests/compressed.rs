@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
+    io::Write,
     os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Path, PathBuf},
     process::Command,
@@ -571,4 +572,107 @@ fn compressed_metadata() {
             !seen.compressed_metabox && seen.in_metabox == 0
         });
     }
+}
+
+/// Reads all that an image leads to, with whatever errors; gives how many there were.
+fn read_all(bytes: &[u8]) -> u32 {
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(bytes).expect("the image");
+    let image = Image::new(file, 0, bytes.len() as u64);
+    let Ok(sb) = Superblock::parse::<HostHash>(&bytes[..4096]) else {
+        return 1;
+    };
+    let mut findings = Vec::new();
+    let volume = Volume::new(sb, image, Vec::new(), Vec::new(), &mut findings);
+    let mut errors = findings.len() as u32;
+    let mut nids = vec![volume.sb.root_nid];
+    let mut seen = BTreeSet::new();
+    while let Some(nid) = nids.pop() {
+        if !seen.insert(nid) {
+            continue;
+        }
+        let Ok(inode) = volume.inode(nid) else {
+            errors += 1;
+            continue;
+        };
+        if !matches!(inode.file_type, FileType::Directory | FileType::Regular) {
+            continue;
+        }
+        // What claims to be larger is not worth the time.
+        let mut data = vec![0; inode.size.min(1 << 18) as usize];
+        let source = volume.data(&inode);
+        // As a reader does who goes on after an error.
+        for (number, part) in data.chunks_mut(4096).enumerate() {
+            errors += u32::from(read_exact(&source, number as u64 * 4096, part).is_err());
+        }
+        if inode.file_type == FileType::Directory {
+            for bytes in data.chunks(volume.sb.block_size() as usize) {
+                let Ok(block) = DirBlock::new(bytes, 0) else {
+                    continue;
+                };
+                let entries = (0..block.len()).filter_map(|index| block.get(index).ok());
+                nids.extend(entries.map(|entry| entry.nid));
+            }
+        }
+    }
+    errors
+}
+
+/// Changes bytes anywhere but in the superblock; whatever is read then, nothing may panic or go on forever.
+#[test]
+fn damaged_images() {
+    let tree = tempfile::tempdir().expect("a directory");
+    let words = text(60_000, 1);
+    let more = [&words[10_000..30_000], &noise(9000, 2), &words[..11_111]].concat();
+    for (name, bytes) in [
+        ("words", &words[..]),
+        ("more", &more),
+        ("short", &words[..500]),
+        ("zeros", &[0; 100_000]),
+    ] {
+        fs::write(tree.path().join(name), bytes).expect("a file");
+    }
+    let rounds =
+        std::env::var("DAMAGED_IMAGES").map_or(150, |value| value.parse().expect("a number"));
+    let mut errors = 0;
+    for (number, (utils, options)) in [
+        (current(), &["-zlz4", "-Eztailpacking"][..]),
+        (current(), &["-zlz4hc", "-C16384", "-Efragments,dedupe"]),
+        (current(), &["-zlzma", "-Elegacy-compress", "-C8192"]),
+        (current(), &["-zdeflate", "-Eall-fragments"]),
+        (next(), &["-zzstd", "-E48bit", "-C16384"]),
+        (next(), &["-zlz4", "-m4096", "--zD", "-Efragments"]),
+        (next(), &["-zlz4", "-b512", "-E48bit"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("image");
+        run(Command::new(&utils.mkfs)
+            .args(options)
+            .arg(&path)
+            .arg(tree.path()));
+        let good = fs::read(&path).expect("the image");
+        assert_eq!(read_all(&good), 0, "{options:?}");
+        // Where bytes are that mean something; half of the changes are in metadata, which is dense.
+        let used: Vec<usize> = (1200..good.len()).filter(|at| good[*at] != 0).collect();
+        let noise = noise(rounds * 16, number as u32 + 3);
+        for change in noise.chunks_exact(16) {
+            let mut bytes = good.clone();
+            for part in change.chunks_exact(4).take(1 + usize::from(change[3] & 3)) {
+                let place = usize::from(u16::from_le_bytes([part[0], part[1]]));
+                let at = used[place * 7919 % used.len()] + usize::from(part[3] >> 6);
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = if part[3] & 1 == 0 {
+                        part[2]
+                    } else {
+                        *byte ^ (1 << (part[2] & 7))
+                    };
+                }
+            }
+            errors += u32::from(read_all(&bytes) != 0);
+        }
+    }
+    assert!(errors > 100, "{errors} noticed");
 }
