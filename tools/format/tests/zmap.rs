@@ -835,7 +835,8 @@ struct Start {
 struct Layout {
     compact: bool,
     narrow: bool,
-    big: bool,
+    /// Big pclusters of the first head type, and of all others.
+    big: [bool; 2],
     blkszbits: u8,
     extra: u8,
 }
@@ -879,15 +880,16 @@ impl Layout {
             let next = starts.get(number + 1).map(|start| start.lcn);
             let start = &mut starts[number];
             let la = ((start.lcn as u64) << bits) + start.offset;
-            start.sized =
-                self.big && next != Some(start.lcn + 1) && ((start.lcn as u64 + 1) << bits) < size;
+            start.sized = self.big[usize::from(start.kind != HEAD1)]
+                && next != Some(start.lcn + 1)
+                && ((start.lcn as u64 + 1) << bits) < size;
             if !start.sized {
                 start.blocks = 1;
             }
             start.blocks = start.blocks.min(((1u32 << 20) >> self.blkszbits) as u16);
             // Plain data has a byte on disk for each of the file.
             if start.end - la > u64::from(start.blocks) << self.blkszbits && start.kind == PLAIN {
-                start.kind = HEAD1;
+                start.kind = HEAD2;
             }
             if self.compact {
                 // One behind the other.
@@ -985,7 +987,7 @@ impl Layout {
                     before += u32::from(low & !CBLKCNT);
                 }
             }
-            if !self.big {
+            if !self.big[0] {
                 // Counted from 1 then.
                 base = base.map(|base| base.wrapping_sub(1));
             }
@@ -1006,11 +1008,11 @@ impl Layout {
 
 fn random_file() -> impl Strategy<Value = (Layout, Vec<Choice>, u64, Tail, bool, u16)> {
     (
-        any::<[bool; 4]>(),
+        any::<[bool; 5]>(),
         prop_oneof![Just(9u8), Just(11), Just(12)],
         0u8..4,
         prop::collection::vec(choice(), 1..90),
-        any::<u64>(),
+        prop_oneof![Just(0), any::<u64>()],
         prop_oneof![
             Just(Tail::None),
             (1u16..500).prop_map(Tail::Inline),
@@ -1019,11 +1021,20 @@ fn random_file() -> impl Strategy<Value = (Layout, Vec<Choice>, u64, Tail, bool,
         0u16..12,
     )
         .prop_map(
-            |([compact, narrow, big, interlaced], blkszbits, extra, choices, cut, tail, icount)| {
+            |(
+                [compact, narrow, big, big_2, interlaced],
+                blkszbits,
+                extra,
+                choices,
+                cut,
+                tail,
+                icount,
+            )| {
                 let layout = Layout {
                     compact,
                     narrow,
-                    big,
+                    // Compact indexes have both or none.
+                    big: [big, if compact { big } else { big_2 }],
                     blkszbits,
                     // Upstream counts compact entries in blocks.
                     extra: if compact { 0 } else { extra },
@@ -1046,7 +1057,7 @@ impl std::fmt::Debug for Layout {
         } = self;
         write!(
             f,
-            "compact {compact}, narrow {narrow}, big {big}, {blkszbits}+{extra} bits"
+            "compact {compact}, narrow {narrow}, big {big:?}, {blkszbits}+{extra} bits"
         )
     }
 }
@@ -1062,7 +1073,7 @@ proptest! {
         let mut starts = layout.starts(&choices, size);
         if let (Some(start), Tail::Inline(_)) = (starts.last_mut(), tail) {
             // Plain data may not fit.
-            start.kind = HEAD1;
+            start.kind = HEAD2;
         }
         let raw = RawInode {
             icount,
@@ -1078,7 +1089,7 @@ proptest! {
         };
         let behind = (at + behind) as u64;
         let block = 1u64 << layout.blkszbits;
-        let mut advise = if layout.big { BIG } else { 0 };
+        let mut advise = u16::from(layout.big[0]) << 1 | u16::from(layout.big[1]) << 2;
         if interlaced {
             advise |= INTERLACED;
         }
