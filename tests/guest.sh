@@ -16,7 +16,7 @@ for name; do
 	echo "test $name begins" > /dev/kmsg
 	log=$(mktemp)
 	case $name in
-	stress_*) limit=$((STRESS + 300)) script=("/project/tests/$name.sh" "$STRESS") ;;
+	stress_*) limit=$((STRESS * 2 + 600)) script=("/project/tests/$name.sh" "$STRESS") ;;
 	*) limit=${TEST_TIMEOUT:-400} script=("/project/tests/ksft_$name.sh") ;;
 	esac
 	timeout -k 10 "$limit" bash "${script[@]}" 2>&1 | tee "$log"

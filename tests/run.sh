@@ -3,13 +3,13 @@
 #
 # Run the kselftests in a guest.
 #
-#   tests/run.sh [NAME...]     all tests, or those named: compare, readdir, … (tests/ksft_NAME.sh)
+#   tests/run.sh [NAME...]     all tests, or those named: compare, read, … (tests/ksft_NAME.sh), stress_share (tests/stress_share.sh)
 #
 #   FSTYPE=erofs tests/run.sh  puts the kernel's own erofs to the test in place of erofs-shared: a test of the tests
 #
 #   VM_KERNEL=debug tests/run.sh  takes the debug kernel (scripts/debug-kernel) and the module for it
 #
-# STRESS=SECONDS runs each tests/stress_NAME.sh after them, for so long, with that number as its argument.
+# STRESS=SECONDS is how long each tests/stress_NAME.sh takes (60); if none is named, all are run after the others.
 #
 # Prints the TAP of every test and ends with "N passed, N failed".
 
@@ -27,8 +27,18 @@ if [ $# = 0 ]; then
 		set -- "$@" "${name%.sh}"
 	done
 fi
+tests=() stress=()
 for name; do
-	[ -e "tests/ksft_$name.sh" ] || die "no test $name; there are: $(cd tests && echo ksft_*.sh | sed 's/ksft_//g; s/\.sh//g')"
+	case $name in
+	stress_*)
+		[ -e "tests/$name.sh" ] || die "no test $name; there are: $(cd tests && echo stress_*.sh | sed 's/\.sh//g')"
+		stress+=("$name")
+		;;
+	*)
+		[ -e "tests/ksft_$name.sh" ] || die "no test $name; there are: $(cd tests && echo ksft_*.sh | sed 's/ksft_//g; s/\.sh//g')"
+		tests+=("$name")
+		;;
+	esac
 done
 [ "$FSTYPE" = erofs ] || [ -e build/erofs_shared.ko ] || die "no build/erofs_shared.ko: run make"
 
@@ -37,16 +47,15 @@ limit=1500 test_limit=400 memory=3G kernel=stock
 if [ "${VM_KERNEL:-}" = debug ]; then
 	limit=6000 test_limit=2400 memory=4G kernel=debug
 fi
-stress=()
-if [ -n "${STRESS:-}" ]; then
+if [ ${#stress[@]} != 0 ]; then
+	STRESS=${STRESS:-60}
+elif [ -n "${STRESS:-}" ]; then
 	for name in tests/stress_*.sh; do
-		[ -e "$name" ] || continue
 		name=${name#tests/}
 		stress+=("${name%.sh}")
-		limit=$((limit + STRESS + 300))
 	done
-	[ ${#stress[@]} -gt 0 ] || echo "# no tests/stress_*.sh"
 fi
+limit=$((limit + ${#stress[@]} * (${STRESS:-0} * 2 + 600)))
 
 # --- programs ------------------------------------------------------------------------------------------------------------
 
@@ -84,7 +93,7 @@ module=()
 [ $kernel = stock ] || module=(--kernel debug)
 [ "$FSTYPE" != erofs ] || module+=(--no-module)
 [ -z "${COUNT:-}" ] || module+=(--env "COUNT=$COUNT")
-set -- "$@" "${stress[@]}"
+set -- "${tests[@]}" "${stress[@]}"
 scripts/vm "${module[@]}" --name "tests-$kernel" --timeout "${TIMEOUT:-$limit}" --mem $memory --disk $B/disk.ext4 \
 	--env "FSTYPE=$FSTYPE" --env "TEST_TIMEOUT=$test_limit" --env "STRESS=${STRESS:-}" \
 	-f tests/guest.sh "$@" 2>&1 | tee "$out"
