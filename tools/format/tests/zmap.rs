@@ -321,6 +321,77 @@ fn fragment_offsets_have_64_bits() {
 }
 
 #[test]
+fn inline_tails() {
+    // A whole extent and 100 plain bytes behind the last entry; then the same, compressed.
+    for (kind, coding) in [
+        (PLAIN, Coding::Shifted),
+        (HEAD2, Coding::Compressed(Algorithm::Zstd)),
+    ] {
+        let raw = regular(FULL, 4196);
+        let body = full(&[entry(HEAD1, 0, 7), entry(kind, 0, 0)]);
+        let advise = INLINE | INTERLACED;
+        let file = File::new(head(12), &raw, header(100 << 16, advise, 0x30, 0), &body);
+        let tail = ZExtent {
+            la: 4096,
+            llen: 100,
+            data: Data::Pcluster(Pcluster {
+                pa: (body_at(&raw) + body.len()) as u64,
+                plen: 100,
+                inline: true,
+                coding,
+                partial: false,
+            }),
+        };
+        assert_eq!(file.map(4096), Ok(tail));
+        assert_eq!(file.map(4195), Ok(tail));
+        assert_eq!(file.map(0).map(|extent| extent.llen), Ok(4096));
+    }
+}
+
+#[test]
+fn empty_files() {
+    for (layout, advise) in [
+        (FULL, 0),
+        (FULL, INLINE),
+        (COMPACT, FRAGMENT),
+        (FULL, EXTENTS),
+    ] {
+        let file = File::new(
+            head(12),
+            &regular(layout, 0),
+            header(7 << 16, advise, 0, 0),
+            &[],
+        );
+        let none = ZExtent {
+            la: 0,
+            llen: 0,
+            data: Data::Hole,
+        };
+        assert_eq!(file.map(0), Ok(none));
+        assert_eq!(none.plain(&file.sb, 0), None);
+    }
+}
+
+#[test]
+fn names_of_layouts() {
+    for (layout, advise, name) in [
+        (FULL, 0, "full indexes"),
+        (COMPACT, COMPACTED_2B, "compact indexes (2 bytes)"),
+        (COMPACT, FRAGMENT, "compact indexes (4 bytes)"),
+        (FULL, EXTENTS, "extents (4 bytes)"),
+        (FULL, EXTENTS | 1 << 1, "extents (8 bytes)"),
+        (FULL, EXTENTS | 2 << 1, "extents (16 bytes)"),
+        (FULL, EXTENTS | 3 << 1 | FRAGMENT, "extents (32 bytes)"),
+    ] {
+        let file = File::new(head(12), &regular(layout, 0), header(0, advise, 0, 2), &[]);
+        let header = file.header().expect("a header");
+        assert_eq!(header.layout_name(), name);
+        assert_eq!(header.has_fragment(), advise & FRAGMENT != 0);
+        assert_eq!(header.lclusterbits(), 14);
+    }
+}
+
+#[test]
 fn plain_bytes() {
     let sb = head(12).superblock();
     let extent = |coding| ZExtent {
