@@ -10,6 +10,7 @@
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/pagemap.h>
+#include <linux/shrinker.h>
 #include <linux/slab.h>
 #include <linux/sysfs.h>
 #include <linux/workqueue.h>
@@ -29,6 +30,8 @@ void erofs_shared_sync_readahead(struct address_space *mapping,
 				 unsigned long nr_pages);
 
 struct folio *erofs_shared_readahead_folio(struct readahead_control *rac);
+pgoff_t erofs_shared_readahead_next(struct readahead_control *rac);
+size_t erofs_shared_readahead_count(struct readahead_control *rac);
 struct folio *erofs_shared_folio_alloc(unsigned int order);
 void *erofs_shared_bvec_address(const struct bio_vec *bvec);
 struct folio *erofs_shared_filemap_get(struct address_space *mapping,
@@ -43,6 +46,8 @@ void erofs_shared_ra_async(struct address_space *mapping, struct file *file,
 int erofs_shared_folio_wait_killable(struct folio *folio);
 int erofs_shared_folio_lock_killable(struct folio *folio);
 bool erofs_shared_folio_uptodate(struct folio *folio);
+bool erofs_shared_folio_active(struct folio *folio);
+bool erofs_shared_folio_mapped(struct folio *folio);
 struct page *erofs_shared_folio_page(struct folio *folio, pgoff_t index);
 struct folio *erofs_shared_page_folio(struct page *page);
 void erofs_shared_mapping_set_max_order(struct address_space *mapping,
@@ -50,10 +55,20 @@ void erofs_shared_mapping_set_max_order(struct address_space *mapping,
 
 /* work and waiting */
 struct workqueue_struct *erofs_shared_workqueue_create(void);
+void erofs_shared_later_init(void (*fn)(void));
+void erofs_shared_later_after(unsigned int ms);
+void erofs_shared_later_stop(void);
 bool erofs_shared_one_cpu(void);
 void erofs_shared_cond_resched(void);
 void erofs_shared_dec_and_wake(atomic_t *count);
 void erofs_shared_wait_zero(atomic_t *count);
+
+/* reclaim */
+typedef unsigned long (*erofs_shared_shrinker_fn)(struct shrinker *shrinker,
+						  struct shrink_control *sc);
+struct shrinker *
+erofs_shared_shrinker_register(erofs_shared_shrinker_fn count,
+			       erofs_shared_shrinker_fn scan);
 
 /* inodes */
 loff_t erofs_shared_inode_size(struct inode *inode);

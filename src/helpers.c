@@ -12,6 +12,7 @@
 #include <linux/pagemap.h>
 #include <linux/posix_acl_xattr.h>
 #include <linux/sched/signal.h>
+#include <linux/shrinker.h>
 #include <linux/statfs.h>
 #include <linux/sysfs.h>
 #include <linux/uaccess.h>
@@ -64,6 +65,16 @@ void erofs_shared_sync_readahead(struct address_space *mapping,
 struct folio *erofs_shared_readahead_folio(struct readahead_control *rac)
 {
 	return readahead_folio(rac);
+}
+
+pgoff_t erofs_shared_readahead_next(struct readahead_control *rac)
+{
+	return readahead_index(rac) + rac->_batch_count;
+}
+
+size_t erofs_shared_readahead_count(struct readahead_control *rac)
+{
+	return readahead_count(rac) - rac->_batch_count;
 }
 
 /* Fit for the page cache of an inode that takes any memory. */
@@ -141,6 +152,16 @@ bool erofs_shared_folio_uptodate(struct folio *folio)
 	return folio_test_uptodate(folio);
 }
 
+bool erofs_shared_folio_active(struct folio *folio)
+{
+	return folio_test_active(folio);
+}
+
+bool erofs_shared_folio_mapped(struct folio *folio)
+{
+	return folio_mapped(folio);
+}
+
 struct page *erofs_shared_folio_page(struct folio *folio, pgoff_t index)
 {
 	return folio_file_page(folio, index);
@@ -161,6 +182,44 @@ struct workqueue_struct *erofs_shared_workqueue_create(void)
 {
 	return alloc_workqueue("erofs_shared",
 			       WQ_UNBOUND | WQ_HIGHPRI | WQ_MEM_RECLAIM, 0);
+}
+
+static void (*later_fn)(void);
+
+static void later_run(struct work_struct *work)
+{
+	later_fn();
+}
+
+static DECLARE_DELAYED_WORK(later_work, later_run);
+
+void erofs_shared_later_init(void (*fn)(void))
+{
+	later_fn = fn;
+}
+
+void erofs_shared_later_after(unsigned int ms)
+{
+	queue_delayed_work(system_dfl_wq, &later_work, msecs_to_jiffies(ms));
+}
+
+void erofs_shared_later_stop(void)
+{
+	cancel_delayed_work_sync(&later_work);
+}
+
+struct shrinker *
+erofs_shared_shrinker_register(erofs_shared_shrinker_fn count,
+			       erofs_shared_shrinker_fn scan)
+{
+	struct shrinker *shrinker = shrinker_alloc(0, "erofs_shared_index");
+
+	if (!shrinker)
+		return NULL;
+	shrinker->count_objects = count;
+	shrinker->scan_objects = scan;
+	shrinker_register(shrinker);
+	return shrinker;
 }
 
 bool erofs_shared_one_cpu(void)

@@ -33,7 +33,7 @@ use crate::{
 
 /// What the module tells about all mounts.
 pub(crate) static HOOKS: Hooks = Hooks {
-    features: &[c"content", c"domains", c"fingerprint"],
+    features: &[c"blocks", c"content", c"domains", c"fingerprint"],
     totals: share::totals,
     top: share::top,
 };
@@ -132,6 +132,10 @@ impl FileSystem for Erofs {
 
     fn shares(info: &Self::Info) -> bool {
         info.options.share != options::Share::Off
+    }
+
+    fn shares_blocks(info: &Self::Info) -> bool {
+        info.options.share_blocks()
     }
 
     fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>> {

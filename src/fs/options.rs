@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Mount options: the names and meaning of in-tree erofs (`Documentation/filesystems/erofs.rst`), and
-//! `share=`.
+//! `share=`, `share_blocks=`.
 
 use kernel::{
     prelude::*,
@@ -25,11 +25,13 @@ const DIRECTIO: u8 = 6;
 const FSOFFSET: u8 = 7;
 const INODE_SHARE: u8 = 8;
 const SHARE: u8 = 9;
+const SHARE_BLOCKS: u8 = 10;
 
 const DAX_NEVER: i32 = 1;
 const SHARE_CONTENT: i32 = 0;
 const SHARE_FINGERPRINT: i32 = 1;
 const SHARE_OFF: i32 = 2;
+const ON: i32 = 1;
 
 static CACHE_STRATEGIES: Choices = Choices(&[
     Choice::new(c"disabled", 0),
@@ -51,6 +53,8 @@ static SHARE_MODES: Choices = Choices(&[
     Choice::END,
 ]);
 
+static ON_OFF: Choices = Choices(&[Choice::new(c"off", 0), Choice::new(c"on", ON), Choice::END]);
+
 /// All options.
 pub(super) static PARAMS: ParamTable = ParamTable(&[
     Param::flag_no(c"user_xattr", USER_XATTR),
@@ -64,6 +68,7 @@ pub(super) static PARAMS: ParamTable = ParamTable(&[
     Param::number(c"fsoffset", FSOFFSET),
     Param::flag(c"inode_share", INODE_SHARE),
     Param::choice(c"share", SHARE, &SHARE_MODES),
+    Param::choice(c"share_blocks", SHARE_BLOCKS, &ON_OFF),
     Param::source(),
     Param::END,
 ]);
@@ -72,6 +77,7 @@ const FLAG_USER_XATTR: u32 = 1 << 0;
 const FLAG_ACL: u32 = 1 << 1;
 const FLAG_DIRECTIO: u32 = 1 << 2;
 const FLAG_DAX_NEVER: u32 = 1 << 3;
+const FLAG_SHARE_BLOCKS: u32 = 1 << 4;
 
 /// What decides whether two files have the same content.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,7 +109,7 @@ pub(super) struct Options {
 impl Options {
     pub(super) const fn new() -> Self {
         Self {
-            flags: Atomic::new(FLAG_USER_XATTR | FLAG_ACL),
+            flags: Atomic::new(FLAG_USER_XATTR | FLAG_ACL | FLAG_SHARE_BLOCKS),
             cache_strategy: Atomic::new(2),
             share: Share::Content,
             domain: None,
@@ -131,6 +137,11 @@ impl Options {
 
     pub(super) fn direct_io(&self) -> bool {
         self.has(FLAG_DIRECTIO)
+    }
+
+    /// Whether single blocks are shared between files.
+    pub(super) fn share_blocks(&self) -> bool {
+        self.has(FLAG_SHARE_BLOCKS)
     }
 
     /// What a remount may change.
@@ -173,6 +184,7 @@ pub(super) fn parse(
                 _ => Share::Off,
             }
         }
+        (SHARE_BLOCKS, ParamValue::Choice(on)) => options.set(FLAG_SHARE_BLOCKS, on == ON),
         (INODE_SHARE, ParamValue::Flag(_)) => options.share = Share::Fingerprint,
         (DOMAIN_ID, ParamValue::String(domain)) => {
             if domain.to_bytes().is_empty() {
@@ -205,6 +217,9 @@ pub(super) fn show(info: &Info, out: &Out<'_>) {
         Share::Content => {}
         Share::Fingerprint => out.put(c",inode_share"),
         Share::Off => out.put(c",share=off"),
+    }
+    if options.share == Share::Content && !options.share_blocks() {
+        out.put(c",share_blocks=off");
     }
     if let Some(domain) = &options.domain {
         out.put_string(c",domain_id=", domain);

@@ -167,3 +167,93 @@ impl<'m> Source for CacheBytes<'m> {
         self.bytes(pos)
     }
 }
+
+/// A reference to an uptodate folio of a page cache of this module.
+///
+/// # Invariants
+///
+/// `folio` is uptodate and this owns one reference to it. Nobody can write to it (see [`FolioBytes`]), so
+/// its bytes do not change while the reference is held, even when the page cache drops it.
+pub(crate) struct FolioRef(NonNull<bindings::folio>);
+
+// SAFETY: A reference may be used and given up from any thread.
+unsafe impl Send for FolioRef {}
+
+impl FolioRef {
+    /// The folio with page `index`, if it is there and uptodate. May be called in atomic context.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` is one of this module's and is not freed during the call.
+    pub(crate) unsafe fn find(mapping: *mut bindings::address_space, index: u64) -> Option<Self> {
+        // SAFETY: By the function's safety requirements; the folio comes with a reference.
+        let folio = unsafe { raw::erofs_shared_filemap_get(mapping, index as usize) };
+        // INVARIANT: The reference is ours, and is given up again if the folio is not uptodate.
+        let this = Self(NonNull::new(folio)?);
+        // SAFETY: It is live.
+        unsafe { raw::erofs_shared_folio_uptodate(folio) }.then_some(this)
+    }
+
+    /// Its first page's place in the file, and how many pages it has.
+    pub(crate) fn pages(&self) -> core::ops::Range<u64> {
+        // SAFETY: By the type invariants.
+        let (pos, size) = unsafe {
+            (
+                raw::erofs_shared_folio_pos(self.0.as_ptr()) as u64,
+                raw::erofs_shared_folio_size(self.0.as_ptr()) as u64,
+            )
+        };
+        let first = pos >> kernel::page::PAGE_SHIFT;
+        first..first + (size >> kernel::page::PAGE_SHIFT)
+    }
+
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: By the type invariants.
+        unsafe {
+            core::slice::from_raw_parts(
+                raw::erofs_shared_folio_address(self.0.as_ptr()).cast::<u8>(),
+                raw::erofs_shared_folio_size(self.0.as_ptr()),
+            )
+        }
+    }
+
+    /// Whether it has been used often lately.
+    pub(crate) fn is_hot(&self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { raw::erofs_shared_folio_active(self.0.as_ptr()) }
+    }
+
+    /// Whether it is mapped into a process.
+    pub(crate) fn is_mapped(&self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { raw::erofs_shared_folio_mapped(self.0.as_ptr()) }
+    }
+
+    /// Copies `len` bytes from `offset` on to where a read wants them. Returns how many could be.
+    ///
+    /// # Safety
+    ///
+    /// `to` is valid, and ours for the call.
+    pub(crate) unsafe fn copy_to(
+        &self,
+        offset: usize,
+        len: usize,
+        to: *mut bindings::iov_iter,
+    ) -> usize {
+        let size = self.bytes().len();
+        let len = len.min(size.saturating_sub(offset));
+        // SAFETY: By the type invariants and the function's safety requirements; the range is in the folio.
+        unsafe {
+            bindings::folio_mark_accessed(self.0.as_ptr());
+            bindings::copy_page_to_iter(self.0.as_ptr().cast(), offset, len, to)
+        }
+    }
+}
+
+impl Drop for FolioRef {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants.
+        unsafe { raw::erofs_shared_folio_put(self.0.as_ptr()) }
+    }
+}

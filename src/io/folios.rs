@@ -36,8 +36,9 @@ pub(crate) struct Folios {
 unsafe impl Send for Folios {}
 
 impl Folios {
-    /// The folios that a read-ahead is for, up to about `max` bytes of them. Empty when there are no
-    /// more. `Err` leaves what is left to the VFS, which unlocks it.
+    /// The folios that a read-ahead is for, up to about `max` bytes of them, but none that begins at page
+    /// `until` or behind it. Empty when there are no more. `Err` leaves what is left to the VFS, which
+    /// unlocks it.
     ///
     /// # Safety
     ///
@@ -45,6 +46,7 @@ impl Folios {
     pub(crate) unsafe fn of_readahead(
         rac: *mut bindings::readahead_control,
         max: usize,
+        until: u64,
     ) -> Result<Self> {
         let mut this = Self {
             folios: KVec::new(),
@@ -52,7 +54,8 @@ impl Folios {
             done: 0,
             bytes: 0,
         };
-        while this.bytes < max {
+        // SAFETY: By the function's safety requirements.
+        while this.bytes < max && unsafe { Self::next_of_readahead(rac) }.start < until {
             this.folios.reserve(1, GFP_KERNEL)?;
             // SAFETY: By the function's safety requirements.
             let folio = unsafe { raw::erofs_shared_readahead_folio(rac) };
@@ -63,6 +66,24 @@ impl Folios {
             this.push(folio);
         }
         Ok(this)
+    }
+
+    /// The pages that a read-ahead is still for.
+    ///
+    /// # Safety
+    ///
+    /// `rac` is the valid argument of `->readahead`.
+    pub(crate) unsafe fn next_of_readahead(
+        rac: *mut bindings::readahead_control,
+    ) -> core::ops::Range<u64> {
+        // SAFETY: By the function's safety requirements.
+        let (next, count) = unsafe {
+            (
+                raw::erofs_shared_readahead_next(rac) as u64,
+                raw::erofs_shared_readahead_count(rac) as u64,
+            )
+        };
+        next..next.saturating_add(count)
     }
 
     /// One locked folio of a page cache.
@@ -222,6 +243,20 @@ impl Folios {
             Kind::Cache => unsafe { bindings::folio_end_read(folio.as_ptr(), true) },
             // SAFETY: The reference is ours.
             Kind::Scratch => unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) },
+        }
+    }
+
+    /// Fills scratch folios with `bytes`, of which there are enough.
+    pub(crate) fn copy_from(&mut self, mut bytes: &[u8]) {
+        let mut at = 0;
+        while at < self.bytes && !bytes.is_empty() {
+            let Some(to) = self.bytes_mut(at) else {
+                return;
+            };
+            let (now, later) = bytes.split_at(to.len().min(bytes.len()));
+            to.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+            at += now.len();
+            bytes = later;
         }
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod fill;
 pub(crate) mod folio;
 pub(crate) mod folios;
 pub(crate) mod hash;
+pub(crate) mod later;
 pub(crate) mod wait;
 
 pub(crate) use device::Device;

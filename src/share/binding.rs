@@ -201,8 +201,7 @@ impl Binding {
                     }
                     continue;
                 }
-                let id = self.shared.identity();
-                match to.settle(id, here, core::slice::from_ref(&ours))? {
+                match to.settle(&self.shared, here, core::slice::from_ref(&ours))? {
                     super::Settled::Agree { .. } => {
                         self.verify(here..block);
                     }
@@ -268,6 +267,11 @@ impl Slots {
                 false
             }
         }
+    }
+
+    /// All bindings, of now and earlier.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Binding>> {
+        self.bindings.iter().flatten()
     }
 
     /// No sharing any more.

@@ -1,24 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a shared inode knows of its blocks: their digests, each set once.
+//! What a shared inode knows of its blocks: their digests, each set once; which of them have aliases.
+//!
+//! A block has an *alias* when its page was dropped because a block with the same digest is resident
+//! elsewhere: the index knows where. The note says no more than that, and holds nothing: if
+//! the other place is gone, too, the note is taken back, and the block is read from an image again.
+
+use core::ops::Range;
 
 use kernel::{
-    new_mutex,
+    new_mutex, new_spinlock,
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        Mutex,
+        Mutex, SpinLock,
     },
 };
 
-use super::digest::{Digest, Key};
+use super::{
+    digest::{Digest, Key},
+    plain::{Plain, Watched},
+    table::{Entry, Slot, Table, Writer},
+    SharedInode,
+};
 use crate::stats::{Field, GLOBAL};
-
-/// Digests in a chunk, which is allocated when the first of them is known.
-const CHUNK: u64 = 128;
-
-/// No block has this digest (nobody knows a message that does): it stands for "not known yet".
-const UNKNOWN: Digest = [0; 32];
 
 /// Which shared inode it is. Constant once the inode is found by it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,6 +34,8 @@ pub(crate) struct Identity {
     pub(crate) variant: u32,
     /// Size in bytes.
     pub(crate) size: u64,
+    /// The start of the digest of the domain's name: blocks are not shared beyond it.
+    pub(crate) domain: [u8; 16],
     /// No digests: the administrator vouches for the fingerprint.
     pub(crate) trusted: bool,
 }
@@ -54,52 +61,32 @@ pub(crate) enum Settled {
     },
 }
 
-/// Digests by block. Chunks are empty until one of their digests is known.
-struct Digests {
-    chunks: KVVec<KVec<Digest>>,
+/// What changes together: who may read without more ado, and what stands against it.
+struct Aliases {
+    /// Real inodes that may.
+    plain: Watched,
+    /// Blocks that were read in although another place has them: ranges, for the merge worker.
+    twins: KVec<Range<u64>>,
 }
 
-impl Digests {
-    fn get(&self, block: u64) -> Option<&Digest> {
-        let chunk = self.chunks.get(usize::try_from(block / CHUNK).ok()?)?;
-        let digest = chunk.get((block % CHUNK) as usize)?;
-        (*digest != UNKNOWN).then_some(digest)
-    }
-
-    /// The place of a block's digest, allocated if need be; `allocated` counts bytes.
-    fn slot(&mut self, block: u64, blocks: u64, allocated: &mut u64) -> Result<&mut Digest> {
-        if block >= blocks {
-            return Err(EINVAL);
-        }
-        if self.chunks.is_empty() {
-            let count = usize::try_from(blocks.div_ceil(CHUNK))?;
-            let mut chunks = KVVec::with_capacity(count, GFP_KERNEL)?;
-            while chunks.len() < count {
-                chunks.push_within_capacity(KVec::new()).map_err(|_| EIO)?;
-            }
-            self.chunks = chunks;
-            *allocated += (count * core::mem::size_of::<KVec<Digest>>()) as u64;
-        }
-        let index = usize::try_from(block / CHUNK)?;
-        let chunk = self.chunks.get_mut(index).ok_or(EIO)?;
-        if chunk.is_empty() {
-            let left = blocks - block / CHUNK * CHUNK;
-            let count = left.min(CHUNK) as usize;
-            *chunk = KVec::from_elem(UNKNOWN, count, GFP_KERNEL)?;
-            *allocated += (count * core::mem::size_of::<Digest>()) as u64;
-        }
-        chunk.get_mut((block % CHUNK) as usize).ok_or(EIO)
-    }
-}
+/// Ranges of twins that are remembered; more wait for their next read.
+const MAX_TWINS: usize = 4096;
 
 /// What a shared inode carries.
 #[pin_data]
 pub(crate) struct Content {
-    /// Taken for a handful of comparisons at a time, by who has just hashed blocks; nothing is taken
-    /// under it. It may allocate.
+    table: Table,
+    /// Held to set digests, by who has just hashed blocks; nothing is taken under it. It may allocate.
     #[pin]
-    digests: Mutex<Digests>,
-    /// Bytes that `digests` takes.
+    writer: Mutex<Writer>,
+    /// Taken for a few instructions; nothing sleeps under it.
+    #[pin]
+    aliases: SpinLock<Aliases>,
+    /// Blocks with an alias. Changed under `aliases`.
+    aliased: Atomic<u64>,
+    /// In the merge worker's queue.
+    queued: Atomic<u32>,
+    /// Bytes that `table` takes.
     bytes: Atomic<u64>,
     /// Real inodes that are bound.
     bound: Atomic<u64>,
@@ -110,7 +97,14 @@ pub(crate) struct Content {
 impl Content {
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            digests <- new_mutex!(Digests { chunks: KVVec::new() }, "erofs_shared::Content"),
+            table: Table::new(),
+            writer <- new_mutex!(Writer::new(), "erofs_shared::Content"),
+            aliases <- new_spinlock!(Aliases {
+                plain: Watched::new(),
+                twins: KVec::new(),
+            }, "erofs_shared::Content::aliases"),
+            aliased: Atomic::new(0),
+            queued: Atomic::new(0),
             bytes: Atomic::new(0),
             bound: Atomic::new(0),
             verified: Atomic::new(0),
@@ -118,31 +112,39 @@ impl Content {
     }
 
     /// Compares digests of consecutive blocks from `first` on with what is recorded; records what is
-    /// not known yet, up to the first that differs. May sleep.
-    pub(crate) fn settle(&self, id: &Identity, first: u64, digests: &[Digest]) -> Result<Settled> {
-        let mut recorded = self.digests.lock();
+    /// not known yet, up to the first that differs. `owner` is the shared inode that this is the content
+    /// of. May sleep.
+    pub(crate) fn settle(
+        &self,
+        owner: &SharedInode,
+        first: u64,
+        digests: &[Digest],
+    ) -> Result<Settled> {
+        let mut writer = self.writer.lock();
         let mut adopted = 0;
         let mut allocated = 0;
         let mut result = Ok(());
         let mut differs = None;
         for ((at, digest), block) in digests.iter().enumerate().zip(first..) {
-            match recorded.slot(block, id.blocks(), &mut allocated) {
-                Ok(slot) if *slot == UNKNOWN => {
-                    *slot = *digest;
-                    adopted += 1;
-                }
-                Ok(slot) if *slot == *digest => {}
-                Ok(_) => {
-                    differs = Some(at);
-                    break;
-                }
+            match self.table.slot(&mut writer, owner, block, &mut allocated) {
+                Ok(slot) => match slot.settled() {
+                    None => {
+                        slot.set(digest);
+                        adopted += 1;
+                    }
+                    Some(recorded) if recorded == *digest => {}
+                    Some(_) => {
+                        differs = Some(at);
+                        break;
+                    }
+                },
                 Err(err) => {
                     result = Err(err);
                     break;
                 }
             }
         }
-        drop(recorded);
+        drop(writer);
         if allocated != 0 {
             self.bytes.fetch_add(allocated, Relaxed);
             GLOBAL.add(Field::MetadataBytes, allocated);
@@ -156,7 +158,23 @@ impl Content {
 
     /// The digest of a block, if it is known.
     pub(crate) fn digest(&self, block: u64) -> Option<Digest> {
-        self.digests.lock().get(block).copied()
+        let _writer = self.writer.lock();
+        self.table.slots(block).first()?.settled()
+    }
+
+    /// The digests from that of `block` on, as far as they lie side by side. Needs no lock.
+    pub(super) fn slots(&self, block: u64) -> &[Slot] {
+        self.table.slots(block)
+    }
+
+    /// Where a block is, for the index.
+    pub(super) fn entry(&self, block: u64) -> Option<Entry> {
+        self.table.entry(block)
+    }
+
+    /// Ranges of blocks; those whose digest is known are in one of them.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.table.chunks()
     }
 
     /// Bytes that digests take.
@@ -172,6 +190,107 @@ impl Content {
     /// Blocks that the bound inodes have verified, all together.
     pub(crate) fn verified(&self) -> u64 {
         self.verified.load(Relaxed)
+    }
+
+    /// Blocks with an alias.
+    #[inline]
+    pub(crate) fn aliased(&self) -> u64 {
+        self.aliased.load(Relaxed)
+    }
+
+    /// The first of these blocks that has an alias.
+    pub(crate) fn next_alias(&self, blocks: Range<u64>) -> Option<u64> {
+        if self.aliased() == 0 {
+            return None;
+        }
+        self.table.find(blocks, true)
+    }
+
+    /// How many blocks from `blocks.start` on have an alias without a gap.
+    pub(crate) fn alias_run(&self, blocks: Range<u64>) -> u64 {
+        if self.aliased() == 0 {
+            return 0;
+        }
+        let end = self.table.find(blocks.clone(), false).unwrap_or(blocks.end);
+        end.saturating_sub(blocks.start)
+    }
+
+    /// Notes that a block has an alias, or that it has none any more. From the first on no file is read without
+    /// looking for them.
+    pub(super) fn set_aliases(&self, blocks: impl Iterator<Item = u64>, aliased: bool) -> u64 {
+        let mut lock = self.aliases.lock();
+        let mut changed = 0;
+        for block in blocks {
+            changed += u64::from(self.table.set_aliased(block, aliased));
+        }
+        let before = self.aliased.load(Relaxed);
+        if changed == 0 {
+            return 0;
+        }
+        if aliased {
+            lock.plain.clear();
+            self.aliased.store(before.saturating_add(changed), Relaxed);
+            GLOBAL.add(Field::Aliases, changed);
+        } else {
+            self.aliased.store(before.saturating_sub(changed), Relaxed);
+            GLOBAL.sub(Field::Aliases, changed);
+        }
+        changed
+    }
+
+    /// These blocks are resident here, or nowhere else: they have no alias any more.
+    pub(crate) fn forget_aliases(&self, blocks: Range<u64>) {
+        if self.aliased() != 0 {
+            self.set_aliases(blocks, false);
+        }
+    }
+
+    /// Lets files be read through `plain` without more ado, unless there are aliases.
+    ///
+    /// # Safety
+    ///
+    /// `plain` is not freed before [`Content::withdraw`] was called with it.
+    pub(crate) unsafe fn publish(&self, owner: &SharedInode, plain: &Plain) {
+        let mut lock = self.aliases.lock();
+        if self.aliased.load(Relaxed) == 0 {
+            // SAFETY: By the function's safety requirements.
+            unsafe { lock.plain.add(plain, owner.mapping()) };
+        }
+    }
+
+    /// Ends what [`Content::publish`] began, if it did.
+    pub(crate) fn withdraw(&self, plain: &Plain) {
+        self.aliases.lock().plain.remove(plain);
+    }
+
+    /// Remembers blocks that another place has, too, for the merge worker.
+    pub(super) fn push_twins(&self, blocks: Range<u64>) {
+        let mut lock = self.aliases.lock();
+        if let Some(last) = lock.twins.last_mut() {
+            if last.end == blocks.start {
+                last.end = blocks.end;
+                return;
+            }
+        }
+        if lock.twins.len() < MAX_TWINS {
+            // A range that finds no memory is a merge that does not happen.
+            let _ = lock.twins.push(blocks, GFP_NOWAIT);
+        }
+    }
+
+    /// The blocks that were remembered.
+    pub(super) fn take_twins(&self) -> KVec<Range<u64>> {
+        core::mem::take(&mut self.aliases.lock().twins)
+    }
+
+    /// Whether it was not in the queue of the merge worker, in which it is now.
+    pub(super) fn enqueue(&self) -> bool {
+        self.queued.xchg(1, Relaxed) == 0
+    }
+
+    /// It is not in the queue any more.
+    pub(super) fn dequeue(&self) {
+        self.queued.store(0, Relaxed);
     }
 
     pub(super) fn count_bound(&self) {

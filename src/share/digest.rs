@@ -16,6 +16,21 @@ pub const WINDOW: usize = 64 << 10;
 /// SHA-256 of a block.
 pub type Digest = [u8; 32];
 
+/// The digest of a block of zeros.
+pub const ZERO_DIGEST: Digest = [
+    0xad, 0x7f, 0xac, 0xb2, 0x58, 0x6f, 0xc6, 0xe9, 0x66, 0xc0, 0x04, 0xd7, 0xd1, 0xd1, 0x6b, 0x02,
+    0x4f, 0x58, 0x05, 0xff, 0x7c, 0xb4, 0x7c, 0x7a, 0x85, 0xda, 0xbd, 0x8b, 0x48, 0x89, 0x2c, 0xa7,
+];
+
+/// What a domain's name is told by beside digests: half of its SHA-256.
+pub fn domain_id<H: Sha256>(domain: &[u8]) -> [u8; 16] {
+    let mut id = [0; 16];
+    id.iter_mut()
+        .zip(H::digest(domain))
+        .for_each(|(to, from)| *to = from);
+    id
+}
+
 /// SHA-256, in the shape of the `sha2` crate's `Digest::digest`.
 pub trait Sha256 {
     /// The digest of `data`.

@@ -19,8 +19,15 @@ use kernel::{
     types::Opaque,
 };
 
-use super::{digest::Key, Content, Identity};
+use super::{
+    digest::Key,
+    index::{self, Index},
+    merge::Merger,
+    shrinker::Shrinker,
+    Content, Identity,
+};
 use crate::{
+    io::{folio::FolioRef, folios::Folios},
     raw,
     stats::{Field, GLOBAL},
 };
@@ -87,9 +94,27 @@ impl Node {
                 key: Key::none(),
                 variant: 0,
                 size: 0,
+                domain: [0; 16],
                 trusted: false,
             }));
             Opaque::cast_into(&raw const (*node).inode)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `super_operations::evict_inode` of the internal filesystem: nobody uses `inode` but those who find
+    /// it in the index.
+    unsafe extern "C" fn evict(inode: *mut bindings::inode) {
+        // SAFETY: By the function's safety requirements.
+        unsafe {
+            bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
+            bindings::clear_inode(inode);
+            let shared = &*inode.cast::<SharedInode>();
+            index::leave(shared);
+            shared
+                .content()
+                .forget_aliases(0..shared.identity().blocks());
         }
     }
 
@@ -186,14 +211,44 @@ impl SharedInode {
         unsafe { core::ptr::read_volatile(&raw const (*self.mapping()).nrpages) as u64 }
     }
 
+    /// Whether a block's page is in its page cache and may be read. May be called in atomic context.
+    pub(crate) fn is_resident(&self, block: u64) -> bool {
+        self.folio(block).is_some()
+    }
+
+    /// The folio with a block, if it is in its page cache and may be read. May be called in atomic
+    /// context.
+    pub(crate) fn folio(&self, block: u64) -> Option<FolioRef> {
+        // SAFETY: Live inode; or one that is found in the index, which is not freed either.
+        unsafe { FolioRef::find(self.mapping(), block) }
+    }
+
+    /// Drops pages that are in use by nobody. Tells whether all of them are gone.
+    pub(super) fn drop_pages(&self, pages: core::ops::Range<u64>) -> bool {
+        let count = pages.end.saturating_sub(pages.start);
+        let (first, last) = (pages.start as usize, pages.end.saturating_sub(1) as usize);
+        // SAFETY: Live inode.
+        let gone = unsafe { bindings::invalidate_mapping_pages(self.mapping(), first, last) };
+        gone as u64 >= count
+    }
+
+    /// Takes filled pages into its page cache, from block `at` on. They hold what these blocks have the
+    /// digests of.
+    pub(super) fn give(&self, at: u64, folios: Folios) {
+        // SAFETY: Live inode; the rest is this function's documentation.
+        unsafe { folios.give(self.mapping(), at) }
+    }
+
     /// Pages that would be in memory more than they are if its real inodes had caches of their own: as
-    /// many copies of its pages as those inodes have verified, less the one that is there.
+    /// many copies of its pages (also of those that are elsewhere) as those inodes have verified, less
+    /// what is there.
     pub(crate) fn pages_saved(&self) -> u64 {
         let (pages, blocks) = (self.pages(), self.identity().blocks().max(1));
+        let all = pages.saturating_add(self.content().aliased());
         let verified = self.content().verified();
-        let wanted = pages
+        let wanted = all
             .saturating_mul(verified / blocks)
-            .saturating_add(pages.saturating_mul(verified % blocks) / blocks);
+            .saturating_add(all.saturating_mul(verified % blocks) / blocks);
         wanted.saturating_sub(pages)
     }
 
@@ -259,6 +314,11 @@ pub(crate) struct PseudoFs {
     fst: NonNull<Opaque<bindings::file_system_type>>,
     mnt: NonNull<bindings::vfsmount>,
     cache: NonNull<bindings::kmem_cache>,
+    // Ends first: it holds shared inodes.
+    merger: Option<Merger>,
+    // Both end last, in this order, when all shared inodes are gone.
+    _shrinker: Shrinker,
+    _index: Index,
 }
 
 // SAFETY: It is only ever dropped, which may happen on any thread.
@@ -269,6 +329,7 @@ unsafe impl Sync for PseudoFs {}
 /// Callbacks of the internal filesystem.
 const SUPER_OPS: bindings::super_operations = bindings::super_operations {
     alloc_inode: Some(Node::alloc),
+    evict_inode: Some(Node::evict),
     free_inode: Some(Node::free),
     statfs: Some(bindings::simple_statfs),
     ..pin_init::zeroed()
@@ -293,8 +354,10 @@ unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> ffi::c_in
 }
 
 impl PseudoFs {
-    /// Mounts it. There is one at a time: that of the module.
+    /// Mounts it. Once in the life of the module.
     pub(crate) fn mount() -> Result<Self> {
+        let index = Index::new()?;
+        let shrinker = Shrinker::new()?;
         // SAFETY: The name is NUL-terminated, the constructor fits the objects.
         let cache = unsafe {
             raw::erofs_shared_inode_cache_create(
@@ -305,9 +368,15 @@ impl PseudoFs {
         };
         let cache = NonNull::new(cache).ok_or(ENOMEM)?;
         CACHE.store(cache.as_ptr(), Relaxed);
-        let mounted = Self::mount_with();
-        match mounted {
-            Ok((fst, mnt)) => Ok(Self { fst, mnt, cache }),
+        match Self::mount_with() {
+            Ok((fst, mnt)) => Ok(Self {
+                fst,
+                mnt,
+                cache,
+                merger: Some(Merger::new()),
+                _shrinker: shrinker,
+                _index: index,
+            }),
             Err(err) => {
                 // SAFETY: The cache has no objects.
                 unsafe { bindings::kmem_cache_destroy(cache.as_ptr()) };
@@ -350,6 +419,7 @@ impl PseudoFs {
 
 impl Drop for PseudoFs {
     fn drop(&mut self) {
+        self.merger = None;
         SUPER.store(core::ptr::null_mut(), Relaxed);
         // SAFETY: The mount and the type are ours, made by `mount`. Nobody holds a shared inode any
         // more. Inodes are freed after a grace period, which `rcu_barrier` waits for before the slab

@@ -8,21 +8,29 @@
 //! > it, and a page enters a shared inode's cache only if its digest is the one recorded there.
 //!
 //! * [`digest`], [`bits`], [`window`]: pure; cargo builds and tests them on a host, too.
-//! * [`content`]: what a shared inode knows of its blocks.
+//! * [`content`]: what a shared inode knows of its blocks; [`table`]: where their digests lie.
+//! * [`index`]: where a block with a digest is kept; [`alias`]: the bytes of blocks that are elsewhere;
+//!   [`merge`]: drops pages that are.
 //! * [`binding`]: what one real inode has verified of a shared inode.
 //! * [`inode`]: shared inodes and the internal pseudo filesystem that they live on (a wrapper of raw
-//!   bindings, as is [`sha256`]).
+//!   bindings, as are [`table`], [`plain`], [`sha256`] and [`shrinker`]).
 //!
 //! `vfs::sharing` puts them under the kernel's file operations.
 
+pub(crate) mod alias;
 pub(crate) mod binding;
 #[allow(unreachable_pub)]
 pub(crate) mod bits;
 pub(crate) mod content;
 #[allow(unreachable_pub)]
 pub(crate) mod digest;
+pub(crate) mod index;
 pub(crate) mod inode;
+pub(crate) mod merge;
+pub(crate) mod plain;
 pub(crate) mod sha256;
+mod shrinker;
+mod table;
 #[allow(unreachable_pub)]
 pub(crate) mod window;
 
@@ -30,6 +38,7 @@ pub(crate) use binding::{Binding, Slots};
 pub(crate) use content::{Content, Identity, Settled};
 pub(crate) use digest::{BLOCK_SHIFT, BLOCK_SIZE};
 pub(crate) use inode::{PseudoFs, SharedInode, SharedRef};
+pub(crate) use plain::Plain;
 
 /// With whom an inode's data is shared.
 pub(crate) enum Scope<'a> {

@@ -43,6 +43,16 @@ pub(crate) enum Field {
     InodesDiverged,
     /// Memory for digests, bitmaps and bindings now.
     MetadataBytes,
+    /// Blocks in the index now. Of no mount, as the rest.
+    IndexEntries,
+    /// Blocks now that are not resident because another place has them.
+    Aliases,
+    /// Blocks that were dropped because another place has them.
+    MergesDone,
+    /// Folios that were not, because somebody used them.
+    MergesBusy,
+    /// Folios that were not, because too much of them is nowhere else.
+    MergesPartly,
     /// Time spent hashing.
     HashNs,
 }

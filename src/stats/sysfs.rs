@@ -16,8 +16,17 @@ use super::{
     Counters, Dev, Field, Hooks, Source, Totals, GLOBAL,
 };
 
-/// The files of `stats/` and of a mount's directory.
-const FILES: [(&CStr, What); 11] = [
+/// The files of a mount's directory: the first of [`FILES`].
+const MOUNT_FILES: usize = 11;
+
+/// Bytes in a block.
+const BLOCK: u64 = 4096;
+
+/// Bytes of an entry of the index: a node of a red-black tree and a pointer.
+const ENTRY: u64 = 32;
+
+/// The files of `stats/`.
+const FILES: [(&CStr, What); MOUNT_FILES + 7] = [
     (c"shared_inodes", What::Total(|t| t.shared_inodes)),
     (c"bound_inodes", What::Counter(Field::BoundInodes)),
     (c"blocks_hashed", What::Counter(Field::BlocksHashed)),
@@ -29,12 +38,20 @@ const FILES: [(&CStr, What); 11] = [
     (c"hash_ns", What::Counter(Field::HashNs)),
     (c"pages_shared", What::Total(|t| t.pages_shared)),
     (c"bytes_saved", What::Total(|t| t.bytes_saved)),
+    (c"index_entries", What::Counter(Field::IndexEntries)),
+    (c"index_bytes", What::Times(Field::IndexEntries, ENTRY)),
+    (c"aliases", What::Counter(Field::Aliases)),
+    (c"alias_bytes", What::Times(Field::Aliases, BLOCK)),
+    (c"merges_done", What::Counter(Field::MergesDone)),
+    (c"merges_busy", What::Counter(Field::MergesBusy)),
+    (c"merges_partly", What::Counter(Field::MergesPartly)),
 ];
 
 /// Where a file's number comes from.
 #[derive(Clone, Copy)]
 enum What {
     Counter(Field),
+    Times(Field, u64),
     Total(fn(&Totals) -> u64),
 }
 
@@ -42,13 +59,14 @@ impl<S: Source> Show for S {
     fn show(&self, index: usize) -> Value {
         Value::Number(match FILES[index].1 {
             What::Counter(field) => self.counters().get(field),
+            What::Times(field, size) => self.counters().get(field).saturating_mul(size),
             What::Total(of) => of(&self.totals()),
         })
     }
 }
 
-fn number_files<S: Source>(directory: Directory, source: Arc<S>) -> Result<Files<S>> {
-    Files::new(directory, &FILES.map(|(name, _)| name), source)
+fn number_files<S: Source>(directory: Directory, count: usize, source: Arc<S>) -> Result<Files<S>> {
+    Files::new(directory, &FILES.map(|(name, _)| name)[..count], source)
 }
 
 /// `features/`: a file says by being there.
@@ -102,7 +120,7 @@ impl Registration {
         let mounts = Directory::below(c"mounts", top)?;
         let this = Self {
             _features: Files::new(features, hooks.features, Arc::new(Features, GFP_KERNEL)?)?,
-            _stats: number_files(stats, Arc::new(Module(hooks), GFP_KERNEL)?)?,
+            _stats: number_files(stats, FILES.len(), Arc::new(Module(hooks), GFP_KERNEL)?)?,
         };
         *MOUNTS.lock() = Some(Arc::new(mounts, GFP_KERNEL)?);
         Ok(this)
@@ -132,7 +150,7 @@ impl<S: Source> MountDirectory<S> {
         let name = CString::try_from_fmt(fmt!("{dev}"))?;
         let directory = Directory::below(&name, parent)?;
         Ok(Self {
-            _files: number_files(directory, source)?,
+            _files: number_files(directory, MOUNT_FILES, source)?,
         })
     }
 }

@@ -9,13 +9,13 @@ use kernel::{
     prelude::*,
     sync::{
         aref::{ARef, AlwaysRefCounted},
-        atomic::{Acquire, Atomic, Release},
+        atomic::{Acquire, Atomic},
     },
     types::Opaque,
 };
 
 use super::{sharing::Sharing, FileSystem, Super, Tables};
-use crate::{io::CacheBytes, raw};
+use crate::{io::CacheBytes, raw, share::Plain};
 
 /// What the slab holds: the filesystem's part in front of the kernel's.
 ///
@@ -27,10 +27,7 @@ use crate::{io::CacheBytes, raw};
 #[repr(C)]
 pub(super) struct Node<T: FileSystem> {
     data: UnsafeCell<Option<T::Inode>>,
-    /// The mapping through which files of this inode may be read without more ado, if they have it:
-    /// the inode's own, if it has no other; that of a shared inode all of which it has verified. Null: it
-    /// is not bound yet, or has not verified all.
-    plain: Atomic<*mut bindings::address_space>,
+    plain: Plain,
     sharing: Atomic<*mut Sharing>,
     inode: Opaque<bindings::inode>,
 }
@@ -70,7 +67,7 @@ impl<T: FileSystem> Node<T> {
         // SAFETY: A new object, exclusively ours.
         unsafe {
             (&raw mut (*node).data).write(UnsafeCell::new(None));
-            (&raw mut (*node).plain).write(Atomic::new(core::ptr::null_mut()));
+            (&raw mut (*node).plain).write(Plain::new());
             (&raw mut (*node).sharing).write(Atomic::new(core::ptr::null_mut()));
             Opaque::cast_into(&raw const (*node).inode)
         }
@@ -209,14 +206,14 @@ impl<T: FileSystem> Inode<T> {
     /// The mapping through which files may be read without more ado, if they have it.
     #[inline(always)]
     pub(super) fn plain_mapping(&self) -> *mut bindings::address_space {
-        // SAFETY: Live inode; `Atomic` is only ever written as a whole. This is READ_ONCE(), which inlines:
-        // `load` calls a function. The pointer is compared, or names what the inode holds anyway, so that
-        // no order with other reads is needed.
-        unsafe { core::ptr::read_volatile(self.node().plain.as_ptr()) }
+        // Or it names what the inode holds anyway.
+        self.plain().get()
     }
 
-    pub(super) fn set_plain_mapping(&self, mapping: *mut bindings::address_space) {
-        self.node().plain.store(mapping, Release);
+    /// Where that is said.
+    #[inline(always)]
+    pub(super) fn plain(&self) -> &Plain {
+        &self.node().plain
     }
 
     /// Its state of sharing, if it has one.
@@ -376,9 +373,7 @@ impl<T: FileSystem> NewInode<T> {
                 bindings::S_IFREG => {
                     // Until the first open finds out, if the mount shares.
                     if !T::shares(self.sb().info()) {
-                        (*Node::<T>::of(inode))
-                            .plain
-                            .store(&raw mut (*inode).i_data, Release);
+                        (*Node::<T>::of(inode)).plain.set(&raw mut (*inode).i_data);
                     }
                     (*inode).i_op = &Tables::<T>::FILE_INODE_OPS;
                     (*inode).__bindgen_anon_3.i_fop = &Tables::<T>::FILE_OPS;

@@ -13,6 +13,7 @@
 //!   context owns it, shared (`&`) while the superblock lives, exclusive again in `put_super`.
 //! * `T::Inode` is set while the inode is new (`I_NEW`, not yet visible), then never changes.
 
+mod alias;
 pub(crate) mod context;
 pub(crate) mod data;
 pub(crate) mod dir;
@@ -110,6 +111,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn map(inode: &Inode<Self>, pos: u64, report: bool) -> Result<Extent<'_>>;
     /// Whether files of this mount are shared with any.
     fn shares(info: &Self::Info) -> bool;
+    /// Whether single blocks that this mount's files bring into memory are shared between files.
+    fn shares_blocks(info: &Self::Info) -> bool;
     /// With whom a file's data is shared. `None`: with nobody.
     fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>>;
     /// Says that block `block` of a file is not what it was when it was verified.

@@ -25,6 +25,7 @@ use kernel::{
 };
 
 use super::{
+    alias::Aliases,
     superblock::{file_inode, UnderWay},
     FileSystem, Inode, Super, Tables,
 };
@@ -38,8 +39,10 @@ use crate::{
     raw,
     share::{
         binding::{Window, MAX_BINDINGS},
-        digest::{digest_blocks, Digest, Key, KEY_DIGESTS},
+        digest::{digest_blocks, domain_id, Digest, Key, KEY_DIGESTS},
+        index::{self, Entered},
         inode::MAX_ORDER,
+        merge,
         sha256::KernelSha256,
         Binding, Identity, Scope, Settled, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
     },
@@ -135,8 +138,12 @@ impl<T: FileSystem> Filled for CacheFill<T> {
             if !trusted && inode.check(&self.binding, block, bytes).is_err() {
                 return;
             }
-            block += (bytes.len() / BLOCK_SIZE) as u64;
+            let next = block + (bytes.len() / BLOCK_SIZE) as u64;
             folios.finish_first();
+            if !trusted {
+                inode.enter(&self.binding, block..next);
+            }
+            block = next;
             cond_resched();
         }
     }
@@ -198,14 +205,48 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Lets files use a fully verified shared inode without more ado.
-    fn publish_plain(&self, binding: &Arc<Binding>) {
+    pub(super) fn publish_plain(&self, binding: &Arc<Binding>) {
         let Some(sharing) = self.sharing() else {
             return;
         };
         let slots = sharing.slots.lock();
-        if slots.current().is_some_and(|at| Arc::ptr_eq(at, binding)) && binding.is_complete() {
-            self.set_plain_mapping(binding.shared().mapping());
+        if slots.current().is_some_and(|at| Arc::ptr_eq(at, binding)) {
+            self.publish(binding);
         }
+    }
+
+    /// As [`Inode::publish_plain`]. The caller holds `slots`, in which `binding` is the current one.
+    fn publish(&self, binding: &Binding) {
+        if binding.is_complete() {
+            let shared = binding.shared();
+            // SAFETY: `plain` is freed with the inode, which calls `withdraw` for all its bindings before, in
+            // `evict_sharing`. Nobody has a file of it then, so nobody comes here any more.
+            unsafe { shared.content().publish(shared, self.plain()) };
+        }
+    }
+
+    /// Enters blocks that have been read into the page cache in the index, and has those merged that
+    /// are elsewhere, too.
+    fn enter(&self, binding: &Binding, blocks: Range<u64>) {
+        let shared = binding.shared();
+        let blocks = blocks.start..blocks.end.min(binding.blocks());
+        // They are here now.
+        shared.content().forget_aliases(blocks.clone());
+        if !T::shares_blocks(self.sb().info()) {
+            return;
+        }
+        let mut twins = 0..0;
+        for block in blocks {
+            // Without memory for it the block is not found by others.
+            if let Ok(Entered::Elsewhere) = index::enter(shared, block) {
+                if twins.end != block {
+                    merge::found(shared, twins);
+                    twins = block..block;
+                }
+                twins.end = block + 1;
+            }
+        }
+        merge::found(shared, twins);
     }
 
     fn plan(&self, pos: u64, ahead: bool) -> Plan {
@@ -240,7 +281,7 @@ impl<T: FileSystem> Inode<T> {
             digest_blocks::<KernelSha256>(run, digests);
             let counters = T::counters(self.sb().info())?;
             hashing.stop(counters, count as u64);
-            match shared.content().settle(shared.identity(), first, digests)? {
+            match shared.content().settle(shared, first, digests)? {
                 Settled::Agree { adopted } => {
                     self.count_settled(counters, first, adopted, count as u64);
                     if binding.verify(first..first + count as u64) {
@@ -284,10 +325,16 @@ impl<T: FileSystem> Inode<T> {
 
     /// The inode is being evicted.
     pub(super) fn evict_sharing(&self) {
-        if self
-            .sharing()
-            .is_some_and(|sharing| sharing.current().is_some())
-        {
+        let Some(sharing) = self.sharing() else {
+            return;
+        };
+        let slots = sharing.slots.lock();
+        for binding in slots.all() {
+            binding.shared().content().withdraw(self.plain());
+        }
+        let bound = slots.current().is_some();
+        drop(slots);
+        if bound {
             self.count_unbound();
         }
     }
@@ -312,21 +359,18 @@ impl<T: FileSystem> Inode<T> {
         }
         let next = self.next_variant(old, block, digest).ok();
         let mut slots = sharing.slots.lock();
-        let mapping = match &next {
+        old.shared().content().withdraw(self.plain());
+        match &next {
             Some(binding) if slots.push(binding) => {
-                if binding.is_complete() {
-                    binding.shared().mapping()
-                } else {
-                    core::ptr::null_mut()
-                }
+                self.plain().set(core::ptr::null_mut());
+                self.publish(binding);
             }
             _ => {
                 slots.leave();
                 self.count_unbound();
-                self.own_mapping()
+                self.plain().set(self.own_mapping());
             }
-        };
-        self.set_plain_mapping(mapping);
+        }
     }
 
     fn next_variant(&self, old: &Binding, block: u64, digest: &Digest) -> Result<Arc<Binding>> {
@@ -346,7 +390,8 @@ impl<T: FileSystem> Inode<T> {
                 continue;
             }
             let digest = core::slice::from_ref(digest);
-            if let Settled::Agree { .. } = binding.shared().content().settle(&id, block, digest)? {
+            let shared = binding.shared();
+            if let Settled::Agree { .. } = shared.content().settle(shared, block, digest)? {
                 binding.verify(block..block + 1);
                 return Ok(binding);
             }
@@ -358,7 +403,7 @@ impl<T: FileSystem> Inode<T> {
     /// for now or for good.
     fn bind(&self) -> Result<Option<Arc<Binding>>> {
         if self.size() == 0 || self.size() > MAX_SIZE {
-            self.set_plain_mapping(self.own_mapping());
+            self.plain().set(self.own_mapping());
             return Ok(None);
         }
         if let Some(sharing) = self.sharing() {
@@ -371,7 +416,7 @@ impl<T: FileSystem> Inode<T> {
             }
         }
         let Some(scope) = T::scope(self)? else {
-            self.set_plain_mapping(self.own_mapping());
+            self.plain().set(self.own_mapping());
             return Ok(None);
         };
         let sharing = self.sharing_or_new()?;
@@ -383,7 +428,7 @@ impl<T: FileSystem> Inode<T> {
             Scope::Content(domain) => self.bind_by_content(domain)?,
             Scope::Fingerprint(domain, fingerprint) => {
                 let key = Key::of_fingerprint::<KernelSha256>(domain, self.size(), &fingerprint);
-                self.bind_to(key, true)?
+                self.bind_to(key, domain, true)?
             }
         };
         let shared = binding.shared();
@@ -399,18 +444,17 @@ impl<T: FileSystem> Inode<T> {
             return Ok(None);
         }
         T::counters(self.sb().info())?.add(Field::BoundInodes, 1);
-        if binding.is_complete() {
-            self.set_plain_mapping(shared.mapping());
-        }
+        self.publish(&binding);
         drop(slots);
         Ok(Some(binding))
     }
 
-    fn bind_to(&self, key: Key, trusted: bool) -> Result<Arc<Binding>> {
+    fn bind_to(&self, key: Key, domain: &[u8], trusted: bool) -> Result<Arc<Binding>> {
         let id = Identity {
             key,
             variant: 0,
             size: self.size(),
+            domain: domain_id::<KernelSha256>(domain),
             trusted,
         };
         let shared = SharedInode::get(&id, &Tables::<T>::SHARED_ASPACE_OPS)?;
@@ -443,9 +487,9 @@ impl<T: FileSystem> Inode<T> {
         hashing.stop(counters, count);
 
         let key = Key::of_content::<KernelSha256>(domain, self.size(), digests);
-        let binding = self.bind_to(key, false)?;
+        let binding = self.bind_to(key, domain, false)?;
         let shared = binding.shared();
-        match shared.content().settle(shared.identity(), 0, digests)? {
+        match shared.content().settle(shared, 0, digests)? {
             Settled::Agree { adopted } => {
                 self.count_settled(counters, 0, adopted, count);
             }
@@ -453,8 +497,13 @@ impl<T: FileSystem> Inode<T> {
             Settled::Differ { .. } => return Err(EIO),
         }
         binding.verify(0..count);
-        // SAFETY: The mapping is the shared inode's, and these bytes have the digests recorded there.
-        unsafe { folios.give(shared.mapping(), 0) };
+        // What is elsewhere is not needed here.
+        let absent = resident(&binding, 0, count) < count;
+        if absent && shared.content().next_alias(0..count).is_none() {
+            // SAFETY: The mapping is the shared inode's, and these bytes have the digests recorded there.
+            unsafe { folios.give(shared.mapping(), 0) };
+            self.enter(&binding, 0..count);
+        }
         Ok(binding)
     }
 
@@ -464,7 +513,7 @@ impl<T: FileSystem> Inode<T> {
     /// # Safety
     ///
     /// `file` is an open file of this inode.
-    unsafe fn ensure(
+    pub(super) unsafe fn ensure(
         &self,
         file: *mut bindings::file,
         binding: &Arc<Binding>,
@@ -524,6 +573,15 @@ impl<T: FileSystem> Inode<T> {
         binding: &Arc<Binding>,
         blocks: Range<u64>,
     ) -> Result {
+        if binding
+            .shared()
+            .content()
+            .next_alias(blocks.start..blocks.start + 1)
+            .is_some()
+        {
+            // It is elsewhere.
+            return self.window(binding, blocks)?.over.wait();
+        }
         let mapping = binding.shared().mapping();
         let (at, count) = (blocks.start as usize, (blocks.end - blocks.start) as usize);
         // SAFETY: The mapping lives as long as the binding. `file` is one of this inode's, so that its
@@ -589,7 +647,7 @@ impl<T: FileSystem> Inode<T> {
                 let (len, _) = ahead.lengths.open(next, 1);
                 // Only what is there and not verified is worth it; what fails now will fail again for
                 // who needs it.
-                if binding.run(next..next + 1) == 0 && resident(binding, next, 1) != 0 {
+                if binding.run(next..next + 1) == 0 && present(binding, next, 1) != 0 {
                     if let Ok(window) = self.start_window(binding, next, len) {
                         ahead.lengths.close(window.blocks.end);
                         if let Some(slot) = ahead.under_way.get_mut(at) {
@@ -605,7 +663,7 @@ impl<T: FileSystem> Inode<T> {
     /// Starts to verify up to `len` blocks from `start` on: those that are resident and not verified.
     fn start_window(&self, binding: &Arc<Binding>, start: u64, len: u64) -> Result<Arc<Window>> {
         let left = binding.blocks().saturating_sub(start);
-        let len = resident(binding, start, len.min(left)).max(1);
+        let len = present(binding, start, len.min(left)).max(1);
         let mut end = start + 1;
         while end < start + len && binding.run(end..end + 1) == 0 {
             end += 1;
@@ -627,6 +685,24 @@ fn resident(binding: &Binding, start: u64, len: u64) -> u64 {
     let mapping = binding.shared().mapping();
     // SAFETY: The mapping lives as long as the binding.
     unsafe { raw::erofs_shared_resident(mapping, start as usize, len as usize) as u64 }
+}
+
+/// How many pages from `start` on, up to `len`, are there or elsewhere without a gap.
+fn present(binding: &Binding, start: u64, len: u64) -> u64 {
+    let content = binding.shared().content();
+    let mut count = 0;
+    while count < len {
+        let at = start.saturating_add(count);
+        let here = resident(binding, at, len - count);
+        count += here;
+        let at = start.saturating_add(count);
+        let elsewhere = content.alias_run(at..at.saturating_add(len - count));
+        count += elsewhere;
+        if here == 0 && elsewhere == 0 {
+            break;
+        }
+    }
+    count
 }
 
 /// Has a page read into a page cache, in the name of `file`.
@@ -746,9 +822,12 @@ impl<T: FileSystem> Tables<T> {
             // The VFS drops the folios.
             return;
         };
+        // SAFETY: `rac` is valid.
+        let pages = unsafe { Folios::next_of_readahead(rac) };
+        let until = inode.next_elsewhere(&binding, pages);
         loop {
             // SAFETY: `rac` is valid.
-            let Ok(folios) = (unsafe { Folios::of_readahead(rac, FILL_BYTES) }) else {
+            let Ok(folios) = (unsafe { Folios::of_readahead(rac, FILL_BYTES, until) }) else {
                 return;
             };
             if folios.is_empty() {
@@ -822,7 +901,7 @@ impl<T: FileSystem> Tables<T> {
         let mut total = 0isize;
         // The page that was read alone, after it could not be read with others.
         let mut alone = None;
-        let end = |total: isize, err: Error| {
+        let end_of = |total: isize, err: Error| {
             if total > 0 {
                 total
             } else {
@@ -854,8 +933,25 @@ impl<T: FileSystem> Tables<T> {
                 Through::Own => left,
                 Through::Shared(binding) => {
                     let want = left.min(READ_BYTES).min(inode.size() - pos);
-                    let blocks = blocks_of(pos, want, binding.blocks());
+                    let mut blocks = blocks_of(pos, want, binding.blocks());
                     let start = blocks.start;
+                    match inode.aliases(&binding, &blocks) {
+                        Aliases::None => {}
+                        Aliases::From(first) => blocks.end = first,
+                        Aliases::UpTo(end) => {
+                            blocks.end = end;
+                            // SAFETY: By the function's safety requirements.
+                            let ret = unsafe {
+                                Self::read_aliases(iocb, to, inode, &binding, blocks, nowait)
+                            };
+                            match ret {
+                                Ok(copied) => total += copied as isize,
+                                Err(err) if err == ESTALE => {}
+                                Err(err) => return end_of(total, err),
+                            }
+                            continue;
+                        }
+                    }
                     let ready = if nowait {
                         match binding.run(blocks) {
                             0 => Err(EAGAIN),
@@ -871,19 +967,19 @@ impl<T: FileSystem> Tables<T> {
                             until.saturating_sub(pos).min(want)
                         }
                         Err(err) if err == ESTALE => continue,
-                        Err(err) => return end(total, err),
+                        Err(err) => return end_of(total, err),
                     }
                 }
                 Through::Stale(binding) => {
                     if nowait {
-                        return end(total, EAGAIN);
+                        return end_of(total, EAGAIN);
                     }
                     // SAFETY: By the function's safety requirements.
                     match unsafe { Self::read_stale(iocb, to, inode, binding) } {
-                        Ok(0) => return end(total, EFAULT),
+                        Ok(0) => return end_of(total, EFAULT),
                         Ok(copied) => total += copied as isize,
                         Err(err) if err == ESTALE => {}
-                        Err(err) => return end(total, err),
+                        Err(err) => return end_of(total, err),
                     }
                     continue;
                 }
@@ -1049,8 +1145,17 @@ impl<T: FileSystem> Tables<T> {
                             return 0;
                         }
                         let want = (len as u64).min(READ_BYTES).min(inode.size() - pos);
-                        let blocks = blocks_of(pos, want, binding.blocks());
+                        let mut blocks = blocks_of(pos, want, binding.blocks());
                         let start = blocks.start;
+                        match inode.aliases(&binding, &blocks) {
+                            Aliases::None => {}
+                            Aliases::From(first) => blocks.end = first,
+                            Aliases::UpTo(end) => {
+                                let until = (end << BLOCK_SHIFT).saturating_sub(pos).min(want);
+                                let len = until as usize;
+                                return bindings::copy_splice_read(file, ppos, pipe, len, flags);
+                            }
+                        }
                         match inode.ensure(file, &binding, blocks) {
                             Ok(run) => {
                                 let until = start.saturating_add(run) << BLOCK_SHIFT;
@@ -1167,12 +1272,22 @@ impl<T: FileSystem> Tables<T> {
                     return bindings::filemap_fault(vmf);
                 }
                 // What is not resident `filemap_fault` reads in the name of this file, and that
-                // verifies it.
-                if resident(&binding, block, 1) != 0 {
+                // verifies it. What is elsewhere is verified, then copied.
+                let elsewhere = binding
+                    .shared()
+                    .content()
+                    .next_alias(block..block + 1)
+                    .is_some();
+                if elsewhere || resident(&binding, block, 1) != 0 {
                     match inode.ensure(file, &binding, block..block + 1) {
                         Ok(_) => {}
                         Err(err) if err == ESTALE => continue,
                         Err(err) => return fault_error(err),
+                    }
+                }
+                if elsewhere {
+                    if let Err(err) = inode.copy_alias(&binding, block) {
+                        return fault_error(err);
                     }
                 }
                 let ret = bindings::filemap_fault(vmf);

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt::Write};
 
 use erofs_shared_format::share::{
     bits,
-    digest::{digest_blocks, Digest, Key, Sha256, BLOCK_SIZE, KEY_DIGESTS},
+    digest::{digest_blocks, Digest, Key, Sha256, BLOCK_SIZE, KEY_DIGESTS, ZERO_DIGEST},
     window::{Windows, MAX_BLOCKS},
 };
 use proptest::prelude::*;
@@ -48,6 +48,7 @@ fn known_digest_of_a_block_of_zeros() {
     for byte in HostSha256::digest(&[0; BLOCK_SIZE]) {
         write!(hex, "{byte:02x}").unwrap();
     }
+    assert_eq!(HostSha256::digest(&[0; BLOCK_SIZE]), ZERO_DIGEST);
     assert_eq!(
         hex,
         "ad7facb2586fc6e966c004d7d1d16b024f5805ff7cb47c7a85dabd8b48892ca7"

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Work that is done later, by a worker, in process context. A wrapper module.
+
+use core::marker::PhantomData;
+
+use crate::raw;
+
+/// What is to be done.
+pub(crate) trait Run {
+    /// Does it. Never runs twice at the same time.
+    fn run();
+}
+
+/// The one piece of work of the module, as long as this is kept. (It is a static `delayed_work`.)
+pub(crate) struct Later<R: Run>(PhantomData<R>);
+
+impl<R: Run> Later<R> {
+    /// Says what is to be done. There is one at a time: that of the module.
+    pub(crate) fn new() -> Self {
+        /// What the worker calls.
+        extern "C" fn run<R: Run>() {
+            R::run();
+        }
+        // SAFETY: Nothing is queued: [`Later::stop`] has seen to that, if there was one before.
+        unsafe { raw::erofs_shared_later_init(Some(run::<R>)) };
+        Self(PhantomData)
+    }
+
+    /// Has it done in `ms` milliseconds, unless it is to be done earlier anyway.
+    pub(crate) fn after(ms: u32) {
+        // SAFETY: `new` has said what to do.
+        unsafe { raw::erofs_shared_later_after(ms) }
+    }
+
+    /// Waits if it is being done; else it is not done any more. Nobody calls [`Later::after`] from here on.
+    pub(crate) fn stop() {
+        // SAFETY: No preconditions.
+        unsafe { raw::erofs_shared_later_stop() }
+    }
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where else the bytes of a shared inode's blocks are.
+
+use core::ops::Range;
+
+use kernel::sync::rcu;
+
+use super::{
+    digest::{BLOCK_SIZE, ZERO_DIGEST},
+    index, SharedInode,
+};
+use crate::io::folio::FolioRef;
+
+/// Pieces that are looked for at once.
+const PIECES: usize = 16;
+
+/// What has the bytes of consecutive blocks.
+pub(crate) enum Piece {
+    /// Nothing has to: they are zeros.
+    Zeros {
+        /// How many blocks.
+        blocks: u64,
+    },
+    /// A folio of another place.
+    Folio {
+        /// Which one.
+        folio: FolioRef,
+        /// The first byte in it.
+        offset: usize,
+        /// How many blocks.
+        blocks: u64,
+    },
+}
+
+impl Piece {
+    /// How many blocks.
+    pub(crate) fn blocks(&self) -> u64 {
+        match self {
+            Piece::Zeros { blocks } | Piece::Folio { blocks, .. } => *blocks,
+        }
+    }
+}
+
+/// Pieces, in order, without a gap.
+pub(crate) type Pieces = [Option<Piece>; PIECES];
+
+/// What else has the bytes of these blocks, from the first on as far as it goes. The caller's inode has
+/// verified them. Allocates nothing, and does not sleep.
+///
+/// The index is asked once for each run of blocks: what follows is compared with what follows there.
+pub(crate) fn gather(shared: &SharedInode, blocks: Range<u64>) -> Pieces {
+    let mut pieces = [const { None }; PIECES];
+    let guard = rcu::read_lock();
+    let mut at = blocks.start;
+    let mut next: Option<(&SharedInode, u64)> = None;
+    for piece in &mut pieces {
+        if at >= blocks.end {
+            break;
+        }
+        let left = blocks.end - at;
+        let zeros = zero_run(shared, at, left);
+        if zeros != 0 {
+            *piece = Some(Piece::Zeros { blocks: zeros });
+            at += zeros;
+            next = None;
+            continue;
+        }
+        // Where the last piece ended, if that goes on the same way; else the index knows.
+        let mut found = next.and_then(|(other, block)| take(shared, at, other, block, left));
+        if found.is_none() {
+            let place = index::find(shared, at, &guard);
+            next = place;
+            found = place.and_then(|(other, block)| take(shared, at, other, block, left));
+        }
+        let Some((folio, offset, count)) = found else {
+            break;
+        };
+        next = next.map(|(other, block)| (other, block + count));
+        at += count;
+        *piece = Some(Piece::Folio {
+            folio,
+            offset,
+            blocks: count,
+        });
+    }
+    pieces
+}
+
+/// The folio with block `block` of `other`, if it is resident and has the digest of block `at` of `shared`;
+/// the first byte in it, and for how many blocks that goes on, up to `max`.
+fn take(
+    shared: &SharedInode,
+    at: u64,
+    other: &SharedInode,
+    block: u64,
+    max: u64,
+) -> Option<(FolioRef, usize, u64)> {
+    if same_run(shared, at, other, block, 1) == 0 {
+        return None;
+    }
+    let folio = other.folio(block)?;
+    let pages = folio.pages();
+    let room = pages.end.checked_sub(block)?.min(max);
+    let offset = usize::try_from(block.checked_sub(pages.start)?).ok()? * BLOCK_SIZE;
+    let count = same_run(shared, at, other, block, room);
+    (count != 0).then_some((folio, offset, count))
+}
+
+/// How many blocks have the same digests there and there, up to `max`.
+fn same_run(shared: &SharedInode, at: u64, other: &SharedInode, block: u64, max: u64) -> u64 {
+    let mut count = 0;
+    while count < max {
+        let ours = shared.content().slots(at + count);
+        let theirs = other.content().slots(block + count);
+        let here = ours.len().min(theirs.len()).min((max - count) as usize);
+        let pairs = ours.iter().zip(theirs).take(here);
+        let same = pairs
+            .take_while(|(one, two)| one.words().is_some_and(|words| two.words() == Some(words)))
+            .count();
+        count += same as u64;
+        if same == 0 || same < here {
+            break;
+        }
+    }
+    count
+}
+
+/// How many blocks from `at` on are zeros, up to `max`.
+fn zero_run(shared: &SharedInode, at: u64, max: u64) -> u64 {
+    let mut count = 0;
+    while count < max {
+        let slots = shared.content().slots(at + count);
+        let here = slots.len().min((max - count) as usize);
+        let zeros = slots.iter().take(here);
+        let zeros = zeros
+            .take_while(|slot| slot.digest() == Some(ZERO_DIGEST))
+            .count();
+        count += zeros as u64;
+        if zeros == 0 || zeros < here {
+            break;
+        }
+    }
+    count
+}
+
+/// How many of these blocks, from the first on, have their bytes elsewhere.
+pub(crate) fn run(shared: &SharedInode, blocks: Range<u64>) -> u64 {
+    let pieces = gather(shared, blocks);
+    pieces.iter().flatten().map(Piece::blocks).sum()
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Gives memory of the block index back when it is short. A wrapper module.
+
+use core::ptr::NonNull;
+
+use kernel::{bindings, ffi, prelude::*};
+
+use super::index;
+use crate::raw;
+
+/// `SHRINK_EMPTY`: there is nothing.
+const EMPTY: ffi::c_ulong = ffi::c_ulong::MAX - 1;
+
+/// `SHRINK_STOP`: there is nothing more that could be given.
+const STOP: ffi::c_ulong = ffi::c_ulong::MAX;
+
+/// The registered shrinker; unregistered on drop, which waits until it is not used.
+///
+/// # Invariants
+///
+/// Comes from `erofs_shared_shrinker_register`, and is ours.
+pub(super) struct Shrinker(NonNull<bindings::shrinker>);
+
+// SAFETY: It is only ever dropped, which may happen on any thread.
+unsafe impl Send for Shrinker {}
+// SAFETY: There is nothing to do with a shared reference.
+unsafe impl Sync for Shrinker {}
+
+impl Shrinker {
+    /// Registers it. The index is there until it is dropped.
+    pub(super) fn new() -> Result<Self> {
+        // SAFETY: The callbacks are good for any call, until the shrinker is freed.
+        let shrinker = unsafe { raw::erofs_shared_shrinker_register(Some(count), Some(scan)) };
+        // INVARIANT: It is not null, hence registered.
+        Ok(Self(NonNull::new(shrinker).ok_or(ENOMEM)?))
+    }
+}
+
+impl Drop for Shrinker {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants.
+        unsafe { raw::shrinker_free(self.0.as_ptr()) }
+    }
+}
+
+/// # Safety
+///
+/// `shrinker::count_objects`
+unsafe extern "C" fn count(
+    _shrinker: *mut bindings::shrinker,
+    _sc: *mut bindings::shrink_control,
+) -> ffi::c_ulong {
+    match index::count() {
+        0 => EMPTY,
+        count => count as ffi::c_ulong,
+    }
+}
+
+/// # Safety
+///
+/// `shrinker::scan_objects`: `sc` is valid.
+unsafe extern "C" fn scan(
+    _shrinker: *mut bindings::shrinker,
+    sc: *mut bindings::shrink_control,
+) -> ffi::c_ulong {
+    // SAFETY: By the function's safety requirements.
+    let want = unsafe { (*sc).nr_to_scan };
+    let (looked, removed) = index::shrink(want as u64);
+    // SAFETY: As above.
+    unsafe { (*sc).nr_scanned = looked as ffi::c_ulong };
+    if looked == 0 {
+        return STOP;
+    }
+    removed as ffi::c_ulong
+}

@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The digests of a shared inode's blocks, at addresses that do not change, so that the block index can
+//! refer to them and readers need no lock.
+//!
+//! A wrapper module: digests lie in chunks whose size is a power of two and which are aligned to their size.
+//! With the size in the low bits of a digest's address ([`Entry`]) that is all it takes to find the
+//! chunk's header, and with it the shared inode and the block: 8 bytes say where a block is.
+
+use core::{alloc::Layout, cmp::Ordering, ptr::NonNull};
+
+use kernel::{
+    alloc::{allocator::Kmalloc, Allocator, NumaNode},
+    bindings,
+    prelude::*,
+    sync::{
+        atomic::{Acquire, Atomic, Relaxed, Release},
+        barrier::{smp_mb, Read},
+    },
+};
+
+use super::{digest::Digest, SharedInode};
+
+/// Bytes of a digest, of a chunk's header, and their alignment.
+const UNIT: usize = 32;
+
+/// log2 of the largest chunk's size: 4 KiB, of which the header takes the place of one digest.
+const MAX_CHUNK_SHIFT: u32 = 12;
+
+/// Digests in a chunk of the largest size.
+const CHUNK: u64 = (1 << MAX_CHUNK_SHIFT) / UNIT as u64 - 1;
+
+/// `READ_ONCE()`, which inlines: `load` calls a function.
+#[inline(always)]
+fn read_once(value: &Atomic<u64>) -> u64 {
+    // SAFETY: A reference is valid; `Atomic` is only ever written as a whole.
+    unsafe { core::ptr::read_volatile(value.as_ptr()) }
+}
+
+/// A block's digest, set once.
+///
+/// # Invariants
+///
+/// All zeros until it is set; then constant. The first word is written last.
+#[repr(C, align(32))]
+pub(crate) struct Slot([Atomic<u64>; 4]);
+
+impl Slot {
+    /// Its words, if it is set. Needs no lock. A digest that begins with eight bytes of zeros
+    /// counts as not set here: who asks this way can do without.
+    #[inline(always)]
+    pub(super) fn words(&self) -> Option<[u64; 4]> {
+        let first = read_once(&self.0[0]);
+        // There, loads are in order; a call for nothing would cost more than the rest of this.
+        if !cfg!(CONFIG_X86_64) {
+            smp_mb(Read);
+        }
+        (first != 0).then(|| {
+            [
+                first,
+                read_once(&self.0[1]),
+                read_once(&self.0[2]),
+                read_once(&self.0[3]),
+            ]
+        })
+    }
+
+    /// As [`Slot::words`], in bytes.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.words().map(bytes)
+    }
+
+    /// The digest exactly, if it is set. Only for who keeps others from setting it.
+    pub(super) fn settled(&self) -> Option<Digest> {
+        let words = [0, 1, 2, 3].map(|at: usize| self.0[at].load(Relaxed));
+        (words != [0; 4]).then(|| bytes(words))
+    }
+
+    /// Sets it. Only for who keeps others from doing so, and has seen that it is not set.
+    pub(super) fn set(&self, digest: &Digest) {
+        let words = words(digest);
+        for at in 1..4 {
+            self.0[at].store(words[at], Relaxed);
+        }
+        self.0[0].store(words[0], Release);
+    }
+}
+
+/// A digest as words of this machine.
+fn words(digest: &Digest) -> [u64; 4] {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(digest.chunks_exact(8)) {
+        let mut raw = [0; 8];
+        raw.copy_from_slice(bytes);
+        *word = u64::from_ne_bytes(raw);
+    }
+    words
+}
+
+fn bytes(words: [u64; 4]) -> Digest {
+    let mut digest = [0; 32];
+    for (word, bytes) in words.iter().zip(digest.chunks_exact_mut(8)) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+    digest
+}
+
+/// What a chunk begins with.
+#[repr(C, align(32))]
+struct Header {
+    /// Whose blocks these are.
+    owner: NonNull<SharedInode>,
+    /// The first of them.
+    first: u32,
+    /// How many.
+    count: u32,
+    /// Those with an alias: see [`Content`](super::Content). Changed under its lock.
+    aliased: [Atomic<u64>; 2],
+}
+
+const _: () = assert!(size_of::<Header>() == UNIT && size_of::<Slot>() == UNIT);
+
+/// A chunk.
+///
+/// # Invariants
+///
+/// Points to a [`Header`] and `count` [`Slot`]s behind it, at a multiple of [`Chunk::bytes`] of `count`,
+/// which are valid for `'a`.
+#[derive(Clone, Copy)]
+struct Chunk<'a>(&'a Header);
+
+impl<'a> Chunk<'a> {
+    /// What a chunk of `count` digests takes.
+    fn bytes(count: u32) -> usize {
+        ((count as usize + 1) * UNIT).next_power_of_two()
+    }
+
+    fn layout(count: u32) -> Result<Layout> {
+        Layout::from_size_align(Self::bytes(count), Self::bytes(count)).map_err(|_| ENOMEM)
+    }
+
+    fn slots(self) -> &'a [Slot] {
+        let header: *const Header = self.0;
+        // SAFETY: By the type invariants.
+        unsafe { core::slice::from_raw_parts(header.add(1).cast(), self.0.count as usize) }
+    }
+}
+
+/// Pointers to chunks, and how many blocks they are for.
+struct Root {
+    chunks: KVVec<Atomic<*mut Header>>,
+}
+
+/// Says that nobody else makes chunks or sets digests of the same table: in the lock that sees to that.
+pub(super) struct Writer(());
+
+impl Writer {
+    pub(super) const fn new() -> Self {
+        Self(())
+    }
+}
+
+/// The digests of one shared inode.
+///
+/// # Invariants
+///
+/// `root` is null or comes from `KBox::into_raw`, and changes once. So do the pointers to chunks, which
+/// come from [`Kmalloc`]. All are freed with the table.
+pub(super) struct Table {
+    root: Atomic<*mut Root>,
+}
+
+impl Table {
+    pub(super) const fn new() -> Self {
+        Self {
+            root: Atomic::new(core::ptr::null_mut()),
+        }
+    }
+
+    fn chunk(&self, block: u64) -> Option<Chunk<'_>> {
+        // SAFETY: By the type invariants: it is null, or lives as long as the table.
+        let root = unsafe { self.root.load(Acquire).as_ref() }?;
+        let chunk = root.chunks.get(usize::try_from(block / CHUNK).ok()?)?;
+        // SAFETY: As above.
+        // INVARIANT: `slot` has set it up before it stored the pointer.
+        unsafe { chunk.load(Acquire).as_ref() }.map(Chunk)
+    }
+
+    /// The digests from that of `block` on, as far as they lie side by side.
+    pub(super) fn slots(&self, block: u64) -> &[Slot] {
+        let slots = self.chunk(block).map_or(&[][..], Chunk::slots);
+        slots.get((block % CHUNK) as usize..).unwrap_or(&[])
+    }
+
+    /// The place of a block's digest, made if there is none; `allocated` counts bytes.
+    pub(super) fn slot(
+        &self,
+        _writer: &mut Writer,
+        owner: &SharedInode,
+        block: u64,
+        allocated: &mut u64,
+    ) -> Result<&Slot> {
+        let blocks = owner.identity().blocks();
+        if block >= blocks {
+            return Err(EINVAL);
+        }
+        if self.root.load(Relaxed).is_null() {
+            let count = usize::try_from(blocks.div_ceil(CHUNK))?;
+            let mut chunks = KVVec::with_capacity(count, GFP_KERNEL)?;
+            while chunks.len() < count {
+                let none = Atomic::new(core::ptr::null_mut());
+                chunks.push_within_capacity(none).map_err(|_| EIO)?;
+            }
+            *allocated += (size_of::<Root>() + count * size_of::<*mut Header>()) as u64;
+            let root = KBox::new(Root { chunks }, GFP_KERNEL)?;
+            // INVARIANT: It was null, and `_writer` keeps others away.
+            self.root.store(KBox::into_raw(root), Release);
+        }
+        if self.chunk(block).is_none() {
+            let first = block / CHUNK * CHUNK;
+            let header = Header {
+                owner: NonNull::from(owner),
+                first: u32::try_from(first)?,
+                count: (blocks - first).min(CHUNK) as u32,
+                aliased: [const { Atomic::new(0) }; 2],
+            };
+            let layout = Chunk::layout(header.count)?;
+            let flags = GFP_KERNEL | __GFP_ZERO;
+            let chunk = Kmalloc::alloc(layout, flags, NumaNode::NO_NODE)?.cast::<Header>();
+            *allocated += layout.size() as u64;
+            // SAFETY: The memory is ours, large enough, aligned, and zeroed: digests that are not set.
+            unsafe { chunk.write(header) };
+            // SAFETY: It was made above, or before; it lives as long as the table.
+            let root = unsafe { self.root.load(Relaxed).as_ref() }.ok_or(EIO)?;
+            let place = root
+                .chunks
+                .get(usize::try_from(block / CHUNK)?)
+                .ok_or(EIO)?;
+            // INVARIANT: It was null, and `_writer` keeps others away.
+            place.store(chunk.as_ptr(), Release);
+        }
+        self.slots(block).first().ok_or(EIO)
+    }
+
+    /// Where a block is, for the index; `None` while its digest is not set.
+    pub(super) fn entry(&self, block: u64) -> Option<Entry> {
+        let chunk = self.chunk(block)?;
+        let slot = chunk.slots().get((block % CHUNK) as usize)?;
+        slot.words()?;
+        let shift = Chunk::bytes(chunk.0.count).ilog2();
+        // INVARIANT: As above.
+        Some(Entry(core::ptr::from_ref(slot) as usize | shift as usize))
+    }
+
+    /// Whether a block has an alias. Needs no lock.
+    fn is_aliased(&self, block: u64) -> bool {
+        let at = block % CHUNK;
+        self.chunk(block).is_some_and(|chunk| {
+            let word = chunk.0.aliased.get((at / 64) as usize);
+            word.is_some_and(|word| read_once(word) & (1 << (at % 64)) != 0)
+        })
+    }
+
+    /// The first of these blocks that has an alias, or that has none. Needs no lock.
+    pub(super) fn find(&self, blocks: core::ops::Range<u64>, aliased: bool) -> Option<u64> {
+        let mut at = blocks.start;
+        while at < blocks.end {
+            let rest = CHUNK - at % CHUNK;
+            match self.chunk(at) {
+                // No digests, no aliases.
+                None if !aliased => return Some(at),
+                None => at = at.saturating_add(rest),
+                Some(chunk) => {
+                    let here = at % CHUNK;
+                    let word = chunk
+                        .0
+                        .aliased
+                        .get((here / 64) as usize)
+                        .map_or(0, read_once);
+                    let word = if aliased { word } else { !word } >> (here % 64);
+                    if word == 0 {
+                        at = at.saturating_add((64 - here % 64).min(rest));
+                    } else {
+                        let found = u64::from(word.trailing_zeros());
+                        if found < rest {
+                            let found = at.saturating_add(found);
+                            return (found < blocks.end).then_some(found);
+                        }
+                        at = at.saturating_add(rest);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Notes whether a block has an alias; tells whether that is new. Only under the lock of aliases.
+    pub(super) fn set_aliased(&self, block: u64, aliased: bool) -> bool {
+        if self.is_aliased(block) == aliased {
+            return false;
+        }
+        let at = block % CHUNK;
+        let chunk = self.chunk(block);
+        let word = chunk.and_then(|chunk| chunk.0.aliased.get((at / 64) as usize));
+        word.is_some_and(|word| {
+            word.store(word.load(Relaxed) ^ (1 << (at % 64)), Relaxed);
+            true
+        })
+    }
+
+    /// All chunks that there are: their first block, and how many.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = core::ops::Range<u64>> + '_ {
+        // SAFETY: By the type invariants: it is null, or lives as long as the table.
+        let root = unsafe { self.root.load(Acquire).as_ref() };
+        let all = root.into_iter().flat_map(|root| root.chunks.iter());
+        all.filter_map(|chunk| {
+            // SAFETY: As above.
+            let header = unsafe { chunk.load(Acquire).as_ref() }?;
+            let first = u64::from(header.first);
+            Some(first..first + u64::from(header.count))
+        })
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        let root = self.root.load(Relaxed);
+        if root.is_null() {
+            return;
+        }
+        // SAFETY: By the type invariants it comes from a box, and nobody uses the table any more.
+        let root = unsafe { KBox::from_raw(root) };
+        for chunk in &root.chunks {
+            if let Some(chunk) = NonNull::new(chunk.load(Relaxed)) {
+                // SAFETY: By the type invariants it comes from `Kmalloc`, with that layout.
+                unsafe { bindings::kfree(chunk.as_ptr().cast()) };
+            }
+        }
+    }
+}
+
+/// Where a block is whose digest is set. Ordered by digest, then domain: equal entries are blocks
+/// that may be shared.
+///
+/// # Invariants
+///
+/// The address of a [`Slot`] that is set, in a [`Chunk`], plus log2 of the chunk's size. The chunk's shared
+/// inode is not freed as long as the entry is used.
+#[derive(Clone, Copy)]
+pub(super) struct Entry(usize);
+
+impl Entry {
+    /// The chunk, and the place in it. The lifetime is what the caller knows of it by the type invariants.
+    fn place<'a>(self) -> (Chunk<'a>, usize) {
+        let slot = self.0 & !(UNIT - 1);
+        let base = slot & !((1usize << (self.0 & (UNIT - 1))) - 1);
+        // SAFETY: By the type invariants there is a chunk at that multiple of its size.
+        let header = unsafe { &*(base as *const Header) };
+        (Chunk(header), (slot - base) / UNIT - 1)
+    }
+
+    fn words(self) -> [u64; 4] {
+        let slot = (self.0 & !(UNIT - 1)) as *const [u64; 4];
+        // SAFETY: By the type invariants the digest is set, and it does not change any more.
+        unsafe { slot.read() }
+    }
+
+    /// The shared inode, and the block.
+    pub(super) fn target<'a>(self) -> (&'a SharedInode, u64) {
+        let (chunk, at) = self.place();
+        // SAFETY: By the type invariants the shared inode is not freed.
+        let owner = unsafe { chunk.0.owner.as_ref() };
+        (owner, u64::from(chunk.0.first) + at as u64)
+    }
+
+    /// A number to choose a shard by.
+    pub(super) fn hash(self) -> usize {
+        self.words()[3] as usize
+    }
+
+    /// Whether it is the very same block.
+    pub(super) fn is(self, other: Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Ord for Entry {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        let slot = |entry: &Self| (entry.0 & !(UNIT - 1)) as *const u64;
+        // SAFETY: By the type invariants the digests are set, and do not change any more.
+        let (ours, theirs) = unsafe { (slot(self).read(), slot(other).read()) };
+        ours.cmp(&theirs).then_with(|| {
+            let domain = |entry: &Self| entry.target().0.identity().domain;
+            self.words()
+                .cmp(&other.words())
+                .then_with(|| domain(self).cmp(&domain(other)))
+        })
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Entry {}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bytes of blocks that are not resident because another place has them (`share::alias`), for who asks
+//! for them: reads copy them from there, faults take a copy into the page cache.
+
+use core::ops::Range;
+
+use kernel::{
+    bindings,
+    page::{PAGE_SHIFT, PAGE_SIZE},
+    prelude::*,
+};
+
+use super::{FileSystem, Inode, Tables};
+use crate::{
+    io::folios::Folios,
+    raw,
+    share::{
+        alias::{self, Piece},
+        Binding, BLOCK_SHIFT, BLOCK_SIZE,
+    },
+};
+use kernel::sync::Arc;
+
+/// Which of some blocks have an alias.
+pub(super) enum Aliases {
+    /// None.
+    None,
+    /// The first does not; this one does.
+    From(u64),
+    /// All up to this one.
+    UpTo(u64),
+}
+
+impl<T: FileSystem> Inode<T> {
+    /// Which of these blocks have an alias.
+    pub(super) fn aliases(&self, binding: &Arc<Binding>, blocks: &Range<u64>) -> Aliases {
+        let content = binding.shared().content();
+        if content.aliased() == 0 {
+            // They may all be gone again.
+            self.publish_plain(binding);
+            return Aliases::None;
+        }
+        match content.next_alias(blocks.clone()) {
+            None => Aliases::None,
+            Some(first) if first == blocks.start => {
+                Aliases::UpTo(first.saturating_add(content.alias_run(blocks.clone()).max(1)))
+            }
+            Some(first) => Aliases::From(first),
+        }
+    }
+
+    /// The first of these pages whose bytes are resident elsewhere, so that it need not be read.
+    pub(super) fn next_elsewhere(&self, binding: &Binding, pages: Range<u64>) -> u64 {
+        let (shared, mut at) = (binding.shared(), pages.start);
+        while let Some(block) = shared.content().next_alias(at..pages.end) {
+            if alias::run(shared, block..block + 1) != 0 {
+                return block;
+            }
+            shared.content().forget_aliases(block..block + 1);
+            at = block + 1;
+        }
+        u64::MAX
+    }
+
+    /// Copies a block into the shared inode's page cache from where else it is. The inode has verified it. If
+    /// it is nowhere any more, it has no alias any more, either.
+    pub(super) fn copy_alias(&self, binding: &Binding, block: u64) -> Result {
+        let shared = binding.shared();
+        let [piece, ..] = alias::gather(shared, block..block + 1);
+        if let Some(piece) = piece {
+            let mut folios = Folios::scratch(block, 1, 0)?;
+            match &piece {
+                Piece::Zeros { .. } => folios.copy_from(&[0; BLOCK_SIZE]),
+                Piece::Folio { folio, offset, .. } => {
+                    folios.copy_from(folio.bytes().get(*offset..).ok_or(EIO)?);
+                }
+            }
+            // SAFETY: The mapping is the shared inode's, and these bytes have the digest recorded there.
+            unsafe { folios.give(shared.mapping(), block) };
+        }
+        shared.content().forget_aliases(block..block + 1);
+        Ok(())
+    }
+}
+
+impl<T: FileSystem> Tables<T> {
+    /// Copies what is wanted of these blocks, all of which have an alias, from where they are. `Ok(0)`: they
+    /// are nowhere any more, and have no alias any more.
+    ///
+    /// # Safety
+    ///
+    /// As for `file_operations::read_iter`; the blocks are those from the request's position on.
+    pub(super) unsafe fn read_aliases(
+        iocb: *mut bindings::kiocb,
+        to: *mut bindings::iov_iter,
+        inode: &Inode<T>,
+        binding: &Arc<Binding>,
+        blocks: Range<u64>,
+        nowait: bool,
+    ) -> Result<usize> {
+        let shared = binding.shared();
+        let ready = if nowait {
+            match binding.run(blocks.clone()) {
+                0 => return Err(EAGAIN),
+                run => run,
+            }
+        } else {
+            // SAFETY: The file is one of the inode's.
+            unsafe { inode.ensure((*iocb).ki_filp, binding, blocks.clone())? }
+        };
+        let pieces = alias::gather(shared, blocks.start..blocks.start.saturating_add(ready));
+        if pieces[0].is_none() {
+            shared
+                .content()
+                .forget_aliases(blocks.start..blocks.start + 1);
+            return Ok(0);
+        }
+        // SAFETY: By the function's safety requirements.
+        unsafe {
+            let start = (*iocb).ki_pos as u64;
+            let left =
+                (raw::erofs_shared_iov_bytes(to) as u64).min(inode.size().saturating_sub(start));
+            let mut left = usize::try_from(left).unwrap_or(usize::MAX);
+            let mut skip = (start % PAGE_SIZE as u64) as usize;
+            let mut total = 0;
+            for piece in pieces.iter().flatten() {
+                let len = ((piece.blocks() << BLOCK_SHIFT) as usize)
+                    .saturating_sub(skip)
+                    .min(left);
+                let copied = match piece {
+                    Piece::Zeros { .. } => bindings::iov_iter_zero(len, to),
+                    Piece::Folio { folio, offset, .. } => folio.copy_to(offset + skip, len, to),
+                };
+                skip = 0;
+                total += copied;
+                left -= copied;
+                if copied < len || left == 0 {
+                    break;
+                }
+            }
+            if total == 0 {
+                return Err(EFAULT);
+            }
+            (*iocb).ki_pos += total as i64;
+            // So that reading ahead sees a reader who goes on.
+            let ra = &raw mut (*(*iocb).ki_filp).__bindgen_anon_3.f_ra;
+            (*ra).prev_pos = ((*iocb).ki_pos - 1) & !((1 << PAGE_SHIFT) - 1);
+            Ok(total)
+        }
+    }
+}
