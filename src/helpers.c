@@ -157,6 +157,11 @@ bool erofs_shared_folio_active(struct folio *folio)
 	return folio_test_active(folio);
 }
 
+bool erofs_shared_folio_readahead(struct folio *folio)
+{
+	return folio_test_readahead(folio);
+}
+
 bool erofs_shared_folio_mapped(struct folio *folio)
 {
 	return folio_mapped(folio);

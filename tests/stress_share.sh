@@ -1,11 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# stress_share.sh SECONDS
+# stress_share.sh SECONDS [blocks]
 #
 # 8 readers on 4 mounts of images that have much in common, and twins of each other (tests/share_read.c): every byte is
 # compared with that of the trees that the images were made of. Beside them: caches are dropped, one of the mounts goes and comes,
 # others of the same images come and go, and the readers' memory group is too small and is reclaimed from.
+#
+# blocks: of images in which each block of each file is one of a hundred, so that each is an alias of others.
 
 . "$(dirname "$0")/lib.sh"
 ktap_print_header
@@ -19,7 +21,11 @@ truncate -s 96M "$TMP/ext4"
 mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
 mount -o loop "$TMP/ext4" $DISK
 MOUNTS+=("$DISK")
-python3 "$(dirname "$0")/share_twins.py" stress "$TOP"
+if [ "${2-}" = blocks ]; then
+	python3 "$(dirname "$0")/share_blocks.py" storm "$TOP"
+else
+	python3 "$(dirname "$0")/share_twins.py" stress "$TOP"
+fi
 bound=$(cat $STATS/bound_inodes)
 
 SOURCES=() PAIRS=()
@@ -115,6 +121,7 @@ ok "there was pressure" test "$(awk '$1 == "max" { print $2 }' $GROUP/memory.eve
 for i in 0 1 2 3; do
 	ok "tree $i, after all" diff -r "$TOP/$i" /mnt/stress-$i
 done
+[ "${2-}" != blocks ] || ok "there were merges" test "$(cat $STATS/merges_done)" -gt 1000
 is "the kernel says nothing of changed files" "$(log_since | grep -c 'changed behind')" 0
 for i in 0 1 2 3; do
 	ok "umount $i" away /mnt/stress-$i
@@ -131,6 +138,7 @@ unbound() {
 	return 1
 }
 ok "no inode stays bound" unbound
+is "no block has an alias" "$(cat $STATS/aliases)" 0
 ok "the memory group is empty" rmdir $GROUP
 for i in "${LOOPS[@]}"; do
 	losetup -d "$i"

@@ -224,6 +224,12 @@ impl FolioRef {
         unsafe { raw::erofs_shared_folio_active(self.0.as_ptr()) }
     }
 
+    /// Whether a reader who comes here should have more read ahead.
+    pub(crate) fn is_readahead(&self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { raw::erofs_shared_folio_readahead(self.0.as_ptr()) }
+    }
+
     /// Whether it is mapped into a process.
     pub(crate) fn is_mapped(&self) -> bool {
         // SAFETY: By the type invariants.

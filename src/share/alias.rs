@@ -6,14 +6,11 @@ use core::ops::Range;
 
 use kernel::sync::rcu;
 
-use super::{
-    digest::{BLOCK_SIZE, ZERO_DIGEST},
-    index, SharedInode,
-};
+use super::{digest::BLOCK_SIZE, index, SharedInode};
 use crate::io::folio::FolioRef;
 
 /// Pieces that are looked for at once.
-const PIECES: usize = 16;
+const PIECES: usize = 12;
 
 /// What has the bytes of consecutive blocks.
 pub(crate) enum Piece {
@@ -45,11 +42,12 @@ impl Piece {
 /// Pieces, in order, without a gap.
 pub(crate) type Pieces = [Option<Piece>; PIECES];
 
-/// What else has the bytes of these blocks, from the first on as far as it goes. The caller's inode has
-/// verified them. Allocates nothing, and does not sleep.
+/// What has the bytes of these blocks, from the first on as far as it goes, in the page caches of
+/// shared inodes: that of another place for blocks with an alias (and, unless `own`, for any block); else
+/// their own. The caller's inode has verified them. Allocates nothing, and does not sleep.
 ///
 /// The index is asked once for each run of blocks: what follows is compared with what follows there.
-pub(crate) fn gather(shared: &SharedInode, blocks: Range<u64>) -> Pieces {
+pub(crate) fn gather(shared: &SharedInode, blocks: Range<u64>, own: bool) -> Pieces {
     let mut pieces = [const { None }; PIECES];
     let guard = rcu::read_lock();
     let mut at = blocks.start;
@@ -59,6 +57,26 @@ pub(crate) fn gather(shared: &SharedInode, blocks: Range<u64>) -> Pieces {
             break;
         }
         let left = blocks.end - at;
+        if own && !shared.content().is_aliased(at) {
+            // Who is to read ahead from there finds that out by himself.
+            let Some(folio) = shared.folio(at).filter(|folio| !folio.is_readahead()) else {
+                break;
+            };
+            let pages = folio.pages();
+            let (Some(room), Some(offset)) =
+                (pages.end.checked_sub(at), at.checked_sub(pages.start))
+            else {
+                break;
+            };
+            let count = room.min(left);
+            at += count;
+            *piece = Some(Piece::Folio {
+                folio,
+                offset: offset as usize * BLOCK_SIZE,
+                blocks: count,
+            });
+            continue;
+        }
         let zeros = zero_run(shared, at, left);
         if zeros != 0 {
             *piece = Some(Piece::Zeros { blocks: zeros });
@@ -69,9 +87,8 @@ pub(crate) fn gather(shared: &SharedInode, blocks: Range<u64>) -> Pieces {
         // Where the last piece ended, if that goes on the same way; else the index knows.
         let mut found = next.and_then(|(other, block)| take(shared, at, other, block, left));
         if found.is_none() {
-            let place = index::find(shared, at, &guard);
-            next = place;
-            found = place.and_then(|(other, block)| take(shared, at, other, block, left));
+            next = index::find(shared, at, &guard);
+            found = next.and_then(|(other, block)| take(shared, at, other, block, left));
         }
         let Some((folio, offset, count)) = found else {
             break;
@@ -96,9 +113,6 @@ fn take(
     block: u64,
     max: u64,
 ) -> Option<(FolioRef, usize, u64)> {
-    if same_run(shared, at, other, block, 1) == 0 {
-        return None;
-    }
     let folio = other.folio(block)?;
     let pages = folio.pages();
     let room = pages.end.checked_sub(block)?.min(max);
@@ -133,9 +147,7 @@ fn zero_run(shared: &SharedInode, at: u64, max: u64) -> u64 {
         let slots = shared.content().slots(at + count);
         let here = slots.len().min((max - count) as usize);
         let zeros = slots.iter().take(here);
-        let zeros = zeros
-            .take_while(|slot| slot.digest() == Some(ZERO_DIGEST))
-            .count();
+        let zeros = zeros.take_while(|slot| slot.is_zeros()).count();
         count += zeros as u64;
         if zeros == 0 || zeros < here {
             break;
@@ -144,8 +156,17 @@ fn zero_run(shared: &SharedInode, at: u64, max: u64) -> u64 {
     count
 }
 
+/// How many of these blocks, from the first on, are zeros.
+pub(super) fn zeros(shared: &SharedInode, blocks: Range<u64>) -> u64 {
+    zero_run(
+        shared,
+        blocks.start,
+        blocks.end.saturating_sub(blocks.start),
+    )
+}
+
 /// How many of these blocks, from the first on, have their bytes elsewhere.
 pub(crate) fn run(shared: &SharedInode, blocks: Range<u64>) -> u64 {
-    let pieces = gather(shared, blocks);
+    let pieces = gather(shared, blocks, false);
     pieces.iter().flatten().map(Piece::blocks).sum()
 }

@@ -20,7 +20,7 @@ use kernel::{
 use super::{
     digest::{Digest, Key},
     plain::{Plain, Watched},
-    table::{Entry, Slot, Table, Writer},
+    table::{read_once, Entry, Slot, Table, Writer},
     SharedInode,
 };
 use crate::stats::{Field, GLOBAL};
@@ -195,7 +195,12 @@ impl Content {
     /// Blocks with an alias.
     #[inline]
     pub(crate) fn aliased(&self) -> u64 {
-        self.aliased.load(Relaxed)
+        read_once(&self.aliased)
+    }
+
+    /// Whether a block has an alias.
+    pub(crate) fn is_aliased(&self, block: u64) -> bool {
+        self.aliased() != 0 && self.table.is_aliased(block)
     }
 
     /// The first of these blocks that has an alias.

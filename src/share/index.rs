@@ -8,7 +8,7 @@
 //! Entries hold no references. A shared inode takes its own out before it is freed ([`leave`]), and is
 //! freed an RCU grace period later: what is found is valid as long as the reader's RCU guard is.
 
-use core::pin::Pin;
+use core::{ops::Range, pin::Pin};
 
 use kernel::{
     new_spinlock,
@@ -20,7 +20,7 @@ use kernel::{
     },
 };
 
-use super::{table::Entry, SharedInode};
+use super::{alias, merge, table::Entry, SharedInode};
 use crate::{
     io::wait::cond_resched,
     stats::{Field, GLOBAL},
@@ -85,38 +85,62 @@ fn trees() -> Option<&'static [SpinLock<Tree>; SHARDS]> {
     unsafe { SHARDS_NOW.load(Relaxed).as_ref() }.map(|shards| &shards.trees)
 }
 
-/// What the index has for a block.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Entered {
-    /// This block; it is where others with its digest are looked for.
-    Here,
-    /// Another one, which is resident.
-    Elsewhere,
+/// Enters blocks that are resident and have digests. Those that another place has, which is resident, are
+/// left for the merge worker; places that are not resident any more give way. May sleep.
+pub(crate) fn enter_all(shared: &SharedInode, blocks: Range<u64>) -> Result {
+    let mut twins = 0..0;
+    let mut result = Ok(());
+    let mut at = blocks.start;
+    while at < blocks.end && result.is_ok() {
+        let run = alias::zeros(shared, at..blocks.end);
+        let run = if run != 0 {
+            run
+        } else {
+            match enter(shared, at) {
+                Ok(true) => 0,
+                // What follows it there is likely to follow it here.
+                Ok(false) => alias::run(shared, at..blocks.end).max(1),
+                Err(err) => {
+                    result = Err(err);
+                    0
+                }
+            }
+        };
+        if run != 0 {
+            if twins.end != at {
+                merge::found(shared, twins);
+                twins = at..at;
+            }
+            twins.end = at + run;
+        }
+        at += run.max(1);
+    }
+    merge::found(shared, twins);
+    result
 }
 
-/// Enters a block that is resident and has a digest; it takes the place of one that is not resident.
-/// May sleep.
-pub(crate) fn enter(shared: &SharedInode, block: u64) -> Result<Entered> {
+/// Enters a block. `false`: another one with its digest is there, and resident.
+fn enter(shared: &SharedInode, block: u64) -> Result<bool> {
     let entry = shared.content().entry(block).ok_or(ENOENT)?;
     let node = RBTreeNode::new(entry, (), GFP_KERNEL)?;
     let mut tree = tree(entry).ok_or(ENOENT)?.lock();
     let Some(old) = tree.insert(node) else {
         drop(tree);
         GLOBAL.add(Field::IndexEntries, 1);
-        return Ok(Entered::Here);
+        return Ok(true);
     };
     let (before, ()) = old.to_key_value();
     // The shared inode of an entry in the tree is there, and stays: it takes its entries out under
     // the lock of the tree.
     let (owner, at) = before.target();
     if before.is(entry) || !owner.is_resident(at) {
-        return Ok(Entered::Here);
+        return Ok(true);
     }
     // Back to what was there.
     if let Some(ours) = tree.remove_node(&entry) {
         tree.insert(ours.into_reservation().into_node(before, ()));
     }
-    Ok(Entered::Elsewhere)
+    Ok(false)
 }
 
 /// Another place that has the digest of a block, valid as long as the guard.

@@ -19,7 +19,10 @@ use kernel::{
     },
 };
 
-use super::{digest::Digest, SharedInode};
+use super::{
+    digest::{Digest, ZERO_DIGEST},
+    SharedInode,
+};
 
 /// Bytes of a digest, of a chunk's header, and their alignment.
 const UNIT: usize = 32;
@@ -32,8 +35,19 @@ const CHUNK: u64 = (1 << MAX_CHUNK_SHIFT) / UNIT as u64 - 1;
 
 /// `READ_ONCE()`, which inlines: `load` calls a function.
 #[inline(always)]
-fn read_once(value: &Atomic<u64>) -> u64 {
+pub(super) fn read_once(value: &Atomic<u64>) -> u64 {
     // SAFETY: A reference is valid; `Atomic` is only ever written as a whole.
+    unsafe { core::ptr::read_volatile(value.as_ptr()) }
+}
+
+/// As [`read_once`], of a pointer to what was set up before the pointer was stored: what is read through it
+/// depends on it, and so comes later.
+#[inline(always)]
+fn read_pointer<T>(value: &Atomic<*mut T>) -> *mut T
+where
+    *mut T: kernel::sync::atomic::AtomicType,
+{
+    // SAFETY: As above.
     unsafe { core::ptr::read_volatile(value.as_ptr()) }
 }
 
@@ -65,9 +79,11 @@ impl Slot {
         })
     }
 
-    /// As [`Slot::words`], in bytes.
-    pub(super) fn digest(&self) -> Option<Digest> {
-        self.words().map(bytes)
+    /// Whether it is the digest of a block of zeros.
+    #[inline(always)]
+    pub(super) fn is_zeros(&self) -> bool {
+        const ZEROS: u64 = word(&ZERO_DIGEST);
+        read_once(&self.0[0]) == ZEROS && self.words().map(bytes) == Some(ZERO_DIGEST)
     }
 
     /// The digest exactly, if it is set. Only for who keeps others from setting it.
@@ -84,6 +100,12 @@ impl Slot {
         }
         self.0[0].store(words[0], Release);
     }
+}
+
+/// The first word of a digest.
+const fn word(digest: &Digest) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *digest;
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// A digest as words of this machine.
@@ -179,11 +201,11 @@ impl Table {
 
     fn chunk(&self, block: u64) -> Option<Chunk<'_>> {
         // SAFETY: By the type invariants: it is null, or lives as long as the table.
-        let root = unsafe { self.root.load(Acquire).as_ref() }?;
+        let root = unsafe { read_pointer(&self.root).as_ref() }?;
         let chunk = root.chunks.get(usize::try_from(block / CHUNK).ok()?)?;
         // SAFETY: As above.
         // INVARIANT: `slot` has set it up before it stored the pointer.
-        unsafe { chunk.load(Acquire).as_ref() }.map(Chunk)
+        unsafe { read_pointer(chunk).as_ref() }.map(Chunk)
     }
 
     /// The digests from that of `block` on, as far as they lie side by side.
@@ -253,7 +275,7 @@ impl Table {
     }
 
     /// Whether a block has an alias. Needs no lock.
-    fn is_aliased(&self, block: u64) -> bool {
+    pub(super) fn is_aliased(&self, block: u64) -> bool {
         let at = block % CHUNK;
         self.chunk(block).is_some_and(|chunk| {
             let word = chunk.0.aliased.get((at / 64) as usize);

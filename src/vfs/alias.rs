@@ -12,6 +12,9 @@ use kernel::{
 };
 
 use super::{FileSystem, Inode, Tables};
+/// Blocks that a fault copies together: as many as the kernel maps around one.
+const AROUND: u64 = 16;
+
 use crate::{
     io::folios::Folios,
     raw,
@@ -22,32 +25,15 @@ use crate::{
 };
 use kernel::sync::Arc;
 
-/// Which of some blocks have an alias.
-pub(super) enum Aliases {
-    /// None.
-    None,
-    /// The first does not; this one does.
-    From(u64),
-    /// All up to this one.
-    UpTo(u64),
-}
-
 impl<T: FileSystem> Inode<T> {
-    /// Which of these blocks have an alias.
-    pub(super) fn aliases(&self, binding: &Arc<Binding>, blocks: &Range<u64>) -> Aliases {
-        let content = binding.shared().content();
-        if content.aliased() == 0 {
-            // They may all be gone again.
-            self.publish_plain(binding);
-            return Aliases::None;
+    /// Whether blocks of its shared inode have an alias.
+    pub(super) fn has_aliases(&self, binding: &Arc<Binding>) -> bool {
+        if binding.shared().content().aliased() != 0 {
+            return true;
         }
-        match content.next_alias(blocks.clone()) {
-            None => Aliases::None,
-            Some(first) if first == blocks.start => {
-                Aliases::UpTo(first.saturating_add(content.alias_run(blocks.clone()).max(1)))
-            }
-            Some(first) => Aliases::From(first),
-        }
+        // They may all be gone again.
+        self.publish_plain(binding);
+        false
     }
 
     /// The first of these pages whose bytes are resident elsewhere, so that it need not be read.
@@ -63,35 +49,44 @@ impl<T: FileSystem> Inode<T> {
         u64::MAX
     }
 
-    /// Copies a block into the shared inode's page cache from where else it is. The inode has verified it. If
-    /// it is nowhere any more, it has no alias any more, either.
+    /// Copies a block into the shared inode's page cache from where else it is, and those around it that
+    /// would be read with it, if they are elsewhere, too. The inode has verified it. If it is nowhere any
+    /// more, it has no alias any more, either.
     pub(super) fn copy_alias(&self, binding: &Binding, block: u64) -> Result {
         let shared = binding.shared();
-        let [piece, ..] = alias::gather(shared, block..block + 1);
-        if let Some(piece) = piece {
-            let mut folios = Folios::scratch(block, 1, 0)?;
-            match &piece {
-                Piece::Zeros { .. } => folios.copy_from(&[0; BLOCK_SIZE]),
-                Piece::Folio { folio, offset, .. } => {
-                    folios.copy_from(folio.bytes().get(*offset..).ok_or(EIO)?);
-                }
+        let first = block - block % AROUND;
+        let end = (first + AROUND).min(binding.blocks());
+        for at in first..end {
+            let here = at..at + 1;
+            if !shared.content().is_aliased(at) || binding.run(here.clone()) == 0 {
+                continue;
             }
-            // SAFETY: The mapping is the shared inode's, and these bytes have the digest recorded there.
-            unsafe { folios.give(shared.mapping(), block) };
+            let [piece, ..] = alias::gather(shared, here.clone(), false);
+            if let Some(piece) = piece {
+                let mut folios = Folios::scratch(at, 1, 0)?;
+                match &piece {
+                    Piece::Zeros { .. } => folios.copy_from(&[0; BLOCK_SIZE]),
+                    Piece::Folio { folio, offset, .. } => {
+                        folios.copy_from(folio.bytes().get(*offset..).ok_or(EIO)?);
+                    }
+                }
+                // SAFETY: The mapping is the shared inode's, and these bytes have the digest recorded
+                // there.
+                unsafe { folios.give(shared.mapping(), at) };
+            }
+            shared.content().forget_aliases(here);
         }
-        shared.content().forget_aliases(block..block + 1);
         Ok(())
     }
 }
 
 impl<T: FileSystem> Tables<T> {
-    /// Copies what is wanted of these blocks, all of which have an alias, from where they are. `Ok(0)`: they
-    /// are nowhere any more, and have no alias any more.
+    /// Copies what is wanted of these blocks, from where they are. `Ok(0)`: the first is nowhere.
     ///
     /// # Safety
     ///
     /// As for `file_operations::read_iter`; the blocks are those from the request's position on.
-    pub(super) unsafe fn read_aliases(
+    pub(super) unsafe fn read_pieces(
         iocb: *mut bindings::kiocb,
         to: *mut bindings::iov_iter,
         inode: &Inode<T>,
@@ -100,20 +95,17 @@ impl<T: FileSystem> Tables<T> {
         nowait: bool,
     ) -> Result<usize> {
         let shared = binding.shared();
-        let ready = if nowait {
-            match binding.run(blocks.clone()) {
-                0 => return Err(EAGAIN),
-                run => run,
+        let mut ready = binding.run(blocks.clone());
+        if ready == 0 {
+            if nowait {
+                return Err(EAGAIN);
             }
-        } else {
             // SAFETY: The file is one of the inode's.
-            unsafe { inode.ensure((*iocb).ki_filp, binding, blocks.clone())? }
-        };
-        let pieces = alias::gather(shared, blocks.start..blocks.start.saturating_add(ready));
+            ready = unsafe { inode.ensure((*iocb).ki_filp, binding, blocks.clone())? };
+        }
+        let ready = blocks.start..blocks.start.saturating_add(ready);
+        let pieces = alias::gather(shared, ready, true);
         if pieces[0].is_none() {
-            shared
-                .content()
-                .forget_aliases(blocks.start..blocks.start + 1);
             return Ok(0);
         }
         // SAFETY: By the function's safety requirements.

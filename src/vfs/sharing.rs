@@ -25,7 +25,6 @@ use kernel::{
 };
 
 use super::{
-    alias::Aliases,
     superblock::{file_inode, UnderWay},
     FileSystem, Inode, Super, Tables,
 };
@@ -40,9 +39,8 @@ use crate::{
     share::{
         binding::{Window, MAX_BINDINGS},
         digest::{digest_blocks, domain_id, Digest, Key, KEY_DIGESTS},
-        index::{self, Entered},
+        index,
         inode::MAX_ORDER,
-        merge,
         sha256::KernelSha256,
         Binding, Identity, Scope, Settled, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
     },
@@ -235,18 +233,8 @@ impl<T: FileSystem> Inode<T> {
         if !T::shares_blocks(self.sb().info()) {
             return;
         }
-        let mut twins = 0..0;
-        for block in blocks {
-            // Without memory for it the block is not found by others.
-            if let Ok(Entered::Elsewhere) = index::enter(shared, block) {
-                if twins.end != block {
-                    merge::found(shared, twins);
-                    twins = block..block;
-                }
-                twins.end = block + 1;
-            }
-        }
-        merge::found(shared, twins);
+        // Without memory for them, blocks are not found by others.
+        let _ = index::enter_all(shared, blocks);
     }
 
     fn plan(&self, pos: u64, ahead: bool) -> Plan {
@@ -935,22 +923,26 @@ impl<T: FileSystem> Tables<T> {
                     let want = left.min(READ_BYTES).min(inode.size() - pos);
                     let mut blocks = blocks_of(pos, want, binding.blocks());
                     let start = blocks.start;
-                    match inode.aliases(&binding, &blocks) {
-                        Aliases::None => {}
-                        Aliases::From(first) => blocks.end = first,
-                        Aliases::UpTo(end) => {
-                            blocks.end = end;
-                            // SAFETY: By the function's safety requirements.
-                            let ret = unsafe {
-                                Self::read_aliases(iocb, to, inode, &binding, blocks, nowait)
-                            };
-                            match ret {
-                                Ok(copied) => total += copied as isize,
-                                Err(err) if err == ESTALE => {}
-                                Err(err) => return end_of(total, err),
+                    if inode.has_aliases(&binding) {
+                        // SAFETY: By the function's safety requirements.
+                        let ret = unsafe {
+                            Self::read_pieces(iocb, to, inode, &binding, blocks.clone(), nowait)
+                        };
+                        match ret {
+                            Ok(0) => {}
+                            Ok(copied) => {
+                                total += copied as isize;
+                                continue;
                             }
-                            continue;
+                            Err(err) if err == ESTALE => continue,
+                            Err(err) => return end_of(total, err),
                         }
+                        // The first is nowhere.
+                        let shared = binding.shared();
+                        shared.content().forget_aliases(start..start + 1);
+                        blocks.end = inode
+                            .next_elsewhere(&binding, blocks.clone())
+                            .min(blocks.end);
                     }
                     let ready = if nowait {
                         match binding.run(blocks) {
@@ -1147,14 +1139,15 @@ impl<T: FileSystem> Tables<T> {
                         let want = (len as u64).min(READ_BYTES).min(inode.size() - pos);
                         let mut blocks = blocks_of(pos, want, binding.blocks());
                         let start = blocks.start;
-                        match inode.aliases(&binding, &blocks) {
-                            Aliases::None => {}
-                            Aliases::From(first) => blocks.end = first,
-                            Aliases::UpTo(end) => {
-                                let until = (end << BLOCK_SHIFT).saturating_sub(pos).min(want);
-                                let len = until as usize;
+                        if inode.has_aliases(&binding) {
+                            let first = inode.next_elsewhere(&binding, blocks.clone());
+                            if first == start {
+                                let run = binding.shared().content().alias_run(blocks);
+                                let until = start.saturating_add(run) << BLOCK_SHIFT;
+                                let len = until.saturating_sub(pos).min(want) as usize;
                                 return bindings::copy_splice_read(file, ppos, pipe, len, flags);
                             }
+                            blocks.end = first.min(blocks.end);
                         }
                         match inode.ensure(file, &binding, blocks) {
                             Ok(run) => {

@@ -1,0 +1,218 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Blocks that different files have in common are in memory once, and every way to them gives the right bytes. Memory
+# is measured by /proc/meminfo; the module's own figures have to agree.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+STATS=/sys/fs/erofs-shared/stats
+A=/mnt/blocks-a B=/mnt/blocks-b C=/mnt/blocks-c DISK=/mnt/blocks-disk
+MIB=32
+modprobe -a ext4 loop
+mkdir -p $DISK
+truncate -s 400M "$TMP/ext4"
+mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
+mount -o loop "$TMP/ext4" $DISK
+MOUNTS+=("$DISK")
+read -r CHANGED INSERTED < <(python3 "$(dirname "$0")/share_blocks.py" copies $DISK $MIB)
+declare -A DEV
+for i in a b c; do
+	mkfs.erofs --quiet $DISK/$i.erofs $DISK/$i > /dev/null
+	# past the page cache of the image's own file: it would count, too
+	DEV[$i]=$(loop $DISK/$i.erofs --direct-io=on)
+	LOOPS+=("${DEV[$i]}")
+	(cd $DISK/$i && sha256sum -- *) > "$TMP/$i.sums"
+done
+
+stat_of() { cat "$STATS/$1"; }
+cached() { awk '$1 == "Cached:" { c = $2 } $1 == "Shmem:" { s = $2 } END { print int((c - s) / 4) }' /proc/meminfo; }
+right() { (cd "$1" && sha256sum --quiet -c "$TMP/$2.sums"); }
+# merged: waits until nothing is merged any more
+merged() {
+	local before now i
+	before=$(stat_of merges_done)
+	for ((i = 0; i < 40; i++)); do
+		sleep 0.7
+		now=$(stat_of merges_done)
+		[ "$now" != "$before" ] || return 0
+		before=$now
+	done
+	return 1
+}
+cold() {
+	umount $A $B $C 2> /dev/null
+	drop
+	sleep 0.2
+	drop
+	sha256sum "$TMP/a.sums" > /dev/null
+}
+# near GOT WANTED PAGES
+near() {
+	local difference=$(($1 - $2))
+	echo "$1, $2 expected"
+	[ ${difference#-} -le "$3" ]
+}
+sectors() { awk '{ print $3 }' "/sys/block/${1#/dev/}/stat"; }
+at_all() { at "$FSTYPE" "${DEV[a]}" $A "$1" && at "$FSTYPE" "${DEV[b]}" $B "$2" && at "$FSTYPE" "${DEV[c]}" $C "$2"; }
+ORIG=$((MIB * 256))
+
+# --- what is saved --------------------------------------------------------------------------------------------------------
+ok "mount" at_all "" ""
+cold
+ok "mount again, cold" at_all "" ""
+ls -l $A $B $C > /dev/null
+base=$(cached)
+ok "the original is right" right $A a
+is "nothing in it is elsewhere" "$(stat_of aliases)" 0
+first=$(($(cached) - base))
+ok "a copy with a tenth of its blocks changed, and one that a block was put in front of, are right" right $B b
+ok "the merging ends" merged
+second=$(($(cached) - base - first))
+note "pages: $first for the original; $second for the copies, of which $CHANGED and $INSERTED blocks are in them alone"
+# 256 pages: what the tools need, and pages that are on their way to a list
+ok "the copies take what is in them alone" near "$second" $((CHANGED + INSERTED)) 256
+ok "its own account: aliases" near "$(stat_of aliases)" $((2 * ORIG - CHANGED)) 256
+is "and bytes" "$(stat_of alias_bytes)" $((4096 * $(stat_of aliases)))
+ok "and blocks in the index" near "$(stat_of index_entries)" $((ORIG + CHANGED + INSERTED)) 64
+cost=$((100 * ($(stat_of index_bytes) + $(stat_of metadata_bytes)) / (4096 * ($(stat_of blocks_adopted)))))
+ok "index and digests take less than 3 % of what they describe" test $cost -lt 3
+before="$(stat_of blocks_hashed) $(stat_of merges_done) $(sectors "${DEV[a]}") $(sectors "${DEV[b]}")"
+pages=$(cached)
+ok "a second pass over the copies is right" right $B b
+ok "and over the original" right $A a
+is "it hashed, merged and read nothing" \
+	"$(stat_of blocks_hashed) $(stat_of merges_done) $(sectors "${DEV[a]}") $(sectors "${DEV[b]}")" "$before"
+ok "and took no memory" near "$(cached)" "$pages" 64
+
+# --- zeros, the same block many times, another order ----------------------------------------------------------------------
+base=$(cached)
+ok "zeros, and a file of blocks of others in another order, are right" right $C c
+ok "the merging ends" merged
+ok "they take no memory" near $(($(cached) - base)) 1 128
+ok "a second pass is right" right $C c
+
+# --- every way to the bytes -----------------------------------------------------------------------------------------------
+cat > "$TMP/ways.py" << 'END'
+import hashlib, mmap, os, random, socket, sys, threading
+way, path, want = sys.argv[1:]
+size = os.stat(path).st_size
+fd = os.open(path, os.O_RDONLY)
+if way == "pread":
+    rng = random.Random(1)
+    data = bytearray(size)
+    cuts = sorted({0, size, *(rng.randrange(size) for _ in range(700))})
+    order = list(zip(cuts, cuts[1:]))
+    rng.shuffle(order)
+    for a, b in order:
+        at = a
+        while at < b:
+            part = os.pread(fd, b - at, at)
+            assert part, at
+            data[at:at + len(part)] = part
+            at += len(part)
+elif way == "preadv":
+    data, at = bytearray(), 0
+    while at < size:
+        parts = [bytearray(n) for n in (1, 4095, 4097, 30000, 3)]
+        got = os.preadv(fd, parts, at)
+        assert got, at
+        data += b"".join(parts)[:got]
+        at += got
+elif way == "nowait":
+    data, at = bytearray(), 0
+    while at < size:
+        part = bytearray(100_000)
+        # all of it is in memory
+        got = os.preadv(fd, [part], at, os.RWF_NOWAIT)
+        assert got, at
+        data += part[:got]
+        at += got
+elif way == "mmap":
+    data = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+elif way == "populate":
+    data = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
+elif way == "sendfile":
+    ours, theirs = socket.socketpair()
+    def send():
+        at = 0
+        while at < size:
+            at += os.sendfile(ours.fileno(), fd, at, size - at)
+        ours.close()
+    threading.Thread(target=send).start()
+    data = bytearray()
+    while part := theirs.recv(1 << 20):
+        data += part
+elif way == "splice":
+    r, w = os.pipe()
+    data, at = bytearray(), 0
+    while at < size:
+        got = os.splice(fd, w, 65536, offset_src=at)
+        assert got, at
+        left = got
+        while left:
+            part = os.read(r, left)
+            data += part
+            left -= len(part)
+        at += got
+got = hashlib.sha256(data).hexdigest()
+assert len(data) == size and got == want, (len(data), size, got, want)
+END
+for f in "$B/tenth" "$B/shifted" "$C/mixed" "$C/zeros"; do
+	sum=$(awk -v name="${f##*/}" '$2 == name { print $1 }' "$TMP"/?.sums)
+	for way in nowait pread preadv sendfile splice mmap populate; do
+		ok "$way of ${f##*/}" python3 "$TMP/ways.py" $way "$f" "$sum"
+	done
+done
+ok "read again, after pages came back by faults" right $B b
+
+
+# --- who keeps the pages goes ---------------------------------------------------------------------------------------------
+cold
+ok "mount again" at_all "" ""
+ok "the original" right $A a
+ok "the copies" right $B b
+ok "the merging ends" merged
+ok "there are aliases" test "$(stat_of aliases)" -gt $ORIG
+echo 1 > /proc/sys/vm/drop_caches
+ok "copies whose aliases are gone" right $B b
+ok "the original, whose pages others have now" right $A a
+ok "the merging ends" merged
+ok "umount of the original" away $A
+echo 2 > /proc/sys/vm/drop_caches
+ok "the copies, after the original's inode went" right $B b
+echo 3 > /proc/sys/vm/drop_caches
+ok "and after all went" right $B b
+ok "the original again" at "$FSTYPE" "${DEV[a]}" $A
+ok "is right" right $A a
+ok "umount" away $A $B $C
+drop
+sleep 0.3
+drop
+is "nothing is left: aliases" "$(stat_of aliases)" 0
+is "and blocks in the index" "$(stat_of index_entries)" 0
+
+# --- who does not share ---------------------------------------------------------------------------------------------------
+ok "the copies in another domain" at_all domain_id=one domain_id=two
+ok "are right" right $B b
+ok "as is the original" right $A a
+ok "the merging ends" merged
+# tenth and shifted have each other
+ok "only what the copies have in common is there once" near "$(stat_of aliases)" $((ORIG - CHANGED)) 256
+ok "umount" away $A $B $C
+drop
+ok "share_blocks=off" at_all share_blocks=off share_blocks=off
+ok "is shown" grep -q " $B .*,share_blocks=off[, ]" /proc/mounts
+ok "and right" right $B b
+ok "as is the original" right $A a
+sleep 0.5
+is "nothing is elsewhere" "$(stat_of aliases) $(stat_of index_entries)" "0 0"
+ok "umount" away $A $B $C
+for i in "${LOOPS[@]}"; do
+	losetup -d "$i"
+done
+LOOPS=()
+ok "nothing holds the images' disk" away $DISK
+
+finish
