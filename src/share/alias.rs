@@ -130,7 +130,7 @@ fn same_run(shared: &SharedInode, at: u64, other: &SharedInode, block: u64, max:
         let here = ours.len().min(theirs.len()).min((max - count) as usize);
         let pairs = ours.iter().zip(theirs).take(here);
         let same = pairs
-            .take_while(|(one, two)| one.words().is_some_and(|words| two.words() == Some(words)))
+            .take_while(|(one, two)| one.same(two))
             .count();
         count += same as u64;
         if same == 0 || same < here {

@@ -79,6 +79,20 @@ impl Slot {
         })
     }
 
+    /// Whether both are set, and equal; as [`Slot::words`].
+    #[inline(always)]
+    pub(super) fn same(&self, other: &Self) -> bool {
+        let (ours, theirs) = (read_once(&self.0[0]), read_once(&other.0[0]));
+        if ours != theirs || ours == 0 {
+            return false;
+        }
+        if !cfg!(CONFIG_X86_64) {
+            smp_mb(Read);
+        }
+        let pairs = self.0.iter().zip(&other.0).skip(1);
+        pairs.fold(0, |all, (one, two)| all | (read_once(one) ^ read_once(two))) == 0
+    }
+
     /// Whether it is the digest of a block of zeros.
     #[inline(always)]
     pub(super) fn is_zeros(&self) -> bool {
@@ -95,8 +109,8 @@ impl Slot {
     /// Sets it. Only for who keeps others from doing so, and has seen that it is not set.
     pub(super) fn set(&self, digest: &Digest) {
         let words = words(digest);
-        for at in 1..4 {
-            self.0[at].store(words[at], Relaxed);
+        for (to, word) in self.0.iter().zip(words).skip(1) {
+            to.store(word, Relaxed);
         }
         self.0[0].store(words[0], Release);
     }
