@@ -107,8 +107,9 @@ for mode in share=off share=content; do
 	for program in $PROGRAMS; do
 		cat $A/$program $B/$program > /dev/null
 	done
-	chroot $A /usr/bin/sleep 1000 & one=$!
-	chroot $B /usr/bin/sleep 1000 & two=$!
+	# at the same addresses: the kernel maps pages around a fault by address, hence others elsewhere
+	setarch -R chroot $A /usr/bin/sleep 1000 & one=$!
+	setarch -R chroot $B /usr/bin/sleep 1000 & two=$!
 	asleep $one $two
 	for pid in $one $two; do
 		shared=$(smaps 'libc[.]so[.]6$' $pid Shared_Clean) private=$(smaps 'libc[.]so[.]6$' $pid Private_Clean)
