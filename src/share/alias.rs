@@ -129,9 +129,7 @@ fn same_run(shared: &SharedInode, at: u64, other: &SharedInode, block: u64, max:
         let theirs = other.content().slots(block + count);
         let here = ours.len().min(theirs.len()).min((max - count) as usize);
         let pairs = ours.iter().zip(theirs).take(here);
-        let same = pairs
-            .take_while(|(one, two)| one.same(two))
-            .count();
+        let same = pairs.take_while(|(one, two)| one.same(two)).count();
         count += same as u64;
         if same == 0 || same < here {
             break;

@@ -91,15 +91,20 @@ pub(crate) fn enter_all(shared: &SharedInode, blocks: Range<u64>) -> Result {
     let mut twins = 0..0;
     let mut result = Ok(());
     let mut at = blocks.start;
+    let mut new = 0;
     while at < blocks.end && result.is_ok() {
         let run = alias::zeros(shared, at..blocks.end);
         let run = if run != 0 {
             run
         } else {
             match enter(shared, at) {
-                Ok(true) => 0,
+                Ok(Entered::New) => {
+                    new += 1;
+                    0
+                }
+                Ok(Entered::Instead) => 0,
                 // What follows it there is likely to follow it here.
-                Ok(false) => alias::run(shared, at..blocks.end).max(1),
+                Ok(Entered::Elsewhere) => alias::run(shared, at..blocks.end).max(1),
                 Err(err) => {
                     result = Err(err);
                     0
@@ -116,31 +121,41 @@ pub(crate) fn enter_all(shared: &SharedInode, blocks: Range<u64>) -> Result {
         at += run.max(1);
     }
     merge::found(shared, twins);
+    if new != 0 {
+        GLOBAL.add(Field::IndexEntries, new);
+    }
     result
 }
 
-/// Enters a block. `false`: another one with its digest is there, and resident.
-fn enter(shared: &SharedInode, block: u64) -> Result<bool> {
+/// What became of a block that was to be entered.
+enum Entered {
+    /// It is in the index, which had nothing for its digest.
+    New,
+    /// It is in the index, in the place of itself or of one that is not resident.
+    Instead,
+    /// Another one with its digest is there, and resident.
+    Elsewhere,
+}
+
+fn enter(shared: &SharedInode, block: u64) -> Result<Entered> {
     let entry = shared.content().entry(block).ok_or(ENOENT)?;
     let node = RBTreeNode::new(entry, (), GFP_KERNEL)?;
     let mut tree = tree(entry).ok_or(ENOENT)?.lock();
     let Some(old) = tree.insert(node) else {
-        drop(tree);
-        GLOBAL.add(Field::IndexEntries, 1);
-        return Ok(true);
+        return Ok(Entered::New);
     };
     let (before, ()) = old.to_key_value();
     // The shared inode of an entry in the tree is there, and stays: it takes its entries out under
     // the lock of the tree.
     let (owner, at) = before.target();
     if before.is(entry) || !owner.is_resident(at) {
-        return Ok(true);
+        return Ok(Entered::Instead);
     }
     // Back to what was there.
     if let Some(ours) = tree.remove_node(&entry) {
         tree.insert(ours.into_reservation().into_node(before, ()));
     }
-    Ok(false)
+    Ok(Entered::Elsewhere)
 }
 
 /// Another place that has the digest of a block, valid as long as the guard.

@@ -3,7 +3,8 @@
 //! Dropping pages that another place has, too: what fills a page cache tells of them ([`found`]), and
 //! a worker drops them later ([`Merger`]).
 //!
-//! It waits for nothing: a page that is locked, mapped, or otherwise in use stays, and is tried again a few times.
+//! A file is merged when that is worth it: when one block in sixteen of it is elsewhere. The worker
+//! waits for nothing: a page that is locked, mapped, or otherwise in use stays, and is tried again a few times.
 //! A large folio that is only in part what another place has is broken up if that frees half of it: what
 //! is unique is copied to smaller folios first. A folio that is used a lot is left alone.
 
@@ -28,6 +29,10 @@ const DELAY: u32 = 200;
 
 /// How often a block is tried that is in use.
 const TRIES: u32 = 4;
+
+/// A file is left alone of which fewer than one block in so many is a twin: reading what is in more than
+/// one place costs more than reading what is in one.
+const WORTH: u64 = 16;
 
 /// Largest folio that is put in the place of a part of a larger one: 64 KiB.
 const PART_ORDER: u32 = 4;
@@ -110,6 +115,15 @@ fn work() {
     for item in items {
         item.shared.content().dequeue();
         let twins = item.shared.content().take_twins();
+        let count: u64 = twins.iter().map(|blocks| blocks.end - blocks.start).sum();
+        let aliased = item.shared.content().aliased();
+        if count.saturating_add(aliased).saturating_mul(WORTH) < item.shared.identity().blocks() {
+            // More may be found.
+            for blocks in twins {
+                item.shared.content().push_twins(blocks);
+            }
+            continue;
+        }
         let mut busy = false;
         for blocks in &twins {
             busy |= merge(&item.shared, blocks.clone());

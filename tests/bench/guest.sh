@@ -52,6 +52,7 @@ done
 contender "in-tree" erofs noatime vda vdb
 contender "inode_share" erofs inode_share,domain_id=bench vdc vdd
 contender "off" erofs-shared share=off vda vdb
+contender "whole" erofs-shared share=content,share_blocks=off vda vdb
 contender "content" erofs-shared share=content vda vdb
 contender "fingerprint" erofs-shared share=fingerprint,domain_id=bench vdc vdd
 # once more, to show how far apart two runs of the same are
