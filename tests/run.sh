@@ -43,7 +43,7 @@ done
 [ "$FSTYPE" = erofs ] || [ -e build/erofs_shared.ko ] || die "no build/erofs_shared.ko: run make"
 
 # Without KVM the debug kernel takes about four times as long.
-limit=1500 test_limit=400 memory=3G kernel=stock
+limit=2700 test_limit=700 memory=3G kernel=stock
 if [ "${VM_KERNEL:-}" = debug ]; then
 	limit=6000 test_limit=2400 memory=4G kernel=debug
 fi
