@@ -13,6 +13,7 @@
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/iomap.h>
+#include <linux/lz4.h>
 #include <linux/pagemap.h>
 #include <linux/posix_acl_xattr.h>
 #include <linux/pseudo_fs.h>
@@ -20,6 +21,9 @@
 #include <linux/string_helpers.h>
 #include <linux/xattr.h>
 #include <linux/xxhash.h>
+#include <linux/xz.h>
+#include <linux/zlib.h>
+#include <linux/zstd.h>
 
 #include "erofs_shared_helpers.h"
 

@@ -32,6 +32,10 @@ void erofs_shared_sync_readahead(struct address_space *mapping,
 struct folio *erofs_shared_readahead_folio(struct readahead_control *rac);
 pgoff_t erofs_shared_readahead_next(struct readahead_control *rac);
 size_t erofs_shared_readahead_count(struct readahead_control *rac);
+void erofs_shared_read_around(struct address_space *mapping, pgoff_t index,
+			      unsigned long nr, unsigned int depth);
+void *erofs_shared_map_pages(struct page **pages, unsigned int count);
+void erofs_shared_unmap_pages(void *address, unsigned int count);
 struct folio *erofs_shared_folio_alloc(unsigned int order);
 void *erofs_shared_bvec_address(const struct bio_vec *bvec);
 struct folio *erofs_shared_filemap_get(struct address_space *mapping,
@@ -60,6 +64,9 @@ void erofs_shared_later_init(void (*fn)(void));
 void erofs_shared_later_after(unsigned int ms);
 void erofs_shared_later_stop(void);
 bool erofs_shared_one_cpu(void);
+unsigned int erofs_shared_cpus(void);
+unsigned int erofs_shared_noio_save(void);
+void erofs_shared_noio_restore(unsigned int flags);
 void erofs_shared_cond_resched(void);
 void erofs_shared_dec_and_wake(atomic_t *count);
 void erofs_shared_wait_zero(atomic_t *count);

@@ -11,12 +11,14 @@
 #include <linux/kdev_t.h>
 #include <linux/pagemap.h>
 #include <linux/posix_acl_xattr.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/statfs.h>
 #include <linux/sysfs.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
+#include <linux/vmalloc.h>
 #include <linux/wait_bit.h>
 #include <linux/workqueue.h>
 
@@ -75,6 +77,45 @@ pgoff_t erofs_shared_readahead_next(struct readahead_control *rac)
 size_t erofs_shared_readahead_count(struct readahead_control *rac)
 {
 	return readahead_count(rac) - rac->_batch_count;
+}
+
+/*
+ * Reads @nr pages into @mapping, unless the first of them is there.  A file may
+ * be read at the same time, the data of which is found in this one: @depth is
+ * larger the more of them there may be.
+ */
+void erofs_shared_read_around(struct address_space *mapping, pgoff_t index,
+			      unsigned long nr, unsigned int depth)
+{
+	struct file_ra_state ra = {};
+	DEFINE_READAHEAD(ractl, NULL, &ra, mapping, index);
+	struct folio *folio = filemap_get_folio(mapping, index);
+
+	if (!IS_ERR(folio)) {
+		folio_put(folio);
+		return;
+	}
+	down_read_nested(&mapping->invalidate_lock, depth);
+	page_cache_ra_unbounded(&ractl, nr, 0);
+	up_read(&mapping->invalidate_lock);
+}
+
+/* One piece of address space for pages from anywhere, or NULL. */
+void *erofs_shared_map_pages(struct page **pages, unsigned int count)
+{
+	void *address = vm_map_ram(pages, count, NUMA_NO_NODE);
+
+	if (!address) {
+		/* What was unmapped lately is not free yet. */
+		vm_unmap_aliases();
+		address = vm_map_ram(pages, count, NUMA_NO_NODE);
+	}
+	return address;
+}
+
+void erofs_shared_unmap_pages(void *address, unsigned int count)
+{
+	vm_unmap_ram(address, count);
 }
 
 /* Fit for the page cache of an inode that takes any memory. */
@@ -230,6 +271,22 @@ erofs_shared_shrinker_register(erofs_shared_shrinker_fn count,
 bool erofs_shared_one_cpu(void)
 {
 	return num_online_cpus() == 1;
+}
+
+unsigned int erofs_shared_cpus(void)
+{
+	return num_online_cpus();
+}
+
+/* No allocation of this task waits for I/O until _restore. */
+unsigned int erofs_shared_noio_save(void)
+{
+	return memalloc_noio_save();
+}
+
+void erofs_shared_noio_restore(unsigned int flags)
+{
+	memalloc_noio_restore(flags);
 }
 
 void erofs_shared_cond_resched(void)

@@ -36,6 +36,7 @@ struct ErofsShared {
     _registration: vfs::Registration<fs::Erofs>,
     // Without mounts no work begins; without work nothing uses shared inodes.
     _workers: io::fill::Workers,
+    _decoders: io::decompress::Registration,
     _stats: stats::Registration,
     _shared: share::PseudoFs,
 }
@@ -43,6 +44,7 @@ struct ErofsShared {
 impl kernel::Module for ErofsShared {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let shared = share::PseudoFs::mount()?;
+        let decoders = io::decompress::Registration::new()?;
         let workers = io::fill::Workers::new()?;
         let stats = stats::Registration::new(&fs::HOOKS)?;
         let registration = vfs::Registration::new(module)?;
@@ -50,6 +52,7 @@ impl kernel::Module for ErofsShared {
             _top: stats::TopRegistration::new(&fs::HOOKS),
             _registration: registration,
             _workers: workers,
+            _decoders: decoders,
             _stats: stats,
             _shared: shared,
         })

@@ -41,5 +41,6 @@ opaque!(
     fsverity_info,
     iomap_dio_ops,
     handle_to_path_ctx,
-    exportfs_block_ops
+    exportfs_block_ops,
+    ZSTD_DCtx_s
 );

@@ -2,7 +2,9 @@
 
 //! Where a file's bytes are.
 
-use kernel::prelude::*;
+use core::ops::Range;
+
+use kernel::{prelude::*, sync::SetOnce};
 
 use super::{
     inode::{corrupted, parts, Data},
@@ -10,38 +12,23 @@ use super::{
     Erofs,
 };
 use crate::{
-    format::{map, superblock::Area},
-    io::{Device, Extent, ReadError, Target},
+    format::{
+        error::{Error, Kind},
+        map,
+        superblock::{incompat, Area},
+        zmap::{self, ZExtent},
+    },
+    io::{decode::Source, Device, Encoded, Extent, ReadError, Target},
     vfs::Inode,
 };
-
-/// Refuses compressed data, which cannot be read yet. Says so once for each mount.
-pub(super) fn may_read(inode: &Inode<Erofs>) -> Result {
-    let Data::Image(image) = inode.data()? else {
-        return Ok(());
-    };
-    if !image.is_compressed() {
-        return Ok(());
-    }
-    if inode.sb().info().first_compressed_read() {
-        pr_err!(
-            "(device {}): nid {}: reading compressed data is not supported yet\n",
-            inode.sb().id(),
-            image.nid
-        );
-    }
-    Err(EOPNOTSUPP)
-}
 
 /// What holds the byte at `pos`; a hole from the end of the file on. With `report` inline data is not
 /// read, only placed.
 pub(super) fn map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent<'_>> {
     match inode.data()? {
         Data::Meta => meta_map(inode, pos),
-        Data::Image(image) if image.is_compressed() => {
-            may_read(inode)?;
-            Err(EOPNOTSUPP)
-        }
+        Data::Encoded(image, header) => encoded_map(inode, header, pos, report)
+            .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err)),
         Data::Image(image) => image_map(inode, pos, report)
             .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err)),
     }
@@ -116,6 +103,142 @@ fn image_map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent<'_>,
             },
         },
     })
+}
+
+/// The extent of a compressed inode that holds `pos`.
+fn extent(
+    inode: &Inode<Erofs>,
+    header: &SetOnce<zmap::Header>,
+    pos: u64,
+) -> Result<ZExtent, ReadError> {
+    let (image, sb) = parts(inode)?;
+    let info = inode.sb().info();
+    let area = info.area(image.area)?;
+    let read;
+    let header = match header.as_ref() {
+        Some(header) => header,
+        None => {
+            read = zmap::Header::read(sb, image, &area)?;
+            header.populate(read);
+            &read
+        }
+    };
+    zmap::map(sb, info.compression()?, image, header, &area, pos)
+}
+
+fn encoded_map<'a>(
+    inode: &'a Inode<Erofs>,
+    header: &SetOnce<zmap::Header>,
+    pos: u64,
+    report: bool,
+) -> Result<Extent<'a>, ReadError> {
+    let (image, sb) = parts(inode)?;
+    let info = inode.sb().info();
+    if pos >= image.size {
+        return Ok(hole(pos));
+    }
+    let ZExtent { la, llen, data } = extent(inode, header, pos)?;
+    let target = match data {
+        zmap::Data::Hole => Target::Hole,
+        zmap::Data::Fragment { .. } if report => Target::EncodedAt(None),
+        zmap::Data::Fragment { pos } => {
+            // The packed inode may be described in the metabox.
+            if sb.metabox_nid == Some(image.nid) {
+                return Err(corrupted(image, "fragment in the metabox inode", pos));
+            }
+            Target::Cached(info.packed_bytes()?, pos)
+        }
+        zmap::Data::Pcluster(pcluster) if report => {
+            let on_disk = !pcluster.inline || matches!(image.area, Area::Image);
+            Target::EncodedAt(on_disk.then(|| info.place(0, pcluster.pa)).transpose()?)
+        }
+        zmap::Data::Pcluster(pcluster) => Target::Encoded(encoded(inode, &pcluster)?),
+    };
+    Ok(Extent {
+        offset: la,
+        len: llen,
+        target,
+    })
+}
+
+fn encoded<'a>(
+    inode: &'a Inode<Erofs>,
+    pcluster: &zmap::Pcluster,
+) -> Result<Encoded<'a>, ReadError> {
+    let (image, sb) = parts(inode)?;
+    let info = inode.sb().info();
+    let source = if pcluster.inline {
+        let bytes = info.area(image.area)?.bytes(pcluster.pa)?;
+        if bytes.len() < pcluster.plen as usize {
+            let what = "inline data past the end of its block";
+            return Err(corrupted(image, what, pcluster.pa));
+        }
+        Source::Inline(bytes)
+    } else {
+        let (device, addr) = info.place(0, pcluster.pa)?;
+        let end = addr.saturating_add(pcluster.plen.into());
+        if end > device.bytes() {
+            let what = "compressed data past the end of the device";
+            return Err(corrupted(image, what, addr));
+        }
+        Source::Disk(device, addr)
+    };
+    Ok(Encoded {
+        source,
+        plen: pcluster.plen as usize,
+        coding: pcluster.coding,
+        partial: pcluster.partial,
+        block_bits: sb.blkszbits,
+        padded: sb.has_incompat(incompat::LZ4_0PADDING),
+    })
+}
+
+/// As far as [`around`] goes on each side, in bytes.
+const AROUND: u64 = 1 << 20;
+
+/// These bytes of a compressed inode, and those that are compressed together with them.
+pub(super) fn around(inode: &Inode<Erofs>, bytes: Range<u64>) -> Range<u64> {
+    let Ok(Data::Encoded(image, header)) = inode.data() else {
+        return bytes;
+    };
+    let page = kernel::page::PAGE_SIZE as u64;
+    let end = bytes.end.min(image.size);
+    let Some(last) = end.checked_sub(1).filter(|last| *last >= bytes.start) else {
+        return bytes;
+    };
+    // What is wrong is for who reads it to hear.
+    let whole = |pos: u64| match extent(inode, header, pos) {
+        Ok(extent) if matches!(extent.data, zmap::Data::Pcluster(_)) => Some(extent),
+        _ => None,
+    };
+    let first = whole(bytes.start);
+    let start = match &first {
+        Some(extent) if bytes.start - extent.la.min(bytes.start) <= AROUND => {
+            extent.la.next_multiple_of(page).min(bytes.start)
+        }
+        _ => bytes.start,
+    };
+    let last = first
+        .filter(|extent| extent.end() > last)
+        .or_else(|| whole(last));
+    let end = match &last {
+        Some(extent) if extent.end().saturating_sub(end) <= AROUND => extent.end().max(bytes.end),
+        _ => bytes.end,
+    };
+    start..end
+}
+
+/// Says that the extent at byte `pos` of a file cannot be decoded.
+pub(super) fn report(inode: &Inode<Erofs>, pos: u64, what: &'static str) {
+    if let Ok((image, _)) = parts(inode) {
+        let err = Error {
+            kind: Kind::Corrupted,
+            what,
+            pos,
+            value: image.iloc,
+        };
+        failed(inode.sb(), Place::Data(image.nid), err);
+    }
 }
 
 /// An extent that starts behind its device's end is nonsense. One that only ends there reads as far as

@@ -2,7 +2,7 @@
 
 //! From an image's inode to the VFS's.
 
-use kernel::prelude::*;
+use kernel::{prelude::*, sync::SetOnce};
 
 use super::{
     report::{failed, Place},
@@ -14,6 +14,7 @@ use crate::{
         inode::{FileType, Inode as ImageInode},
         superblock::Superblock,
         xattr::XattrHeader,
+        zmap,
     },
     io::ReadError,
     vfs::{
@@ -26,19 +27,20 @@ use crate::{
 const LINK_MAX: u64 = kernel::page::PAGE_SIZE as u64 - 1;
 
 /// What this filesystem knows of an inode.
-#[derive(Clone, Copy)]
 pub(crate) enum Data {
     /// The metadata cache: the primary device's image, byte for byte.
     Meta,
     /// An inode of the image.
     Image(ImageInode),
+    /// A compressed one, and the header of its compressed data once that was read.
+    Encoded(ImageInode, SetOnce<zmap::Header>),
 }
 
 impl Data {
     /// The image's inode. `EIO` for internal ones, which are never asked.
     pub(super) fn image(&self) -> Result<&ImageInode> {
         match self {
-            Data::Image(inode) => Ok(inode),
+            Data::Image(inode) | Data::Encoded(inode, _) => Ok(inode),
             Data::Meta => Err(EIO),
         }
     }
@@ -118,7 +120,12 @@ fn publish(
     let mut buf = KVec::new();
     let has_link = read_link(new.sb(), image, &inode, &mut buf)
         .map_err(|err| failed(new.sb(), Place::Nid(nid), err))?;
-    new.publish(&fields, Data::Image(inode), has_link.then_some(&*buf))
+    let data = if inode.is_compressed() {
+        Data::Encoded(inode, SetOnce::new())
+    } else {
+        Data::Image(inode)
+    };
+    new.publish(&fields, data, has_link.then_some(&*buf))
 }
 
 /// Whether looking for ACLs is worth it.

@@ -14,6 +14,8 @@ mod share;
 mod superblock;
 mod xattr;
 
+use core::ops::Range;
+
 use kernel::{
     fs::File,
     prelude::*,
@@ -122,8 +124,16 @@ impl FileSystem for Erofs {
         }
     }
 
-    fn may_read(inode: &Inode<Self>) -> Result {
-        data::may_read(inode)
+    fn is_encoded(inode: &Inode<Self>) -> bool {
+        matches!(inode.data(), Ok(inode::Data::Encoded(..)))
+    }
+
+    fn around(inode: &Inode<Self>, bytes: Range<u64>) -> Range<u64> {
+        data::around(inode, bytes)
+    }
+
+    fn report_data(inode: &Inode<Self>, pos: u64, what: &'static str) {
+        data::report(inode, pos, what);
     }
 
     fn map(inode: &Inode<Self>, pos: u64, report: bool) -> Result<Extent<'_>> {

@@ -24,6 +24,8 @@ pub(super) enum Place {
     Super,
     /// An inode, its data or its attributes.
     Nid(u64),
+    /// Data of an inode that cannot be decoded, at a byte of the file.
+    Data(u64),
 }
 
 /// The error number for what the format core found.
@@ -50,10 +52,6 @@ pub(super) fn failed(sb: &Super<Erofs>, place: Place, err: impl Into<ReadError>)
     if [ENODATA, ERANGE, EINTR, ERESTARTSYS, ENOMEM].contains(&number) {
         return number;
     }
-    // Compressed data has its own message.
-    if matches!(err, ReadError::Io(_)) && number == EOPNOTSUPP {
-        return number;
-    }
     match sb.info().log_limit.ask() {
         Verdict::Say => log(sb, place, &err),
         Verdict::SayLast => {
@@ -75,10 +73,15 @@ fn log(sb: &Super<Erofs>, place: Place, err: &ReadError) {
         (Place::Nid(nid), ReadError::Format(err)) => {
             pr_err!("(device {id}): nid {nid}: {err}\n")
         }
+        (Place::Data(nid), ReadError::Format(err)) => pr_err!(
+            "(device {id}): nid {nid}: {} in the compressed data of byte {:#x}\n",
+            err.what,
+            err.pos
+        ),
         (Place::Super, ReadError::Io(err)) => {
             pr_err!("(device {id}): reading the superblock area failed: {err:?}\n")
         }
-        (Place::Nid(nid), ReadError::Io(err)) => {
+        (Place::Nid(nid) | Place::Data(nid), ReadError::Io(err)) => {
             pr_err!("(device {id}): reading metadata of nid {nid} failed: {err:?}\n")
         }
     }

@@ -14,9 +14,6 @@ use crate::{
 /// With whom an inode's data is shared. `None`: with nobody.
 pub(super) fn scope(inode: &Inode<Erofs>) -> Result<Option<Scope<'_>>> {
     let options = &inode.sb().info().options;
-    if parts(inode)?.0.is_compressed() {
-        return Ok(None);
-    }
     let domain = match &options.domain {
         Some(domain) => domain.to_bytes(),
         None => &[],

@@ -27,12 +27,13 @@ use super::{
 };
 use crate::{
     format::{
+        compression::Compression,
         device::{self, DeviceSlot},
         inode::FileType,
         superblock::{Area, Superblock},
         xattr::LongPrefix,
     },
-    io::{hash::KernelHash, CacheBytes, Device, ReadError},
+    io::{decompress, folio::Depth, hash::KernelHash, CacheBytes, Device, ReadError},
     stats::{Counters, MountDirectory, Source, Totals},
     vfs::{BoundInodes, Context, Inode, InodeRef, Stat, Super},
 };
@@ -50,12 +51,12 @@ const NAME_LEN: u32 = 255;
 pub(crate) struct Info {
     pub(super) options: Options,
     is_file: Atomic<u32>,
-    said_compressed: Atomic<u32>,
     pub(super) log_limit: LogLimit,
     counters: SetOnce<Arc<Counters>>,
     primary: SetOnce<Device>,
     meta: SetOnce<InodeRef<Erofs>>,
     image: SetOnce<Superblock>,
+    compression: SetOnce<Compression>,
     devices: SetOnce<Devices>,
     packed: SetOnce<InodeRef<Erofs>>,
     metabox: SetOnce<InodeRef<Erofs>>,
@@ -104,12 +105,12 @@ impl Info {
         Self {
             options: Options::new(),
             is_file: Atomic::new(0),
-            said_compressed: Atomic::new(0),
             log_limit: LogLimit::new(),
             counters: SetOnce::new(),
             primary: SetOnce::new(),
             meta: SetOnce::new(),
             image: SetOnce::new(),
+            compression: SetOnce::new(),
             devices: SetOnce::new(),
             packed: SetOnce::new(),
             metabox: SetOnce::new(),
@@ -158,9 +159,15 @@ impl Info {
         self.image.as_ref().is_some_and(|sb| sb.is_compressed())
     }
 
-    /// `true` the first time it is called.
-    pub(super) fn first_compressed_read(&self) -> bool {
-        self.said_compressed.xchg(1, Relaxed) == 0
+    /// The image's compression configurations.
+    pub(super) fn compression(&self) -> Result<&Compression> {
+        self.compression.as_ref().ok_or(EIO)
+    }
+
+    /// The data of the packed inode. `EFSCORRUPTED` if the image has none.
+    pub(super) fn packed_bytes(&self) -> Result<CacheBytes<'_>> {
+        let packed = Self::internal(&self.packed)?;
+        Ok(packed.bytes().encoded(Depth::Packed))
     }
 
     /// The image's superblock.
@@ -184,7 +191,9 @@ impl Info {
     pub(super) fn area(&self, area: Area) -> Result<CacheBytes<'_>> {
         match area {
             Area::Image => Ok(self.meta()?.bytes()),
-            Area::Metabox => Ok(Self::internal(&self.metabox)?.bytes()),
+            Area::Metabox => Ok(Self::internal(&self.metabox)?
+                .bytes()
+                .encoded(Depth::Metabox)),
         }
     }
 
@@ -291,11 +300,13 @@ pub(super) fn fill(
     sb.identify(image.blkszbits, &image.uuid);
     set(&info.devices, open_devices(sb, fc, image, is_file)?)?;
 
-    if image.has_fragments() && image.packed_nid != 0 {
-        set(&info.packed, inode::iget(sb, image.packed_nid)?)?;
-    }
+    set(&info.compression, read_compression(sb, fc, image)?)?;
+
     if let Some(nid) = image.metabox_nid {
         set(&info.metabox, inode::iget(sb, nid)?)?;
+    }
+    if image.has_fragments() && image.packed_nid != 0 {
+        set(&info.packed, inode::iget(sb, image.packed_nid)?)?;
     }
     let root = inode::iget(sb, image.root_nid)?;
     if !matches!(root.data()?.image()?.file_type, FileType::Directory) {
@@ -305,17 +316,7 @@ pub(super) fn fill(
             image.root_nid
         )));
     }
-    let prefixes = match read_prefixes(info, image) {
-        Err(ReadError::Io(err)) if err == EOPNOTSUPP => {
-            pr_warn!(
-                "(device {}): the long xattr prefixes are compressed, which cannot be read yet: \
-                 attributes that use them are not shown\n",
-                sb.id()
-            );
-            KVVec::new()
-        }
-        other => other.map_err(|err| failed(sb, Place::Super, err))?,
-    };
+    let prefixes = read_prefixes(info, image).map_err(|err| failed(sb, Place::Super, err))?;
     set(&info.prefixes, prefixes)?;
     if info.options.share == Share::Fingerprint && image.ishare_xattr_prefix_id.is_none() {
         pr_info!(
@@ -344,6 +345,32 @@ fn read_superblock(sb: &Super<Erofs>, fc: &Context<'_>) -> Result<Superblock> {
         fc.error(fmt!("(device {}): {}", sb.id(), err));
         super::report::errno(err.kind)
     })
+}
+
+/// Reads the compression configurations, and gets the decoders ready.
+fn read_compression(
+    sb: &Super<Erofs>,
+    fc: &Context<'_>,
+    image: &Superblock,
+) -> Result<Compression> {
+    let info = sb.info();
+    let mut compression = Compression::read(image, &info.area(Area::Image)?)
+        .map_err(|err| failed(sb, Place::Super, err))?;
+    // All that an address without a device can mean.
+    let devices = info.devices.as_ref().ok_or(EIO)?;
+    let ends = devices.slots.iter().map(|slot| {
+        let blocks = slot.uniaddr.saturating_add(slot.blocks);
+        blocks.saturating_mul(image.block_size().into())
+    });
+    compression.set_end(ends.fold(info.primary()?.bytes(), u64::max));
+    decompress::prepare(&compression).inspect_err(|err| {
+        fc.error(fmt!(
+            "(device {}): cannot get ready to decompress: {:?}",
+            sb.id(),
+            err
+        ));
+    })?;
+    Ok(compression)
 }
 
 fn open_devices(
@@ -416,8 +443,8 @@ fn read_prefixes(info: &Info, image: &Superblock) -> Result<KVVec<LongPrefix>, R
         info.area(Area::Image)?
     } else if image.has_metabox() {
         info.area(Area::Metabox)?
-    } else if let Some(packed) = info.packed.as_ref() {
-        packed.bytes()
+    } else if info.packed.as_ref().is_some() {
+        info.packed_bytes()?
     } else {
         info.area(Area::Image)?
     };

@@ -2,7 +2,7 @@
 
 //! Where a range of a file's bytes is, in terms that I/O can use.
 
-use super::{folio::FolioBytes, Device};
+use super::{folio::FolioBytes, CacheBytes, Device, Encoded};
 
 /// What holds a range of bytes.
 pub(crate) enum Target<'a> {
@@ -12,6 +12,12 @@ pub(crate) enum Target<'a> {
     Disk(&'a Device, u64),
     /// Bytes in a metadata block that was read.
     Inline(FolioBytes<'a>),
+    /// Bytes that decode to this range's.
+    Encoded(Encoded<'a>),
+    /// The data of another inode of the image, from this byte on.
+    Cached(CacheBytes<'a>, u64),
+    /// As the two above, for reporting only: the device and byte address of compressed data, if it has one.
+    EncodedAt(Option<(&'a Device, u64)>),
     /// As `Inline`, for reporting only: the device and byte address, if they have one.
     InlineAt(Option<(&'a Device, u64)>),
 }

@@ -19,14 +19,28 @@ use kernel::{
     workqueue::{Queue, Work, WorkItem},
 };
 
-use super::{folios::Folios, wait::Event, Device, Extent, Target};
+use super::{
+    decode::{Encoded, Job, Recipe, Source},
+    decompress::Failure,
+    folios::Folios,
+    wait::{cond_resched, Event},
+    Device, Extent, ReadError, Target,
+};
 use crate::raw;
 
 /// What comes after the I/O.
 pub(crate) trait Filled: Send + Unpin + Sized + 'static {
     /// Takes the filled folios, or what went wrong. Called once, in process context; may sleep.
     fn filled(self, folios: Folios, result: Result);
+
+    /// Says that the extent at byte `pos` of the file cannot be decoded, and why. Called before
+    /// `filled`, in process context.
+    fn bad_data(&self, pos: u64, what: &'static str);
 }
+
+/// Compressed bytes that one fill holds at most, as long as each extent alone does not have more: what is
+/// beyond is read and decoded bit by bit.
+const MAX_INPUT: usize = 2 << 20;
 
 /// Bytes that are worth a worker of their own although they are there already.
 const WORTH_A_WORKER: usize = 16 << 10;
@@ -89,7 +103,39 @@ struct Fill<F: Filled> {
     #[pin]
     over: Event,
     /// The folios and what comes after; `None` once taken.
-    rest: UnsafeCell<Option<(Folios, F)>>,
+    rest: UnsafeCell<Option<Rest<F>>>,
+}
+
+/// What a fill is about.
+struct Rest<F: Filled> {
+    folios: Folios,
+    /// What is to be decoded when the I/O is done.
+    jobs: KVec<Job>,
+    filled: F,
+}
+
+impl<F: Filled> Rest<F> {
+    /// Decodes what was read.
+    fn decode(&mut self) -> Result {
+        for job in core::mem::take(&mut self.jobs) {
+            let pos = job.pos();
+            let result = job.run(&mut self.folios);
+            self.decoded(pos, result)?;
+            cond_resched();
+        }
+        Ok(())
+    }
+
+    /// After the extent at `pos` was decoded.
+    fn decoded(&self, pos: u64, result: Result<(), Failure>) -> Result {
+        result.map_err(|failure| match failure {
+            Failure::Error(err) => err,
+            Failure::Corrupted(what) => {
+                self.filled.bad_data(pos, what);
+                EFSCORRUPTED
+            }
+        })
+    }
 }
 
 impl_has_work! {
@@ -107,14 +153,15 @@ impl<F: Filled> WorkItem for Fill<F> {
 impl<F: Filled> Fill<F> {
     fn end(mut self: Pin<KBox<Self>>) {
         let error = self.error.load(Relaxed);
+        let Some(mut rest) = self.as_mut().project().rest.get_mut().take() else {
+            return;
+        };
         let result = if error < 0 {
             Err(Error::from_errno(error))
         } else {
-            Ok(())
+            rest.decode()
         };
-        if let Some((folios, filled)) = self.as_mut().project().rest.get_mut().take() {
-            filled.filled(folios, result);
-        }
+        rest.filled.filled(rest.folios, result);
     }
 
     /// Notes an error; the first stays.
@@ -484,16 +531,26 @@ pub(crate) fn fill<'a, F: Filled>(
     }
 }
 
+/// What keeps the devices open while they are read, and says what is wrong with what they give.
+pub(crate) trait Keeper: Send + Unpin + 'static {
+    /// As [`Filled::bad_data`].
+    fn bad_data(&self, pos: u64, what: &'static str);
+}
+
 /// Keeps something until a fill is over. What is filled goes nowhere.
 struct Keep<K>(K);
 
-impl<K: Send + Unpin + 'static> Filled for Keep<K> {
+impl<K: Keeper> Filled for Keep<K> {
     fn filled(self, _folios: Folios, _result: Result) {}
+
+    fn bad_data(&self, pos: u64, what: &'static str) {
+        self.0.bad_data(pos, what);
+    }
 }
 
 /// As [`fill`], but waits for the I/O, and gives the folios. `keep`, which keeps the devices open, is
 /// dropped when the I/O is done, at the earliest. A fatal signal ends the wait.
-pub(crate) fn fill_and_wait<'a, K: Send + Unpin + 'static>(
+pub(crate) fn fill_and_wait<'a, K: Keeper>(
     folios: Folios,
     plan: &Plan,
     map: impl Fn(u64) -> Result<Extent<'a>>,
@@ -521,10 +578,48 @@ pub(crate) fn fill_and_wait<'a, K: Send + Unpin + 'static>(
     let mut fill = unsafe { Pin::new_unchecked(KBox::from_raw(fill.as_ptr())) };
     let error = fill.error.load(Relaxed);
     let rest = fill.as_mut().project().rest.get_mut().take();
-    let (folios, _keep) = rest.ok_or(EIO)?;
+    let mut rest = rest.ok_or(EIO)?;
     to_result(error)?;
     waited?;
-    Ok(folios)
+    rest.decode()?;
+    Ok(rest.folios)
+}
+
+/// Somebody who waits until all is over, and needs nothing.
+struct Nobody;
+
+impl Filled for Nobody {
+    fn filled(self, _folios: Folios, _result: Result) {}
+
+    fn bad_data(&self, _pos: u64, _what: &'static str) {}
+}
+
+/// Reads the bytes from `addr` on into `folios`, and waits for that.
+fn read_now(folios: Folios, plan: &Plan, device: &Device, addr: u64, len: usize) -> Result<Folios> {
+    let plan = Plan {
+        pos: 0,
+        size: len as u64,
+        ..*plan
+    };
+    let extent = |_| {
+        Ok(Extent {
+            offset: 0,
+            len: len as u64,
+            target: Target::Disk(device, addr),
+        })
+    };
+    let fill = start(folios, &plan, extent, Nobody, WAITER).map_err(|(_, _, err)| err)?;
+    // SAFETY: The submitter's share, until the next line; then the fill is alive until its owner, who is
+    // this one, has ended it. It came from a pinned box.
+    let mut fill = unsafe {
+        Fill::put(fill);
+        fill.as_ref().over.wait_always();
+        Pin::new_unchecked(KBox::from_raw(fill.as_ptr()))
+    };
+    let error = fill.error.load(Relaxed);
+    let rest = fill.as_mut().project().rest.get_mut().take();
+    to_result(error)?;
+    Ok(rest.ok_or(EIO)?.folios)
 }
 
 /// Starts a fill, and gives it with the submitter's share. On failure gives back what it was given.
@@ -551,7 +646,11 @@ fn start<'a, F: Filled>(
         Ok(fill) => fill,
         Err(err) => return Err((folios, filled, err)),
     };
-    *fill.as_mut().project().rest.get_mut() = Some((folios, filled));
+    *fill.as_mut().project().rest.get_mut() = Some(Rest {
+        folios,
+        jobs: KVec::new(),
+        filled,
+    });
     // SAFETY: The box is not moved from again before it is made a pinned box again.
     let ptr = KBox::into_raw(unsafe { Pin::into_inner_unchecked(fill) });
     // SAFETY: `into_raw` gives no null pointer.
@@ -566,8 +665,8 @@ fn start<'a, F: Filled>(
     // SAFETY: The submitter's share keeps the fill alive, and `rest` is the submitter's until it gives
     // that up: I/O completion only counts.
     let rest = unsafe { &mut *fill.as_ref().rest.get() };
-    if let Some((folios, _)) = rest {
-        if let Err(err) = gather(&mut submitter, folios, plan, map) {
+    if let Some(rest) = rest {
+        if let Err(err) = gather(&mut submitter, rest, plan, map) {
             // SAFETY: As above.
             unsafe { fill.as_ref() }.fail(err);
         }
@@ -578,16 +677,17 @@ fn start<'a, F: Filled>(
 
 fn gather<'a, F: Filled>(
     submitter: &mut Submitter<F>,
-    folios: &mut Folios,
+    rest: &mut Rest<F>,
     plan: &Plan,
     map: impl Fn(u64) -> Result<Extent<'a>>,
 ) -> Result {
-    let bytes = folios.bytes();
+    let bytes = rest.folios.bytes();
     let mut at = 0usize;
+    let mut input = 0usize;
     while at < bytes {
         let pos = plan.pos.checked_add(at as u64).ok_or(EFSCORRUPTED)?;
         let Some(left) = plan.size.checked_sub(pos).filter(|left| *left != 0) else {
-            zero(folios, at, bytes - at);
+            zero(&mut rest.folios, at, bytes - at);
             return Ok(());
         };
         let extent = map(pos)?;
@@ -597,11 +697,35 @@ fn gather<'a, F: Filled>(
         // The bytes of the file in this extent, and what its last block has beyond the file's end.
         let len = usize::try_from(run).unwrap_or(usize::MAX).min(bytes - at);
         match extent.target {
-            Target::Hole => zero(folios, at, len),
+            Target::Hole => zero(&mut rest.folios, at, len),
+            Target::Encoded(encoded) => {
+                let skip = usize::try_from(skip)?;
+                let recipe = Recipe::new(&encoded, extent.offset, extent.len, at, skip, len);
+                add_encoded(submitter, rest, plan, &encoded, recipe, &mut input)?;
+            }
+            Target::Cached(cache, start) => {
+                let start = start.checked_add(skip).ok_or(EFSCORRUPTED)?;
+                cache.read_ahead(start, len);
+                let mut done = 0;
+                while done < len {
+                    let data = cache.bytes(start.saturating_add(done as u64));
+                    let data = data.map_err(|err| match err {
+                        ReadError::Io(err) => err,
+                        ReadError::Format(err) => {
+                            rest.filled.bad_data(extent.offset, err.what);
+                            EFSCORRUPTED
+                        }
+                    })?;
+                    let part = data.len().min(len - done);
+                    let data = data.get(..part).ok_or(EIO)?;
+                    copy(&mut rest.folios, at + done, data);
+                    done += part;
+                }
+            }
             Target::Inline(data) => {
                 let data = data.get(skip as usize..).unwrap_or(&[]);
                 let len = len.min(usize::try_from(left).unwrap_or(usize::MAX));
-                copy(folios, at, data.get(..len).ok_or(EFSCORRUPTED)?);
+                copy(&mut rest.folios, at, data.get(..len).ok_or(EFSCORRUPTED)?);
                 at += len;
                 continue;
             }
@@ -612,16 +736,64 @@ fn gather<'a, F: Filled>(
                     .ok_or(EFSCORRUPTED)?;
                 let mut done = 0;
                 while done < len {
-                    let (folio, offset, room) = folios.place(at + done).ok_or(EIO)?;
+                    let place = rest.folios.place(at + done);
+                    let (folio, offset, room) = place.ok_or(EIO)?;
                     let part = room.min(len - done);
                     let addr = addr.checked_add(done as u64).ok_or(EFSCORRUPTED)?;
                     submitter.add(device, addr, folio, offset, part)?;
                     done += part;
                 }
             }
-            Target::InlineAt(_) => return Err(EIO),
+            Target::InlineAt(_) | Target::EncodedAt(_) => return Err(EIO),
         }
         at += len;
+    }
+    Ok(())
+}
+
+/// Reads compressed bytes, to be decoded when they are there. `input` counts those that wait for that.
+fn add_encoded<F: Filled>(
+    submitter: &mut Submitter<F>,
+    rest: &mut Rest<F>,
+    plan: &Plan,
+    encoded: &Encoded<'_>,
+    recipe: Recipe,
+    input: &mut usize,
+) -> Result {
+    let (device, addr) = match &encoded.source {
+        Source::Disk(device, addr) => (device, *addr),
+        Source::Inline(data) => {
+            let data = data.get(..encoded.plen).ok_or(EFSCORRUPTED)?;
+            let result = recipe.run_now(data, &mut rest.folios);
+            return rest.decoded(recipe.pos, result);
+        }
+    };
+    // Whole blocks, as far as the device goes.
+    let mask = (1u64 << encoded.block_bits) - 1;
+    let start = addr & !mask;
+    let end = addr.checked_add(encoded.plen as u64).ok_or(EFSCORRUPTED)?;
+    let blocks_end = end.checked_add(mask).ok_or(EFSCORRUPTED)? & !mask;
+    let end = blocks_end.min(device.bytes().max(end));
+    let len = usize::try_from(end - start)?;
+    let mut job = Job::new(recipe, encoded.plen, len, &mut rest.folios)?;
+    *input = input.saturating_add(len);
+    if *input > MAX_INPUT && !rest.jobs.is_empty() {
+        let folios = read_now(job.take_input(), plan, device, start, len)?;
+        job.put_input(folios);
+        let result = job.run(&mut rest.folios);
+        return rest.decoded(recipe.pos, result);
+    }
+    // From now on it goes with the fill, as what is being read into it must.
+    rest.jobs.push(job, GFP_KERNEL)?;
+    let input = rest.jobs.last().ok_or(EIO)?.input();
+    let at = start.checked_add(device.offset()).ok_or(EFSCORRUPTED)?;
+    let mut done = 0;
+    while done < len {
+        let (folio, offset, room) = input.place(done).ok_or(EIO)?;
+        let part = room.min(len - done);
+        let addr = at.checked_add(done as u64).ok_or(EFSCORRUPTED)?;
+        submitter.add(device, addr, folio, offset, part)?;
+        done += part;
     }
     Ok(())
 }
@@ -640,7 +812,7 @@ fn zero(folios: &mut Folios, mut at: usize, mut len: usize) {
 }
 
 /// Copies `data` to `at`.
-fn copy(folios: &mut Folios, mut at: usize, mut data: &[u8]) {
+pub(super) fn copy(folios: &mut Folios, mut at: usize, mut data: &[u8]) {
     while !data.is_empty() {
         let Some(to) = folios.bytes_mut(at) else {
             return;

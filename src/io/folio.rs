@@ -81,6 +81,18 @@ impl Drop for FolioBytes<'_> {
     }
 }
 
+/// What data is of which, in the order in which one is read while another waits for it: files' and
+/// directories', the packed inode's, the metabox's.
+#[derive(Clone, Copy)]
+pub(crate) enum Depth {
+    /// A directory, or a file that reads no other.
+    Directory = 1,
+    /// The packed inode.
+    Packed = 2,
+    /// The metabox inode.
+    Metabox = 3,
+}
+
 /// The bytes of a mapping of this module, as the format core reads them.
 ///
 /// # Invariants
@@ -90,6 +102,8 @@ impl Drop for FolioBytes<'_> {
 pub(crate) struct CacheBytes<'a> {
     mapping: NonNull<bindings::address_space>,
     size: u64,
+    /// Its pages are worth reading with those around them.
+    around: Option<Depth>,
     _inode: PhantomData<&'a bindings::inode>,
 }
 
@@ -103,7 +117,37 @@ impl<'a> CacheBytes<'a> {
         Self {
             mapping,
             size,
+            around: None,
             _inode: PhantomData,
+        }
+    }
+
+    /// The same, for data that is compressed: what is not in the page cache comes there with all that is
+    /// compressed together with it.
+    pub(crate) fn encoded(self, depth: Depth) -> Self {
+        Self {
+            around: Some(depth),
+            ..self
+        }
+    }
+
+    /// Reads `len` bytes from `pos` on into the page cache, unless the first of them is there.
+    pub(crate) fn read_ahead(&self, pos: u64, len: usize) {
+        let depth = self.around.unwrap_or(Depth::Packed);
+        if pos >= self.size || len == 0 {
+            return;
+        }
+        let end = pos.saturating_add(len as u64).min(self.size);
+        let first = pos >> kernel::page::PAGE_SHIFT;
+        let count = ((end - 1) >> kernel::page::PAGE_SHIFT) - first + 1;
+        // SAFETY: By the type invariants the mapping is live; it has a `readahead`.
+        unsafe {
+            raw::erofs_shared_read_around(
+                self.mapping.as_ptr(),
+                first as usize,
+                count as usize,
+                depth as u32,
+            );
         }
     }
 
@@ -119,6 +163,9 @@ impl<'a> CacheBytes<'a> {
         }
         let page_mask = (kernel::page::PAGE_SIZE - 1) as u64;
         let index = (pos >> kernel::page::PAGE_SHIFT) as usize;
+        if self.around.is_some() {
+            self.read_ahead(pos, 1);
+        }
         // SAFETY: By the type invariants the mapping is live; it has a `read_folio`.
         let folio = from_err_ptr(unsafe {
             bindings::read_cache_folio(self.mapping.as_ptr(), index, None, core::ptr::null_mut())

@@ -2,9 +2,13 @@
 
 //! Lists of folios that are being filled with a file's bytes.
 
-use core::ptr::NonNull;
+use core::{
+    marker::PhantomData,
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+};
 
-use kernel::{bindings, page::PAGE_SIZE, prelude::*};
+use kernel::{bindings, ffi, page::PAGE_SIZE, prelude::*};
 
 use crate::raw;
 
@@ -109,6 +113,16 @@ impl Folios {
         Ok(this)
     }
 
+    /// A list of none.
+    pub(super) fn none() -> Self {
+        Self {
+            folios: KVec::new(),
+            kind: Kind::Scratch,
+            done: 0,
+            bytes: 0,
+        }
+    }
+
     /// New folios of no page cache for the file's blocks from page `index` on, `pages` of them. They
     /// are large where `index` allows, so that they may go into the page cache at that place.
     pub(crate) fn scratch(index: u64, pages: u64, max_order: u32) -> Result<Self> {
@@ -206,6 +220,83 @@ impl Folios {
         })
     }
 
+    /// Whether all is in one folio.
+    pub(super) fn is_one(&self) -> bool {
+        self.rest().len() <= 1
+    }
+
+    /// Adds the pages with bytes `at..at + len` to `pages`.
+    fn pages(&self, mut at: usize, len: usize, pages: &mut KVec<*mut bindings::page>) -> Result {
+        let end = at.checked_add(len).ok_or(EIO)?;
+        at -= at % PAGE_SIZE;
+        while at < end {
+            let (folio, offset, room) = self.place(at).ok_or(EIO)?;
+            let count = room.min(end - at).div_ceil(PAGE_SIZE);
+            pages.reserve(count, GFP_KERNEL)?;
+            for number in 0..count {
+                // SAFETY: A folio's pages are consecutive `struct page`s; this one is inside it.
+                let page = unsafe {
+                    let first = folio.as_ptr().cast::<bindings::page>();
+                    first.add(offset / PAGE_SIZE + number)
+                };
+                pages.push(page, GFP_KERNEL)?;
+            }
+            at += count * PAGE_SIZE;
+        }
+        Ok(())
+    }
+
+    /// One piece of memory of `skip + len` bytes, the last `len` of which are those from `at` on.
+    ///
+    /// What comes before is memory of `scratch`, or of the page in which `at` is. `pages` is used while
+    /// this runs.
+    pub(super) fn span<'a>(
+        &'a mut self,
+        scratch: Option<&'a mut Folios>,
+        at: usize,
+        skip: usize,
+        len: usize,
+        pages: &mut Pages,
+    ) -> Result<Span<'a>> {
+        let in_page = at % PAGE_SIZE;
+        let all = skip.checked_add(len).ok_or(EIO)?;
+        let (folio, offset, room) = self.place(at).ok_or(EIO)?;
+        if skip <= in_page && len <= room {
+            // INVARIANT: The range is inside a folio of the list, which the span borrows.
+            return Ok(Span {
+                // SAFETY: `offset` is inside the folio, and `skip` does not go back beyond its page.
+                ptr: unsafe {
+                    raw::erofs_shared_folio_address(folio.as_ptr())
+                        .cast::<u8>()
+                        .add(offset - skip)
+                },
+                len: all,
+                mapped: None,
+                _folios: PhantomData,
+            });
+        }
+        let pages = &mut pages.0;
+        pages.clear();
+        let before = skip.saturating_sub(in_page).div_ceil(PAGE_SIZE) * PAGE_SIZE;
+        if before != 0 {
+            scratch.ok_or(EIO)?.pages(0, before, pages)?;
+        }
+        self.pages(at, len, pages)?;
+        let count = u32::try_from(pages.len())?;
+        // SAFETY: The pages are live as long as the lists are, which the span borrows.
+        let base = unsafe { raw::erofs_shared_map_pages(pages.as_mut_ptr(), count) };
+        let base = NonNull::new(base).ok_or(ENOMEM)?;
+        // INVARIANT: The range is inside what was mapped just now, which are pages of the lists alone.
+        Ok(Span {
+            // SAFETY: `before + in_page` is at least `skip`, by the choice of `before`, and all of it is
+            // mapped.
+            ptr: unsafe { base.as_ptr().cast::<u8>().add(before + in_page - skip) },
+            len: all,
+            mapped: Some((base, count)),
+            _folios: PhantomData,
+        })
+    }
+
     /// The bytes of the first folio that is still owned.
     pub(crate) fn first(&self) -> Option<&[u8]> {
         let folio = self.rest().first()?;
@@ -283,6 +374,57 @@ impl Folios {
                 raw::erofs_shared_folio_put(folio.as_ptr());
                 at = at.saturating_add(pages);
             }
+        }
+    }
+}
+
+/// Room for a list of pages that are to become one piece of memory. What is in it means nothing but
+/// while [`Folios::span`] uses it.
+pub(super) struct Pages(KVec<*mut bindings::page>);
+
+// SAFETY: The pointers are not used by who gets it.
+unsafe impl Send for Pages {}
+
+impl Pages {
+    /// Room for `count` pages.
+    pub(super) fn with_capacity(count: usize) -> Result<Self> {
+        Ok(Self(KVec::with_capacity(count, GFP_KERNEL)?))
+    }
+}
+
+/// Memory of folios as one piece.
+///
+/// # Invariants
+///
+/// `ptr..ptr + len` is memory of folios that are borrowed for `'a`: directly, or mapped at `mapped`.
+pub(super) struct Span<'a> {
+    ptr: *mut u8,
+    len: usize,
+    mapped: Option<(NonNull<ffi::c_void>, u32)>,
+    _folios: PhantomData<&'a mut Folios>,
+}
+
+impl Deref for Span<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: By the type invariants; the folios' bytes are their list's alone.
+        unsafe { core::slice::from_raw_parts(self.ptr, self.len) }
+    }
+}
+
+impl DerefMut for Span<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: As above.
+        unsafe { core::slice::from_raw_parts_mut(self.ptr, self.len) }
+    }
+}
+
+impl Drop for Span<'_> {
+    fn drop(&mut self) {
+        if let Some((base, count)) = self.mapped {
+            // SAFETY: By the type invariants it is mapped there, and not used any more.
+            unsafe { raw::erofs_shared_unmap_pages(base.as_ptr(), count) }
         }
     }
 }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Getting bytes off an image: devices, metadata through the page cache, file data through iomap.
+//! Getting bytes off an image: devices, metadata through the page cache, file data through iomap, or
+//! with something to do to it first.
 //!
 //! Everything here wraps raw bindings; what to read is decided in `fs`.
 
+pub(crate) mod decode;
+pub(crate) mod decompress;
 pub(crate) mod device;
 pub(crate) mod extent;
 pub(crate) mod file_read;
@@ -14,6 +17,7 @@ pub(crate) mod hash;
 pub(crate) mod later;
 pub(crate) mod wait;
 
+pub(crate) use decode::Encoded;
 pub(crate) use device::Device;
 pub(crate) use extent::{Extent, Target};
 pub(crate) use folio::{CacheBytes, ReadError};

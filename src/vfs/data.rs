@@ -99,6 +99,14 @@ impl<T: FileSystem> Tables<T> {
                 }
                 map.type_ = raw::IOMAP_INLINE as u16;
             }
+            Target::EncodedAt(at) => {
+                if let Some((device, addr)) = at {
+                    disk(device, addr);
+                }
+                map.type_ = raw::IOMAP_MAPPED as u16;
+            }
+            // Not asked for: iomap reads no such inodes. Without an address it can do nothing.
+            Target::Encoded(_) | Target::Cached(..) => map.type_ = raw::IOMAP_MAPPED as u16,
         }
     }
 
@@ -202,10 +210,10 @@ impl<T: FileSystem> Tables<T> {
             let mapping = (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping;
             Inode::<T>::from_raw((*mapping).host)
         };
-        if let Err(err) = T::may_read(inode) {
-            // SAFETY: The folio is locked, and stays not uptodate.
-            unsafe { raw::erofs_shared_folio_unlock(folio) };
-            return err.to_errno();
+        if T::is_encoded(inode) {
+            // SAFETY: The folio is locked, and the lock passes on.
+            let read = unsafe { Self::read_folio_encoded(inode, folio) };
+            return read.err().map_or(0, |err| err.to_errno());
         }
         let failure = Failure::new(None);
         let mut ctx = raw::iomap_read_folio_ctx {
@@ -234,9 +242,9 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
         // SAFETY: The mapping belongs to an inode of `T`.
         let inode = unsafe { Inode::<T>::from_raw((*(*rac).mapping).host) };
-        if T::may_read(inode).is_err() {
-            // The VFS drops the folios; a reader comes back through `read_folio` and gets the error.
-            return;
+        if T::is_encoded(inode) {
+            // SAFETY: `rac` is valid.
+            return unsafe { Self::readahead_encoded(inode, rac) };
         }
         let mut ctx = raw::iomap_read_folio_ctx {
             ops: Self::read_ops(inode),
@@ -260,7 +268,12 @@ impl<T: FileSystem> Tables<T> {
         block: bindings::sector_t,
     ) -> bindings::sector_t {
         // SAFETY: The mapping belongs to an inode of `T`.
-        unsafe { raw::iomap_bmap(mapping, block, &Self::REPORT_MAP_OPS) }
+        unsafe {
+            if T::is_encoded(Inode::<T>::from_raw((*mapping).host)) {
+                return 0;
+            }
+            raw::iomap_bmap(mapping, block, &Self::REPORT_MAP_OPS)
+        }
     }
 
     /// # Safety
@@ -286,8 +299,10 @@ impl<T: FileSystem> Tables<T> {
         // SAFETY: An open of an inode of `T`.
         unsafe {
             let inode = Inode::<T>::from_raw(inode);
-            // Direct I/O goes to the block device; a backing file has none to offer.
-            if (*file).f_flags & bindings::O_DIRECT != 0 && !inode.sb().is_block() {
+            // Direct I/O goes to the block device; a backing file has none to offer, and what has to be
+            // decoded is not there.
+            let direct = (*file).f_flags & bindings::O_DIRECT != 0;
+            if direct && (!inode.sb().is_block() || T::is_encoded(inode)) {
                 return EINVAL.to_errno();
             }
             (*file).f_mode |= raw::EROFS_SHARED_FMODE_NOWAIT;
@@ -390,21 +405,17 @@ impl<T: FileSystem> Tables<T> {
                 return 0;
             }
             let inode = file_inode::<T>(file);
-            if (*iocb).ki_flags & raw::EROFS_SHARED_IOCB_DIRECT as i32 != 0 {
-                if let Err(err) = T::may_read(inode) {
-                    return err.to_errno() as isize;
-                }
-                if inode.sb().is_block() {
-                    return raw::iomap_dio_rw(
-                        iocb,
-                        to,
-                        &Self::READ_MAP_OPS,
-                        core::ptr::null(),
-                        0,
-                        core::ptr::null_mut(),
-                        0,
-                    );
-                }
+            let direct = (*iocb).ki_flags & raw::EROFS_SHARED_IOCB_DIRECT as i32 != 0;
+            if direct && inode.sb().is_block() && !T::is_encoded(inode) {
+                return raw::iomap_dio_rw(
+                    iocb,
+                    to,
+                    &Self::READ_MAP_OPS,
+                    core::ptr::null(),
+                    0,
+                    core::ptr::null_mut(),
+                    0,
+                );
             }
             Self::read_shared(iocb, to)
         }

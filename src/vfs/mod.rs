@@ -24,7 +24,7 @@ pub(crate) mod sharing;
 pub(crate) mod superblock;
 pub(crate) mod xattr;
 
-use core::marker::PhantomData;
+use core::{marker::PhantomData, ops::Range};
 
 use kernel::{
     fs::File,
@@ -60,8 +60,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
 
     /// One mount's state.
     type Info: Send + Sync;
-    /// One inode's state; plain data.
-    type Inode: Send + Sync + Copy;
+    /// One inode's state; plain data, which is not dropped.
+    type Inode: Send + Sync;
 
     /// Fresh state with default options.
     fn new_info() -> Result<Self::Info>;
@@ -105,8 +105,13 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// Attributes for `statx`.
     fn attributes(inode: &Inode<Self>) -> Attributes;
 
-    /// Called before data of a file is read: an error says that it cannot be.
-    fn may_read(inode: &Inode<Self>) -> Result;
+    /// Whether data of an inode has to be decoded.
+    fn is_encoded(inode: &Inode<Self>) -> bool;
+    /// These bytes of an inode that has to be decoded, and those around them that come with them for
+    /// little more.
+    fn around(inode: &Inode<Self>, bytes: Range<u64>) -> Range<u64>;
+    /// Says that the extent at byte `pos` of a file cannot be decoded, and why.
+    fn report_data(inode: &Inode<Self>, pos: u64, what: &'static str);
     /// What holds the byte at `pos`. `report`: the bytes of inline data are not wanted.
     fn map(inode: &Inode<Self>, pos: u64, report: bool) -> Result<Extent<'_>>;
     /// Whether files of this mount are shared with any.

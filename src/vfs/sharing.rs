@@ -31,7 +31,7 @@ use super::{
 use crate::{
     io::{
         device::SuperPtr,
-        fill::{fill, fill_and_wait, zero_tail, Filled, Plan},
+        fill::{fill, fill_and_wait, zero_tail, Filled, Keeper, Plan},
         folios::Folios,
         wait::cond_resched,
     },
@@ -145,6 +145,10 @@ impl<T: FileSystem> Filled for CacheFill<T> {
             cond_resched();
         }
     }
+
+    fn bad_data(&self, pos: u64, what: &'static str) {
+        self.under_way.bad_data(pos, what);
+    }
 }
 
 /// Blocks that are resident, being read from the inode's own image to be compared.
@@ -169,6 +173,34 @@ impl<T: FileSystem> Filled for WindowFill<T> {
             Ok(())
         });
         self.window.over.done(result);
+    }
+
+    fn bad_data(&self, pos: u64, what: &'static str) {
+        self.under_way.bad_data(pos, what);
+    }
+}
+
+/// A folio's bytes, being read for the page cache of an inode that is not shared.
+struct OwnFill<T: FileSystem> {
+    under_way: UnderWay<T>,
+}
+
+impl<T: FileSystem> Filled for OwnFill<T> {
+    fn filled(self, mut folios: Folios, result: Result) {
+        if result.is_err() {
+            // As for `CacheFill`.
+            return;
+        }
+        let pos = folios.pos();
+        zero_tail(&mut folios, pos, self.under_way.inode().size());
+        while folios.first().is_some() {
+            folios.finish_first();
+            cond_resched();
+        }
+    }
+
+    fn bad_data(&self, pos: u64, what: &'static str) {
+        self.under_way.bad_data(pos, what);
     }
 }
 
@@ -810,9 +842,46 @@ impl<T: FileSystem> Tables<T> {
             // The VFS drops the folios.
             return;
         };
+        let elsewhere = |pages| inode.next_elsewhere(&binding, pages);
         // SAFETY: `rac` is valid.
+        unsafe {
+            Self::fill_readahead(inode, rac, elsewhere, || CacheFill {
+                under_way: UnderWay::new(inode),
+                binding: binding.clone(),
+            });
+        }
+    }
+
+    /// Fills the folios that a read-ahead is for, up to the first that `elsewhere` finds not to be needed;
+    /// and those that come with them for little more.
+    ///
+    /// # Safety
+    ///
+    /// `rac` is the valid argument of `->readahead`.
+    unsafe fn fill_readahead<F: Filled>(
+        inode: &Inode<T>,
+        rac: *mut bindings::readahead_control,
+        elsewhere: impl Fn(Range<u64>) -> u64,
+        filled: impl Fn() -> F,
+    ) {
+        // SAFETY: By the function's safety requirements.
         let pages = unsafe { Folios::next_of_readahead(rac) };
-        let until = inode.next_elsewhere(&binding, pages);
+        let start = pages.start;
+        let mut until = elsewhere(pages.clone());
+        if until > start && T::is_encoded(inode) {
+            let bytes = start << PAGE_SHIFT..pages.end << PAGE_SHIFT;
+            let around = T::around(inode, bytes.clone());
+            let around = around.start.min(bytes.start)..around.end.max(bytes.end);
+            if around != bytes {
+                let len = around.end - around.start;
+                // SAFETY: By the function's safety requirements.
+                let pages = unsafe {
+                    bindings::readahead_expand(rac, around.start as i64, len as usize);
+                    Folios::next_of_readahead(rac)
+                };
+                until = elsewhere(start..pages.end);
+            }
+        }
         loop {
             // SAFETY: `rac` is valid.
             let Ok(folios) = (unsafe { Folios::of_readahead(rac, FILL_BYTES, until) }) else {
@@ -822,12 +891,44 @@ impl<T: FileSystem> Tables<T> {
                 return;
             }
             let plan = inode.plan(folios.pos(), true);
-            let filled = CacheFill {
-                under_way: UnderWay::new(inode),
-                binding: binding.clone(),
-            };
-            inode.fill_from_image(folios, &plan, filled);
+            inode.fill_from_image(folios, &plan, filled());
         }
+    }
+
+    /// As [`Tables::readahead`], of an inode that has to be decoded.
+    ///
+    /// # Safety
+    ///
+    /// `rac` is the valid argument of `->readahead` of the inode's own mapping.
+    pub(super) unsafe fn readahead_encoded(
+        inode: &Inode<T>,
+        rac: *mut bindings::readahead_control,
+    ) {
+        // SAFETY: By the function's safety requirements.
+        unsafe {
+            let nowhere = |_| u64::MAX;
+            Self::fill_readahead(inode, rac, nowhere, || OwnFill {
+                under_way: UnderWay::new(inode),
+            });
+        }
+    }
+
+    /// As [`Tables::read_folio`], of an inode that has to be decoded.
+    ///
+    /// # Safety
+    ///
+    /// `folio` is locked, one of the inode's own mapping, and the lock passes on.
+    pub(super) unsafe fn read_folio_encoded(
+        inode: &Inode<T>,
+        folio: *mut bindings::folio,
+    ) -> Result {
+        let folio = core::ptr::NonNull::new(folio).ok_or(EIO)?;
+        // SAFETY: By the function's safety requirements.
+        let folios = unsafe { Folios::of_locked(folio)? };
+        let plan = inode.plan(folios.pos(), false);
+        let under_way = UnderWay::new(inode);
+        inode.fill_from_image(folios, &plan, OwnFill { under_way });
+        Ok(())
     }
 
     /// # Safety

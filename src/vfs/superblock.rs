@@ -16,7 +16,11 @@ use kernel::{
 };
 
 use super::{inode::Node, FileSystem, Inode, InodeRef, Tables};
-use crate::{io::device::SuperPtr, raw, stats::Dev};
+use crate::{
+    io::{device::SuperPtr, fill::Keeper},
+    raw,
+    stats::Dev,
+};
 
 /// What `s_fs_info` points to: the source file (if the image is one) and the filesystem's state.
 pub(super) struct Private<T: FileSystem> {
@@ -41,7 +45,7 @@ pub(super) struct UnderWay<T: FileSystem> {
 unsafe impl<T: FileSystem> Send for UnderWay<T> {}
 
 impl<T: FileSystem> UnderWay<T> {
-    /// To be called while the superblock is in use: with an open file.
+    /// To be called while the superblock is in use: with an open file, or while it is being mounted.
     pub(super) fn new(inode: &Inode<T>) -> Self {
         let count = inode.sb().under_way();
         count.add(1, Relaxed);
@@ -54,6 +58,12 @@ impl<T: FileSystem> UnderWay<T> {
 
     pub(super) fn inode(&self) -> &Inode<T> {
         &self.inode
+    }
+}
+
+impl<T: FileSystem> Keeper for UnderWay<T> {
+    fn bad_data(&self, pos: u64, what: &'static str) {
+        T::report_data(self.inode(), pos, what);
     }
 }
 

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From the compressed bytes of an extent to those of a file.
+
+use kernel::{page::PAGE_SIZE, prelude::*};
+
+use super::{
+    decompress::{self, Failure},
+    fill::copy,
+    folio::FolioBytes,
+    folios::{Folios, Pages},
+    Device,
+};
+use crate::{
+    format::{compression::Algorithm, zmap::Coding},
+    raw,
+};
+
+/// Logarithm of the pages in the largest piece of memory that is looked for.
+const MAX_ORDER: u32 = 8;
+
+/// Where compressed bytes are.
+pub(crate) enum Source<'a> {
+    /// From a byte of a device on (`Device::offset` not yet added).
+    Disk(&'a Device, u64),
+    /// In a metadata block that was read.
+    Inline(FolioBytes<'a>),
+}
+
+/// Compressed bytes, and what to do with them.
+pub(crate) struct Encoded<'a> {
+    /// Where they are.
+    pub(crate) source: Source<'a>,
+    /// How many.
+    pub(crate) plen: usize,
+    /// What to do.
+    pub(crate) coding: Coding,
+    /// There is more in them than the extent.
+    pub(crate) partial: bool,
+    /// Logarithm of the image's block size.
+    pub(crate) block_bits: u8,
+    /// Zeros come before the data, not behind it.
+    pub(crate) padded: bool,
+}
+
+/// How to get at the part of an extent that is wanted.
+#[derive(Clone, Copy)]
+pub(super) struct Recipe {
+    /// The extent's first byte in the file.
+    pub(super) pos: u64,
+    /// The extent's length.
+    pub(super) llen: u64,
+    coding: Coding,
+    partial: bool,
+    block: usize,
+    padded: bool,
+    /// Where the compressed bytes start in their block.
+    lead: usize,
+    /// Where the part goes in the target.
+    at: usize,
+    /// What comes before it in the extent.
+    skip: usize,
+    /// Its length.
+    len: usize,
+}
+
+/// An extent whose compressed bytes are being read.
+pub(super) struct Job {
+    recipe: Recipe,
+    plen: usize,
+    /// The blocks that the compressed bytes are in.
+    input: Folios,
+    room: Room,
+}
+
+/// Memory that decoding needs beside its input and its target.
+struct Room {
+    /// For what comes before the wanted part.
+    scratch: Option<Folios>,
+    /// For making one piece of several.
+    pages: Pages,
+}
+
+impl Recipe {
+    pub(super) fn new(
+        encoded: &Encoded<'_>,
+        pos: u64,
+        llen: u64,
+        at: usize,
+        skip: usize,
+        len: usize,
+    ) -> Self {
+        let addr = match &encoded.source {
+            Source::Disk(_, addr) => *addr,
+            Source::Inline(_) => 0,
+        };
+        Self {
+            pos,
+            llen,
+            coding: encoded.coding,
+            partial: encoded.partial,
+            block: 1 << encoded.block_bits,
+            padded: encoded.padded,
+            lead: (addr & ((1 << encoded.block_bits) - 1)) as usize,
+            at,
+            skip,
+            len,
+        }
+    }
+
+    /// Bytes of the extent from its start to the end of the wanted part.
+    fn decoded(&self) -> usize {
+        self.skip.saturating_add(self.len)
+    }
+
+    fn room(&self, input: Option<&Folios>, target: &mut Folios) -> Result<Room> {
+        let mut scratch = None;
+        let mut pages = match input {
+            Some(input) if !input.is_one() => input.bytes() / PAGE_SIZE,
+            _ => 0,
+        };
+        if matches!(self.coding, Coding::Compressed(_)) {
+            let before = self.skip.saturating_sub(self.at % PAGE_SIZE);
+            let count = before.div_ceil(PAGE_SIZE);
+            if count != 0 {
+                scratch = Some(Folios::scratch(0, count as u64, MAX_ORDER)?);
+            }
+            let room = target.place(self.at).map_or(0, |place| place.2);
+            if count != 0 || room < self.len {
+                pages = pages.max(count + self.len.div_ceil(PAGE_SIZE) + 1);
+            }
+        }
+        Ok(Room {
+            scratch,
+            pages: Pages::with_capacity(pages)?,
+        })
+    }
+
+    fn run(&self, input: &[u8], target: &mut Folios, room: &mut Room) -> Result<(), Failure> {
+        match self.coding {
+            Coding::Shifted => self.copy(input, 0, self.skip, self.len, self.at, target),
+            Coding::Interlaced => self.interlaced(input, target),
+            Coding::Compressed(algorithm) => self.decompress(algorithm, input, target, room),
+        }
+    }
+
+    /// Copies `len` bytes from `base + skip` on to `at`.
+    fn copy(
+        &self,
+        input: &[u8],
+        base: usize,
+        skip: usize,
+        len: usize,
+        at: usize,
+        target: &mut Folios,
+    ) -> Result<(), Failure> {
+        let start = base.checked_add(skip);
+        let range = start.and_then(|start| input.get(start..start.checked_add(len)?));
+        copy(
+            target,
+            at,
+            range.ok_or(Failure::Corrupted("not enough plain data"))?,
+        );
+        Ok(())
+    }
+
+    fn interlaced(&self, input: &[u8], target: &mut Folios) -> Result<(), Failure> {
+        let short = Failure::Corrupted("not enough plain data");
+        let head = self.block - (self.pos & (self.block as u64 - 1)) as usize;
+        let last = input.len().checked_sub(head).ok_or(short)?;
+        let first = self.llen.min(head as u64) as usize;
+        let mut done = 0;
+        if self.skip < first {
+            done = (first - self.skip).min(self.len);
+            self.copy(input, last, self.skip, done, self.at, target)?;
+        }
+        if done < self.len {
+            let skip = (self.skip + done).checked_sub(first).ok_or(short)?;
+            self.copy(input, 0, skip, self.len - done, self.at + done, target)?;
+        }
+        Ok(())
+    }
+
+    fn decompress(
+        &self,
+        algorithm: Algorithm,
+        input: &[u8],
+        target: &mut Folios,
+        room: &mut Room,
+    ) -> Result<(), Failure> {
+        let whole = !self.partial && self.decoded() as u64 == self.llen;
+        let (input, extent) = if self.padded || algorithm != Algorithm::Lz4 {
+            let most = self.block - self.lead;
+            let padding = input.iter().take(most);
+            let zeros = padding.take_while(|byte| **byte == 0).count();
+            let data = input.get(zeros..).filter(|_| zeros < most);
+            let data = data.filter(|data| !data.is_empty());
+            (
+                data.ok_or(Failure::Corrupted("no start of compressed data"))?,
+                if whole {
+                    decompress::Extent::Whole
+                } else {
+                    decompress::Extent::Prefix
+                },
+            )
+        } else {
+            (input, decompress::Extent::Prefix)
+        };
+        let mut output = target.span(
+            room.scratch.as_mut(),
+            self.at,
+            self.skip,
+            self.len,
+            &mut room.pages,
+        )?;
+        decompress::decode(algorithm, input, &mut output, extent)
+    }
+
+    /// Decodes bytes that are at hand.
+    pub(super) fn run_now(&self, input: &[u8], target: &mut Folios) -> Result<(), Failure> {
+        let mut room = self.room(None, target)?;
+        let _noio = NoIo::new();
+        self.run(input, target, &mut room)
+    }
+}
+
+impl Job {
+    /// Gets memory for `bytes` bytes of blocks, `plen` of them compressed data, and for all that decoding
+    /// needs.
+    pub(super) fn new(
+        recipe: Recipe,
+        plen: usize,
+        bytes: usize,
+        target: &mut Folios,
+    ) -> Result<Self> {
+        let pages = bytes.div_ceil(PAGE_SIZE) as u64;
+        let input = Folios::scratch(0, pages, MAX_ORDER)?;
+        let room = recipe.room(Some(&input), target)?;
+        Ok(Self {
+            recipe,
+            plen,
+            input,
+            room,
+        })
+    }
+
+    /// The extent's first byte in the file.
+    pub(super) fn pos(&self) -> u64 {
+        self.recipe.pos
+    }
+
+    /// Where the compressed bytes are to be read to.
+    pub(super) fn input(&self) -> &Folios {
+        &self.input
+    }
+
+    /// The same, to be put back with the bytes in it.
+    pub(super) fn take_input(&mut self) -> Folios {
+        core::mem::replace(&mut self.input, Folios::none())
+    }
+
+    /// After [`Job::take_input`].
+    pub(super) fn put_input(&mut self, input: Folios) {
+        self.input = input;
+    }
+
+    /// Decodes what was read.
+    pub(super) fn run(mut self, target: &mut Folios) -> Result<(), Failure> {
+        let _noio = NoIo::new();
+        let input = self
+            .input
+            .span(None, self.recipe.lead, 0, self.plen, &mut self.room.pages)?;
+        self.recipe.run(&input, target, &mut self.room)
+    }
+}
+
+/// As long as this lives, what this task allocates does not wait for I/O: somebody may wait for the
+/// memory that is about to be filled.
+struct NoIo(u32);
+
+impl NoIo {
+    fn new() -> Self {
+        // SAFETY: No preconditions.
+        Self(unsafe { raw::erofs_shared_noio_save() })
+    }
+}
+
+impl Drop for NoIo {
+    fn drop(&mut self) {
+        // SAFETY: From `_save`, by the same task: the guard is not sent elsewhere.
+        unsafe { raw::erofs_shared_noio_restore(self.0) }
+    }
+}

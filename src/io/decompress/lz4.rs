@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! LZ4 blocks.
+
+use super::{Extent, Failure};
+use crate::raw;
+
+/// Decodes `input` into `output`, and fills it.
+pub(super) fn decode(input: &[u8], output: &mut [u8], extent: Extent) -> Result<(), Failure> {
+    let (Ok(from), Ok(to)) = (i32::try_from(input.len()), i32::try_from(output.len())) else {
+        return Err(Failure::Corrupted("lz4: too much data"));
+    };
+    // SAFETY: Both lengths are those of the buffers, which is all that the decoder reads and writes,
+    // whatever the input: references back are checked against the start of the output.
+    let got = unsafe {
+        let (input, output) = (input.as_ptr().cast(), output.as_mut_ptr().cast());
+        match extent {
+            Extent::Whole => raw::LZ4_decompress_safe(input, output, from, to),
+            Extent::Prefix => raw::LZ4_decompress_safe_partial(input, output, from, to, to),
+        }
+    };
+    if got == to {
+        Ok(())
+    } else if got < 0 {
+        Err(Failure::Corrupted("lz4: corrupted data"))
+    } else {
+        Err(Failure::Corrupted("lz4: unexpected end of data"))
+    }
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! MicroLZMA.
+
+use core::ptr::NonNull;
+
+use kernel::prelude::*;
+
+use super::{pool::State, Extent, Failure};
+use crate::raw;
+
+/// The largest dictionary of an image. It is a limit only: the dictionary is the output itself.
+const DICT_SIZE: u32 = 8 << 20;
+
+/// A decoder.
+///
+/// # Invariants
+///
+/// The pointer comes from `xz_dec_microlzma_alloc`, for `XZ_SINGLE`.
+pub(super) struct Lzma(NonNull<raw::xz_dec_microlzma>);
+
+// SAFETY: It may be used by one thread after another.
+unsafe impl Send for Lzma {}
+
+impl State for Lzma {
+    fn new(_level: u32) -> Result<Self> {
+        // SAFETY: Allocating has no preconditions.
+        let state = unsafe { raw::xz_dec_microlzma_alloc(raw::xz_mode_XZ_SINGLE, DICT_SIZE) };
+        // INVARIANT: Allocated just now.
+        Ok(Self(NonNull::new(state).ok_or(ENOMEM)?))
+    }
+}
+
+impl Lzma {
+    /// Decodes `input` into `output`, and fills it.
+    pub(super) fn decode(
+        &mut self,
+        input: &[u8],
+        output: &mut [u8],
+        extent: Extent,
+    ) -> Result<(), Failure> {
+        let (Ok(from), Ok(to)) = (u32::try_from(input.len()), u32::try_from(output.len())) else {
+            return Err(Failure::Corrupted("lzma: too much data"));
+        };
+        let mut buf = raw::xz_buf {
+            in_: input.as_ptr(),
+            in_pos: 0,
+            in_size: input.len(),
+            out: output.as_mut_ptr(),
+            out_pos: 0,
+            out_size: output.len(),
+        };
+        // SAFETY: By the type invariants; `buf` describes the buffers.
+        let ret = unsafe {
+            let exact = i32::from(extent == Extent::Whole);
+            raw::xz_dec_microlzma_reset(self.0.as_ptr(), from, to, exact);
+            raw::xz_dec_microlzma_run(self.0.as_ptr(), &mut buf)
+        };
+        match ret {
+            raw::xz_ret_XZ_STREAM_END if buf.out_pos == output.len() => Ok(()),
+            raw::xz_ret_XZ_OK | raw::xz_ret_XZ_STREAM_END => {
+                Err(Failure::Corrupted("lzma: unexpected end of data"))
+            }
+            _ => Err(Failure::Corrupted("lzma: corrupted data")),
+        }
+    }
+}
+
+impl Drop for Lzma {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants.
+        unsafe { raw::xz_dec_microlzma_end(self.0.as_ptr()) }
+    }
+}
