@@ -7,7 +7,7 @@
 # build/tests/images/list:
 #
 #   NAME KIND OPTIONS     KIND:    plain       compare everything
-#                                  compressed  file contents cannot be read
+#                                  unread      in-tree cannot read file contents
 #                         OPTIONS: mount options, or "-"; @ stands for the images' directory
 
 set -eu
@@ -33,7 +33,7 @@ record() {
 	echo "$name $kind $options" >> $I/list
 	[ -e "$I/$name.ref" ] && return
 	case $name:$source in
-	*:"$TREES/data" | *:"$TREES/sparse" | metabox*)
+	*:"$TREES/data" | *:"$TREES/sparse" | *:"$TREES/pack" | metabox*)
 		# fsck.erofs 1.9 extracts files that end in a hole too short and cannot read a metabox with directories in it,
 		# so here the source tree itself is the record
 		$B/bin/walk -c "$source" > "$I/$name.ref" 2> $B/log
@@ -73,7 +73,7 @@ tree() { [ -e "$TREES/$1" ] || quiet python3 tests/trees.py "$1" "$TREES/$1"; }
 mkdir -p $TREES $B/bin
 rm -rf $I
 mkdir -p $I
-for t in small data sparse tiny tar bigdir; do tree $t; done
+for t in small data sparse tiny tar bigdir pack; do tree $t; done
 
 # --- layouts and their options: by both versions --------------------------------------------------------------------
 S=$TREES/small D=$TREES/data
@@ -110,15 +110,31 @@ new metabox-dirs plain -m4096 --MZ=id $D
 new digest plain --xattr-inode-digest=trusted.erofs.fingerprint $S
 
 # --- compressed ones ----------------------------------------------------------------------------------------------------
-image lz4 compressed -zlz4 $S
-image lzma compressed -zlzma -C65536 $S
-image deflate compressed -zdeflate -Eztailpacking $S
-image zstd compressed -zzstd -Eall-fragments,dedupe $S
-image fragments compressed -zlz4hc -Efragments -C32768 $S
-
-# Metadata that is itself compressed: not for us yet, and not in the list: see ksft_images.sh
-quiet $OLD/mkfs.erofs --quiet -zlz4hc -Efragments -C32768 --xattr-prefix=trusted.overlay. $I/packed-prefix $S
-quiet $NEW/mkfs.erofs --quiet -zlz4 -m4096 --MZ=id $I/metabox-lz4 $S
+Z=$TREES/pack
+image lz4 plain -zlz4 $S
+image lzma plain -zlzma -C65536 $S
+image deflate plain -zdeflate -Eztailpacking $S
+image zstd plain -zzstd -Eall-fragments,dedupe $S
+image fragments plain -zlz4hc -Efragments -C32768 $S
+image lz4-holes plain -zlz4 $D
+image lz4-pack plain -zlz4 $Z
+image lz4-1m plain -zlz4hc -C1048576 $Z
+image lz4-b512 plain -zlz4 -b512 -C4096 $Z
+image lz4-b1k plain -zlz4 -b1024 -Eztailpacking,fragments,dedupe $Z
+image lz4-dedupe plain -zlz4hc -Eall-fragments,dedupe -C16384 $Z
+image lz4-short plain -zlz4 --max-extent-bytes=8192 $Z
+image lzma-pack plain -zlzma -Efragments,dedupe -C262144 $Z
+image deflate-pack plain -zdeflate -Efragments -C65536 $Z
+image zstd-pack plain -zzstd -C65536 $Z
+image zstd-4k plain -zzstd -Eztailpacking $Z
+image zstd-b512 plain -zzstd -b512 -C8192 $Z
+# What was written before Linux 5.4: full indexes, and data without zeros before it, which in-tree 7.3 cannot read
+old legacy unread -zlz4 -Elegacy-compress $Z
+old legacy-16k unread -zlz4hc -Elegacy-compress -C16384 $Z
+# Metadata that is itself compressed
+image packed-prefix plain -zlz4hc -Efragments -C32768 --xattr-prefix=trusted.overlay. $S
+new metabox-lz4 plain -zlz4 -m4096 --MZ=id $D
+new encoded-48bit plain -zzstd -E48bit -C65536 $Z
 
 # --- several devices ---------------------------------------------------------------------------------------------------
 for v in old new; do

@@ -46,7 +46,7 @@ while read -r name kind options; do
 	[ "$options" = - ] && options=
 	options=${options//@/$IMAGES}
 	walk_options=
-	[ "$kind" = compressed ] && walk_options=-nm
+	[ "$kind" = unread ] && walk_options=-n
 	image=$IMAGES/$name
 	# In-tree cannot read the last part page of an image file (block size below 4096), only of a device: so a device.
 	source=$(loop "$image")
@@ -73,7 +73,7 @@ while read -r name kind options; do
 			ok "$name: same as in-tree ($way)" same "$walk_options"
 			if [ $way = file ]; then
 				is "$name: same statfs" "$(statfs $OURS)" "$(statfs $ORACLE_DIR)"
-				if [ "$kind" = plain ]; then
+				if [ -e "$IMAGES/$name.ref" ]; then
 					cp "$IMAGES/$name.ref" "$TMP/oracle.ref"
 					mv "$TMP/oracle" "$TMP/oracle.full"
 					mv "$TMP/oracle.ref" "$TMP/oracle"

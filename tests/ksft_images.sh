@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# What ksft_compare.sh cannot say: images that must be refused, and compressed files, which cannot be read yet.
+# What ksft_compare.sh cannot say: images that must be refused.
 
 . "$(dirname "$0")/lib.sh"
 ktap_print_header
@@ -55,30 +55,6 @@ if at "$ORACLE" "$dev" /mnt/oracle; then
 	ok "truncated: umount" away $D
 else
 	ok "truncated: refused, as in-tree" matches "$(try "$dev" $D)" "E.*"
-fi
-
-# --- compressed -----------------------------------------------------------------------------------------------------------
-if [ "$FSTYPE" = erofs-shared ]; then
-	# ksft_compare.sh has compared their trees, owners, times and xattrs.
-	for name in lz4-old lzma-new deflate-old zstd-new fragments-new; do
-		at "$FSTYPE" "$IMAGES/$name" $D || ktap_exit_fail_msg "$name: mount"
-		ok "$name: ls, stat, xattrs" walk -nm $D
-		log_mark
-		error=$(cat $D/sizes/zeros 2>&1 > /dev/null)
-		ok "$name: reading a compressed file gives EOPNOTSUPP" says "$error" "Operation not supported"
-		ok "$name: one line in the log says so" says "$(log_since | grep -iE 'erofs.?shared' | grep -ci 'compress')" '^1$'
-		error=$(head -c 1 $D/sizes/zeros 2>&1)
-		ok "$name: again" says "$error" "Operation not supported"
-		ok "$name: umount" away $D
-	done
-	# Metadata that is compressed itself
-	log_mark
-	ok "metabox-lz4: refused with EOPNOTSUPP" matches "$(try "$IMAGES/metabox-lz4" $D)" EOPNOTSUPP
-	ok "metabox-lz4: the log says why" says "$(log_since | grep -iE "erofs.?shared")" "[Cc]ompress"
-	log_mark
-	ok "packed-prefix: mounts without the long prefixes" at "$FSTYPE" "$IMAGES/packed-prefix" $D
-	ok "packed-prefix: the log warns of that" says "$(log_since | grep -iE "erofs.?shared")" "prefix"
-	ok "packed-prefix: umount" away $D
 fi
 
 finish

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Make the source trees and tar archives that tests/images.sh packs into images.
 
-  trees.py small|data|sparse|tiny DIR     a directory; needs root (device nodes, owners, trusted.* xattrs)
+  trees.py small|data|sparse|tiny|pack DIR     a directory; needs root (device nodes, owners, trusted.* xattrs)
   trees.py tar|bigdir FILE                a tar archive
 
 The contents are the same on every run.
@@ -240,6 +240,32 @@ def tar(path):
             add(f"data/{size}", data=blob(size))
 
 
+def pack(top):
+    """Files that compress well, badly and not at all, in parts of all lengths; parts of one file in another."""
+    os.makedirs(top)
+    os.chdir(top)
+    own = random.Random(7)
+    words = [bytes(own.choice(b"abcdefghijklmnopqrstuvwxyz") for _ in range(own.randint(2, 9))) for _ in range(500)]
+
+    def text(size):
+        out = bytearray()
+        while len(out) < size:
+            out += own.choice(words) + b" "
+        return bytes(out[:size])
+
+    write("zeros", bytes(3 << 20))
+    write("text", text(1500001))
+    write("noise", own.randbytes(300003))
+    kinds = (text, own.randbytes, bytes)
+    write("mixed", b"".join(own.choice(kinds)(own.randint(1, 60000)) for _ in range(100)))
+    twice = text(200000)
+    write("part1", twice + own.randbytes(3000) + twice[1000:90000])
+    write("part2", own.randbytes(777) + twice[500:] + text(333) + twice)
+    for size in (1, 100, 4095, 4096, 4097, 8191, 20000):
+        write(f"text-{size}", text(size))
+        write(f"noise-{size}", own.randbytes(size))
+
+
 def bigdir(path):
     """A directory with 100,000 entries, and a smaller one with names of all lengths."""
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as t:
@@ -256,4 +282,4 @@ def bigdir(path):
 if __name__ == "__main__":
     what, where = sys.argv[1:]
     os.umask(0o022)
-    {f.__name__: f for f in (small, data, sparse, tiny, tar, bigdir)}[what](os.path.abspath(where))
+    {f.__name__: f for f in (small, data, sparse, tiny, tar, bigdir, pack)}[what](os.path.abspath(where))
