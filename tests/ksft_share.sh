@@ -53,6 +53,23 @@ within() {
 	echo "$1, $2 expected"
 	[ "$2" -gt 0 ] && [ ${difference#-} -le $(($2 / 50)) ]
 }
+# within_of GOT MIN MAX
+within_of() {
+	echo "$1, $2 to $3 expected"
+	[ "$1" -ge "$2" ] && [ "$1" -le "$3" ]
+}
+# settled: waits until nothing is merged any more
+settled() {
+	local before now i
+	now=$(stat_of merges_done)
+	for ((i = 0; i < 40; i++)); do
+		before=$now
+		sleep 0.7
+		now=$(stat_of merges_done)
+		[ "$now" != "$before" ] || return 0
+	done
+	return 1
+}
 stat_of() { cat "$STATS/$1"; }
 sectors() { awk '{ print $3 }' "/sys/block/${1#/dev/}/stat"; }
 options() { awk -v dir="$1" '$2 == dir { print $4 }' /proc/mounts; }
@@ -87,8 +104,9 @@ ok "share=off: it is cached whole, too" near "$b_off" "$B_ALL"
 is "share=off: cachestat has all of it" "$(trees resident $B "$TMP/share-b.sums")" "$B_ALL $B_ALL"
 away $A $B
 
-# --- share=content, the default -------------------------------------------------------------------------------------------
-ok "mount" both a "" b ""
+# --- share=content, whole files -------------------------------------------------------------------------------------------
+WHOLE=share_blocks=off
+ok "mount" both a $WHOLE b $WHOLE
 cold
 saved=$(stat_of bytes_saved) shared=$(stat_of pages_shared)
 ok "every file of the first root is right" verify $A a
@@ -119,6 +137,30 @@ grown > /dev/null
 ok "the first root again, from the shared pages: as recorded" diff <(walk -c $A 2> /dev/null) "$TMP/share-a.ref"
 ok "the second root again" diff <(walk -c $B 2> /dev/null) "$TMP/share-b.ref"
 ok "which read nothing new, but where files parted" near "$(grown)" 0 $APART
+away $A $B
+
+# --- share=content, the default: single blocks, too -------------------------------------------------------------------------
+ok "single blocks: mount" both a "" b ""
+cold
+ok "single blocks: every file of the first root is right" verify $A a
+settled
+blocks_a=$(grown)
+ok "single blocks: it takes no more than its different contents" within_of "$blocks_a" 0 $((A_NEW + A_NEW / 50 + 64))
+ok "single blocks: every file of the second root is right" verify $B b
+settled
+blocks_b=$(grown)
+# Each of the files that differ in one byte has all but one of its blocks from the other root: about half of what is new.
+ok "single blocks: it adds much less than whole files do" within_of "$blocks_b" $((B_NEW / 3)) $((B_NEW * 3 / 4))
+for turn in second third; do
+	before=$(sectors "${DEV[b]}") hashed=$(stat_of blocks_hashed) merges=$(stat_of merges_done)
+	ok "single blocks: the second root, the $turn time" verify $B b
+	settled
+	[ $turn = second ] || before="$before $hashed $merges"
+done
+is "single blocks: read, hashed and merged nothing more" "$(sectors "${DEV[b]}") $(stat_of blocks_hashed) $(stat_of merges_done)" "$before"
+ok "single blocks: and the page cache stays as it is" near "$(grown)" 0
+ok "single blocks: the first root, as recorded" diff <(walk -c $A 2> /dev/null) "$TMP/share-a.ref"
+ok "single blocks: the second root, as recorded" diff <(walk -c $B 2> /dev/null) "$TMP/share-b.ref"
 away $A $B
 for i in a b; do
 	ok "the in-tree erofs of root $i" at $ORACLE "${DEV[$i]}" $A
@@ -152,7 +194,7 @@ is "and not hashed" "$(stat_of blocks_hashed)" "$verified"
 away $A
 
 # --- what does not share ------------------------------------------------------------------------------------------------------
-ok "share=content, the same domain" adds fp-a domain_id=one fp-b domain_id=one
+ok "share=content, the same domain" adds fp-a $WHOLE,domain_id=one fp-b $WHOLE,domain_id=one
 ok "shares" near "$ADDED" "$B_NEW"
 expected fp-b fp-b     # its contents, each once
 for pair in share=content,domain_id=one:share=content,domain_id=two share=content,domain_id=one:share=content \

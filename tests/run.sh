@@ -11,6 +11,9 @@
 #
 # STRESS=SECONDS is how long each tests/stress_NAME.sh takes (60); if none is named, all are run after the others.
 #
+# JOBS=N is how many guests run side by side, with some of the tests each: two where there are two processors and 8 GiB of
+# memory to be had; the output of all but the first comes at the end.  JOBS=1 shows everything as it happens.
+#
 # Prints the TAP of every test and ends with "N passed, N failed".
 
 set -u
@@ -43,7 +46,7 @@ done
 [ "$FSTYPE" = erofs ] || [ -e build/erofs_shared.ko ] || die "no build/erofs_shared.ko: run make"
 
 # Without KVM the debug kernel takes about four times as long.
-limit=2700 test_limit=700 memory=3G kernel=stock
+limit=2700 test_limit=1000 memory=3G kernel=stock
 if [ "${VM_KERNEL:-}" = debug ]; then
 	limit=6000 test_limit=2400 memory=4G kernel=debug
 fi
@@ -86,18 +89,73 @@ if [ "$(cat $B/images.key 2> /dev/null)" != "$key" ]; then
 	echo "$key" > $B/images.key
 fi
 
-# --- the guest -----------------------------------------------------------------------------------------------------------
+# --- the guests ----------------------------------------------------------------------------------------------------------
+
+# seconds NAME: about how long it takes
+seconds() {
+	case $1 in
+	stress_*) echo $((STRESS + 30)) ;;
+	compare | hostile) echo 360 ;;
+	share | share_ways) echo 250 ;;
+	blocks | read | share_life) echo 110 ;;
+	*) echo 40 ;;
+	esac
+}
+
+set -- "${tests[@]}" "${stress[@]}"
+if [ -z "${JOBS:-}" ]; then
+	JOBS=1
+	[ "$(nproc)" -lt 2 ] || [ "$(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo)" -lt 8 ] || JOBS=2
+fi
+[ "$JOBS" -le $# ] || JOBS=$#
+# Those that take long first, each to the guest that has least to do.
+names=() load=()
+for ((job = 0; job < JOBS; job++)); do names[job]='' load[job]=0; done
+while read -r took name; do
+	least=0
+	for ((job = 1; job < JOBS; job++)); do [ "${load[job]}" -ge "${load[least]}" ] || least=$job; done
+	names[least]+=" $name"
+	load[least]=$((load[least] + took))
+done < <(for name; do echo "$(seconds "$name") $name"; done | sort -s -k1,1nr)
 
 out=$B/output-$kernel
-module=()
-[ $kernel = stock ] || module=(--kernel debug)
-[ "$FSTYPE" != erofs ] || module+=(--no-module)
-[ -z "${COUNT:-}" ] || module+=(--env "COUNT=$COUNT")
-set -- "${tests[@]}" "${stress[@]}"
-scripts/vm "${module[@]}" --name "tests-$kernel" --timeout "${TIMEOUT:-$limit}" --mem $memory --disk $B/disk.ext4 \
-	--env "FSTYPE=$FSTYPE" --env "TEST_TIMEOUT=$test_limit" --env "STRESS=${STRESS:-}" \
-	-f tests/guest.sh "$@" 2>&1 | tee "$out"
+options=()
+[ $kernel = stock ] || options=(--kernel debug)
+[ "$FSTYPE" != erofs ] || options+=(--no-module)
+[ -z "${COUNT:-}" ] || options+=(--env "COUNT=$COUNT")
+# guest NUMBER: its tests, in the order in which they were named
+guest() {
+	local name mine=()
+	for name in "${all[@]}"; do
+		[[ "${names[$1]} " != *" $name "* ]] || mine+=("$name")
+	done
+	exec scripts/vm "${options[@]}" --name "tests-$kernel" --timeout "${TIMEOUT:-$limit}" --mem $memory --disk $B/disk.ext4 \
+		--env "FSTYPE=$FSTYPE" --env "TEST_TIMEOUT=$test_limit" --env "STRESS=${STRESS:-}" \
+		-f tests/guest.sh "${mine[@]}" 2>&1
+}
+all=("$@") others=()
+rm -f "$out" "$out"-*
+# all come to an end with this one
+# shellcheck disable=SC2317
+stop() {
+	trap - INT TERM
+	kill -- "${others[@]}" 2> /dev/null
+	exit 130
+}
+trap stop INT TERM
+for ((job = 1; job < JOBS; job++)); do
+	echo "# in another guest:${names[job]}"
+	guest $job > "$out-$job" &
+	others+=($!)
+done
+guest 0 | tee "$out"
 status=${PIPESTATUS[0]}
+for ((job = 1; job < JOBS; job++)); do
+	wait "${others[job - 1]}" || status=$?
+	tee -a "$out" < "$out-$job"
+	rm -f "$out-$job"
+done
+trap - INT TERM
 
 passed=$(grep -c '^ok [0-9]' "$out")
 failed=$(grep -c '^not ok [0-9]' "$out")
@@ -110,7 +168,7 @@ for name; do
 	grep -q "^# end of $name: " "$out" || { echo "# $name: did not run to its end"; failed=$((failed + 1)); }
 done
 if [ "$status" != 0 ] && [ $failed = 0 ]; then
-	echo "# the guest ended with status $status"
+	echo "# a guest ended with status $status"
 	failed=1
 fi
 grep -E '^not ok |^# broken: ' "$out"
