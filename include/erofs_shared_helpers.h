@@ -38,6 +38,9 @@ void *erofs_shared_map_pages(struct page **pages, unsigned int count);
 void erofs_shared_unmap_pages(void *address, unsigned int count);
 struct folio *erofs_shared_folio_alloc(unsigned int order);
 void *erofs_shared_bvec_address(const struct bio_vec *bvec);
+struct folio *erofs_shared_filemap_get_ready(struct address_space *mapping,
+					     loff_t pos, size_t *offset,
+					     size_t *size);
 struct folio *erofs_shared_filemap_get(struct address_space *mapping,
 				       pgoff_t index);
 size_t erofs_shared_resident(struct address_space *mapping, pgoff_t index,

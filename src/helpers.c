@@ -142,6 +142,28 @@ struct folio *erofs_shared_filemap_get(struct address_space *mapping,
 	return IS_ERR(folio) ? NULL : folio;
 }
 
+/*
+ * The folio with the byte at @pos, if there is nothing to do but to read it, with a reference; how far into
+ * it that is, and its size.
+ */
+struct folio *erofs_shared_filemap_get_ready(struct address_space *mapping,
+					     loff_t pos, size_t *offset,
+					     size_t *size)
+{
+	struct folio *folio = filemap_get_folio(mapping, pos >> PAGE_SHIFT);
+
+	if (IS_ERR(folio))
+		return NULL;
+	if (unlikely(!folio_test_uptodate(folio) ||
+		     folio_test_readahead(folio))) {
+		folio_put(folio);
+		return NULL;
+	}
+	*offset = offset_in_folio(folio, pos);
+	*size = folio_size(folio);
+	return folio;
+}
+
 /* How many of the @max pages from @index on are cached without a gap. */
 size_t erofs_shared_resident(struct address_space *mapping, pgoff_t index,
 			     size_t max)

@@ -6,6 +6,7 @@ use core::{marker::PhantomData, ops::Deref, ptr::NonNull};
 
 use kernel::{bindings, error::from_err_ptr, prelude::*};
 
+use super::wait::cond_resched;
 use crate::{
     format::{self, error::Kind, source::Source},
     raw,
@@ -241,6 +242,26 @@ impl FolioRef {
         unsafe { raw::erofs_shared_folio_uptodate(folio) }.then_some(this)
     }
 
+    /// The folio with the byte at `pos`, if it is there and there is nothing to do but to read it: how many bytes
+    /// into it that is, and its size.
+    ///
+    /// # Safety
+    ///
+    /// As for [`FolioRef::find`].
+    #[inline(always)]
+    unsafe fn ready(
+        mapping: *mut bindings::address_space,
+        pos: i64,
+    ) -> Option<(Self, usize, usize)> {
+        let (mut offset, mut size) = (0, 0);
+        // SAFETY: By the function's safety requirements.
+        let folio = unsafe {
+            raw::erofs_shared_filemap_get_ready(mapping, pos, &raw mut offset, &raw mut size)
+        };
+        // INVARIANT: It is uptodate, and the reference is ours.
+        Some((Self(NonNull::new(folio)?), offset, size))
+    }
+
     /// Its first page's place in the file, and how many pages it has.
     pub(crate) fn pages(&self) -> core::ops::Range<u64> {
         // SAFETY: By the type invariants.
@@ -294,12 +315,13 @@ impl FolioRef {
         len: usize,
         to: *mut bindings::iov_iter,
     ) -> usize {
-        let size = self.bytes().len();
-        let len = len.min(size.saturating_sub(offset));
-        // SAFETY: By the type invariants and the function's safety requirements; the range is in the folio.
+        let bytes = self.bytes().get(offset..).unwrap_or_default();
+        let len = len.min(bytes.len());
+        // SAFETY: By the type invariants and the function's safety requirements; the range is in the folio. It is
+        // copied in one go where `copy_page_to_iter` takes page by page.
         unsafe {
             bindings::folio_mark_accessed(self.0.as_ptr());
-            bindings::copy_page_to_iter(self.0.as_ptr().cast(), offset, len, to)
+            bindings::_copy_to_iter(bytes.as_ptr().cast(), len, to)
         }
     }
 }
@@ -309,4 +331,57 @@ impl Drop for FolioRef {
         // SAFETY: By the type invariants.
         unsafe { raw::erofs_shared_folio_put(self.0.as_ptr()) }
     }
+}
+
+/// Copies what is resident of the bytes that a read wants, from the first on and below `end`, and moves the
+/// request on. What `filemap_read` does, but for reading anything, and with each folio in one go.
+/// The times of access of files of this module do not change. Returns how many bytes.
+///
+/// # Safety
+///
+/// `iocb` and `to` are those of a read of an open file, ours for the call; all resident pages of `mapping` may be
+/// read through it. `mapping` is one of this module's, and the file holds it.
+#[inline(always)]
+pub(crate) unsafe fn copy_resident(
+    iocb: *mut bindings::kiocb,
+    to: *mut bindings::iov_iter,
+    mapping: *mut bindings::address_space,
+    end: u64,
+) -> usize {
+    let mut total = 0;
+    // SAFETY: By the function's safety requirements, and those of `FolioRef`.
+    unsafe {
+        let ra = &raw mut (*(*iocb).ki_filp).__bindgen_anon_3.f_ra;
+        let mut last = (*ra).prev_pos;
+        loop {
+            let pos = (*iocb).ki_pos;
+            // A negative position is behind all ends.
+            let left = end.saturating_sub(pos as u64) as usize;
+            let left = left.min(raw::erofs_shared_iov_bytes(to));
+            if left == 0 {
+                break;
+            }
+            let Some((folio, offset, size)) = FolioRef::ready(mapping, pos) else {
+                break;
+            };
+            // Several reads of a folio in a row are one access.
+            let first = pos.wrapping_sub(offset as i64);
+            if (last.wrapping_sub(1).wrapping_sub(first) as u64) >= size as u64 {
+                bindings::folio_mark_accessed(folio.0.as_ptr());
+            }
+            let len = left.min(size.saturating_sub(offset));
+            let from = raw::erofs_shared_folio_address(folio.0.as_ptr()).cast::<u8>();
+            let copied = bindings::_copy_to_iter(from.add(offset).cast(), len, to);
+            drop(folio);
+            total += copied;
+            last = pos.wrapping_add(copied as i64);
+            (*iocb).ki_pos = last;
+            (*ra).prev_pos = last;
+            if copied < len || len == left {
+                break;
+            }
+            cond_resched();
+        }
+    }
+    total
 }

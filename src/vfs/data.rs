@@ -11,7 +11,11 @@ use kernel::{bindings, error::from_result, ffi, prelude::*};
 
 use super::{superblock::file_inode, FileSystem, Inode, Tables};
 use crate::{
-    io::{file_read::FILE_READ_OPS, folio::FolioBytes, Extent, Target},
+    io::{
+        file_read::FILE_READ_OPS,
+        folio::{copy_resident, FolioBytes},
+        Extent, Target,
+    },
     raw,
 };
 
@@ -354,10 +358,16 @@ impl<T: FileSystem> Tables<T> {
             let file = (*iocb).ki_filp;
             let special = (raw::EROFS_SHARED_IOCB_DIRECT | raw::EROFS_SHARED_IOCB_NOWAIT) as i32;
             // The way that nearly every read goes.
-            if (*iocb).ki_flags & special == 0 && file_inode::<T>(file).is_plain((*file).f_mapping)
-            {
+            let (inode, mapping) = (file_inode::<T>(file), (*file).f_mapping);
+            if (*iocb).ki_flags & special == 0 && inode.is_plain(mapping) {
+                let wanted = raw::erofs_shared_iov_bytes(to);
+                let copied = copy_resident(iocb, to, mapping, inode.size());
+                let at_end = (*iocb).ki_pos as u64 >= inode.size();
+                if copied != 0 && (copied == wanted || at_end) {
+                    return copied as isize;
+                }
                 Self::ready_readahead(file);
-                let ret = bindings::filemap_read(iocb, to, 0);
+                let ret = bindings::filemap_read(iocb, to, copied as isize);
                 if ret >= 0 {
                     return ret;
                 }
