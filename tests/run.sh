@@ -78,7 +78,9 @@ cp build/linux/tools/testing/selftests/kselftest/ktap_helpers.sh $B/bin/ || die 
 
 # --- images --------------------------------------------------------------------------------------------------------------
 
-key=$(cat tests/images.sh tests/*.py tests/walk.c scripts/versions | sha256sum)
+# what they are made by
+mapfile -t makers < <(grep -o 'tests/[a-z_]*\.py' tests/images.sh | sort -u)
+key=$(cat tests/images.sh "${makers[@]}" tests/walk.c scripts/versions | sha256sum)
 if [ "$(cat $B/images.key 2> /dev/null)" != "$key" ]; then
 	echo "# making the images"
 	rm -rf $B/images.key $B/trees
