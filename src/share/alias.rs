@@ -9,8 +9,8 @@ use kernel::sync::rcu;
 use super::{digest::BLOCK_SIZE, index, SharedInode};
 use crate::io::folio::FolioRef;
 
-/// Pieces that are looked for at once.
-const PIECES: usize = 12;
+/// Pieces that are looked for at once by who wants many blocks.
+pub(crate) const MANY: usize = 12;
 
 /// What has the bytes of consecutive blocks.
 pub(crate) enum Piece {
@@ -39,16 +39,18 @@ impl Piece {
     }
 }
 
-/// Pieces, in order, without a gap.
-pub(crate) type Pieces = [Option<Piece>; PIECES];
-
 /// What has the bytes of these blocks, from the first on as far as it goes, in the page caches of
 /// shared inodes: that of another place for blocks with an alias (and, unless `own`, for any block); else
-/// their own. The caller's inode has verified them. Allocates nothing, and does not sleep.
+/// their own. The caller's inode has verified them. Allocates nothing, and does not sleep. At most `N` pieces: it takes
+/// time to set up, and to drop, room for more.
 ///
 /// The index is asked once for each run of blocks: what follows is compared with what follows there.
-pub(crate) fn gather(shared: &SharedInode, blocks: Range<u64>, own: bool) -> Pieces {
-    let mut pieces = [const { None }; PIECES];
+pub(crate) fn gather<const N: usize>(
+    shared: &SharedInode,
+    blocks: Range<u64>,
+    own: bool,
+) -> [Option<Piece>; N] {
+    let mut pieces = [const { None }; N];
     let guard = rcu::read_lock();
     let mut at = blocks.start;
     let mut next: Option<(&SharedInode, u64)> = None;
@@ -165,6 +167,6 @@ pub(super) fn zeros(shared: &SharedInode, blocks: Range<u64>) -> u64 {
 
 /// How many of these blocks, from the first on, have their bytes elsewhere.
 pub(crate) fn run(shared: &SharedInode, blocks: Range<u64>) -> u64 {
-    let pieces = gather(shared, blocks, false);
+    let pieces = gather::<MANY>(shared, blocks, false);
     pieces.iter().flatten().map(Piece::blocks).sum()
 }

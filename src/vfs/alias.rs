@@ -12,18 +12,21 @@ use kernel::{
 };
 
 use super::{FileSystem, Inode, Tables};
-/// Blocks that a fault copies together: as many as the kernel maps around one.
-const AROUND: u64 = 16;
-
 use crate::{
     io::folios::Folios,
     raw,
     share::{
-        alias::{self, Piece},
+        alias::{self, Piece, MANY},
         Binding, BLOCK_SHIFT, BLOCK_SIZE,
     },
 };
 use kernel::sync::Arc;
+
+/// Blocks that a fault copies together: as many as the kernel maps around one.
+const AROUND: u64 = 16;
+
+/// Blocks of a read so small that looking for pieces must cost next to nothing.
+const FEW: usize = 2;
 
 impl<T: FileSystem> Inode<T> {
     /// Whether blocks of its shared inode have an alias.
@@ -61,7 +64,7 @@ impl<T: FileSystem> Inode<T> {
             if !shared.content().is_aliased(at) || binding.run(here.clone()) == 0 {
                 continue;
             }
-            let [piece, ..] = alias::gather(shared, here.clone(), false);
+            let [piece] = alias::gather(shared, here.clone(), false);
             if let Some(piece) = piece {
                 let mut folios = Folios::scratch(at, 1, 0)?;
                 match &piece {
@@ -104,8 +107,30 @@ impl<T: FileSystem> Tables<T> {
             ready = unsafe { inode.ensure((*iocb).ki_filp, binding, blocks.clone())? };
         }
         let ready = blocks.start..blocks.start.saturating_add(ready);
-        let pieces = alias::gather(shared, ready, true);
-        if pieces[0].is_none() {
+        // SAFETY: By the function's safety requirements.
+        unsafe {
+            if ready.end - ready.start <= FEW as u64 {
+                let pieces = alias::gather::<FEW>(shared, ready, true);
+                Self::copy_pieces(iocb, to, inode, &pieces)
+            } else {
+                let pieces = alias::gather::<MANY>(shared, ready, true);
+                Self::copy_pieces(iocb, to, inode, &pieces)
+            }
+        }
+    }
+
+    /// Copies what is wanted of the pieces from the request's position on.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Tables::read_pieces`].
+    unsafe fn copy_pieces(
+        iocb: *mut bindings::kiocb,
+        to: *mut bindings::iov_iter,
+        inode: &Inode<T>,
+        pieces: &[Option<Piece>],
+    ) -> Result<usize> {
+        if pieces.iter().flatten().next().is_none() {
             return Ok(0);
         }
         // SAFETY: By the function's safety requirements.
