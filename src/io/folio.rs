@@ -306,6 +306,9 @@ impl FolioRef {
 
     /// Copies `len` bytes from `offset` on to where a read wants them. Returns how many could be.
     ///
+    /// `behind` is how far behind `offset` the byte is that the same file read last, negative for one before
+    /// it: several reads of a folio in a row are one access.
+    ///
     /// # Safety
     ///
     /// `to` is valid, and ours for the call.
@@ -313,6 +316,7 @@ impl FolioRef {
         &self,
         offset: usize,
         len: usize,
+        behind: i64,
         to: *mut bindings::iov_iter,
     ) -> usize {
         let bytes = self.bytes().get(offset..).unwrap_or_default();
@@ -320,7 +324,9 @@ impl FolioRef {
         // SAFETY: By the type invariants and the function's safety requirements; the range is in the folio. It is
         // copied in one go where `copy_page_to_iter` takes page by page.
         unsafe {
-            bindings::folio_mark_accessed(self.0.as_ptr());
+            if (offset as i64).wrapping_add(behind) as u64 >= self.bytes().len() as u64 {
+                bindings::folio_mark_accessed(self.0.as_ptr());
+            }
             bindings::_copy_to_iter(bytes.as_ptr().cast(), len, to)
         }
     }

@@ -5,11 +5,7 @@
 
 use core::ops::Range;
 
-use kernel::{
-    bindings,
-    page::{PAGE_SHIFT, PAGE_SIZE},
-    prelude::*,
-};
+use kernel::{bindings, page::PAGE_SIZE, prelude::*};
 
 use super::{FileSystem, Inode, Tables};
 use crate::{
@@ -135,11 +131,13 @@ impl<T: FileSystem> Tables<T> {
         }
         // SAFETY: By the function's safety requirements.
         unsafe {
+            let ra = &raw mut (*(*iocb).ki_filp).__bindgen_anon_3.f_ra;
             let start = (*iocb).ki_pos as u64;
             let left =
                 (raw::erofs_shared_iov_bytes(to) as u64).min(inode.size().saturating_sub(start));
             let mut left = usize::try_from(left).unwrap_or(usize::MAX);
             let mut skip = (start % PAGE_SIZE as u64) as usize;
+            let mut behind = (*ra).prev_pos.wrapping_sub(1).wrapping_sub((*iocb).ki_pos);
             let mut total = 0;
             for piece in pieces.iter().flatten() {
                 let len = ((piece.blocks() << BLOCK_SHIFT) as usize)
@@ -147,9 +145,12 @@ impl<T: FileSystem> Tables<T> {
                     .min(left);
                 let copied = match piece {
                     Piece::Zeros { .. } => bindings::iov_iter_zero(len, to),
-                    Piece::Folio { folio, offset, .. } => folio.copy_to(offset + skip, len, to),
+                    Piece::Folio { folio, offset, .. } => {
+                        folio.copy_to(offset + skip, len, behind, to)
+                    }
                 };
                 skip = 0;
+                behind = i64::MIN;
                 total += copied;
                 left -= copied;
                 if copied < len || left == 0 {
@@ -161,8 +162,7 @@ impl<T: FileSystem> Tables<T> {
             }
             (*iocb).ki_pos += total as i64;
             // So that reading ahead sees a reader who goes on.
-            let ra = &raw mut (*(*iocb).ki_filp).__bindgen_anon_3.f_ra;
-            (*ra).prev_pos = ((*iocb).ki_pos - 1) & !((1 << PAGE_SHIFT) - 1);
+            (*ra).prev_pos = (*iocb).ki_pos;
             Ok(total)
         }
     }
