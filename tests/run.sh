@@ -11,8 +11,8 @@
 #
 # STRESS=SECONDS is how long each tests/stress_NAME.sh takes (60); if none is named, all are run after the others.
 #
-# JOBS=N is how many guests run side by side, with some of the tests each: two where there are two processors and 8 GiB of
-# memory to be had; the output of all but the first comes at the end.  JOBS=1 shows everything as it happens.
+# JOBS=N is how many guests run side by side, with some of the tests each: two where there are two processors and the
+# memory for both; the output of all but the first comes at the end.  JOBS=1 shows everything as it happens.
 #
 # Prints the TAP of every test and ends with "N passed, N failed".
 
@@ -107,7 +107,8 @@ seconds() {
 set -- "${tests[@]}" "${stress[@]}"
 if [ -z "${JOBS:-}" ]; then
 	JOBS=1
-	[ "$(nproc)" -lt 2 ] || [ "$(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo)" -lt 8 ] || JOBS=2
+	available=$(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo)
+	[ "$(nproc)" -lt 2 ] || [ "$available" -lt $((2 * ${memory%G} + 2)) ] || JOBS=2
 fi
 [ "$JOBS" -le $# ] || JOBS=$#
 # Those that take long first, each to the guest that has least to do.
