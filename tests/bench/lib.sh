@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What the guest's parts of scripts/bench have in common. Disks: vda, vdb = the two systems, vdc, vdd = the same with
+# fingerprints, vde = files with extended attributes, vdf = many small images, vdg, vdh = the two systems as squashfs, vdi, vdj = what
+# mkcomposefs made of them, vdk = the files that these two refer to.
+
+programs=/project/build/bench
+# shellcheck disable=SC2034 # for those who read this
+reader=$programs/reader
+mkdir -p /mnt/1 /mnt/2 /mnt/store /tmp/names
+
+settle() { sync; echo 3 > /proc/sys/vm/drop_caches; sleep 0.5; }
+cache() { awk '/^(Buffers|Cached):/ { sum += $2 } END { print sum }' /proc/meminfo; }
+slab() { awk '/^(Slab|VmallocUsed):/ { sum += $2 } END { print sum }' /proc/meminfo; }
+stat() { cat "/sys/fs/erofs-shared/stats/$1" 2> /dev/null || echo 0; }
+
+# with NAME COMMAND: run it with the name of a contender, whose type, options and disks are then in these variables
+with() {
+	# shellcheck disable=SC2034 # for the command
+	case $1 in
+	in-tree | again) type=erofs options=noatime first=vda second=vdb ;;
+	inode_share) type=erofs options=inode_share,domain_id=bench first=vdc second=vdd ;;
+	off) type=erofs-shared options=share=off first=vda second=vdb ;;
+	whole) type=erofs-shared options=share=content,share_blocks=off first=vda second=vdb ;;
+	content) type=erofs-shared options=share=content first=vda second=vdb ;;
+	fingerprint) type=erofs-shared options=share=fingerprint,domain_id=bench first=vdc second=vdd ;;
+	squashfs) type=squashfs options=noatime first=vdg second=vdh ;;
+	composefs) type=composefs options='' first=vdi second=vdj ;;
+	*) echo "no contender $1" >&2; exit 1 ;;
+	esac
+	"$2" "$1"
+}
+
+mount_both() {
+	if [ "$type" = composefs ]; then
+		mount -t ext4 -o ro,noatime /dev/vdk /mnt/store
+		mount_composefs "$first" 1
+		mount_composefs "$second" 2
+		return
+	fi
+	mount -t "$type" -o "ro,$options" "/dev/$first" /mnt/1
+	mount -t "$type" -o "ro,$options" "/dev/$second" /mnt/2
+}
+
+# An overlay of names and attributes in an EROFS image over a directory of files that are named by their digests
+mount_composefs() {
+	mkdir -p "/mnt/meta$2"
+	mount -t erofs -o ro,noatime "/dev/$1" "/mnt/meta$2"
+	mount -t overlay -o "ro,noatime,metacopy=on,redirect_dir=on,lowerdir=/mnt/meta$2::/mnt/store" overlay "/mnt/$2"
+}
+
+unmount_both() {
+	umount /mnt/2 /mnt/1
+	if [ "$type" = composefs ]; then
+		umount /mnt/meta1 /mnt/meta2 /mnt/store
+	fi
+	settle
+}
+
+# The same files for all: regular ones, in the order of their names
+list_names() {
+	local image
+	for image in 1 2; do
+		mount -t erofs -o ro "/dev/$([ $image = 1 ] && echo vda || echo vdb)" /mnt/$image
+		(cd /mnt/$image && find . -xdev -type f | LC_ALL=C sort) > /tmp/names/$image
+		umount /mnt/$image
+	done
+}
