@@ -114,10 +114,13 @@ vm-run: export VM_COMMAND := $(value CMD)
 ##  make coverage           which of its lines the tests on the host run
 ##  make check              formatting, clippy, rustdoc, checkpatch, shellcheck
 ##  make fmt                format the Rust sources
-##  make bench              what reading costs, in instructions, memory and time, beside the in-tree erofs (BENCH=--smoke: shorter)
-.PHONY: test test-debug test-sanitize coverage check fmt bench
+##  make bench              what it costs, in instructions, memory and time, beside the in-tree erofs (BENCH=--smoke: shorter)
+##  make plots              draw what make bench measured, for Documentation/
+.PHONY: test test-debug test-sanitize coverage check fmt bench plots
 bench: module
 	@scripts/bench $(BENCH)
+plots:
+	@scripts/plots
 test: setup module
 	@scripts/test
 test-debug: setup debug-module
