@@ -19,7 +19,7 @@ read_by_threads() {
 	cat /mnt/1/$file /mnt/2/$file > /dev/null
 	for size in 131072 4096; do
 		passes=4
-		[ "$what" = counts ] || passes=$((size / 1024))
+		[ "$what" = counts ] || passes=64
 		for count in 1 2 4; do
 			"$programs/threads" $count 1 $size /mnt/1/$file /mnt/2/$file > /dev/null
 			"$programs/threads" $count $passes $size /mnt/1/$file /mnt/2/$file | sed "s/^/$name $count threads_$size /"
