@@ -39,10 +39,13 @@ struct ErofsShared {
     _decoders: io::decompress::Registration,
     _stats: stats::Registration,
     _shared: share::PseudoFs,
+    // Used by all of them.
+    _spares: io::spare::Spares,
 }
 
 impl kernel::Module for ErofsShared {
     fn init(module: &'static ThisModule) -> Result<Self> {
+        let spares = io::spare::Spares::new();
         let shared = share::PseudoFs::mount()?;
         let decoders = io::decompress::Registration::new()?;
         let workers = io::fill::Workers::new()?;
@@ -55,6 +58,7 @@ impl kernel::Module for ErofsShared {
             _decoders: decoders,
             _stats: stats,
             _shared: shared,
+            _spares: spares,
         })
     }
 }

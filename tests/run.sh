@@ -99,6 +99,7 @@ seconds() {
 	stress_*) echo $((STRESS + 30)) ;;
 	compare | hostile) echo 360 ;;
 	share | share_ways) echo 250 ;;
+	twins) echo 120 ;;
 	blocks | read | share_life) echo 110 ;;
 	*) echo 40 ;;
 	esac

@@ -13,10 +13,11 @@ use super::{
 };
 use crate::{
     format::{
+        compression::Algorithm,
         error::{Error, Kind},
         map,
         superblock::{incompat, Area},
-        zmap::{self, ZExtent},
+        zmap::{self, Coding, ZExtent},
     },
     io::{decode::Source, Device, Encoded, Extent, ReadError, Target},
     vfs::Inode,
@@ -193,10 +194,8 @@ fn encoded<'a>(
     })
 }
 
-/// As far as [`around`] goes on each side, in bytes.
-const AROUND: u64 = 1 << 20;
-
-/// These bytes of a compressed inode, and those that are compressed together with them.
+/// These bytes of a compressed inode, and those that are compressed together with them. An extent has
+/// 12 MiB at most.
 pub(super) fn around(inode: &Inode<Erofs>, bytes: Range<u64>) -> Range<u64> {
     let Ok(Data::Encoded(image, header)) = inode.data() else {
         return bytes;
@@ -208,22 +207,28 @@ pub(super) fn around(inode: &Inode<Erofs>, bytes: Range<u64>) -> Range<u64> {
     };
     // What is wrong is for who reads it to hear.
     let whole = |pos: u64| match extent(inode, header, pos) {
-        Ok(extent) if matches!(extent.data, zmap::Data::Pcluster(_)) => Some(extent),
-        _ => None,
+        Ok(extent) => match extent.data {
+            zmap::Data::Pcluster(pcluster) => Some((extent, pcluster.coding)),
+            _ => None,
+        },
+        Err(_) => None,
     };
     let first = whole(bytes.start);
     let start = match &first {
-        Some(extent) if bytes.start - extent.la.min(bytes.start) <= AROUND => {
-            extent.la.next_multiple_of(page).min(bytes.start)
-        }
-        _ => bytes.start,
+        Some((extent, _)) => extent.la.next_multiple_of(page).min(bytes.start),
+        None => bytes.start,
     };
-    let last = first
-        .filter(|extent| extent.end() > last)
-        .or_else(|| whole(last));
-    let end = match &last {
-        Some(extent) if extent.end().saturating_sub(end) <= AROUND => extent.end().max(bytes.end),
-        _ => bytes.end,
+    let at_last = match first {
+        Some((extent, coding)) if extent.end() > last => Some((extent, coding)),
+        _ => whole(last),
+    };
+    let end = match at_last {
+        // A jump to a single page: LZ4 need not decode what is behind it.
+        Some((_, Coding::Compressed(Algorithm::Lz4))) if bytes.end - bytes.start <= page => {
+            bytes.end
+        }
+        Some((extent, _)) => extent.end().max(bytes.end),
+        None => bytes.end,
     };
     start..end
 }

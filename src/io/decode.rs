@@ -123,7 +123,7 @@ impl Recipe {
             let before = self.skip.saturating_sub(self.at % PAGE_SIZE);
             let count = before.div_ceil(PAGE_SIZE);
             if count != 0 {
-                scratch = Some(Folios::scratch(0, count as u64, MAX_ORDER)?);
+                scratch = Some(Folios::buffer(count as u64, MAX_ORDER)?);
             }
             let room = target.place(self.at).map_or(0, |place| place.2);
             if count != 0 || room < self.len {
@@ -234,7 +234,7 @@ impl Job {
         target: &mut Folios,
     ) -> Result<Self> {
         let pages = bytes.div_ceil(PAGE_SIZE) as u64;
-        let input = Folios::scratch(0, pages, MAX_ORDER)?;
+        let input = Folios::buffer(pages, MAX_ORDER)?;
         let room = recipe.room(Some(&input), target)?;
         Ok(Self {
             recipe,

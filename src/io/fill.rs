@@ -805,7 +805,9 @@ fn zero(folios: &mut Folios, mut at: usize, mut len: usize) {
             return;
         };
         let part = to.len().min(len);
-        to.iter_mut().take(part).for_each(|byte| *byte = 0);
+        if let Some(to) = to.get_mut(..part) {
+            to.fill(0);
+        }
         at += part;
         len -= part;
     }
@@ -819,7 +821,9 @@ pub(super) fn copy(folios: &mut Folios, mut at: usize, mut data: &[u8]) {
         };
         let part = to.len().min(data.len());
         let (now, later) = data.split_at(part);
-        to.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+        if let Some(to) = to.get_mut(..part) {
+            to.copy_from_slice(now);
+        }
         at += part;
         data = later;
     }

@@ -10,6 +10,7 @@ use core::{
 
 use kernel::{bindings, ffi, page::PAGE_SIZE, prelude::*};
 
+use super::spare;
 use crate::raw;
 
 /// What becomes of a folio in the end.
@@ -28,9 +29,11 @@ enum Kind {
 /// # Invariants
 ///
 /// `folios[done..]` are owned: those of a page cache are locked, and the lock is this list's; of
-/// scratch folios it holds the only reference. Nobody else reads or writes their bytes.
+/// scratch folios it holds the only reference. Nobody else reads or writes their bytes. The number beside each folio is
+/// the sum of the sizes of those before it, `bytes` that of all.
 pub(crate) struct Folios {
-    folios: KVec<NonNull<bindings::folio>>,
+    /// Each with the bytes in those before it.
+    folios: KVec<(NonNull<bindings::folio>, usize)>,
     kind: Kind,
     done: usize,
     bytes: usize,
@@ -143,9 +146,12 @@ impl Folios {
             let mut order = fits.min(aligned).min(max_order);
             let folio = loop {
                 this.folios.reserve(1, GFP_KERNEL)?;
-                // SAFETY: Allocating memory has no preconditions.
-                let folio = unsafe { raw::erofs_shared_folio_alloc(order) };
-                match (NonNull::new(folio), order) {
+                let spare = (order == spare::ORDER).then(spare::take).flatten();
+                let folio = spare.or_else(|| {
+                    // SAFETY: Allocating memory has no preconditions.
+                    NonNull::new(unsafe { raw::erofs_shared_folio_alloc(order) })
+                });
+                match (folio, order) {
                     (Some(folio), _) => break folio,
                     (None, 0) => return Err(ENOMEM),
                     (None, _) => order = 0,
@@ -158,10 +164,28 @@ impl Folios {
         Ok(this)
     }
 
+    /// Memory for `pages` pages at least, of no page cache.
+    pub(super) fn buffer(pages: u64, max_order: u32) -> Result<Self> {
+        if pages > 1 && pages <= 1 << spare::ORDER {
+            let mut this = Self::none();
+            this.folios.reserve(1, GFP_KERNEL)?;
+            if let Some(folio) = spare::take() {
+                // INVARIANT: The only reference is the list's now.
+                this.push(folio);
+                return Ok(this);
+            }
+        }
+        Self::scratch(0, pages, max_order)
+    }
+
     fn push(&mut self, folio: NonNull<bindings::folio>) {
         // SAFETY: The folio is live.
         let size = unsafe { raw::erofs_shared_folio_size(folio.as_ptr()) };
-        if self.folios.push_within_capacity(folio).is_ok() {
+        if self
+            .folios
+            .push_within_capacity((folio, self.bytes))
+            .is_ok()
+        {
             self.bytes = self.bytes.saturating_add(size);
         }
     }
@@ -175,7 +199,7 @@ impl Folios {
     pub(crate) fn pos(&self) -> u64 {
         match self.folios.first() {
             // SAFETY: By the type invariants the folio is live; only those of a cache know a position.
-            Some(folio) => unsafe { raw::erofs_shared_folio_pos(folio.as_ptr()) as u64 },
+            Some((folio, _)) => unsafe { raw::erofs_shared_folio_pos(folio.as_ptr()) as u64 },
             None => 0,
         }
     }
@@ -186,23 +210,20 @@ impl Folios {
     }
 
     /// The folios that are still owned, in order.
-    fn rest(&self) -> &[NonNull<bindings::folio>] {
+    fn rest(&self) -> &[(NonNull<bindings::folio>, usize)] {
         self.folios.get(self.done..).unwrap_or(&[])
     }
 
     /// The folio that holds byte `at` of the list, the byte's place in it, and the bytes from there.
     pub(super) fn place(&self, at: usize) -> Option<(NonNull<bindings::folio>, usize, usize)> {
-        let mut start = 0usize;
-        for folio in self.rest() {
-            // SAFETY: By the type invariants the folio is live.
-            let size = unsafe { raw::erofs_shared_folio_size(folio.as_ptr()) };
-            let offset = at.checked_sub(start)?;
-            if offset < size {
-                return Some((*folio, offset, size - offset));
-            }
-            start = start.saturating_add(size);
-        }
-        None
+        let rest = self.rest();
+        let at = at.checked_add(rest.first()?.1)?;
+        let behind = rest.partition_point(|(_, start)| *start <= at);
+        let (folio, start) = *rest.get(behind.checked_sub(1)?)?;
+        let offset = at.checked_sub(start)?;
+        let end = rest.get(behind).map_or(self.bytes, |(_, start)| *start);
+        let room = end.checked_sub(at).filter(|room| *room != 0)?;
+        Some((folio, offset, room))
     }
 
     /// The bytes from `at` to the end of the folio in which that is.
@@ -299,7 +320,7 @@ impl Folios {
 
     /// The bytes of the first folio that is still owned.
     pub(crate) fn first(&self) -> Option<&[u8]> {
-        let folio = self.rest().first()?;
+        let (folio, _) = self.rest().first()?;
         // SAFETY: By the type invariants the folio is live and nobody else writes to it.
         Some(unsafe {
             core::slice::from_raw_parts(
@@ -311,7 +332,7 @@ impl Folios {
 
     /// The bytes of all folios that are still owned, in order.
     pub(crate) fn all(&self) -> impl Iterator<Item = &[u8]> {
-        self.rest().iter().map(|folio| {
+        self.rest().iter().map(|(folio, _)| {
             // SAFETY: By the type invariants the folio is live and nobody else writes to it.
             unsafe {
                 core::slice::from_raw_parts(
@@ -324,7 +345,7 @@ impl Folios {
 
     /// Ends the first folio that is still owned: in a cache it becomes uptodate and is unlocked.
     pub(crate) fn finish_first(&mut self) {
-        let Some(folio) = self.rest().first().copied() else {
+        let Some((folio, _)) = self.rest().first().copied() else {
             return;
         };
         // INVARIANT: It is not owned any more.
@@ -332,8 +353,8 @@ impl Folios {
         match self.kind {
             // SAFETY: The folio is locked and the lock ours.
             Kind::Cache => unsafe { bindings::folio_end_read(folio.as_ptr(), true) },
-            // SAFETY: The reference is ours.
-            Kind::Scratch => unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) },
+            // SAFETY: By the type invariants the reference is ours, and the only one.
+            Kind::Scratch => unsafe { spare::give(folio) },
         }
     }
 
@@ -345,7 +366,9 @@ impl Folios {
                 return;
             };
             let (now, later) = bytes.split_at(to.len().min(bytes.len()));
-            to.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+            if let Some(to) = to.get_mut(..now.len()) {
+                to.copy_from_slice(now);
+            }
             at += now.len();
             bytes = later;
         }
@@ -359,7 +382,7 @@ impl Folios {
     /// `mapping` is live, and the bytes are what it holds at that place.
     pub(crate) unsafe fn give(mut self, mapping: *mut bindings::address_space, index: u64) {
         let mut at = index as usize;
-        while let (Some(folio), Kind::Scratch) = (self.rest().first().copied(), self.kind) {
+        while let (Some((folio, _)), Kind::Scratch) = (self.rest().first().copied(), self.kind) {
             // INVARIANT: The reference is dropped below.
             self.done += 1;
             // SAFETY: The folio is live, of no cache, and `index` is aligned to its size (`scratch`).
@@ -431,12 +454,12 @@ impl Drop for Span<'_> {
 
 impl Drop for Folios {
     fn drop(&mut self) {
-        for folio in self.rest() {
+        for (folio, _) in self.rest() {
             match self.kind {
                 // SAFETY: By the type invariants the lock is ours.
                 Kind::Cache => unsafe { bindings::folio_end_read(folio.as_ptr(), false) },
-                // SAFETY: By the type invariants the reference is ours.
-                Kind::Scratch => unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) },
+                // SAFETY: By the type invariants the reference is ours, and the only one.
+                Kind::Scratch => unsafe { spare::give(*folio) },
             }
         }
     }

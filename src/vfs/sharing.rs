@@ -57,6 +57,10 @@ const READ_BYTES: u64 = 256 << 10;
 /// first of them is read, which an image of a few KiB must not get for any size it likes to claim.
 const MAX_SIZE: u64 = 64 << 30;
 
+/// Blocks at the start of a file that are read at its first open because they are decoded with the very first ones,
+/// at most: 512 KiB.
+const HEAD_BLOCKS: u64 = 128;
+
 /// Blocks that are hashed before their digests are looked at.
 const RUN: usize = 16;
 
@@ -287,6 +291,21 @@ impl<T: FileSystem> Inode<T> {
     /// recorded. Those that agree are verified, and recorded if they were not; at the first that does
     /// not, this inode leaves the shared inode: `ESTALE`.
     fn check(&self, binding: &Arc<Binding>, first: u64, bytes: &[u8]) -> Result {
+        let Some((block, digest)) = self.compare(binding, first, bytes)? else {
+            return Ok(());
+        };
+        T::counters(self.sb().info())?.add(Field::BlocksDiverged, 1);
+        self.diverge(binding, block, &digest);
+        Err(ESTALE)
+    }
+
+    /// As [`Inode::check`], but gives the first block that does not agree, and its digest.
+    fn compare(
+        &self,
+        binding: &Arc<Binding>,
+        first: u64,
+        bytes: &[u8],
+    ) -> Result<Option<(u64, Digest)>> {
         let (shared, blocks) = (binding.shared(), binding.blocks());
         let mut first = first;
         for run in bytes.chunks(RUN * BLOCK_SIZE) {
@@ -309,16 +328,13 @@ impl<T: FileSystem> Inode<T> {
                     }
                 }
                 Settled::Differ { at } => {
-                    counters.add(Field::BlocksDiverged, 1);
-                    if let Some(digest) = digests.get(at) {
-                        self.diverge(binding, first + at as u64, digest);
-                    }
-                    return Err(ESTALE);
+                    let digest = digests.get(at).ok_or(EIO)?;
+                    return Ok(Some((first + at as u64, *digest)));
                 }
             }
             first += count as u64;
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Counts blocks that agree, of which the first time it was heard of so many.
@@ -484,7 +500,8 @@ impl<T: FileSystem> Inode<T> {
     fn bind_by_content(&self, domain: &[u8]) -> Result<Arc<Binding>> {
         let blocks = self.size().div_ceil(BLOCK_SIZE as u64);
         let count = blocks.min(KEY_DIGESTS as u64);
-        let folios = Folios::scratch(0, count, KEY_DIGESTS.ilog2())?;
+        let head = self.head(count, blocks);
+        let folios = Folios::scratch(0, head, KEY_DIGESTS.ilog2())?;
         let mut folios = fill_and_wait(
             folios,
             &self.plan(0, false),
@@ -517,14 +534,36 @@ impl<T: FileSystem> Inode<T> {
             Settled::Differ { .. } => return Err(EIO),
         }
         binding.verify(0..count);
+        let mut first = 0;
+        for bytes in folios.all() {
+            // A block further on that differs is for who reads it to find.
+            if first >= count && self.compare(&binding, first, bytes)?.is_some() {
+                return Ok(binding);
+            }
+            first += (bytes.len() / BLOCK_SIZE) as u64;
+        }
         // What is elsewhere is not needed here.
-        let absent = resident(&binding, 0, count) < count;
-        if absent && shared.content().next_alias(0..count).is_none() {
+        let absent = resident(&binding, 0, head) < head;
+        if absent && shared.content().next_alias(0..head).is_none() {
             // SAFETY: The mapping is the shared inode's, and these bytes have the digests recorded there.
             unsafe { folios.give(shared.mapping(), 0) };
-            self.enter(&binding, 0..count);
+            self.enter(&binding, 0..head);
         }
         Ok(binding)
+    }
+
+    /// How many blocks are read together with the first `count` of a file of `blocks`: those that are
+    /// decoded with them.
+    fn head(&self, count: u64, blocks: u64) -> u64 {
+        if !T::is_encoded(self) {
+            return count;
+        }
+        let around = T::around(self, 0..count << BLOCK_SHIFT);
+        let end = around.end.div_ceil(BLOCK_SIZE as u64);
+        if end > HEAD_BLOCKS {
+            return count;
+        }
+        end.max(count).min(blocks)
     }
 
     /// Has this inode verify blocks, and tells how many from `blocks.start` on are; at least one. Blocks
@@ -682,9 +721,11 @@ impl<T: FileSystem> Inode<T> {
 
     /// Starts to verify up to `len` blocks from `start` on: those that are resident and not verified.
     fn start_window(&self, binding: &Arc<Binding>, start: u64, len: u64) -> Result<Arc<Window>> {
+        let wanted = start;
+        let (start, len) = self.whole_extents(binding, start, len);
         let left = binding.blocks().saturating_sub(start);
-        let len = present(binding, start, len.min(left)).max(1);
-        let mut end = start + 1;
+        let len = present(binding, start, len.min(left)).max(wanted - start + 1);
+        let mut end = wanted + 1;
         while end < start + len && binding.run(end..end + 1) == 0 {
             end += 1;
         }
@@ -697,6 +738,25 @@ impl<T: FileSystem> Inode<T> {
         };
         self.fill_from_image(folios, &self.plan(start << BLOCK_SHIFT, false), filled);
         Ok(window)
+    }
+
+    /// These blocks, and those around them that are decoded together with them and are not verified yet.
+    fn whole_extents(&self, binding: &Binding, start: u64, len: u64) -> (u64, u64) {
+        if !T::is_encoded(self) {
+            return (start, len);
+        }
+        let blocks = start..start.saturating_add(len).min(binding.blocks());
+        let around = T::around(self, start << BLOCK_SHIFT..blocks.end << BLOCK_SHIFT);
+        let first = around.start >> BLOCK_SHIFT;
+        let end = around.end.div_ceil(BLOCK_SIZE as u64).max(blocks.end);
+        let mut at = start;
+        while at > first && binding.run(at - 1..at) == 0 {
+            at -= 1;
+        }
+        if present(binding, at, start - at) < start - at {
+            at = start;
+        }
+        (at, end - at)
     }
 }
 
@@ -883,8 +943,20 @@ impl<T: FileSystem> Tables<T> {
             }
         }
         loop {
+            let mut max = FILL_BYTES;
+            if T::is_encoded(inode) {
+                // An extent is not cut in two, each of which would take decoding the first.
+                // SAFETY: `rac` is valid.
+                let pages = unsafe { Folios::next_of_readahead(rac) };
+                let pos = pages.start << PAGE_SHIFT;
+                let end = pos.saturating_add(max as u64);
+                if pages.end << PAGE_SHIFT > end {
+                    let end = T::around(inode, pos..end).end;
+                    max = end.saturating_sub(pos) as usize;
+                }
+            }
             // SAFETY: `rac` is valid.
-            let Ok(folios) = (unsafe { Folios::of_readahead(rac, FILL_BYTES, until) }) else {
+            let Ok(folios) = (unsafe { Folios::of_readahead(rac, max, until) }) else {
                 return;
             };
             if folios.is_empty() {
