@@ -115,10 +115,13 @@ vm-run: export VM_COMMAND := $(value CMD)
 ##  make check              formatting, clippy, rustdoc, checkpatch, shellcheck
 ##  make fmt                format the Rust sources
 ##  make bench              what it costs, in instructions, memory and time, beside the in-tree erofs (BENCH=--smoke: shorter)
+##  make pairs              what sharing saves of two releases of Debian and two wheels, beside what is possible
 ##  make plots              draw what make bench measured, for Documentation/
-.PHONY: test test-debug test-sanitize coverage check fmt bench plots
+.PHONY: test test-debug test-sanitize coverage check fmt bench plots pairs
 bench: module
 	@scripts/bench $(BENCH)
+pairs: module
+	@scripts/pairs
 plots:
 	@scripts/plots
 test: setup module

@@ -80,7 +80,8 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     })
 }
 
-fn progress(path: &Path, inos: u64) -> ProgressBar {
+/// A bar on the terminal, if that is one.
+pub fn progress(path: &Path, inos: u64) -> ProgressBar {
     let target = if io::stderr().is_terminal() {
         ProgressDrawTarget::stderr()
     } else {
@@ -94,8 +95,8 @@ fn progress(path: &Path, inos: u64) -> ProgressBar {
     bar
 }
 
-fn print(path: &Path, problem: &Problem) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+/// Writes a problem as a line.
+pub fn print(out: &mut dyn Write, path: &Path, problem: &Problem) -> io::Result<()> {
     write!(out, "{}: {}", path.display(), problem.path)?;
     if let Some(nid) = problem.nid {
         write!(out, ": nid {nid}")?;
@@ -121,7 +122,7 @@ fn check(path: &Path, options: &Options) -> io::Result<Report> {
     let mut written = Ok(());
     let mut add = |problem: Problem| {
         if !options.json && written.is_ok() {
-            written = bar.suspend(|| print(path, &problem));
+            written = bar.suspend(|| print(&mut io::stdout().lock(), path, &problem));
         }
         report.problems.push(problem);
     };

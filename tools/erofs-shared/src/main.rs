@@ -2,6 +2,7 @@
 
 //! `erofs-shared`: looks into EROFS images and checks them, with the code that the kernel module runs.
 
+mod bound;
 mod check;
 mod dump;
 mod image;
@@ -32,6 +33,8 @@ enum Command {
     Dump(dump::Options),
     /// Walk whole images and print every problem
     Check(check::Options),
+    /// Tell how much page cache the files of images need at least
+    Bound(bound::Options),
 }
 
 /// No problems, problems, or the command could not run.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Dump(options) => dump::run(&options),
         Command::Check(options) => check::run(&options),
+        Command::Bound(options) => bound::run(&options),
     };
     ExitCode::from(match outcome {
         Ok(Outcome::Clean) => 0,

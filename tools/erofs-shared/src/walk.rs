@@ -68,10 +68,14 @@ struct Pending {
     parent: u64,
 }
 
+/// What is to be done with each regular file, when it has been checked.
+pub type EachFile<'v> = &'v mut dyn FnMut(&Inode) -> Result<(), ReadError>;
+
 /// A walk.
 pub struct Walk<'v> {
     volume: &'v Volume,
     pub counts: Counts,
+    pub each_file: Option<EachFile<'v>>,
     /// Type of each inode seen; `None` if it could not be read.
     seen: HashMap<u64, Option<FileType>>,
     pending: Vec<Pending>,
@@ -130,6 +134,7 @@ impl<'v> Walk<'v> {
         Self {
             volume,
             counts: Counts::default(),
+            each_file: None,
             seen: HashMap::new(),
             pending: Vec::new(),
             report,
@@ -296,6 +301,12 @@ impl<'v> Walk<'v> {
             self.extents(path, &inode);
             if inode.file_type == FileType::Symlink {
                 self.symlink(path, &inode);
+            }
+        }
+        if inode.file_type == FileType::Regular {
+            if let Some(Err(err)) = self.each_file.as_mut().map(|each| each(&inode)) {
+                let at = (Place::of(inode.area), inode.iloc);
+                self.error(path, nid, at, &err);
             }
         }
         Some(inode.file_type)

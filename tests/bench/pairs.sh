@@ -1,0 +1,62 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The guest's part of scripts/pairs: reads all files of the images vda and vdb, with whole files shared and with single
+# blocks, and prints for each "RESULT WAY PAGES RESIDENT" and twice "ADDED SECTORS HASHED MERGED": pages that the page cache grew by,
+# pages that cachestat(2) finds in the caches of the second image's files, and what the page cache has more after a second pass and after
+# a third, and what each of them reads, hashes and merges.
+
+set -eu
+STATS=/sys/fs/erofs-shared/stats
+mkdir -p /mnt/1 /mnt/2
+cached() { awk '$1 == "Cached:" { c = $2 } $1 == "Shmem:" { s = $2 } END { print int((c - s) / 4) }' /proc/meminfo; }
+stat_of() { cat "$STATS/$1"; }
+sectors() { awk '{ n += $3 } END { print n }' /sys/block/vda/stat /sys/block/vdb/stat; }
+drop() { sync; echo 3 > /proc/sys/vm/drop_caches; sleep 0.5; }
+settle() {
+	local before now=-1
+	for _ in $(seq 60); do
+		before=$now
+		now=$(stat_of merges_done)
+		[ "$now" != "$before" ] || return 0
+		sleep 3
+	done
+	echo "still merging after three minutes" >&2
+	return 1
+}
+pass() {
+	local dir
+	for dir in /mnt/1 /mnt/2; do
+		find $dir -xdev -type f -print0 | xargs -0 cat > /dev/null
+		settle
+	done
+}
+names() { find "$1" -xdev -type f -printf '%i x %s +0 %P\n' | awk '!seen[$1]++ { sub(/^[0-9]+ /, ""); print }'; }
+
+for way in whole blocks; do
+	options=ro
+	[ $way = blocks ] || options=ro,share_blocks=off
+	mount -t erofs-shared -o $options /dev/vda /mnt/1
+	mount -t erofs-shared -o $options /dev/vdb /mnt/2
+	# directories, inodes and programs are there before
+	names /mnt/1 > /tmp/names.1
+	names /mnt/2 > /tmp/names.2
+	: > /tmp/nothing
+	python3 /project/tests/share_trees.py resident /mnt/2 /tmp/nothing > /dev/null
+	echo 3 > /proc/sys/vm/drop_caches
+	sleep 0.5
+	find /mnt/1 /mnt/2 -xdev -type f -print0 | xargs -0 stat > /dev/null
+	base=$(cached)
+	pass
+	pages=$(($(cached) - base))
+	again=
+	for _ in second third; do
+		before_read=$(sectors) before_hash=$(stat_of blocks_hashed) before_merge=$(stat_of merges_done)
+		pass
+		again+=" $(($(cached) - base - pages)) $(($(sectors) - before_read)) $(($(stat_of blocks_hashed) - before_hash)) $(($(stat_of merges_done) - before_merge))"
+	done
+	read -r _ resident < <(python3 /project/tests/share_trees.py resident /mnt/2 /tmp/names.2)
+	echo "RESULT $way $pages $resident$again"
+	umount /mnt/1 /mnt/2
+	drop
+done
