@@ -10,6 +10,11 @@ pub(super) fn decode(input: &[u8], output: &mut [u8], extent: Extent) -> Result<
     let (Ok(from), Ok(to)) = (i32::try_from(input.len()), i32::try_from(output.len())) else {
         return Err(Failure::Corrupted("lz4: too much data"));
     };
+    if extent == Extent::Prefix {
+        // A match with offset 0 refers to itself. The decoder of parts copies it, which changes nothing, and counts it as
+        // written: what the memory held before would be the file's data. The decoder of wholes writes zeros there.
+        output.fill(0);
+    }
     // SAFETY: Both lengths are those of the buffers, which is all that the decoder reads and writes,
     // whatever the input: references back are checked against the start of the output.
     let got = unsafe {
