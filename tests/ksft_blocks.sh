@@ -75,6 +75,9 @@ note "pages: $first for the original; $second for the copies, of which $CHANGED 
 ok "the copies take what is in them alone" near "$second" $((CHANGED + INSERTED)) 256
 ok "its own account: aliases" near "$(stat_of aliases)" $((2 * ORIG - CHANGED)) 256
 is "and bytes" "$(stat_of alias_bytes)" $((4096 * $(stat_of aliases)))
+ALIASES=/sys/kernel/debug/erofs-shared/aliases
+is "debugfs lists the files with aliases, and no other" "$(awk '{ n += $1 } END { print n, NR }' $ALIASES)" "$(stat_of aliases) 2"
+ok "the file with most of them first" sort -c -k1,1nr $ALIASES
 ok "and blocks in the index" near "$(stat_of index_entries)" $((ORIG + CHANGED + INSERTED)) 64
 cost=$((100 * ($(stat_of index_bytes) + $(stat_of metadata_bytes)) / (4096 * ($(stat_of blocks_adopted)))))
 ok "index and digests take less than 3 % of what they describe" test $cost -lt 3

@@ -84,7 +84,7 @@ pub(super) fn totals() -> Totals {
     totals
 }
 
-/// Offers all shared inodes to the list of those that save most.
+/// Offers all shared inodes to a list of the first of them.
 pub(super) fn top(top: &mut Top) {
     share::inode::for_each(&mut |shared| {
         let id = shared.identity();
@@ -95,6 +95,7 @@ pub(super) fn top(top: &mut Top) {
         top.offer(TopFile {
             sharers: u32::try_from(shared.content().bound()).unwrap_or(u32::MAX),
             pages: shared.pages(),
+            aliased: shared.content().aliased(),
             size: id.size,
             key,
         });

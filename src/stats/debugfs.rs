@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/sys/kernel/debug/erofs-shared/top`: the most shared files.
+//! `/sys/kernel/debug/erofs-shared/top`: the most shared files; `aliases`: those with most blocks elsewhere.
 //!
 //! Not through the kernel crate's `debugfs`: its file operations have no owner, so a file that is open
 //! while the module goes would be closed through a table that is gone with it. The table of
@@ -24,6 +24,8 @@ pub(crate) struct TopFile {
     pub(crate) sharers: u32,
     /// Its resident pages.
     pub(crate) pages: u64,
+    /// Blocks whose bytes are elsewhere.
+    pub(crate) aliased: u64,
     /// Its size in bytes.
     pub(crate) size: u64,
     /// What tells it from others: the start of a digest, shown in hexadecimal.
@@ -38,29 +40,49 @@ impl TopFile {
     }
 }
 
-/// Longest line: a 32-bit and two 64-bit numbers, 32 digits, four separators.
-const LINE: usize = 10 + 2 * 20 + 32 + 4;
+/// Longest line: a 32-bit and three 64-bit numbers, 32 digits, five separators.
+const LINE: usize = 10 + 3 * 20 + 32 + 5;
 
-/// Those of the files offered that save most, most first.
+/// What a list is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// Files that several real inodes share, by what that saves.
+    Sharers,
+    /// Files of which blocks are elsewhere, by their number.
+    Aliases,
+}
+
+/// Those of the files offered that have most of what the list is of, most first.
 pub(crate) struct Top {
+    of: Of,
     files: KVec<TopFile>,
 }
 
 impl Top {
-    fn new() -> Result<Self> {
+    fn new(of: Of) -> Result<Self> {
         Ok(Self {
+            of,
             files: KVec::with_capacity(LINES, GFP_KERNEL)?,
         })
     }
 
+    /// By how much a file is ahead; 0 if it is not to be shown.
+    fn rank(&self, file: &TopFile) -> u64 {
+        match self.of {
+            Of::Sharers if file.sharers < 2 => 0,
+            // One without pages yet is shared, too.
+            Of::Sharers => file.saved().saturating_add(1),
+            Of::Aliases => file.aliased,
+        }
+    }
+
     /// Takes `file` if it belongs to the list. Allocates nothing, so it may be called with a spinlock held.
     pub(crate) fn offer(&mut self, file: TopFile) {
-        if file.sharers < 2 {
+        let rank = self.rank(&file);
+        if rank == 0 {
             return;
         }
-        let at = self
-            .files
-            .partition_point(|other| other.saved() >= file.saved());
+        let at = self.files.partition_point(|other| self.rank(other) >= rank);
         if at >= LINES {
             return;
         }
@@ -85,12 +107,15 @@ impl fmt::Write for Text {
     }
 }
 
-/// The text of the file.
-fn text(hooks: &Hooks) -> Result<KVec<u8>> {
-    let mut top = Top::new()?;
+/// The text of a file.
+fn text(hooks: &Hooks, of: Of) -> Result<KVec<u8>> {
+    let mut top = Top::new(of)?;
     (hooks.top)(&mut top);
     let mut out = Text(KVec::with_capacity(top.files.len() * LINE, GFP_KERNEL)?);
     for file in &top.files {
+        if of == Of::Aliases {
+            write!(out, "{} ", file.aliased)?;
+        }
         writeln!(
             out,
             "{} {} {} {:032x}",
@@ -103,7 +128,7 @@ fn text(hooks: &Hooks) -> Result<KVec<u8>> {
     Ok(out.0)
 }
 
-/// The file in debugfs; removed on drop, which waits for reads.
+/// The files in debugfs; removed on drop, which waits for reads.
 ///
 /// # Invariants
 ///
@@ -117,28 +142,36 @@ unsafe impl Send for TopRegistration {}
 // SAFETY: There is nothing to do with a shared reference.
 unsafe impl Sync for TopRegistration {}
 
-static FILE_OPS: bindings::debugfs_short_fops = bindings::debugfs_short_fops {
-    read: Some(read),
+static TOP_OPS: bindings::debugfs_short_fops = bindings::debugfs_short_fops {
+    read: Some(read_top),
+    write: None,
+    llseek: Some(bindings::default_llseek),
+};
+
+static ALIASES_OPS: bindings::debugfs_short_fops = bindings::debugfs_short_fops {
+    read: Some(read_aliases),
     write: None,
     llseek: Some(bindings::default_llseek),
 };
 
 impl TopRegistration {
-    /// Makes the file. A kernel without debugfs, or one that refuses, has none: that is no error.
+    /// Makes the files. A kernel without debugfs, or one that refuses, has none: that is no error.
     pub(crate) fn new(hooks: &'static Hooks) -> Self {
         // SAFETY: The names are NUL-terminated; `hooks` and the table are static, and not used any more
         // after the removal. debugfs takes its own errors as arguments.
         let directory = unsafe {
             let directory =
                 bindings::debugfs_create_dir(c"erofs-shared".as_char_ptr(), core::ptr::null_mut());
-            bindings::debugfs_create_file_short(
-                c"top".as_char_ptr(),
-                0o400,
-                directory,
-                core::ptr::from_ref(hooks).cast_mut().cast(),
-                core::ptr::null(),
-                &FILE_OPS,
-            );
+            for (name, ops) in [(c"top", &TOP_OPS), (c"aliases", &ALIASES_OPS)] {
+                bindings::debugfs_create_file_short(
+                    name.as_char_ptr(),
+                    0o400,
+                    directory,
+                    core::ptr::from_ref(hooks).cast_mut().cast(),
+                    core::ptr::null(),
+                    ops,
+                );
+            }
             directory
         };
         // INVARIANT: It was just made.
@@ -153,21 +186,48 @@ impl Drop for TopRegistration {
     }
 }
 
-/// Each call makes the text anew, so only a reader with room for all of it sees one moment.
-///
 /// # Safety
 ///
-/// `debugfs_short_fops::read` of the file that [`TopRegistration::new`] makes: the file's private pointer is
-/// that to the hooks; `buf` is `count` bytes of user memory, `pos` is ours for the call.
-unsafe extern "C" fn read(
+/// `debugfs_short_fops::read` of `top`; as for [`read`].
+unsafe extern "C" fn read_top(
     file: *mut bindings::file,
     buf: *mut ffi::c_char,
     count: usize,
     pos: *mut bindings::loff_t,
 ) -> isize {
+    // SAFETY: By the function's safety requirements.
+    unsafe { read(file, buf, count, pos, Of::Sharers) }
+}
+
+/// # Safety
+///
+/// `debugfs_short_fops::read` of `aliases`; as for [`read`].
+unsafe extern "C" fn read_aliases(
+    file: *mut bindings::file,
+    buf: *mut ffi::c_char,
+    count: usize,
+    pos: *mut bindings::loff_t,
+) -> isize {
+    // SAFETY: By the function's safety requirements.
+    unsafe { read(file, buf, count, pos, Of::Aliases) }
+}
+
+/// Each call makes the text anew, so only a reader with room for all of it sees one moment.
+///
+/// # Safety
+///
+/// `file` is one that [`TopRegistration::new`] makes: the file's private pointer is that to the hooks; `buf` is
+/// `count` bytes of user memory, `pos` is ours for the call.
+unsafe fn read(
+    file: *mut bindings::file,
+    buf: *mut ffi::c_char,
+    count: usize,
+    pos: *mut bindings::loff_t,
+    of: Of,
+) -> isize {
     // SAFETY: By the function's safety requirements; hooks are constant.
     let hooks = unsafe { &*(*file).private_data.cast::<Hooks>() };
-    match text(hooks) {
+    match text(hooks, of) {
         // SAFETY: By the function's safety requirements; the text is readable for its length.
         Ok(text) => unsafe {
             bindings::simple_read_from_buffer(
