@@ -112,7 +112,8 @@ u64 erofs_shared_bdev_bytes(struct block_device *bdev);
 u32 erofs_shared_bdev_block_size(struct block_device *bdev);
 u32 erofs_shared_bdev_dma_align(struct block_device *bdev);
 struct bio *erofs_shared_bio_alloc(struct block_device *bdev, u64 pos,
-				   bool ahead);
+				   u16 segments, bool ahead);
+void erofs_shared_bio_submit(struct bio *bio);
 size_t erofs_shared_iov_bytes(struct iov_iter *iter);
 void erofs_shared_iov_truncate(struct iov_iter *iter, u64 count);
 void erofs_shared_iov_reexpand(struct iov_iter *iter, size_t count);

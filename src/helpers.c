@@ -471,15 +471,28 @@ u32 erofs_shared_bdev_dma_align(struct block_device *bdev)
 }
 
 struct bio *erofs_shared_bio_alloc(struct block_device *bdev, u64 pos,
-				   bool ahead)
+				   u16 segments, bool ahead)
 {
-	struct bio *bio = bio_alloc(bdev, BIO_MAX_VECS,
+	struct bio *bio = bio_alloc(bdev, clamp(segments, 1, BIO_MAX_VECS),
 				    REQ_OP_READ | (ahead ? REQ_RAHEAD : 0),
 				    GFP_KERNEL);
 
 	if (bio)
 		bio->bi_iter.bi_sector = pos >> SECTOR_SHIFT;
 	return bio;
+}
+
+void erofs_shared_bio_submit(struct bio *bio)
+{
+	struct blk_plug plug;
+
+	/*
+	 * Without a plug a disk with an I/O scheduler has a worker of its own
+	 * start it.
+	 */
+	blk_start_plug(&plug);
+	submit_bio(bio);
+	blk_finish_plug(&plug);
 }
 
 void erofs_shared_iov_truncate(struct iov_iter *iter, u64 count)

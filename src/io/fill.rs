@@ -45,6 +45,9 @@ const MAX_INPUT: usize = 2 << 20;
 /// Bytes that are worth a worker of their own although they are there already.
 const WORTH_A_WORKER: usize = 16 << 10;
 
+/// Pieces of memory that a bio for compressed bytes has room for at least.
+const ENCODED_SEGMENTS: u16 = 64;
+
 /// Ranges in one read of a backing file.
 const FILE_RANGES: usize = 16;
 
@@ -359,6 +362,8 @@ struct Submitter<F: Filled> {
     fill: NonNull<Fill<F>>,
     ahead: bool,
     direct: bool,
+    /// How many pieces of memory a bio has room for, a guess. More go into another bio.
+    segments: u16,
     bio: Option<PendingBio>,
     read: Option<(KBox<FileRead<F>>, NonNull<bindings::file>)>,
 }
@@ -371,7 +376,7 @@ impl<F: Filled> Submitter<F> {
             // submitted; its memory belongs to the fill, which lives until `bio_done`.
             unsafe {
                 self.fill.as_ref().pending.fetch_add(1, Full);
-                bindings::submit_bio(pending.bio.as_ptr());
+                raw::erofs_shared_bio_submit(pending.bio.as_ptr());
             }
         }
         if let Some((read, file)) = self.read.take() {
@@ -432,7 +437,9 @@ impl<F: Filled> Submitter<F> {
             }
             // SAFETY: The device is open; this waits for memory if it must, while nothing that it
             // could wait for is held back here.
-            let bio = unsafe { raw::erofs_shared_bio_alloc(bdev.as_ptr(), addr, self.ahead) };
+            let bio = unsafe {
+                raw::erofs_shared_bio_alloc(bdev.as_ptr(), addr, self.segments, self.ahead)
+            };
             let bio = NonNull::new(bio).ok_or(ENOMEM)?;
             // SAFETY: The new bio is ours.
             unsafe {
@@ -659,6 +666,7 @@ fn start<'a, F: Filled>(
         fill,
         ahead: plan.ahead,
         direct: plan.direct,
+        segments: 0,
         bio: None,
         read: None,
     };
@@ -666,6 +674,7 @@ fn start<'a, F: Filled>(
     // that up: I/O completion only counts.
     let rest = unsafe { &mut *fill.as_ref().rest.get() };
     if let Some(rest) = rest {
+        submitter.segments = u16::try_from(rest.folios.count()).unwrap_or(u16::MAX);
         if let Err(err) = gather(&mut submitter, rest, plan, map) {
             // SAFETY: As above.
             unsafe { fill.as_ref() }.fail(err);
@@ -783,6 +792,8 @@ fn add_encoded<F: Filled>(
         let result = job.run(&mut rest.folios);
         return rest.decoded(recipe.pos, result);
     }
+    // What is decoded has pieces of its own, one for each extent at least.
+    submitter.segments = submitter.segments.max(ENCODED_SEGMENTS);
     // From now on it goes with the fill, as what is being read into it must.
     rest.jobs.push(job, GFP_KERNEL)?;
     let input = rest.jobs.last().ok_or(EIO)?.input();

@@ -209,6 +209,11 @@ impl Folios {
         self.bytes
     }
 
+    /// How many folios are still owned.
+    pub(super) fn count(&self) -> usize {
+        self.rest().len()
+    }
+
     /// The folios that are still owned, in order.
     fn rest(&self) -> &[(NonNull<bindings::folio>, usize)] {
         self.folios.get(self.done..).unwrap_or(&[])
