@@ -10,6 +10,7 @@ use kernel::{
 };
 
 use super::superblock::Info;
+use crate::share::{sha256::KernelSha256, Domain};
 use crate::vfs::{
     context::{Choice, Choices, Param},
     Context, Options as Out, ParamTable, ParamValue,
@@ -98,8 +99,10 @@ pub(super) struct Options {
     cache_strategy: Atomic<u32>,
     /// `share=`
     pub(super) share: Share,
-    /// `domain_id=`: sharing does not go beyond it.
-    pub(super) domain: Option<CString>,
+    /// `domain_id=`
+    domain_id: Option<CString>,
+    /// The domain of that name.
+    domain: Domain,
     /// `fsoffset=`, bytes.
     pub(super) fsoffset: u64,
     /// `device=`, in order.
@@ -107,12 +110,13 @@ pub(super) struct Options {
 }
 
 impl Options {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             flags: Atomic::new(FLAG_USER_XATTR | FLAG_ACL | FLAG_SHARE_BLOCKS),
             cache_strategy: Atomic::new(2),
             share: Share::Content,
-            domain: None,
+            domain_id: None,
+            domain: Domain::of::<KernelSha256>(b""),
             fsoffset: 0,
             devices: KVec::new(),
         }
@@ -137,6 +141,16 @@ impl Options {
 
     pub(super) fn direct_io(&self) -> bool {
         self.has(FLAG_DIRECTIO)
+    }
+
+    /// Sharing does not go beyond it.
+    pub(super) fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// Whether it has a name.
+    pub(super) fn has_domain_id(&self) -> bool {
+        self.domain_id.is_some()
     }
 
     /// Whether single blocks are shared between files.
@@ -190,7 +204,8 @@ pub(super) fn parse(
             if domain.to_bytes().is_empty() {
                 return Err(fc.invalid(fmt!("domain_id: needs a name")));
             }
-            options.domain = Some(CString::try_from(domain)?);
+            options.domain = Domain::of::<KernelSha256>(domain.to_bytes());
+            options.domain_id = Some(CString::try_from(domain)?);
         }
         _ => return Err(EINVAL),
     }
@@ -221,7 +236,7 @@ pub(super) fn show(info: &Info, out: &Out<'_>) {
     if options.share == Share::Content && !options.share_blocks() {
         out.put(c",share_blocks=off");
     }
-    if let Some(domain) = &options.domain {
+    if let Some(domain) = &options.domain_id {
         out.put_string(c",domain_id=", domain);
     }
     if options.has(FLAG_DAX_NEVER) {

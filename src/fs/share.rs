@@ -14,10 +14,7 @@ use crate::{
 /// With whom an inode's data is shared. `None`: with nobody.
 pub(super) fn scope(inode: &Inode<Erofs>) -> Result<Option<Scope<'_>>> {
     let options = &inode.sb().info().options;
-    let domain = match &options.domain {
-        Some(domain) => domain.to_bytes(),
-        None => &[],
-    };
+    let domain = options.domain();
     match options.share {
         Share::Off => Ok(None),
         Share::Content => Ok(Some(Scope::Content(domain))),

@@ -259,7 +259,7 @@ pub(super) fn fill(
             SECTOR
         )));
     }
-    if info.options.share == Share::Fingerprint && info.options.domain.is_none() {
+    if info.options.share == Share::Fingerprint && !info.options.has_domain_id() {
         return Err(fc.invalid(fmt!(
             "(device {}): share=fingerprint (inode_share) needs domain_id=: whose fingerprints to trust",
             sb.id()

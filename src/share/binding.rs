@@ -23,12 +23,52 @@ pub(crate) const MAX_BINDINGS: usize = 8;
 /// Blocks between two offers to let others run.
 const RESCHED: u64 = 1024;
 
+/// A set of blocks: that of a file of up to 256 KiB needs no memory.
+enum Set {
+    Small(u64),
+    Large(KVVec<u64>),
+}
+
+impl Set {
+    /// An empty set, of up to `blocks`.
+    fn new(blocks: u64) -> Result<Self> {
+        let words = usize::try_from(bits::words(blocks))?;
+        Ok(if words <= 1 {
+            Self::Small(0)
+        } else {
+            Self::Large(KVVec::zeroed(words, GFP_KERNEL)?)
+        })
+    }
+
+    fn words(&self) -> &[u64] {
+        match self {
+            Self::Small(word) => core::slice::from_ref(word),
+            Self::Large(words) => words,
+        }
+    }
+
+    fn words_mut(&mut self) -> &mut [u64] {
+        match self {
+            Self::Small(word) => core::slice::from_mut(word),
+            Self::Large(words) => words,
+        }
+    }
+
+    /// Bytes that it takes by itself.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Small(_) => 0,
+            Self::Large(words) => words.len() * 8,
+        }
+    }
+}
+
 /// Which blocks have been verified.
 enum Verified {
     /// All of them.
     All,
     /// Those in the set; `left` are not.
-    Some { set: KVVec<u64>, left: u64 },
+    Some { set: Set, left: u64 },
 }
 
 /// A real inode's tie to a shared inode.
@@ -84,9 +124,8 @@ impl Binding {
         let verified = if id.trusted {
             Verified::All
         } else {
-            let words = usize::try_from(bits::words(blocks))?;
             Verified::Some {
-                set: KVVec::zeroed(words, GFP_KERNEL)?,
+                set: Set::new(blocks)?,
                 left: blocks,
             }
         };
@@ -113,7 +152,7 @@ impl Binding {
     fn bytes(&self) -> u64 {
         let set = match &*self.verified.lock() {
             Verified::All => 0,
-            Verified::Some { set, .. } => set.len() * 8,
+            Verified::Some { set, .. } => set.bytes(),
         };
         (set + core::mem::size_of::<Self>()) as u64
     }
@@ -135,12 +174,13 @@ impl Binding {
 
     /// Notes that these blocks have been verified. `true` if all are now.
     pub(crate) fn verify(&self, blocks: Range<u64>) -> bool {
-        let mut gone = KVVec::new();
+        // Freed when the lock is not held any more.
+        let mut gone = Set::Small(0);
         let mut verified = self.verified.lock();
         let Verified::Some { set, left } = &mut *verified else {
             return true;
         };
-        let added = bits::insert(set, blocks);
+        let added = bits::insert(set.words_mut(), blocks);
         *left = left.saturating_sub(added);
         let all = *left == 0;
         if all {
@@ -149,8 +189,10 @@ impl Binding {
         }
         drop(verified);
         self.shared.content().count_verified(added);
-        self.counters
-            .sub(Field::MetadataBytes, (gone.len() * 8) as u64);
+        let bytes = gone.bytes();
+        if bytes != 0 {
+            self.counters.sub(Field::MetadataBytes, bytes as u64);
+        }
         all
     }
 
@@ -159,7 +201,7 @@ impl Binding {
     pub(crate) fn run(&self, blocks: Range<u64>) -> u64 {
         match &*self.verified.lock() {
             Verified::All => blocks.end.saturating_sub(blocks.start),
-            Verified::Some { set, .. } => bits::run(set, blocks),
+            Verified::Some { set, .. } => bits::run(set.words(), blocks),
         }
     }
 

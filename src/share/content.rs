@@ -20,7 +20,7 @@ use kernel::{
 use super::{
     digest::{Digest, Key},
     plain::{Plain, Watched},
-    table::{read_once, Entry, Slot, Table, Writer},
+    table::{read_once, Entry, Settle, Slot, Table, Writer},
     SharedInode,
 };
 use crate::stats::{Field, GLOBAL};
@@ -125,23 +125,29 @@ impl Content {
         let mut allocated = 0;
         let mut result = Ok(());
         let mut differs = None;
-        for ((at, digest), block) in digests.iter().enumerate().zip(first..) {
-            match self.table.slot(&mut writer, owner, block, &mut allocated) {
-                Ok(slot) => match slot.settled() {
-                    None => {
-                        slot.set(digest);
-                        adopted += 1;
-                    }
-                    Some(recorded) if recorded == *digest => {}
-                    Some(_) => {
-                        differs = Some(at);
-                        break;
-                    }
-                },
+        let mut done = 0;
+        'all: while let Some(rest) = digests.get(done..).filter(|rest| !rest.is_empty()) {
+            let block = first.saturating_add(done as u64);
+            let slots = self
+                .table
+                .slots_or_new(&mut writer, owner, block, &mut allocated);
+            let slots = match slots {
+                Ok(slots) => slots,
                 Err(err) => {
                     result = Err(err);
                     break;
                 }
+            };
+            for (slot, digest) in slots.iter().zip(rest) {
+                match slot.settle(digest) {
+                    Settle::New => adopted += 1,
+                    Settle::Same => {}
+                    Settle::Other => {
+                        differs = Some(done);
+                        break 'all;
+                    }
+                }
+                done += 1;
             }
         }
         drop(writer);

@@ -22,13 +22,23 @@ pub const ZERO_DIGEST: Digest = [
     0x4f, 0x58, 0x05, 0xff, 0x7c, 0xb4, 0x7c, 0x7a, 0x85, 0xda, 0xbd, 0x8b, 0x48, 0x89, 0x2c, 0xa7,
 ];
 
-/// What a domain's name is told by beside digests: half of its SHA-256.
-pub fn domain_id<H: Sha256>(domain: &[u8]) -> [u8; 16] {
-    let mut id = [0; 16];
-    id.iter_mut()
-        .zip(H::digest(domain))
-        .for_each(|(to, from)| *to = from);
-    id
+/// A domain: sharing does not go beyond it. Told by the SHA-256 of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Domain(Digest);
+
+impl Domain {
+    /// The domain with this name; without one it is that of all who name none.
+    pub fn of<H: Sha256>(name: &[u8]) -> Self {
+        Self(H::digest(name))
+    }
+
+    /// What it is told by beside digests: half of it.
+    pub fn id(&self) -> [u8; 16] {
+        let mut id = [0; 16];
+        let (half, _) = self.0.split_at(16);
+        id.copy_from_slice(half);
+        id
+    }
 }
 
 /// SHA-256, in the shape of the `sha2` crate's `Digest::digest`.
@@ -67,37 +77,26 @@ pub const KEY_DIGESTS: usize = WINDOW / BLOCK_SIZE;
 impl Key {
     /// The key of a file of `size` bytes whose first blocks have the digests `head`: all of them, or
     /// [`KEY_DIGESTS`]; more are not looked at.
-    pub fn of_content<H: Sha256>(domain: &[u8], size: u64, head: &[Digest]) -> Self {
-        let mut bytes = [0u8; KEY_DIGESTS * 32];
-        let mut len = 0;
-        for (slot, digest) in bytes.chunks_exact_mut(32).zip(head) {
-            slot.copy_from_slice(digest);
-            len += 32;
-        }
-        Self::of::<H>(1, domain, size, bytes.get(..len).unwrap_or(&bytes))
+    pub fn of_content<H: Sha256>(domain: &Domain, size: u64, head: &[Digest]) -> Self {
+        let head = head.get(..KEY_DIGESTS).unwrap_or(head);
+        Self::of::<H>(1, domain, size, head.as_flattened())
     }
 
     /// The key of a file of `size` bytes with the fingerprint `fingerprint`.
-    pub fn of_fingerprint<H: Sha256>(domain: &[u8], size: u64, fingerprint: &[u8]) -> Self {
+    pub fn of_fingerprint<H: Sha256>(domain: &Domain, size: u64, fingerprint: &[u8]) -> Self {
         Self::of::<H>(2, domain, size, fingerprint)
     }
 
-    fn of<H: Sha256>(mode: u8, domain: &[u8], size: u64, what: &[u8]) -> Self {
+    fn of<H: Sha256>(mode: u8, domain: &Domain, size: u64, what: &[u8]) -> Self {
         // Each part has a fixed length, so no two sets of parts give the same bytes.
-        let mut bytes = [0u8; 1 + 32 + 8 + 32];
-        let parts: [&[u8]; 4] = [
-            &[mode],
-            &H::digest(domain),
-            &size.to_le_bytes(),
-            &H::digest(what),
-        ];
-        let mut slots = bytes.iter_mut();
-        for byte in parts.into_iter().flatten() {
-            if let Some(slot) = slots.next() {
-                *slot = *byte;
-            }
-        }
-        Self(H::digest(&bytes))
+        let mut parts = [[0u8; 32]; 3];
+        let [own, of_domain, of_what] = &mut parts;
+        let (to, _) = own.split_at_mut(8);
+        to.copy_from_slice(&size.to_le_bytes());
+        own[8] = mode;
+        *of_domain = domain.0;
+        *of_what = H::digest(what);
+        Self(H::digest(parts.as_flattened()))
     }
 
     /// Of no file: before it is set.

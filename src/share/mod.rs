@@ -36,15 +36,15 @@ pub(crate) mod window;
 
 pub(crate) use binding::{Binding, Slots};
 pub(crate) use content::{Content, Identity, Settled};
-pub(crate) use digest::{BLOCK_SHIFT, BLOCK_SIZE};
+pub(crate) use digest::{Domain, BLOCK_SHIFT, BLOCK_SIZE};
 pub(crate) use inode::{PseudoFs, SharedInode, SharedRef};
 pub(crate) use plain::Plain;
 
 /// With whom an inode's data is shared.
 pub(crate) enum Scope<'a> {
     /// With files of the same content, in this domain.
-    Content(&'a [u8]),
+    Content(&'a Domain),
     /// With files of the same fingerprint, in this domain. The administrator vouches for them.
-    Fingerprint(&'a [u8], KVec<u8>),
+    Fingerprint(&'a Domain, KVec<u8>),
 }
 use kernel::prelude::*;

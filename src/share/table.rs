@@ -100,20 +100,52 @@ impl Slot {
         read_once(&self.0[0]) == ZEROS && self.words().map(bytes) == Some(ZERO_DIGEST)
     }
 
+    /// The words exactly, if they are set. Only for who keeps others from setting them.
+    #[inline]
+    fn settled_words(&self) -> Option<[u64; 4]> {
+        let words = [0, 1, 2, 3].map(|at: usize| read_once(&self.0[at]));
+        (words != [0; 4]).then_some(words)
+    }
+
     /// The digest exactly, if it is set. Only for who keeps others from setting it.
     pub(super) fn settled(&self) -> Option<Digest> {
-        let words = [0, 1, 2, 3].map(|at: usize| self.0[at].load(Relaxed));
-        (words != [0; 4]).then(|| bytes(words))
+        self.settled_words().map(bytes)
+    }
+
+    /// Sets it, if it is not set, and tells that; else whether it is this. Only for who keeps others from doing so.
+    #[inline]
+    pub(super) fn settle(&self, digest: &Digest) -> Settle {
+        let words = words(digest);
+        match self.settled_words() {
+            None => {
+                self.set(words);
+                Settle::New
+            }
+            Some(recorded) if recorded == words => Settle::Same,
+            Some(_) => Settle::Other,
+        }
     }
 
     /// Sets it. Only for who keeps others from doing so, and has seen that it is not set.
-    pub(super) fn set(&self, digest: &Digest) {
-        let words = words(digest);
+    #[inline]
+    fn set(&self, words: [u64; 4]) {
         for (to, word) in self.0.iter().zip(words).skip(1) {
-            to.store(word, Relaxed);
+            // SAFETY: A reference is valid; others only read it, as a whole. This is WRITE_ONCE(), which inlines:
+            // `store` calls a function.
+            unsafe { core::ptr::write_volatile(to.as_ptr(), word) };
         }
         self.0[0].store(words[0], Release);
     }
+}
+
+/// What became of a digest that was to be recorded.
+pub(super) enum Settle {
+    /// None was known; it is this now.
+    New,
+    /// It is this one.
+    Same,
+    /// It is another one.
+    Other,
 }
 
 /// The first word of a digest.
@@ -182,7 +214,7 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// Pointers to chunks, and how many blocks they are for.
+/// Pointers to the chunks behind the first.
 struct Root {
     chunks: KVVec<Atomic<*mut Header>>,
 }
@@ -203,23 +235,35 @@ impl Writer {
 /// `root` is null or comes from `KBox::into_raw`, and changes once. So do the pointers to chunks, which
 /// come from [`Kmalloc`]. All are freed with the table.
 pub(super) struct Table {
+    /// The first chunk, which is the only one of most files.
+    first: Atomic<*mut Header>,
     root: Atomic<*mut Root>,
 }
 
 impl Table {
     pub(super) const fn new() -> Self {
         Self {
+            first: Atomic::new(core::ptr::null_mut()),
             root: Atomic::new(core::ptr::null_mut()),
         }
     }
 
-    fn chunk(&self, block: u64) -> Option<Chunk<'_>> {
+    /// Where the pointer to a block's chunk is; `None` while that place is not made.
+    #[inline]
+    fn place(&self, block: u64) -> Option<&Atomic<*mut Header>> {
+        let Some(behind) = (block / CHUNK).checked_sub(1) else {
+            return Some(&self.first);
+        };
         // SAFETY: By the type invariants: it is null, or lives as long as the table.
         let root = unsafe { read_pointer(&self.root).as_ref() }?;
-        let chunk = root.chunks.get(usize::try_from(block / CHUNK).ok()?)?;
-        // SAFETY: As above.
-        // INVARIANT: `slot` has set it up before it stored the pointer.
-        unsafe { read_pointer(chunk).as_ref() }.map(Chunk)
+        root.chunks.get(usize::try_from(behind).ok()?)
+    }
+
+    fn chunk(&self, block: u64) -> Option<Chunk<'_>> {
+        let place = self.place(block)?;
+        // SAFETY: By the type invariants: it is null, or lives as long as the table.
+        // INVARIANT: `slots_or_new` has set it up before it stored the pointer.
+        unsafe { read_pointer(place).as_ref() }.map(Chunk)
     }
 
     /// The digests from that of `block` on, as far as they lie side by side.
@@ -228,20 +272,24 @@ impl Table {
         slots.get((block % CHUNK) as usize..).unwrap_or(&[])
     }
 
-    /// The place of a block's digest, made if there is none; `allocated` counts bytes.
-    pub(super) fn slot(
+    /// As [`Table::slots`], made if there are none, so that there is one at least; `allocated` counts bytes.
+    pub(super) fn slots_or_new(
         &self,
         _writer: &mut Writer,
         owner: &SharedInode,
         block: u64,
         allocated: &mut u64,
-    ) -> Result<&Slot> {
+    ) -> Result<&[Slot]> {
+        let slots = self.slots(block);
+        if !slots.is_empty() {
+            return Ok(slots);
+        }
         let blocks = owner.identity().blocks();
         if block >= blocks {
             return Err(EINVAL);
         }
-        if self.root.load(Relaxed).is_null() {
-            let count = usize::try_from(blocks.div_ceil(CHUNK))?;
+        if block >= CHUNK && self.root.load(Relaxed).is_null() {
+            let count = usize::try_from(blocks.div_ceil(CHUNK) - 1)?;
             let mut chunks = KVVec::with_capacity(count, GFP_KERNEL)?;
             while chunks.len() < count {
                 let none = Atomic::new(core::ptr::null_mut());
@@ -252,6 +300,7 @@ impl Table {
             // INVARIANT: It was null, and `_writer` keeps others away.
             self.root.store(KBox::into_raw(root), Release);
         }
+        let place = self.place(block).ok_or(EIO)?;
         if self.chunk(block).is_none() {
             let first = block / CHUNK * CHUNK;
             let header = Header {
@@ -266,16 +315,12 @@ impl Table {
             *allocated += layout.size() as u64;
             // SAFETY: The memory is ours, large enough, aligned, and zeroed: digests that are not set.
             unsafe { chunk.write(header) };
-            // SAFETY: It was made above, or before; it lives as long as the table.
-            let root = unsafe { self.root.load(Relaxed).as_ref() }.ok_or(EIO)?;
-            let place = root
-                .chunks
-                .get(usize::try_from(block / CHUNK)?)
-                .ok_or(EIO)?;
             // INVARIANT: It was null, and `_writer` keeps others away.
             place.store(chunk.as_ptr(), Release);
         }
-        self.slots(block).first().ok_or(EIO)
+        Some(self.slots(block))
+            .filter(|slots| !slots.is_empty())
+            .ok_or(EIO)
     }
 
     /// Where a block is, for the index; `None` while its digest is not set.
@@ -348,7 +393,8 @@ impl Table {
     pub(super) fn chunks(&self) -> impl Iterator<Item = core::ops::Range<u64>> + '_ {
         // SAFETY: By the type invariants: it is null, or lives as long as the table.
         let root = unsafe { self.root.load(Acquire).as_ref() };
-        let all = root.into_iter().flat_map(|root| root.chunks.iter());
+        let behind = root.into_iter().flat_map(|root| root.chunks.iter());
+        let all = Iterator::chain(core::iter::once(&self.first), behind);
         all.filter_map(|chunk| {
             // SAFETY: As above.
             let header = unsafe { chunk.load(Acquire).as_ref() }?;
@@ -360,18 +406,18 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
+        let free = |place: &Atomic<*mut Header>| {
+            // SAFETY: By the type invariants it is null, or comes from `Kmalloc`; nobody uses the table any more.
+            unsafe { bindings::kfree(place.load(Relaxed).cast()) };
+        };
+        free(&self.first);
         let root = self.root.load(Relaxed);
         if root.is_null() {
             return;
         }
-        // SAFETY: By the type invariants it comes from a box, and nobody uses the table any more.
+        // SAFETY: By the type invariants it comes from a box.
         let root = unsafe { KBox::from_raw(root) };
-        for chunk in &root.chunks {
-            if let Some(chunk) = NonNull::new(chunk.load(Relaxed)) {
-                // SAFETY: By the type invariants it comes from `Kmalloc`, with that layout.
-                unsafe { bindings::kfree(chunk.as_ptr().cast()) };
-            }
-        }
+        root.chunks.iter().for_each(free);
     }
 }
 

@@ -38,11 +38,11 @@ use crate::{
     raw,
     share::{
         binding::{Window, MAX_BINDINGS},
-        digest::{digest_blocks, domain_id, Digest, Key, KEY_DIGESTS},
+        digest::{digest_blocks, Digest, Key, KEY_DIGESTS},
         index,
         inode::MAX_ORDER,
         sha256::KernelSha256,
-        Binding, Identity, Scope, Settled, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
+        Binding, Domain, Identity, Scope, Settled, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
     },
     stats::{self, Counters, Field},
 };
@@ -485,19 +485,19 @@ impl<T: FileSystem> Inode<T> {
         Ok(Some(binding))
     }
 
-    fn bind_to(&self, key: Key, domain: &[u8], trusted: bool) -> Result<Arc<Binding>> {
+    fn bind_to(&self, key: Key, domain: &Domain, trusted: bool) -> Result<Arc<Binding>> {
         let id = Identity {
             key,
             variant: 0,
             size: self.size(),
-            domain: domain_id::<KernelSha256>(domain),
+            domain: domain.id(),
             trusted,
         };
         let shared = SharedInode::get(&id, &Tables::<T>::SHARED_ASPACE_OPS)?;
         Binding::new(shared, T::counters(self.sb().info())?)
     }
 
-    fn bind_by_content(&self, domain: &[u8]) -> Result<Arc<Binding>> {
+    fn bind_by_content(&self, domain: &Domain) -> Result<Arc<Binding>> {
         let blocks = self.size().div_ceil(BLOCK_SIZE as u64);
         let count = blocks.min(KEY_DIGESTS as u64);
         let head = self.head(count, blocks);

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt::Write};
 
 use erofs_shared_format::share::{
     bits,
-    digest::{digest_blocks, Digest, Key, Sha256, BLOCK_SIZE, KEY_DIGESTS, ZERO_DIGEST},
+    digest::{digest_blocks, Digest, Domain, Key, Sha256, BLOCK_SIZE, KEY_DIGESTS, ZERO_DIGEST},
     window::{Windows, MAX_BLOCKS},
 };
 use proptest::prelude::*;
@@ -83,11 +83,16 @@ fn fewer_places_than_blocks_hash_no_more_than_that() {
     assert!(out[0] == [0; 32] || out[0] == HostSha256::digest(&data[..BLOCK_SIZE]));
 }
 
+fn domain(name: &[u8]) -> Domain {
+    Domain::of::<HostSha256>(name)
+}
+
 #[test]
 fn keys_differ_by_each_part() {
     let head = [[3; 32], [4; 32]];
-    let key =
-        |domain: &[u8], size, head: &[Digest]| Key::of_content::<HostSha256>(domain, size, head);
+    let key = |name: &[u8], size, head: &[Digest]| {
+        Key::of_content::<HostSha256>(&domain(name), size, head)
+    };
     let base = key(b"", 8192, &head);
     assert_eq!(base, key(b"", 8192, &head));
     assert_ne!(base, key(b"a", 8192, &head));
@@ -96,11 +101,14 @@ fn keys_differ_by_each_part() {
     assert_ne!(base, key(b"", 8192, &[[3; 32], [5; 32]]));
     // What a fingerprint says is never mixed up with what a content says.
     let flat: Vec<u8> = head.concat();
-    assert_ne!(base, Key::of_fingerprint::<HostSha256>(b"", 8192, &flat));
+    assert_ne!(
+        base,
+        Key::of_fingerprint::<HostSha256>(&domain(b""), 8192, &flat)
+    );
     // Nor a domain with what follows it.
     assert_ne!(
-        Key::of_fingerprint::<HostSha256>(b"ab", 1, b"c"),
-        Key::of_fingerprint::<HostSha256>(b"a", 1, b"bc"),
+        Key::of_fingerprint::<HostSha256>(&domain(b"ab"), 1, b"c"),
+        Key::of_fingerprint::<HostSha256>(&domain(b"a"), 1, b"bc"),
     );
 }
 
@@ -109,12 +117,12 @@ fn a_key_does_not_look_behind_the_window() {
     let many: Vec<Digest> = (0..KEY_DIGESTS as u8 + 3).map(|i| [i; 32]).collect();
     let size = 1 << 20;
     assert_eq!(
-        Key::of_content::<HostSha256>(b"", size, &many),
-        Key::of_content::<HostSha256>(b"", size, &many[..KEY_DIGESTS]),
+        Key::of_content::<HostSha256>(&domain(b""), size, &many),
+        Key::of_content::<HostSha256>(&domain(b""), size, &many[..KEY_DIGESTS]),
     );
     assert_ne!(
-        Key::of_content::<HostSha256>(b"", size, &many),
-        Key::of_content::<HostSha256>(b"", size, &many[..KEY_DIGESTS - 1]),
+        Key::of_content::<HostSha256>(&domain(b""), size, &many),
+        Key::of_content::<HostSha256>(&domain(b""), size, &many[..KEY_DIGESTS - 1]),
     );
 }
 
