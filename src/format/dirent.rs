@@ -82,19 +82,34 @@ impl<'a> DirBlock<'a> {
         Some((nid, usize::from(u16::from_le_bytes([o0, o1])), file_type))
     }
 
+    /// What is wrong with entry `index`.
+    #[cold]
+    fn bad(&self, index: usize, what: &'static str, value: usize) -> Error {
+        let at = index.saturating_mul(DIRENT_SIZE) as u64;
+        Error::corrupted(what, self.pos.saturating_add(at), value as u64)
+    }
+
     /// Entry `index`, checked.
     ///
     /// # Errors
     ///
     /// `Corrupted` for a name that is empty, too long, outside of the block or has a NUL or slash.
     pub fn get(&self, index: usize) -> Result<Dirent<'a>, Error> {
-        let at = self
-            .pos
-            .saturating_add(index.saturating_mul(DIRENT_SIZE) as u64);
-        let bad = |what, value: usize| Error::corrupted(what, at, value as u64);
+        let entry = self.peek(index)?;
+        if entry.name.iter().any(|byte| matches!(byte, 0 | b'/')) {
+            let nameoff = self.record(index).map_or(0, |(_, nameoff, _)| nameoff);
+            return Err(self.bad(index, "dirent: NUL or slash in the name", nameoff));
+        }
+        Ok(entry)
+    }
+
+    /// As [`DirBlock::get`], but for what the name is made of: to be compared with others.
+    #[inline]
+    fn peek(&self, index: usize) -> Result<Dirent<'a>, Error> {
+        let bad = |what, value| self.bad(index, what, value);
         let (nid, nameoff, file_type) = self
             .record(index)
-            .ok_or(bad("dirent out of range", index))?;
+            .ok_or_else(|| bad("dirent out of range", index))?;
         // The last name ends at a NUL or the end of the block.
         let end = match self.record(index + 1) {
             Some((_, next, _)) => next,
@@ -103,7 +118,7 @@ impl<'a> DirBlock<'a> {
         let name = self
             .bytes
             .get(nameoff..end)
-            .ok_or(bad("dirent.nameoff", nameoff))?;
+            .ok_or_else(|| bad("dirent.nameoff", nameoff))?;
         let name = if index + 1 == self.count {
             let len = name.iter().position(|byte| *byte == 0);
             name.get(..len.unwrap_or(name.len())).unwrap_or(name)
@@ -112,9 +127,6 @@ impl<'a> DirBlock<'a> {
         };
         if name.is_empty() || name.len() > NAME_LEN {
             return Err(bad("dirent: length of the name", name.len()));
-        }
-        if name.iter().any(|byte| *byte == 0 || *byte == b'/') {
-            return Err(bad("dirent: NUL or slash in the name", nameoff));
         }
         Ok(Dirent {
             nid,
@@ -125,13 +137,16 @@ impl<'a> DirBlock<'a> {
 
     /// Finds a name by binary search.
     pub fn find(&self, name: &[u8]) -> Result<Option<Dirent<'a>>, Error> {
+        self.find_between(name, Bounds::default())
+    }
+
+    /// As [`DirBlock::find`], where all names of the block lie between `bounds`.
+    fn find_between(&self, name: &[u8], mut bounds: Bounds) -> Result<Option<Dirent<'a>>, Error> {
         let (mut low, mut high) = (0, self.count);
-        let mut bounds = Bounds::default();
         while low < high {
             let mid = low + (high - low) / 2;
-            let entry = self.get(mid)?;
-            match bounds.narrow(name, entry.name) {
-                Narrowed::Found => return Ok(Some(entry)),
+            match bounds.narrow(name, self.peek(mid)?.name) {
+                Narrowed::Found => return self.get(mid).map(Some),
                 Narrowed::Below => high = mid,
                 Narrowed::Above => low = mid + 1,
                 Narrowed::Unordered => {
@@ -166,17 +181,15 @@ struct Bounds {
 }
 
 impl Bounds {
+    #[inline]
     fn narrow(&mut self, target: &[u8], name: &[u8]) -> Narrowed {
-        let common = target
-            .iter()
-            .zip(name)
-            .take_while(|(ours, theirs)| ours == theirs)
-            .count();
+        let common = common(target, name);
         // Everything between two bounds shares at least what both share with the target.
         if common < self.low.min(self.high) {
             return Narrowed::Unordered;
         }
-        match target.cmp(name) {
+        // The first byte that is not in common; where a name ends it is the smaller one.
+        match target.get(common).cmp(&name.get(common)) {
             core::cmp::Ordering::Equal => Narrowed::Found,
             core::cmp::Ordering::Less => {
                 self.high = common;
@@ -188,6 +201,21 @@ impl Bounds {
             }
         }
     }
+}
+
+/// Length of the prefix that two names have in common.
+#[inline]
+fn common(one: &[u8], two: &[u8]) -> usize {
+    let mut len = 0;
+    let (words, other_words) = (one.chunks_exact(8), two.chunks_exact(8));
+    for (ours, theirs) in words.zip(other_words) {
+        if ours != theirs {
+            break;
+        }
+        len += 8;
+    }
+    let rest = one.iter().zip(two).skip(len);
+    len + rest.take_while(|(ours, theirs)| ours == theirs).count()
 }
 
 /// Finds a name in a directory: its nid and file type. Binary search by the first name of each block,
@@ -211,18 +239,28 @@ pub fn lookup<S: Source>(
         let bytes = dir.bread(pos)?;
         let len = (bytes.len() as u64).min(block_size).min(dir_size - pos);
         let block = DirBlock::new(bytes.get(..len as usize).unwrap_or(&[]), pos)?;
-        let first = block.get(0)?;
+        let found = |found: Option<Dirent<'_>>| found.map(|found| (found.nid, found.file_type));
+        if high - low == 1 {
+            // Here, or nowhere.
+            let here = block.find_between(name, bounds)?;
+            if here.is_none() && block.peek(block.len() - 1)?.name < block.peek(0)?.name {
+                let what = "directory entries are out of order";
+                return Err(Error::corrupted(what, pos, mid).into());
+            }
+            return Ok(found(here));
+        }
+        let first = block.peek(0)?;
         match bounds.narrow(name, first.name) {
-            Narrowed::Found => return Ok(Some((first.nid, first.file_type))),
+            Narrowed::Found => return Ok(found(Some(block.get(0)?))),
             Narrowed::Below => high = mid,
             Narrowed::Unordered => {
                 return Err(Error::corrupted("directory blocks are out of order", pos, mid).into())
             }
             Narrowed::Above => {
                 // Here, or in a later block.
-                let last = block.get(block.len() - 1)?;
+                let last = block.peek(block.len() - 1)?;
                 if name <= last.name {
-                    return Ok(block.find(name)?.map(|found| (found.nid, found.file_type)));
+                    return Ok(found(block.find(name)?));
                 }
                 if last.name < first.name {
                     return Err(

@@ -120,6 +120,12 @@ impl Inode {
     /// Reads the inode `nid` from the area that `sb.iloc(nid)` names.
     pub fn read<S: Source>(sb: &Superblock, nid: u64, src: &S) -> Result<Self, S::Error> {
         let (area, iloc) = sb.iloc(nid)?;
+        // Both sizes are there at once, but for the last inodes of a block.
+        let at_once = src.bread(iloc)?;
+        if let Some(Ok(raw)) = at_once.get(..EXTENDED_SIZE).map(TryInto::try_into) {
+            return Ok(Self::parse(sb, nid, area, iloc, raw)?);
+        }
+        drop(at_once);
         let mut raw = [0u8; EXTENDED_SIZE];
         let (head, tail) = raw.split_at_mut(COMPACT_SIZE);
         read_exact(src, iloc, head)?;
