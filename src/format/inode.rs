@@ -5,7 +5,7 @@
 use super::{
     error::{Error, Kind},
     le::{u16_at, u32_at, u64_at},
-    source::{read_exact, Source},
+    source::{Reader, Source},
     superblock::{Area, Superblock},
 };
 
@@ -120,21 +120,16 @@ impl Inode {
     /// Reads the inode `nid` from the area that `sb.iloc(nid)` names.
     pub fn read<S: Source>(sb: &Superblock, nid: u64, src: &S) -> Result<Self, S::Error> {
         let (area, iloc) = sb.iloc(nid)?;
-        // Both sizes are there at once, but for the last inodes of a block.
-        let at_once = src.bread(iloc)?;
-        if let Some(Ok(raw)) = at_once.get(..EXTENDED_SIZE).map(TryInto::try_into) {
-            return Ok(Self::parse(sb, nid, area, iloc, raw)?);
-        }
-        drop(at_once);
+        let mut src = Reader::new(src);
         let mut raw = [0u8; EXTENDED_SIZE];
         let (head, tail) = raw.split_at_mut(COMPACT_SIZE);
-        read_exact(src, iloc, head)?;
+        src.read_exact(iloc, head)?;
         let extended = head.first().is_some_and(|format| format & 1 != 0);
         if extended {
             let next = iloc
                 .checked_add(COMPACT_SIZE as u64)
                 .ok_or(Error::corrupted("nid out of range", iloc, nid))?;
-            read_exact(src, next, tail)?;
+            src.read_exact(next, tail)?;
         }
         Ok(Self::parse(sb, nid, area, iloc, &raw)?)
     }

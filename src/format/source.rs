@@ -21,26 +21,59 @@ pub trait Source {
 }
 
 /// Fills `out` from `pos` on, across units.
-pub fn read_exact<S: Source + ?Sized>(src: &S, pos: u64, out: &mut [u8]) -> Result<(), S::Error> {
-    let mut pos = pos;
-    let mut rest = out;
-    while !rest.is_empty() {
-        let bytes = src.bread(pos)?;
-        let len = bytes.len().min(rest.len());
-        let (Some(from), Some((to, tail))) = (bytes.get(..len), rest.split_at_mut_checked(len))
-        else {
-            return Err(Error::corrupted("short read", pos, len as u64).into());
-        };
-        if len == 0 {
-            return Err(Error::corrupted("empty read", pos, 0).into());
-        }
-        to.copy_from_slice(from);
-        rest = tail;
-        pos = pos.checked_add(len as u64).ok_or(Error::corrupted(
-            "position overflow",
-            pos,
-            len as u64,
-        ))?;
+pub fn read_exact<S: Source>(src: &S, pos: u64, out: &mut [u8]) -> Result<(), S::Error> {
+    Reader::new(src).read_exact(pos, out)
+}
+
+/// Reads small things that lie close together: keeps the bytes that the last of them was in.
+pub struct Reader<'s, S: Source> {
+    src: &'s S,
+    /// What `src` gave last, and for which position.
+    last: Option<(u64, S::Buf<'s>)>,
+}
+
+impl<'s, S: Source> Reader<'s, S> {
+    /// A reader that has read nothing.
+    pub fn new(src: &'s S) -> Self {
+        Self { src, last: None }
     }
-    Ok(())
+
+    /// The bytes from `pos` on, as far as they are at hand; at least one.
+    fn bytes(&mut self, pos: u64) -> Result<&[u8], S::Error> {
+        let is_there = self.last.as_ref().is_some_and(|(start, bytes)| {
+            pos.checked_sub(*start)
+                .is_some_and(|at| at < bytes.len() as u64)
+        });
+        if !is_there {
+            self.last = None;
+            self.last = Some((pos, self.src.bread(pos)?));
+        }
+        let bytes = self.last.as_ref().and_then(|(start, bytes)| {
+            let at = usize::try_from(pos.checked_sub(*start)?).ok()?;
+            bytes.get(at..).filter(|bytes| !bytes.is_empty())
+        });
+        Ok(bytes.ok_or(Error::corrupted("empty read", pos, 0))?)
+    }
+
+    /// Fills `out` from `pos` on, across units.
+    pub fn read_exact(&mut self, pos: u64, out: &mut [u8]) -> Result<(), S::Error> {
+        let mut pos = pos;
+        let mut rest = out;
+        while !rest.is_empty() {
+            let bytes = self.bytes(pos)?;
+            let len = bytes.len().min(rest.len());
+            let (Some(from), Some((to, tail))) = (bytes.get(..len), rest.split_at_mut_checked(len))
+            else {
+                return Err(Error::corrupted("short read", pos, len as u64).into());
+            };
+            to.copy_from_slice(from);
+            rest = tail;
+            pos = pos.checked_add(len as u64).ok_or(Error::corrupted(
+                "position overflow",
+                pos,
+                len as u64,
+            ))?;
+        }
+        Ok(())
+    }
 }

@@ -7,7 +7,7 @@ use super::{
     error::{Error, Kind},
     hash::Hasher,
     inode::Inode,
-    source::{read_exact, Source},
+    source::{read_exact, Reader, Source},
     superblock::Superblock,
 };
 
@@ -96,6 +96,13 @@ impl XattrHeader {
         inode: &Inode,
         src: &S,
     ) -> Result<Option<Self>, S::Error> {
+        Self::read_with(inode, &mut Reader::new(src))
+    }
+
+    fn read_with<S: Source>(
+        inode: &Inode,
+        src: &mut Reader<'_, S>,
+    ) -> Result<Option<Self>, S::Error> {
         if inode.xattr_isize == 0 {
             return Ok(None);
         }
@@ -110,7 +117,7 @@ impl XattrHeader {
             .into());
         }
         let mut raw = [0u8; 5];
-        read_exact(src, pos, &mut raw)?;
+        src.read_exact(pos, &mut raw)?;
         let [f0, f1, f2, f3, shared_count] = raw;
         if u32::from(shared_count) * 4 > inode.xattr_isize - HEADER_SIZE {
             return Err(Error::corrupted("h_shared_count", pos + 4, shared_count.into()).into());
@@ -166,9 +173,9 @@ struct Entry {
 }
 
 impl Entry {
-    fn read<S: Source>(src: &S, pos: u64) -> Result<Self, S::Error> {
+    fn read<S: Source>(src: &mut Reader<'_, S>, pos: u64) -> Result<Self, S::Error> {
         let mut raw = [0u8; ENTRY_SIZE as usize];
-        read_exact(src, pos, &mut raw)?;
+        src.read_exact(pos, &mut raw)?;
         let [name_len, name_index, lo, hi] = raw;
         let this = Self {
             pos,
@@ -211,8 +218,9 @@ fn for_each<S: Source, R>(
     sb: &Superblock,
     inode: &Inode,
     header: &XattrHeader,
-    sources: &XattrSources<'_, S>,
-    mut visit: impl FnMut(&S, &Entry) -> Result<Option<R>, S::Error>,
+    own: &mut Reader<'_, S>,
+    shared: &S,
+    mut visit: impl FnMut(&mut Reader<'_, S>, &Entry) -> Result<Option<R>, S::Error>,
 ) -> Result<Option<R>, S::Error> {
     let ids = start(inode)?.saturating_add(HEADER_SIZE.into());
     let ids_len = 4 * u32::from(header.shared_count);
@@ -220,27 +228,28 @@ fn for_each<S: Source, R>(
     // `XattrHeader::read` has checked that the ids fit.
     let mut left = inode.xattr_isize.saturating_sub(HEADER_SIZE + ids_len);
     while left > 0 {
-        let entry = Entry::read(sources.inode, pos)?;
+        let entry = Entry::read(own, pos)?;
         left = left.checked_sub(entry.size()).ok_or(Error::corrupted(
             "xattr entry past the inline xattrs",
             pos,
             entry.size().into(),
         ))?;
-        if let Some(result) = visit(sources.inode, &entry)? {
+        if let Some(result) = visit(own, &entry)? {
             return Ok(Some(result));
         }
         pos = pos.saturating_add(entry.size().into());
     }
     let area = sb.block_pos(sb.xattr_blkaddr.into())?;
+    let mut shared = Reader::new(shared);
     for number in 0..u64::from(header.shared_count) {
         let mut raw = [0u8; 4];
-        read_exact(sources.inode, ids.saturating_add(4 * number), &mut raw)?;
+        own.read_exact(ids.saturating_add(4 * number), &mut raw)?;
         let id = u64::from(u32::from_le_bytes(raw));
         let at = area
             .checked_add(4 * id)
             .ok_or(Error::corrupted("shared xattr id", ids, id))?;
-        let entry = Entry::read(sources.shared, at)?;
-        if let Some(result) = visit(sources.shared, &entry)? {
+        let entry = Entry::read(&mut shared, at)?;
+        if let Some(result) = visit(&mut shared, &entry)? {
             return Ok(Some(result));
         }
     }
@@ -266,12 +275,13 @@ pub fn getxattr<S: Source, H: Hasher>(
     if name.len() > NAME_LEN {
         return Err(range(name.len()).into());
     }
-    let header = XattrHeader::read(sb, inode, sources.inode)?.ok_or(none)?;
+    let own = &mut Reader::new(sources.inode);
+    let header = XattrHeader::read_with(inode, own)?.ok_or(none)?;
     if !header.may_have::<H>(sb, index, name) {
         return Err(none.into());
     }
     let mut out = out;
-    let found = for_each(sb, inode, &header, sources, |src, entry| {
+    let found = for_each(sb, inode, &header, own, sources.shared, |src, entry| {
         let Some((base, infix)) = entry.prefix(prefixes) else {
             return Ok(None);
         };
@@ -283,14 +293,14 @@ pub fn getxattr<S: Source, H: Hasher>(
         }
         let mut stored = [0u8; NAME_LEN];
         let stored = stored.get_mut(..rest.len()).unwrap_or(&mut []);
-        read_exact(src, entry.name_pos(), stored)?;
+        src.read_exact(entry.name_pos(), stored)?;
         if stored != rest {
             return Ok(None);
         }
         let size = usize::from(entry.value_size);
         if let Some(out) = out.as_deref_mut() {
             let to = out.get_mut(..size).ok_or(range(size))?;
-            read_exact(src, entry.value_pos(), to)?;
+            src.read_exact(entry.value_pos(), to)?;
         }
         Ok(Some(size))
     })?;
@@ -311,12 +321,13 @@ pub fn listxattr<S: Source>(
     prefix_of: impl Fn(u8) -> Option<&'static [u8]>,
     out: Option<&mut [u8]>,
 ) -> Result<usize, S::Error> {
-    let Some(header) = XattrHeader::read(sb, inode, sources.inode)? else {
+    let own = &mut Reader::new(sources.inode);
+    let Some(header) = XattrHeader::read_with(inode, own)? else {
         return Ok(0);
     };
     let mut out = out;
     let mut used = 0usize;
-    for_each::<S, ()>(sb, inode, &header, sources, |src, entry| {
+    for_each::<S, ()>(sb, inode, &header, own, sources.shared, |src, entry| {
         let Some((base, infix)) = entry.prefix(prefixes) else {
             return Ok(None);
         };
@@ -328,7 +339,7 @@ pub fn listxattr<S: Source>(
             .get_mut(..usize::from(entry.name_len))
             .unwrap_or(&mut []);
         if out.is_some() {
-            read_exact(src, entry.name_pos(), name)?;
+            src.read_exact(entry.name_pos(), name)?;
         }
         for part in [prefix, infix, name, &[0]] {
             if let Some(out) = out.as_deref_mut() {
