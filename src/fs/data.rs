@@ -8,6 +8,7 @@ use kernel::{prelude::*, sync::SetOnce};
 
 use super::{
     inode::{corrupted, parts, Data},
+    options::CacheStrategy,
     report::{failed, Place},
     Erofs,
 };
@@ -194,12 +195,24 @@ fn encoded<'a>(
     })
 }
 
-/// These bytes of a compressed inode, and those that are compressed together with them. An extent has
-/// 12 MiB at most.
+/// These bytes of a compressed inode, and those that are compressed together with them, as far as the
+/// mount's `cache_strategy=` wants them kept. An extent has 12 MiB at most.
 pub(super) fn around(inode: &Inode<Erofs>, bytes: Range<u64>) -> Range<u64> {
     let Ok(Data::Encoded(image, header)) = inode.data() else {
         return bytes;
     };
+    let Ok((_, sb)) = parts(inode) else {
+        return bytes;
+    };
+    // What the image's own inodes hold is other files' and is asked for in small parts.
+    let strategy = if image.nid == sb.packed_nid || Some(image.nid) == sb.metabox_nid {
+        CacheStrategy::ReadAround
+    } else {
+        inode.sb().info().options.cache_strategy()
+    };
+    if strategy == CacheStrategy::Disabled {
+        return bytes;
+    }
     let page = kernel::page::PAGE_SIZE as u64;
     let end = bytes.end.min(image.size);
     let Some(last) = end.checked_sub(1).filter(|last| *last >= bytes.start) else {
@@ -215,8 +228,10 @@ pub(super) fn around(inode: &Inode<Erofs>, bytes: Range<u64>) -> Range<u64> {
     };
     let first = whole(bytes.start);
     let start = match &first {
-        Some((extent, _)) => extent.la.next_multiple_of(page).min(bytes.start),
-        None => bytes.start,
+        Some((extent, _)) if strategy == CacheStrategy::ReadAround => {
+            extent.la.next_multiple_of(page).min(bytes.start)
+        }
+        _ => bytes.start,
     };
     let at_last = match first {
         Some((extent, coding)) if extent.end() > last => Some((extent, coding)),

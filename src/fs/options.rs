@@ -35,9 +35,9 @@ const SHARE_OFF: i32 = 2;
 const ON: i32 = 1;
 
 static CACHE_STRATEGIES: Choices = Choices(&[
-    Choice::new(c"disabled", 0),
-    Choice::new(c"readahead", 1),
-    Choice::new(c"readaround", 2),
+    Choice::new(c"disabled", CacheStrategy::Disabled as i32),
+    Choice::new(c"readahead", CacheStrategy::ReadAhead as i32),
+    Choice::new(c"readaround", CacheStrategy::ReadAround as i32),
     Choice::END,
 ]);
 
@@ -91,11 +91,23 @@ pub(super) enum Share {
     Off,
 }
 
+/// What of a compressed extent is kept when only a part of it is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum CacheStrategy {
+    /// Nothing else. Whoever wants the rest decodes the extent again.
+    Disabled,
+    /// What is behind that part, for who reads on.
+    ReadAhead,
+    /// All.
+    ReadAround,
+}
+
 /// One mount's options. The flags may change by remount while others read them: each is used on its
 /// own, so relaxed order suffices.
 pub(super) struct Options {
     flags: Atomic<u32>,
-    /// `cache_strategy=`; for compressed data only.
+    /// `cache_strategy=`, a [`CacheStrategy`]; for compressed data only.
     cache_strategy: Atomic<u32>,
     /// `share=`
     pub(super) share: Share,
@@ -113,7 +125,7 @@ impl Options {
     pub(super) fn new() -> Self {
         Self {
             flags: Atomic::new(FLAG_USER_XATTR | FLAG_ACL | FLAG_SHARE_BLOCKS),
-            cache_strategy: Atomic::new(2),
+            cache_strategy: Atomic::new(CacheStrategy::ReadAround as u32),
             share: Share::Content,
             domain_id: None,
             domain: Domain::of::<KernelSha256>(b""),
@@ -141,6 +153,16 @@ impl Options {
 
     pub(super) fn direct_io(&self) -> bool {
         self.has(FLAG_DIRECTIO)
+    }
+
+    pub(super) fn cache_strategy(&self) -> CacheStrategy {
+        const DISABLED: u32 = CacheStrategy::Disabled as u32;
+        const READ_AHEAD: u32 = CacheStrategy::ReadAhead as u32;
+        match self.cache_strategy.load(Relaxed) {
+            DISABLED => CacheStrategy::Disabled,
+            READ_AHEAD => CacheStrategy::ReadAhead,
+            _ => CacheStrategy::ReadAround,
+        }
     }
 
     /// Sharing does not go beyond it.
@@ -222,10 +244,10 @@ pub(super) fn show(info: &Info, out: &Out<'_>) {
     });
     out.put(if options.acl() { c",acl" } else { c",noacl" });
     if info.has_compressed_data() {
-        out.put(match options.cache_strategy.load(Relaxed) {
-            0 => c",cache_strategy=disabled",
-            1 => c",cache_strategy=readahead",
-            _ => c",cache_strategy=readaround",
+        out.put(match options.cache_strategy() {
+            CacheStrategy::Disabled => c",cache_strategy=disabled",
+            CacheStrategy::ReadAhead => c",cache_strategy=readahead",
+            CacheStrategy::ReadAround => c",cache_strategy=readaround",
         });
     }
     match options.share {
