@@ -2,7 +2,7 @@
 /*
  * hostile FSTYPE IMAGE SCRATCH LOOPDEV DIR COUNT SEED [OPTIONS]
  *
- * Damage the metadata of a small image in COUNT ways, each time mount it, walk
+ * Damage the metadata, and what is compressed, of a small image in COUNT ways, each time mount it, walk
  * it, read everything in it, and unmount it. Any error is a fine answer; what
  * is not: a directory without an end, a mount that cannot be unmounted, a
  * refused mount that leaves no line in the kernel's log that names the image.
@@ -43,11 +43,12 @@ static uint64_t le64(size_t at) { return le32(at) | (uint64_t)le32(at + 4) << 32
 
 /* --- the parts of the image ------------------------------------------------ */
 
-enum kind { SUPERBLOCK, INODE, XATTR, DIRENT, CHUNKS, SHARED, DEVICES, PREFIXES, INLINE, KINDS };
+enum kind { SUPERBLOCK, INODE, XATTR, DIRENT, CHUNKS, SHARED, DEVICES, PREFIXES, INLINE, ZMAP, PCLUSTER, KINDS };
 
 static const char *const kind_names[KINDS] = {
 	"superblock", "inode", "xattr", "dirent", "chunk map", "shared xattr",
 	"device slot", "xattr prefixes", "inline data",
+	"extents", "compressed data",
 };
 
 static struct region {
@@ -73,7 +74,8 @@ static void add_inode(uint64_t nid)
 	size_t head, xattrs, body, size, tail;
 	unsigned int format, layout;
 
-	if (at + 64 > image_size)
+	/* what the metabox holds is compressed */
+	if (nid >> 32 || at + 64 > image_size)
 		return;
 	format = le16(at);
 	layout = format >> 1 & 7;
@@ -85,6 +87,11 @@ static void add_inode(uint64_t nid)
 	region(XATTR, at + head, xattrs);
 	if (layout == 4) {
 		region(CHUNKS, (body + 7) & ~(size_t)7, 64);
+		return;
+	}
+	if (layout == 1 || layout == 3) {
+		/* the header, and an index entry of up to 8 bytes for each block */
+		region(ZMAP, (body + 7) & ~(size_t)7, 32 + 8 * (size >> bits));
 		return;
 	}
 	tail = layout == 2 ? size & ((1u << bits) - 1) : 0;
@@ -187,9 +194,13 @@ static void damage(void)
 		size_t at, width, len;
 		uint32_t value;
 
-		do
-			kind = rnd() % KINDS;
-		while (!kind_count[kind]);
+		/* half of it to what is compressed, where that is */
+		if (kind_count[ZMAP] && rnd() % 2)
+			kind = rnd() % 2 ? ZMAP : PCLUSTER;
+		else
+			do
+				kind = rnd() % KINDS;
+			while (!kind_count[kind]);
 		do
 			r = &regions[rnd() % region_count];
 		while (r->kind != kind);
@@ -427,6 +438,13 @@ int main(int argc, char **argv)
 	region(SHARED, (size_t)le32(SUPER + 44) << pristine[SUPER + 12], 512);
 	if (pristine[SUPER + 91])
 		region(PREFIXES, 4 * (size_t)le32(SUPER + 92), 128);
+	/* the inodes without a name, of fragments and of the metabox */
+	if (le32(SUPER + 80) & 0x20 && le64(SUPER + 96))
+		add_inode(le64(SUPER + 96));
+	if (le32(SUPER + 80) & 0x100)
+		add_inode(le64(SUPER + 128));
+	if (kind_count[ZMAP])
+		region(PCLUSTER, 4096, image_size);
 	if (le16(SUPER + 86))
 		region(DEVICES, (size_t)le16(SUPER + 88) * 128, 128 * le16(SUPER + 86));
 

@@ -73,7 +73,7 @@ tree() { [ -e "$TREES/$1" ] || quiet python3 tests/trees.py "$1" "$TREES/$1"; }
 mkdir -p $TREES $B/bin
 rm -rf $I
 mkdir -p $I
-for t in small data sparse tiny tar bigdir pack; do tree $t; done
+for t in small data sparse tiny squeeze tar bigdir pack; do tree $t; done
 
 # --- layouts and their options: by both versions --------------------------------------------------------------------
 S=$TREES/small D=$TREES/data
@@ -128,10 +128,15 @@ image deflate-pack plain -zdeflate -Efragments -C65536 $Z
 image zstd-pack plain -zzstd -C65536 $Z
 image zstd-4k plain -zzstd -Eztailpacking $Z
 image zstd-b512 plain -zzstd -b512 -C8192 $Z
+# Each file with an algorithm and a cluster size of its own; mkfs.erofs 1.9.4 dies of it
+printf '%s\n' '16384 1 text' '65536 2 mixed' '4096 0 part1' '32768 1 part2' > $B/hints
+old hints plain -zlz4hc:zstd:lzma --compress-hints=$B/hints $Z
 # What was written before Linux 5.4: full indexes, and data without zeros before it, which in-tree 7.3 cannot read
 old legacy unread -zlz4 -Elegacy-compress $Z
 old legacy-16k unread -zlz4hc -Elegacy-compress -C16384 $Z
 # Metadata that is itself compressed
+new zdir plain -zlz4hc --zD $S
+new zdir-zstd plain -zzstd,level=3 -C16384 -Eztailpacking,fragments --zD $S
 image packed-prefix plain -zlz4hc -Efragments -C32768 --xattr-prefix=trusted.overlay. $S
 new metabox-lz4 plain -zlz4 -m4096 --MZ=id $D
 new encoded-48bit plain -zzstd -E48bit -C65536 $Z
@@ -180,6 +185,19 @@ quiet $NEW/mkfs.erofs --quiet -x1 -b512 --chunksize=4096 -E48bit,plain-xattr-pre
 	--xattr-prefix=trusted.overlay. --blobdev=$I/tiny-chunk.blob -Uclear $I/tiny-chunk $TREES/tiny
 quiet python3 tests/flatten.py $I/tiny-flat $I/tiny-chunk $I/tiny-chunk.blob
 $B/bin/walk -c $TREES/tiny > $I/tiny.ref 2> $B/log
+squeezed() {
+	local mkfs=$1 name=$2
+	shift 2
+	quiet "$mkfs" --quiet -T1700000000 --mkfs-time -Uclear "$@" "$I/squeezed-$name" $TREES/squeeze
+}
+squeezed $OLD/mkfs.erofs lz4 -zlz4hc -C16384 -Eztailpacking,fragments,dedupe
+squeezed $OLD/mkfs.erofs legacy -zlz4 -Elegacy-compress
+squeezed $OLD/mkfs.erofs lzma -zlzma -C65536 -Efragments
+squeezed $OLD/mkfs.erofs deflate -zdeflate -Eztailpacking
+squeezed $OLD/mkfs.erofs zstd -zzstd -C65536 -Eall-fragments,dedupe
+squeezed $NEW/mkfs.erofs 48bit -zzstd -C65536 -E48bit
+squeezed $NEW/mkfs.erofs metabox -zlz4 -m4096 --MZ=id
+$B/bin/walk -c $TREES/squeeze > $I/squeezed.ref 2> $B/log
 quiet python3 tests/damage.py $I $I/default-old $I/part-data-new
 
 # --- two roots that share most of their files -----------------------------------------------------------------------------

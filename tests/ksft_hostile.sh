@@ -8,7 +8,9 @@
 ktap_print_header
 
 SEED=${SEED:-20260711}
-COUNT=${COUNT:-1050}
+COUNT=${COUNT:-1050}                    # of each image
+SUBJECTS=${SUBJECTS:-tiny tiny-flat}
+REF=${REF:-tiny}                        # what is in all of them
 
 # A file that can back a mount: not on tmpfs
 truncate -s 64M "$TMP/scratch.ext4"
@@ -28,7 +30,7 @@ run() {
 	return $status
 }
 
-for image in tiny tiny-flat; do
+for image in $SUBJECTS; do
 	run $image "" > "$TMP/out" 2>&1
 	status=$?
 	head -n 40 "$TMP/out"
@@ -48,7 +50,7 @@ fi
 # What the kernel itself says when things go wrong
 is "the kernel has no complaint" "$(dmesg | grep -E 'BUG|WARNING|Oops|blocked for more|Busy inodes|rust_kernel: panicked')" ""
 # The undamaged image works as ever.
-ok "an undamaged image after that" at "$FSTYPE" "$IMAGES/tiny" /mnt/hostile
-is "and it reads as before" "$(walk -c /mnt/hostile 2> /dev/null)" "$(cat "$IMAGES/tiny.ref")"
+ok "an undamaged image after that" at "$FSTYPE" "$IMAGES/${SUBJECTS%% *}" /mnt/hostile
+is "and it reads as before" "$(walk -c /mnt/hostile 2> /dev/null)" "$(cat "$IMAGES/$REF.ref")"
 
 finish

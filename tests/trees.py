@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Make the source trees and tar archives that tests/images.sh packs into images.
 
-  trees.py small|data|sparse|tiny|pack DIR     a directory; needs root (device nodes, owners, trusted.* xattrs)
+  trees.py small|data|sparse|tiny|squeeze|pack DIR     a directory; needs root (device nodes, owners, trusted.* xattrs)
   trees.py tar|bigdir FILE                a tar archive
 
 The contents are the same on every run.
@@ -216,6 +216,33 @@ def tiny(top):
     os.setxattr("tail", "system.posix_acl_access", acl((USER_OBJ, 6, ANY), (USER, 4, 1000), (GROUP_OBJ, 4, ANY), (MASK, 7, ANY), (OTHER, 0, ANY)))
 
 
+def squeeze(top):
+    """A little of what compresses, for the images that are damaged on purpose."""
+    os.makedirs(top + "/dir")
+    os.chdir(top)
+    own = random.Random(11)
+    words = [bytes(own.choice(b"abcdefghijklmnopqrstuvwxyz") for _ in range(own.randint(2, 9))) for _ in range(200)]
+
+    def text(size):
+        out = bytearray()
+        while len(out) < size:
+            out += own.choice(words) + b" "
+        return bytes(out[:size])
+
+    write("text", text(90001))
+    with open("text", "rb") as f:
+        twice = f.read()
+    write("again", text(333) + twice[5000:60000] + twice[:20000])
+    write("mixed", b"".join(own.choice((text, own.randbytes))(own.randint(1, 12000)) for _ in range(10)))
+    write("noise", own.randbytes(6000))
+    write("zeros", bytes(200000))
+    write("short", text(300))
+    for i in range(8):
+        write(f"dir/name{i}", text(700 * i + 100))
+    os.symlink("text", "link")
+    os.setxattr("text", "user.a", b"value of a")
+
+
 def tar(path):
     """What a container layer looks like, with everything that needs no file system to hold it."""
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as t:
@@ -282,4 +309,4 @@ def bigdir(path):
 if __name__ == "__main__":
     what, where = sys.argv[1:]
     os.umask(0o022)
-    {f.__name__: f for f in (small, data, sparse, tiny, tar, bigdir, pack)}[what](os.path.abspath(where))
+    {f.__name__: f for f in (small, data, sparse, tiny, squeeze, tar, bigdir, pack)}[what](os.path.abspath(where))

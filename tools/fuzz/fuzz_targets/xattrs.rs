@@ -217,6 +217,7 @@ fuzz_target!(|data: &[u8]| {
                 }
                 Err(err) => {
                     check_error(&err);
+                    source.reads();
                     break;
                 }
             }
