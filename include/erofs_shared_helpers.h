@@ -38,6 +38,8 @@ void *erofs_shared_map_pages(struct page **pages, unsigned int count);
 void erofs_shared_unmap_pages(void *address, unsigned int count);
 struct folio *erofs_shared_folio_alloc(unsigned int order);
 void *erofs_shared_bvec_address(const struct bio_vec *bvec);
+bool erofs_shared_folio_ready(struct folio *folio, loff_t pos, size_t *offset,
+			      size_t *size);
 struct folio *erofs_shared_filemap_get_ready(struct address_space *mapping,
 					     loff_t pos, size_t *offset,
 					     size_t *size);

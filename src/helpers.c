@@ -143,9 +143,27 @@ struct folio *erofs_shared_filemap_get(struct address_space *mapping,
 }
 
 /*
- * The folio with the byte at @pos, if there is nothing to do but to read it, with a reference; how far into
- * it that is, and its size.
+ * Whether there is nothing to do with @folio but to read it; how far into it the byte at @pos is, and its
+ * size.
  */
+static __always_inline bool folio_ready(struct folio *folio, loff_t pos,
+					size_t *offset, size_t *size)
+{
+	if (unlikely(!folio_test_uptodate(folio) ||
+		     folio_test_readahead(folio)))
+		return false;
+	*offset = offset_in_folio(folio, pos);
+	*size = folio_size(folio);
+	return true;
+}
+
+bool erofs_shared_folio_ready(struct folio *folio, loff_t pos, size_t *offset,
+			      size_t *size)
+{
+	return folio_ready(folio, pos, offset, size);
+}
+
+/* The folio with the byte at @pos, if there is nothing to do but to read it, with a reference. */
 struct folio *erofs_shared_filemap_get_ready(struct address_space *mapping,
 					     loff_t pos, size_t *offset,
 					     size_t *size)
@@ -154,13 +172,10 @@ struct folio *erofs_shared_filemap_get_ready(struct address_space *mapping,
 
 	if (IS_ERR(folio))
 		return NULL;
-	if (unlikely(!folio_test_uptodate(folio) ||
-		     folio_test_readahead(folio))) {
+	if (unlikely(!folio_ready(folio, pos, offset, size))) {
 		folio_put(folio);
 		return NULL;
 	}
-	*offset = offset_in_folio(folio, pos);
-	*size = folio_size(folio);
 	return folio;
 }
 

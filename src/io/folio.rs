@@ -4,7 +4,12 @@
 
 use core::{marker::PhantomData, ops::Deref, ptr::NonNull};
 
-use kernel::{bindings, error::from_err_ptr, prelude::*};
+use kernel::{
+    bindings,
+    error::from_err_ptr,
+    page::{PAGE_SHIFT, PAGE_SIZE},
+    prelude::*,
+};
 
 use super::wait::cond_resched;
 use crate::{
@@ -139,8 +144,8 @@ impl<'a> CacheBytes<'a> {
             return;
         }
         let end = pos.saturating_add(len as u64).min(self.size);
-        let first = pos >> kernel::page::PAGE_SHIFT;
-        let count = ((end - 1) >> kernel::page::PAGE_SHIFT) - first + 1;
+        let first = pos >> PAGE_SHIFT;
+        let count = ((end - 1) >> PAGE_SHIFT) - first + 1;
         // SAFETY: By the type invariants the mapping is live; it has a `readahead`.
         unsafe {
             raw::erofs_shared_read_around(
@@ -162,8 +167,8 @@ impl<'a> CacheBytes<'a> {
                 value: self.size,
             }));
         }
-        let page_mask = (kernel::page::PAGE_SIZE - 1) as u64;
-        let index = (pos >> kernel::page::PAGE_SHIFT) as usize;
+        let page_mask = (PAGE_SIZE - 1) as u64;
+        let index = (pos >> PAGE_SHIFT) as usize;
         if self.around.is_some() {
             self.read_ahead(pos, 1);
         }
@@ -182,7 +187,7 @@ impl<'a> CacheBytes<'a> {
         };
         let in_folio = pos.wrapping_sub(start) as usize;
         let in_page = (pos & page_mask) as usize;
-        let mut len = kernel::page::PAGE_SIZE - in_page;
+        let mut len = PAGE_SIZE - in_page;
         let rest = self.size - pos;
         if rest < len as u64 {
             len = rest as usize;
@@ -271,8 +276,8 @@ impl FolioRef {
                 raw::erofs_shared_folio_size(self.0.as_ptr()) as u64,
             )
         };
-        let first = pos >> kernel::page::PAGE_SHIFT;
-        first..first + (size >> kernel::page::PAGE_SHIFT)
+        let first = pos >> PAGE_SHIFT;
+        first..first + (size >> PAGE_SHIFT)
     }
 
     /// Its bytes.
@@ -339,6 +344,103 @@ impl Drop for FolioRef {
     }
 }
 
+/// References to folios that follow each other in a page cache of this module.
+///
+/// # Invariants
+///
+/// `batch.folios[batch.i..batch.nr]` are live folios, to each of which this owns a reference.
+struct Run {
+    batch: bindings::folio_batch,
+}
+
+impl Run {
+    /// Those with the pages `first..=last`, up to the first that is not there; as many as there is room for.
+    ///
+    /// # Safety
+    ///
+    /// As for [`FolioRef::find`].
+    unsafe fn find(mapping: *mut bindings::address_space, first: u64, last: u64) -> Self {
+        let mut batch = bindings::folio_batch::default();
+        let mut next = first as usize;
+        // SAFETY: By the function's safety requirements; the batch is empty.
+        unsafe {
+            bindings::filemap_get_folios_contig(mapping, &mut next, last as usize, &mut batch)
+        };
+        // INVARIANT: It has put them there, with a reference each, from the first place on.
+        Self { batch }
+    }
+
+    /// The next one.
+    fn take(&mut self) -> Option<NonNull<bindings::folio>> {
+        let folio = match self.batch.folios.get(usize::from(self.batch.i)) {
+            Some(folio) if self.batch.i < self.batch.nr => *folio,
+            _ => return None,
+        };
+        // INVARIANT: This no longer has it.
+        self.batch.i += 1;
+        NonNull::new(folio)
+    }
+
+    /// As [`FolioRef::ready`], of the next one, which has to have the byte at `pos`.
+    fn ready(&mut self, pos: i64) -> Option<(FolioRef, usize, usize)> {
+        let folio = self.take()?;
+        let (mut offset, mut size) = (0, 0);
+        // SAFETY: The folio is live, and the reference to it is given back, or the `FolioRef`'s.
+        unsafe {
+            let is_ready =
+                raw::erofs_shared_folio_ready(folio.as_ptr(), pos, &raw mut offset, &raw mut size);
+            if !is_ready {
+                raw::erofs_shared_folio_put(folio.as_ptr());
+                return None;
+            }
+        }
+        // INVARIANT: It is uptodate, and the reference is ours.
+        Some((FolioRef(folio), offset, size))
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        while let Some(folio) = self.take() {
+            // SAFETY: By the type invariants; nobody else gives this reference back.
+            unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) };
+        }
+    }
+}
+
+/// Copies from a folio, `offset` bytes into it and of which `size` is the size, to a read that wants `left` bytes, and
+/// moves the request on. Returns how many bytes, and whether that is all that can be copied now.
+///
+/// # Safety
+///
+/// As for [`copy_resident`]; the folio has the byte at the request's position at `offset`.
+#[inline(always)]
+unsafe fn copy_folio(
+    iocb: *mut bindings::kiocb,
+    to: *mut bindings::iov_iter,
+    (folio, offset, size): (FolioRef, usize, usize),
+    left: usize,
+) -> (usize, bool) {
+    // SAFETY: By the function's safety requirements, and the invariants of `FolioRef`.
+    unsafe {
+        let ra = &raw mut (*(*iocb).ki_filp).__bindgen_anon_3.f_ra;
+        let (pos, last) = ((*iocb).ki_pos, (*ra).prev_pos);
+        // Several reads of a folio in a row are one access.
+        let first = pos.wrapping_sub(offset as i64);
+        if (last.wrapping_sub(1).wrapping_sub(first) as u64) >= size as u64 {
+            bindings::folio_mark_accessed(folio.0.as_ptr());
+        }
+        let len = left.min(size.saturating_sub(offset));
+        let from = raw::erofs_shared_folio_address(folio.0.as_ptr()).cast::<u8>();
+        let copied = bindings::_copy_to_iter(from.add(offset).cast(), len, to);
+        drop(folio);
+        let last = pos.wrapping_add(copied as i64);
+        (*iocb).ki_pos = last;
+        (*ra).prev_pos = last;
+        (copied, copied < len || len == left)
+    }
+}
+
 /// Copies what is resident of the bytes that a read wants, from the first on and below `end`, and moves the
 /// request on. What `filemap_read` does, but for reading anything, and with each folio in one go.
 /// The times of access of files of this module do not change. Returns how many bytes.
@@ -355,39 +457,66 @@ pub(crate) unsafe fn copy_resident(
     end: u64,
 ) -> usize {
     let mut total = 0;
-    // SAFETY: By the function's safety requirements, and those of `FolioRef`.
+    // SAFETY: By the function's safety requirements.
     unsafe {
-        let ra = &raw mut (*(*iocb).ki_filp).__bindgen_anon_3.f_ra;
-        let mut last = (*ra).prev_pos;
         loop {
             let pos = (*iocb).ki_pos;
             // A negative position is behind all ends.
             let left = end.saturating_sub(pos as u64) as usize;
             let left = left.min(raw::erofs_shared_iov_bytes(to));
             if left == 0 {
-                break;
+                return total;
             }
-            let Some((folio, offset, size)) = FolioRef::ready(mapping, pos) else {
-                break;
+            let Some(found) = FolioRef::ready(mapping, pos) else {
+                return total;
             };
-            // Several reads of a folio in a row are one access.
-            let first = pos.wrapping_sub(offset as i64);
-            if (last.wrapping_sub(1).wrapping_sub(first) as u64) >= size as u64 {
-                bindings::folio_mark_accessed(folio.0.as_ptr());
-            }
-            let len = left.min(size.saturating_sub(offset));
-            let from = raw::erofs_shared_folio_address(folio.0.as_ptr()).cast::<u8>();
-            let copied = bindings::_copy_to_iter(from.add(offset).cast(), len, to);
-            drop(folio);
+            let is_small = found.2 == PAGE_SIZE;
+            let (copied, done) = copy_folio(iocb, to, found, left);
             total += copied;
-            last = pos.wrapping_add(copied as i64);
-            (*iocb).ki_pos = last;
-            (*ra).prev_pos = last;
-            if copied < len || len == left {
-                break;
+            if done {
+                return total;
+            }
+            if is_small && left - copied > PAGE_SIZE {
+                // There will be more of them.
+                return total + copy_run(iocb, to, mapping, left - copied);
             }
             cond_resched();
         }
     }
-    total
+}
+
+/// As [`copy_resident`], when `left` bytes below the end are wanted and folios are small: finds several at a time.
+///
+/// # Safety
+///
+/// As for [`copy_resident`].
+#[inline(never)]
+unsafe fn copy_run(
+    iocb: *mut bindings::kiocb,
+    to: *mut bindings::iov_iter,
+    mapping: *mut bindings::address_space,
+    left: usize,
+) -> usize {
+    let mut rest = left;
+    // SAFETY: By the function's safety requirements.
+    unsafe {
+        loop {
+            let pos = (*iocb).ki_pos;
+            let last = (pos as u64).saturating_add(rest as u64 - 1) >> PAGE_SHIFT;
+            let mut run = Run::find(mapping, pos as u64 >> PAGE_SHIFT, last);
+            let mut empty = true;
+            while let Some(found) = run.ready((*iocb).ki_pos) {
+                empty = false;
+                let (copied, done) = copy_folio(iocb, to, found, rest);
+                rest -= copied;
+                if done {
+                    return left - rest;
+                }
+            }
+            if empty || run.batch.i < run.batch.nr {
+                return left - rest;
+            }
+            cond_resched();
+        }
+    }
 }
