@@ -22,12 +22,12 @@ use crate::{
 const READ_AHEAD: u64 = 16384;
 
 /// A directory's data.
-fn bytes(dir: &Inode<Erofs>) -> CacheBytes<'_> {
-    let bytes = dir.bytes();
-    match dir.data() {
+fn bytes(dir: &Inode<Erofs>) -> Result<CacheBytes<'_>> {
+    let bytes = dir.bytes()?;
+    Ok(match dir.data() {
         Ok(Data::Encoded(..)) => bytes.encoded(Depth::Directory),
         _ => bytes,
-    }
+    })
 }
 
 /// Finds a name.
@@ -36,7 +36,7 @@ pub(super) fn lookup(dir: &Inode<Erofs>, name: &[u8]) -> Result<Option<InodeRef<
     if image_dir.file_type != FileType::Directory {
         return Err(ENOTDIR);
     }
-    let found = dirent::lookup(image_dir.size, image.block_size(), &bytes(dir), name)
+    let found = dirent::lookup(image_dir.size, image.block_size(), &bytes(dir)?, name)
         .map_err(|err| failed(dir.sb(), Place::Nid(image_dir.nid), err))?;
     found.map(|(nid, _)| iget(dir.sb(), nid)).transpose()
 }
@@ -48,7 +48,7 @@ pub(super) fn read(dir: &Inode<Erofs>, list: &Listing<'_>, out: &mut Emit<'_>) -
     let block_size = u64::from(image.block_size());
     let page_size = kernel::page::PAGE_SIZE as u64;
     let size = image_dir.size;
-    let bytes = bytes(dir);
+    let bytes = bytes(dir)?;
     let fail = |err| failed(dir.sb(), Place::Nid(image_dir.nid), err);
 
     while out.pos() < size {

@@ -167,7 +167,7 @@ impl Info {
     /// The data of the packed inode. `EFSCORRUPTED` if the image has none.
     pub(super) fn packed_bytes(&self) -> Result<CacheBytes<'_>> {
         let packed = Self::internal(&self.packed)?;
-        Ok(packed.bytes().encoded(Depth::Packed))
+        Ok(packed.bytes()?.encoded(Depth::Packed))
     }
 
     /// The image's superblock.
@@ -190,9 +190,9 @@ impl Info {
     /// The bytes of an area. `EFSCORRUPTED` if the image has no such area.
     pub(super) fn area(&self, area: Area) -> Result<CacheBytes<'_>> {
         match area {
-            Area::Image => Ok(self.meta()?.bytes()),
+            Area::Image => self.meta()?.bytes(),
             Area::Metabox => Ok(Self::internal(&self.metabox)?
-                .bytes()
+                .bytes()?
                 .encoded(Depth::Metabox)),
         }
     }
@@ -303,10 +303,11 @@ pub(super) fn fill(
     set(&info.compression, read_compression(sb, fc, image)?)?;
 
     if let Some(nid) = image.metabox_nid {
-        set(&info.metabox, inode::iget(sb, nid)?)?;
+        set(&info.metabox, internal_file(sb, fc, "metabox_nid", nid)?)?;
     }
     if image.has_fragments() && image.packed_nid != 0 {
-        set(&info.packed, inode::iget(sb, image.packed_nid)?)?;
+        let packed = internal_file(sb, fc, "packed_nid", image.packed_nid)?;
+        set(&info.packed, packed)?;
     }
     let root = inode::iget(sb, image.root_nid)?;
     if !matches!(root.data()?.image()?.file_type, FileType::Directory) {
@@ -325,6 +326,29 @@ pub(super) fn fill(
         );
     }
     Ok(root)
+}
+
+/// The inode that the superblock's `field` names, whose data is a part of the image. Only a regular
+/// file's data can be that: others have none, or the VFS writes to their pages.
+fn internal_file(
+    sb: &Super<Erofs>,
+    fc: &Context<'_>,
+    field: &str,
+    nid: u64,
+) -> Result<InodeRef<Erofs>> {
+    let inode = inode::iget(sb, nid)?;
+    let image = inode.data()?.image()?;
+    if image.file_type != FileType::Regular {
+        fc.error(fmt!(
+            "(device {}): {}: nid {} is not a regular file (i_mode {:#o})",
+            sb.id(),
+            field,
+            nid,
+            image.mode
+        ));
+        return Err(EFSCORRUPTED);
+    }
+    Ok(inode)
 }
 
 fn read_superblock(sb: &Super<Erofs>, fc: &Context<'_>) -> Result<Superblock> {

@@ -43,8 +43,9 @@ impl From<Error> for ReadError {
 /// # Invariants
 ///
 /// `folio` is uptodate and this owns one reference to it; `ptr..ptr + len` lies inside it. The folio
-/// belongs to a mapping of this module that nobody can write to (no `write_iter`, no shared writable
-/// mapping), so its bytes do not change while the reference is held.
+/// belongs to the mapping of a regular file or a directory of this module. Nobody can write to that (no
+/// `write_iter`, no shared writable mapping, and `page_get_link`, which ends a target with a NUL, is for
+/// symbolic links alone), so its bytes do not change while the reference is held.
 pub(crate) struct FolioBytes<'a> {
     folio: NonNull<bindings::folio>,
     ptr: *const u8,
@@ -103,7 +104,8 @@ pub(crate) enum Depth {
 ///
 /// # Invariants
 ///
-/// `mapping` is the live `i_mapping` of an inode of this module for `'a`.
+/// `mapping` is the live `i_mapping` of a regular file or a directory of this module for `'a`, and has a
+/// `readahead` and a `read_folio`.
 #[derive(Clone, Copy)]
 pub(crate) struct CacheBytes<'a> {
     mapping: NonNull<bindings::address_space>,
@@ -116,8 +118,8 @@ pub(crate) struct CacheBytes<'a> {
 impl<'a> CacheBytes<'a> {
     /// # Safety
     ///
-    /// `mapping` must be the `i_mapping` of an inode of this module that lives for `'a`; `size` is
-    /// that inode's size.
+    /// `mapping` must be the `i_mapping` of an inode of this module that lives for `'a`, is a regular
+    /// file or a directory, and has a `readahead` and a `read_folio`; `size` is that inode's size.
     pub(crate) unsafe fn new(mapping: NonNull<bindings::address_space>, size: u64) -> Self {
         // INVARIANT: By the function's safety requirements.
         Self {
@@ -146,7 +148,7 @@ impl<'a> CacheBytes<'a> {
         let end = pos.saturating_add(len as u64).min(self.size);
         let first = pos >> PAGE_SHIFT;
         let count = ((end - 1) >> PAGE_SHIFT) - first + 1;
-        // SAFETY: By the type invariants the mapping is live; it has a `readahead`.
+        // SAFETY: By the type invariants the mapping is live and has a `readahead`.
         unsafe {
             raw::erofs_shared_read_around(
                 self.mapping.as_ptr(),
@@ -172,7 +174,7 @@ impl<'a> CacheBytes<'a> {
         if self.around.is_some() {
             self.read_ahead(pos, 1);
         }
-        // SAFETY: By the type invariants the mapping is live; it has a `read_folio`.
+        // SAFETY: By the type invariants the mapping is live and has a `read_folio`.
         let folio = from_err_ptr(unsafe {
             bindings::read_cache_folio(self.mapping.as_ptr(), index, None, core::ptr::null_mut())
         })?;

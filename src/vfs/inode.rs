@@ -172,13 +172,25 @@ impl<T: FileSystem> Inode<T> {
         unsafe { (*self.as_ptr()).i_size as u64 }
     }
 
-    /// Its data through its page cache.
-    pub(crate) fn bytes(&self) -> CacheBytes<'_> {
-        // SAFETY: The mapping is the inode's own and lives as long as it.
-        unsafe {
-            let mapping = NonNull::new_unchecked((*self.as_ptr()).i_mapping);
-            CacheBytes::new(mapping, self.size())
+    /// Its data through its page cache. Only regular files and directories have data that can be
+    /// borrowed: there is none behind a device, a FIFO or a socket, and the VFS writes a NUL behind
+    /// the target into the page of a symbolic link.
+    ///
+    /// # Errors
+    ///
+    /// `EFSCORRUPTED` for all others.
+    pub(crate) fn bytes(&self) -> Result<CacheBytes<'_>> {
+        if !matches!(
+            self.mode() & bindings::S_IFMT,
+            bindings::S_IFREG | bindings::S_IFDIR
+        ) {
+            return Err(EFSCORRUPTED);
         }
+        let mapping = NonNull::new(self.own_mapping()).ok_or(EIO)?;
+        // SAFETY: The mapping is the inode's own and lives as long as it. `publish` and
+        // `internal_inode` gave it the operations of `Tables`, since the inode is a regular file or a
+        // directory; nothing changes the type of an inode.
+        Ok(unsafe { CacheBytes::new(mapping, self.size()) })
     }
 
     pub(super) fn mode(&self) -> u32 {

@@ -1,0 +1,81 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Images whose superblock names, as the packed or the metabox inode, an object of another kind than a regular file: one that
+# has no data to read (the kernel would call a function that is not there), or one whose pages the VFS writes to. Mounting
+# is refused, from a file and from a block device, and the log names the field and the nid.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+D=/mnt/kinds SCRATCH=$TMP/scratch
+mkdir -p $D "$SCRATCH"
+truncate -s 64M "$TMP/scratch.ext4"
+mke2fs -q -F -t ext4 -O ^has_journal "$TMP/scratch.ext4" || ktap_exit_fail_msg "mke2fs"
+mount -o loop "$TMP/scratch.ext4" "$SCRATCH" || ktap_exit_fail_msg "no scratch file system"
+MOUNTS+=("$SCRATCH")
+# Loop devices have whole sectors.
+copy() { cp "$1" "$2" && truncate -s %4096 "$2"; }
+change() { python3 /project/tests/kinds.py "$@"; }
+
+# refused NAME PATTERN CHANGE...: the image NAME with these changes is refused, from both kinds of source
+refused() {
+	local name=$1 pattern=$2 image=$SCRATCH/changed way source got
+	shift 2
+	change "$SCRATCH/$name" "$image" "$@" || return
+	for way in file device; do
+		source=$image
+		[ $way = file ] || source=$(loop "$image") || return
+		log_mark
+		got=$(mnt "$FSTYPE" "$source" $D 2>&1) && { umount $D; got=mounted; }
+		[ $way = file ] || losetup -d "$source"
+		[ "$got" = EUCLEAN ] || { echo "$way: $got"; return 1; }
+		log_since | grep -E "$pattern" || { echo "$way:"; log_since; return 1; }
+	done
+}
+reads() { cmp "$TMP/tree/text" $D/text && cmp "$TMP/tree/numbers" $D/numbers; }
+
+# Small, so that the packed inode could be a symbolic link by its length
+mkdir "$TMP/tree"
+seq 400 > "$TMP/tree/text"
+seq 300 600 > "$TMP/tree/numbers"
+ln -s text "$TMP/tree/link"
+mkfifo "$TMP/tree/fifo"
+mknod "$TMP/tree/char" c 1 3
+mknod "$TMP/tree/block" b 7 0
+mkdir "$TMP/tree/dir"
+mkfs.erofs --quiet -zlz4 -Eall-fragments "$TMP/packed" "$TMP/tree" > /dev/null || ktap_exit_fail_msg "mkfs.erofs"
+copy "$TMP/packed" "$SCRATCH/packed"
+packed=$(change "$SCRATCH/packed" nid packed)
+copy "$IMAGES/squeezed-metabox" "$SCRATCH/metabox"
+metabox=$(change "$SCRATCH/metabox" nid metabox)
+
+at "$FSTYPE" "$SCRATCH/packed" $D
+ok "the image with a packed inode as it was made" reads
+declare -A nid
+for name in link fifo char block dir; do
+	nid[$name]=$(stat -c %i "$D/$name")
+done
+away $D
+
+# The inode is of another type than it was.
+for kind in fifo char block socket dir link; do
+	ok "the packed inode is a $kind" refused packed "packed_nid: nid $packed is not a regular file" packed-mode=$kind
+	ok "the metabox inode is a $kind" refused metabox "metabox_nid: nid $metabox is not a regular file|nid $metabox: symbolic link length" \
+		metabox-mode=$kind
+done
+ok "the metabox inode is a short symbolic link" refused metabox "metabox_nid: nid $metabox is not a regular file" \
+	metabox-mode=link "size@$metabox=4095"
+# The superblock names another inode of the image, which says that it has data.
+for kind in fifo char block dir link; do
+	changes=("packed=${nid[$kind]}" "size@${nid[$kind]}=4000")
+	# A link in its own block has its target at once.
+	[ $kind != link ] || changes=("packed=${nid[$kind]}")
+	ok "the packed inode is the $kind of the tree" refused packed "packed_nid: nid ${nid[$kind]} is not a regular file" "${changes[@]}"
+done
+
+at "$FSTYPE" "$SCRATCH/packed" $D
+ok "the image as it was made reads as before" reads
+away $D
+
+finish
