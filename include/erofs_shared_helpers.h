@@ -76,6 +76,11 @@ void erofs_shared_cond_resched(void);
 void erofs_shared_dec_and_wake(atomic_t *count);
 void erofs_shared_wait_zero(atomic_t *count);
 
+/* memory cgroups */
+struct mem_cgroup *erofs_shared_memcg_get(void);
+void erofs_shared_memcg_put(struct mem_cgroup *memcg);
+struct mem_cgroup *erofs_shared_memcg_enter(struct mem_cgroup *memcg);
+
 /* reclaim */
 typedef unsigned long (*erofs_shared_shrinker_fn)(struct shrinker *shrinker,
 						  struct shrink_control *sc);

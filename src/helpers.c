@@ -9,6 +9,7 @@
 #include <linux/cred.h>
 #include <linux/ioprio.h>
 #include <linux/kdev_t.h>
+#include <linux/memcontrol.h>
 #include <linux/pagemap.h>
 #include <linux/posix_acl_xattr.h>
 #include <linux/sched/mm.h>
@@ -324,6 +325,23 @@ unsigned int erofs_shared_noio_save(void)
 void erofs_shared_noio_restore(unsigned int flags)
 {
 	memalloc_noio_restore(flags);
+}
+
+/* The cgroup that the current task is charged to, with a reference, or NULL. */
+struct mem_cgroup *erofs_shared_memcg_get(void)
+{
+	return get_mem_cgroup_from_mm(NULL);
+}
+
+void erofs_shared_memcg_put(struct mem_cgroup *memcg)
+{
+	mem_cgroup_put(memcg);
+}
+
+/* Has @memcg charged for what this task allocates; returns who was before. */
+struct mem_cgroup *erofs_shared_memcg_enter(struct mem_cgroup *memcg)
+{
+	return set_active_memcg(memcg);
 }
 
 void erofs_shared_cond_resched(void)

@@ -23,6 +23,7 @@ use super::{
     decode::{Encoded, Job, Recipe, Source},
     decompress::Failure,
     folios::Folios,
+    memcg::Payer,
     wait::{cond_resched, Event},
     Device, Extent, ReadError, Target,
 };
@@ -105,6 +106,8 @@ struct Fill<F: Filled> {
     /// Done together with `owner` becoming [`DONE`].
     #[pin]
     over: Event,
+    /// Who is charged for what comes after the I/O: the reader's memory cgroup.
+    payer: Payer,
     /// The folios and what comes after; `None` once taken.
     rest: UnsafeCell<Option<Rest<F>>>,
 }
@@ -159,6 +162,7 @@ impl<F: Filled> Fill<F> {
         let Some(mut rest) = self.as_mut().project().rest.get_mut().take() else {
             return;
         };
+        let _paying = self.payer.pays();
         let result = if error < 0 {
             Err(Error::from_errno(error))
         } else {
@@ -645,6 +649,7 @@ fn start<'a, F: Filled>(
             error: Atomic::new(0),
             owner: Atomic::new(owner),
             over <- Event::new(),
+            payer: Payer::current(),
             rest: UnsafeCell::new(None),
         }),
         GFP_KERNEL,

@@ -23,7 +23,10 @@ use super::{
     table::{read_once, Entry, Settle, Slot, Table, Writer},
     SharedInode,
 };
-use crate::stats::{Field, GLOBAL};
+use crate::{
+    io::memcg::CHARGED_NOWAIT,
+    stats::{Field, GLOBAL},
+};
 
 /// Which shared inode it is. Constant once the inode is found by it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -285,7 +288,7 @@ impl Content {
         }
         if lock.twins.len() < MAX_TWINS {
             // A range that finds no memory is a merge that does not happen.
-            let _ = lock.twins.push(blocks, GFP_NOWAIT);
+            let _ = lock.twins.push(blocks, CHARGED_NOWAIT);
         }
     }
 

@@ -22,7 +22,7 @@ use kernel::{
 
 use super::{alias, merge, table::Entry, SharedInode};
 use crate::{
-    io::wait::cond_resched,
+    io::{memcg::CHARGED, wait::cond_resched},
     stats::{Field, GLOBAL},
 };
 
@@ -139,7 +139,7 @@ enum Entered {
 
 fn enter(shared: &SharedInode, block: u64) -> Result<Entered> {
     let entry = shared.content().entry(block).ok_or(ENOENT)?;
-    let node = RBTreeNode::new(entry, (), GFP_KERNEL)?;
+    let node = RBTreeNode::new(entry, (), CHARGED)?;
     let mut tree = tree(entry).ok_or(ENOENT)?.lock();
     let Some(old) = tree.insert(node) else {
         return Ok(Entered::New);

@@ -23,6 +23,7 @@ use super::{
     digest::{Digest, ZERO_DIGEST},
     SharedInode,
 };
+use crate::io::memcg::CHARGED;
 
 /// Bytes of a digest, of a chunk's header, and their alignment.
 const UNIT: usize = 32;
@@ -290,13 +291,13 @@ impl Table {
         }
         if block >= CHUNK && self.root.load(Relaxed).is_null() {
             let count = usize::try_from(blocks.div_ceil(CHUNK) - 1)?;
-            let mut chunks = KVVec::with_capacity(count, GFP_KERNEL)?;
+            let mut chunks = KVVec::with_capacity(count, CHARGED)?;
             while chunks.len() < count {
                 let none = Atomic::new(core::ptr::null_mut());
                 chunks.push_within_capacity(none).map_err(|_| EIO)?;
             }
             *allocated += (size_of::<Root>() + count * size_of::<*mut Header>()) as u64;
-            let root = KBox::new(Root { chunks }, GFP_KERNEL)?;
+            let root = KBox::new(Root { chunks }, CHARGED)?;
             // INVARIANT: It was null, and `_writer` keeps others away.
             self.root.store(KBox::into_raw(root), Release);
         }
@@ -310,7 +311,7 @@ impl Table {
                 aliased: [const { Atomic::new(0) }; 2],
             };
             let layout = Chunk::layout(header.count)?;
-            let flags = GFP_KERNEL | __GFP_ZERO;
+            let flags = CHARGED | __GFP_ZERO;
             let chunk = Kmalloc::alloc(layout, flags, NumaNode::NO_NODE)?.cast::<Header>();
             *allocated += layout.size() as u64;
             // SAFETY: The memory is ours, large enough, aligned, and zeroed: digests that are not set.

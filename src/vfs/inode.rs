@@ -15,7 +15,11 @@ use kernel::{
 };
 
 use super::{sharing::Sharing, FileSystem, Super, Tables};
-use crate::{io::CacheBytes, raw, share::Plain};
+use crate::{
+    io::{memcg::CHARGED, CacheBytes},
+    raw,
+    share::Plain,
+};
 
 /// What the slab holds: the filesystem's part in front of the kernel's.
 ///
@@ -240,7 +244,7 @@ impl<T: FileSystem> Inode<T> {
         if let Some(sharing) = self.sharing() {
             return Ok(sharing);
         }
-        let new = KBox::pin_init(Sharing::new(), GFP_KERNEL)?;
+        let new = KBox::pin_init(Sharing::new(), CHARGED)?;
         // SAFETY: It is not moved until it is dropped.
         let new = KBox::into_raw(unsafe { core::pin::Pin::into_inner_unchecked(new) });
         let slot = &self.node().sharing;
