@@ -86,7 +86,7 @@ typedef unsigned long (*erofs_shared_shrinker_fn)(struct shrinker *shrinker,
 						  struct shrink_control *sc);
 struct shrinker *
 erofs_shared_shrinker_register(erofs_shared_shrinker_fn count,
-			       erofs_shared_shrinker_fn scan);
+			       erofs_shared_shrinker_fn scan, void *data);
 
 /* inodes */
 loff_t erofs_shared_inode_size(struct inode *inode);
@@ -98,7 +98,9 @@ void *erofs_shared_inode_alloc(struct super_block *sb,
 bool erofs_shared_inode_is_new(struct inode *inode);
 typedef void (*erofs_shared_inode_fn)(struct inode *inode, void *data);
 void erofs_shared_visit_inodes(struct super_block *sb,
-				 erofs_shared_inode_fn fn, void *data);
+			       erofs_shared_inode_fn fn, void *data);
+int erofs_shared_visit_mounted(struct super_block *sb, erofs_shared_inode_fn fn,
+			       void *data);
 void erofs_shared_inode_set_owner(struct inode *inode, u32 uid, u32 gid);
 void erofs_shared_inode_set_times(struct inode *inode, s64 sec, u32 nsec);
 void erofs_shared_inode_set_link(struct inode *inode, char *link, int len);

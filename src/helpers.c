@@ -294,7 +294,7 @@ void erofs_shared_later_stop(void)
 
 struct shrinker *
 erofs_shared_shrinker_register(erofs_shared_shrinker_fn count,
-			       erofs_shared_shrinker_fn scan)
+			       erofs_shared_shrinker_fn scan, void *data)
 {
 	struct shrinker *shrinker = shrinker_alloc(0, "erofs_shared_index");
 
@@ -302,6 +302,7 @@ erofs_shared_shrinker_register(erofs_shared_shrinker_fn count,
 		return NULL;
 	shrinker->count_objects = count;
 	shrinker->scan_objects = scan;
+	shrinker->private_data = data;
 	shrinker_register(shrinker);
 	return shrinker;
 }
@@ -361,20 +362,59 @@ void erofs_shared_wait_zero(atomic_t *count)
 	wait_var_event(count, !atomic_read(count));
 }
 
-/* Calls @fn, which must not sleep, for each inode that is in use or cached. */
+/*
+ * Calls @fn for each inode that is in use or cached, with a reference to it and
+ * no lock held, so that @fn may sleep. The list is locked from one inode to the
+ * next only. The caller keeps @sb from being unmounted meanwhile. A fatal signal
+ * ends the walk.
+ */
 void erofs_shared_visit_inodes(struct super_block *sb,
-				 erofs_shared_inode_fn fn, void *data)
+			       erofs_shared_inode_fn fn, void *data)
 {
-	struct inode *inode;
+	struct inode *inode, *last = NULL;
 
 	spin_lock(&sb->s_inode_list_lock);
 	list_for_each_entry(inode, &sb->s_inodes, i_sb_list) {
 		spin_lock(&inode->i_lock);
-		if (!(inode_state_read(inode) & (I_NEW | I_FREEING | I_WILL_FREE)))
-			fn(inode, data);
+		if (inode_state_read(inode) & (I_NEW | I_FREEING | I_WILL_FREE)) {
+			spin_unlock(&inode->i_lock);
+			continue;
+		}
+		__iget(inode);
 		spin_unlock(&inode->i_lock);
+		spin_unlock(&sb->s_inode_list_lock);
+
+		fn(inode, data);
+		/* Its place in the list was kept by the reference. */
+		iput(last);
+		last = inode;
+
+		cond_resched();
+		spin_lock(&sb->s_inode_list_lock);
+		if (fatal_signal_pending(current))
+			break;
 	}
 	spin_unlock(&sb->s_inode_list_lock);
+	iput(last);
+}
+
+/*
+ * As erofs_shared_visit_inodes(), of a superblock that may be on its way in or
+ * out: then it returns -EAGAIN. It waits for neither, and umount waits for it.
+ */
+int erofs_shared_visit_mounted(struct super_block *sb, erofs_shared_inode_fn fn,
+			       void *data)
+{
+	int ret = -EAGAIN;
+
+	if (!down_read_trylock(&sb->s_umount))
+		return ret;
+	if (sb->s_root && (sb->s_flags & SB_ACTIVE)) {
+		erofs_shared_visit_inodes(sb, fn, data);
+		ret = 0;
+	}
+	up_read(&sb->s_umount);
+	return ret;
 }
 
 loff_t erofs_shared_inode_size(struct inode *inode)
@@ -465,7 +505,9 @@ void erofs_shared_super_identify(struct super_block *sb, const u8 *uuid,
 				 unsigned int len)
 {
 	super_set_uuid(sb, uuid, len);
-	super_set_sysfs_name_id(sb);
+	/* The directory that stats/sysfs.rs makes. */
+	super_set_sysfs_name_generic(sb, "mounts/%u:%u", MAJOR(sb->s_dev),
+				     MINOR(sb->s_dev));
 }
 
 void erofs_shared_statfs_fsid(struct super_block *sb, struct kstatfs *buf)

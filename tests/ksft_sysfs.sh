@@ -8,6 +8,7 @@
 ktap_print_header
 
 A=/mnt/a B=/mnt/b
+DEV=()
 MODULE=/project/build/erofs_shared.ko
 ABI=/project/Documentation/ABI/testing/sysfs-fs-erofs-shared
 SYS=/sys/fs/erofs-shared
@@ -35,6 +36,9 @@ mount "$D" /mnt/e
 MOUNTS+=(/mnt/e)
 cp "$TMP/img" /mnt/e/img
 
+# The same file in two mounts has two sharers exactly if this module shares by contents.
+two=0
+[ ! -e $SYS/features/content ] || two=1
 dirs() { ls $SYS/mounts; }
 # number DIR: the directory's device number, as the directory in sysfs is called
 number() { stat -c '%Hd:%Ld' "$1"; }
@@ -47,18 +51,18 @@ is "the parts" "$(find $SYS -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | xarg
 is "every documented file is in stats, and no other" "$(ls $SYS/stats)" "$(documented stats)"
 is "no mount, no directory" "$(dirs)" ""
 
-# one line with a decimal number, or what is said
+# one line with a decimal number, or what is said; for the owner, root, only
 plain() {
 	local f bad=0
 	for f in "$1"/*; do
-		[ "$(stat -c %A "$f")" = "-r--r--r--" ] || { echo "$f: $(stat -c %A "$f")"; bad=1; }
+		[ "$(stat -c '%A %U' "$f")" = "-r-------- root" ] || { echo "$f: $(stat -c '%A %U' "$f")"; bad=1; }
 		[ "$(wc -l < "$f")" = 1 ] || { echo "$f: $(wc -l < "$f") lines"; bad=1; }
 		grep -qxE "$2" "$f" || { echo "$f: $(cat "$f")"; bad=1; }
 		(echo 1 > "$f") 2> /dev/null && { echo "$f: can be written"; bad=1; }
 	done
 	return $bad
 }
-ok "stats are numbers, read-only" plain $SYS/stats '(0|[1-9][0-9]{0,19})'
+ok "stats are numbers, read-only, and for root" plain $SYS/stats '(0|[1-9][0-9]{0,19})'
 
 # A feature is there exactly if its option mounts.
 features() {
@@ -80,6 +84,8 @@ content share=content
 fingerprint share=fingerprint,domain_id=x
 domains domain_id=x
 END
+is "everybody may read what the module can do" "$(setpriv --reuid 65534 --regid 65534 --clear-groups \
+	cat $SYS/features/domains 2>&1)" supported
 is "every feature is documented" "$(comm -23 <(ls $SYS/features) <(documented features))" ""
 
 # --- directories of mounts -----------------------------------------------------------------------------------------------
@@ -88,7 +94,7 @@ at erofs-shared "$L" $A
 is "a mounted block device has its directory" "$(dirs)" "$(number $A)"
 is "it has every documented file, and no other" "$(ls "$SYS/mounts/$(number $A)")" "$(documented 'mounts\/<major>:<minor>')"
 is "and none that the module has not" "$(comm -23 <(ls "$SYS/mounts/$(number $A)") <(ls $SYS/stats))" ""
-ok "its files are numbers, read-only" plain "$SYS/mounts/$(number $A)" '(0|[1-9][0-9]{0,19})'
+ok "its files are numbers, read-only, and for root" plain "$SYS/mounts/$(number $A)" '(0|[1-9][0-9]{0,19})'
 at erofs-shared "$L" $B
 is "mounted twice it has one" "$(dirs)" "$(number $A)"
 away $B
@@ -132,14 +138,101 @@ failing() {
 }
 ok "a mount that fails leaves none" failing
 
+# --- who may read what -----------------------------------------------------------------------------------------------
+
+at erofs-shared "$L" $A
+# refused WHY COMMAND...: that any file can be read in this way, or that it is refused for another reason
+refused() {
+	local why=$1 files=($SYS/stats/* $SYS/mounts/*/*)
+	shift
+	"$@" cat "${files[@]}" > "$TMP/read" 2> "$TMP/refused"
+	[ ! -s "$TMP/read" ] || { echo "something can be read"; return 1; }
+	echo "${#files[@]} files, of which are refused:"
+	grep -c ": $why\$" "$TMP/refused" | tee "$TMP/count"
+	[ "$(cat "$TMP/count")" = ${#files[@]} ]
+}
+ok "another user gets EACCES for every figure" refused 'Permission denied' \
+	setpriv --reuid 65534 --regid 65534 --clear-groups
+ok "root in a user namespace gets EPERM" refused 'Operation not permitted' unshare -Ur
+# As in a container that has no user namespace of its own
+ok "user 0 without CAP_SYS_ADMIN gets EPERM" refused 'Operation not permitted' \
+	setpriv --bounding-set -sys_admin --inh-caps -sys_admin
+away $A
+
+# --- the figures -------------------------------------------------------------------------------------------------------
+
+# one that is the same elsewhere, one that is mostly zeros, and two that differ but for their ends
+mkdir "$TMP/tree2"
+cp /usr/bin/ls "$TMP/tree2/same"
+head -c 300000 /dev/urandom > "$TMP/common"
+for i in 1 2; do { head -c 65536 /dev/urandom; cat "$TMP/common"; } > "$TMP/tree2/part$i"; done
+{ head -c 8192 /dev/urandom; head -c 200000 /dev/zero; } > "$TMP/tree2/zeros"
+mkfs.erofs --quiet "$TMP/img3" "$TMP/tree2" > /dev/null
+cp "$TMP/img3" "$TMP/img4"
+for i in 3 4; do
+	X=$(loop "$TMP/img$i")
+	LOOPS+=("$X")
+	DEV[i]=$X
+done
+stat_of() { cat "$SYS/stats/$1"; }
+# settled: waits until nothing is merged any more
+settled() {
+	local before now i
+	now=$(stat_of merges_done)
+	for ((i = 0; i < 40; i++)); do
+		before=$now
+		sleep 0.5
+		now=$(stat_of merges_done)
+		[ "$now" != "$before" ] || return 0
+	done
+	return 1
+}
+rmmod erofs_shared
+insmod $MODULE
+is "no file is open: no shared inode is counted" "$(stat_of shared_inodes)" 0
+at erofs-shared "${DEV[3]}" $A
+at erofs-shared "${DEV[4]}" $B
+files=$(find $A -type f | wc -l)
+blocks=$(find $A -type f -printf '%s\n' | awk '{ n += int(($1 + 4095) / 4096) } END { print n }')
+cat $A/* $B/* > /dev/null
+settled
+if [ $two = 1 ]; then
+	is "root reads how many files share" "$(stat_of shared_inodes) $(stat_of bound_inodes)" "$files $((2 * files))"
+	is "of one mount, too" "$(cat "$SYS/mounts/$(number $A)"/{shared,bound}_inodes | xargs)" "$files $files"
+	ok "blocks are elsewhere, or zeros" test "$(stat_of aliases)" -ge 100
+	is "what is there and what is saved is all that was read" \
+		"$(($(stat_of pages_shared) + $(stat_of bytes_saved) / 4096))" $((2 * blocks))
+	half=$(cat "$SYS/mounts/$(number $A)/bytes_saved")
+	ok "half of it is each mount's" test $((half * 2)) -le "$(stat_of bytes_saved)" -a \
+		$((half * 2 + 4096)) -ge "$(stat_of bytes_saved)"
+	# The notes where else blocks are outlive the pages.
+	sync
+	for i in 1 2 3; do echo 1 > /proc/sys/vm/drop_caches; done
+	ok "without pages the notes are there still" test "$(stat_of aliases)" -ge 100
+	is "but nothing is saved" "$(stat_of pages_shared) $(stat_of bytes_saved)" "0 0"
+fi
+away $A $B
+
+# --- where a program finds them ------------------------------------------------------------------------------------------
+
+# sysfs_of DIR: what FS_IOC_GETFSSYSFSPATH says
+sysfs_of() {
+	python3 -c 'import fcntl, os, sys
+buf = fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x80811501, bytes(129))
+print("/sys/fs/" + buf[1:1 + buf[0]].decode())' "$1"
+}
+at erofs-shared "$L" $A
+at erofs-shared /mnt/e/img $B
+is "the ioctl names the directory of a block device's mount" "$(sysfs_of $A)" "$SYS/mounts/$(number $A)"
+is "and that of an image in a file" "$(sysfs_of $B)" "$SYS/mounts/$(number $B)"
+ok "both are there" test -d "$(sysfs_of $A)" -a -d "$(sysfs_of $B)"
+away $A $B
+
 # --- debugfs and tracepoints ---------------------------------------------------------------------------------------------
 
 at erofs-shared "$L" $A
 at erofs-shared "$L2" $B
 cat $A/ls $B/ls > /dev/null
-# The two files are the same, so two sharers exactly if this module shares by contents.
-two=0
-[ ! -e $SYS/features/content ] || two=1
 is "the two mounts' bound inodes are those of the module" "$(cat $SYS/mounts/*/bound_inodes | awk '{ n += $1 } END { print n }')" \
 	"$(cat $SYS/stats/bound_inodes)"
 is "debugfs: a file that two mounts share" "$(awk '$1 == 2' $TOP | wc -l)" $two

@@ -75,7 +75,7 @@ impl Source for Figures {
         &self.counters
     }
 
-    fn totals(&self) -> Totals {
+    fn totals(&self) -> Result<Totals> {
         let mut totals = Totals::default();
         self.bound.for_each(&mut |shared| {
             // Each of those that share has its part of what is saved.
@@ -86,8 +86,8 @@ impl Source for Figures {
             }
             let saved = shared.pages_saved().saturating_mul(PAGE_SIZE as u64);
             totals.bytes_saved = totals.bytes_saved.saturating_add(saved / sharers);
-        });
-        totals
+        })?;
+        Ok(totals)
     }
 }
 

@@ -6,8 +6,8 @@ use core::ops::Range;
 
 use kernel::sync::rcu;
 
-use super::{digest::BLOCK_SIZE, index, SharedInode};
-use crate::io::folio::FolioRef;
+use super::{digest::BLOCK_SIZE, index, Unheld};
+use crate::io::{folio::FolioRef, wait::cond_resched};
 
 /// Pieces that are looked for at once by who wants many blocks.
 pub(crate) const MANY: usize = 12;
@@ -46,14 +46,14 @@ impl Piece {
 ///
 /// The index is asked once for each run of blocks: what follows is compared with what follows there.
 pub(crate) fn gather<const N: usize>(
-    shared: &SharedInode,
+    shared: &Unheld,
     blocks: Range<u64>,
     own: bool,
 ) -> [Option<Piece>; N] {
     let mut pieces = [const { None }; N];
     let guard = rcu::read_lock();
     let mut at = blocks.start;
-    let mut next: Option<(&SharedInode, u64)> = None;
+    let mut next: Option<(&Unheld, u64)> = None;
     for piece in &mut pieces {
         if at >= blocks.end {
             break;
@@ -109,9 +109,9 @@ pub(crate) fn gather<const N: usize>(
 /// The folio with block `block` of `other`, if it is resident and has the digest of block `at` of `shared`;
 /// the first byte in it, and for how many blocks that goes on, up to `max`.
 fn take(
-    shared: &SharedInode,
+    shared: &Unheld,
     at: u64,
-    other: &SharedInode,
+    other: &Unheld,
     block: u64,
     max: u64,
 ) -> Option<(FolioRef, usize, u64)> {
@@ -124,7 +124,7 @@ fn take(
 }
 
 /// How many blocks have the same digests there and there, up to `max`.
-fn same_run(shared: &SharedInode, at: u64, other: &SharedInode, block: u64, max: u64) -> u64 {
+fn same_run(shared: &Unheld, at: u64, other: &Unheld, block: u64, max: u64) -> u64 {
     let mut count = 0;
     while count < max {
         let ours = shared.content().slots(at + count);
@@ -141,7 +141,7 @@ fn same_run(shared: &SharedInode, at: u64, other: &SharedInode, block: u64, max:
 }
 
 /// How many blocks from `at` on are zeros, up to `max`.
-fn zero_run(shared: &SharedInode, at: u64, max: u64) -> u64 {
+fn zero_run(shared: &Unheld, at: u64, max: u64) -> u64 {
     let mut count = 0;
     while count < max {
         let slots = shared.content().slots(at + count);
@@ -157,7 +157,7 @@ fn zero_run(shared: &SharedInode, at: u64, max: u64) -> u64 {
 }
 
 /// How many of these blocks, from the first on, are zeros.
-pub(super) fn zeros(shared: &SharedInode, blocks: Range<u64>) -> u64 {
+pub(super) fn zeros(shared: &Unheld, blocks: Range<u64>) -> u64 {
     zero_run(
         shared,
         blocks.start,
@@ -166,7 +166,37 @@ pub(super) fn zeros(shared: &SharedInode, blocks: Range<u64>) -> u64 {
 }
 
 /// How many of these blocks, from the first on, have their bytes elsewhere.
-pub(crate) fn run(shared: &SharedInode, blocks: Range<u64>) -> u64 {
+pub(crate) fn run(shared: &Unheld, blocks: Range<u64>) -> u64 {
     let pieces = gather::<MANY>(shared, blocks, false);
     pieces.iter().flatten().map(Piece::blocks).sum()
+}
+
+/// How many blocks that have an alias have their bytes in memory now: the note outlives the other place.
+/// Blocks of zeros count if anything of the file is in memory (`some`, or another place that has a block of
+/// it): they need no page, and nothing else tells whether they would have one. May sleep.
+pub(super) fn elsewhere(shared: &Unheld, some: bool) -> u64 {
+    let content = shared.content();
+    let end = shared.identity().blocks();
+    let (mut zeros, mut copies, mut at) = (0u64, 0u64, 0u64);
+    while let Some(next) = content.next_alias(at..end) {
+        let run = next..next.saturating_add(content.alias_run(next..end).max(1));
+        at = next;
+        while at < run.end {
+            let mut got = 0;
+            for piece in gather::<MANY>(shared, at..run.end, false).iter().flatten() {
+                match piece {
+                    Piece::Zeros { blocks } => zeros = zeros.saturating_add(*blocks),
+                    Piece::Folio { blocks, .. } => copies = copies.saturating_add(*blocks),
+                }
+                got += piece.blocks();
+            }
+            at += got.max(1);
+            cond_resched();
+        }
+    }
+    if some || copies != 0 {
+        copies.saturating_add(zeros)
+    } else {
+        0
+    }
 }

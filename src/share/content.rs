@@ -20,7 +20,7 @@ use kernel::{
 use super::{
     digest::{Digest, Key},
     plain::{Plain, Watched},
-    table::{read_once, Entry, Settle, Slot, Table, Writer},
+    table::{read_once, Probe, Settle, Slot, Table, Writer},
     SharedInode,
 };
 use crate::{
@@ -177,7 +177,7 @@ impl Content {
     }
 
     /// Where a block is, for the index.
-    pub(super) fn entry(&self, block: u64) -> Option<Entry> {
+    pub(super) fn entry(&self, block: u64) -> Option<Probe<'_>> {
         self.table.entry(block)
     }
 

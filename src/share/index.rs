@@ -2,16 +2,16 @@
 
 //! The block index: from a digest (and a domain) to the one place where a block with it is kept.
 //!
-//! One for the module: red-black trees, chosen by bits of the digest, each with a lock of its own that
-//! is held for one descent. A node is 32 bytes: the digest itself lies with its shared inode.
+//! One for the module: red-black trees, chosen by a secret hash of the digest, each with a lock of its own
+//! that is held for one descent, or for a few entries. A node is 32 bytes: the digest itself lies with its shared inode.
 //!
 //! Entries hold no references. A shared inode takes its own out before it is freed ([`leave`]), and is
 //! freed an RCU grace period later: what is found is valid as long as the reader's RCU guard is.
 
-use core::{ops::Range, pin::Pin};
+use core::{ops::Range, pin::Pin, ptr::NonNull};
 
 use kernel::{
-    new_spinlock,
+    bindings, new_spinlock,
     prelude::*,
     rbtree::{RBTree, RBTreeNode},
     sync::{
@@ -20,7 +20,11 @@ use kernel::{
     },
 };
 
-use super::{alias, merge, table::Entry, SharedInode};
+use super::{
+    alias, merge,
+    table::{Entry, Probe, Slot, Start},
+    SharedInode, Unheld,
+};
 use crate::{
     io::{memcg::CHARGED, wait::cond_resched},
     stats::{Field, GLOBAL},
@@ -29,15 +33,29 @@ use crate::{
 /// Trees. Ten million blocks are some 2,400 in each.
 const SHARDS: usize = 4096;
 
+/// Entries that [`Shards::shrink`] looks at while it holds a lock.
+const BATCH: u64 = 64;
+
 // A node: three pointers and the entry.
-const _: () = assert!(size_of::<(kernel::bindings::rb_node, Entry)>() == 32);
+const _: () = assert!(size_of::<(bindings::rb_node, Entry)>() == 32);
 
-type Tree = RBTree<Entry, ()>;
+/// One of the trees.
+struct Shard {
+    tree: RBTree<Entry, ()>,
+    /// The first word of the digest at which the last look for what can go ended.
+    next: u64,
+}
 
+/// All trees.
 #[pin_data]
-struct Shards {
+pub(super) struct Shards {
     #[pin]
-    trees: [SpinLock<Tree>; SHARDS],
+    all: [SpinLock<Shard>; SHARDS],
+    /// What chooses the tree of a digest, unknown to who makes an image: else he could make blocks for one
+    /// tree, and all others wait for its lock.
+    secret: [u64; 4],
+    /// The tree that [`Shards::shrink`] looks at, of all that it has ever looked at.
+    turn: Atomic<u64>,
 }
 
 /// The index, while the module is loaded.
@@ -49,7 +67,7 @@ static SHARDS_NOW: Atomic<*mut Shards> = Atomic::new(core::ptr::null_mut());
 ///
 /// `SHARDS_NOW` points to what this holds.
 pub(super) struct Index {
-    _shards: Pin<KBox<Shards>>,
+    shards: Pin<KBox<Shards>>,
 }
 
 impl Index {
@@ -57,14 +75,22 @@ impl Index {
     pub(super) fn new() -> Result<Self> {
         let shards = KBox::pin_init(
             pin_init!(Shards {
-                trees <- pin_init::pin_init_array_from_fn(
-                    |_| new_spinlock!(Tree::new(), "erofs_shared::Index")
-                ),
+                all <- pin_init::pin_init_array_from_fn(|_| new_spinlock!(
+                    Shard { tree: RBTree::new(), next: 0 },
+                    "erofs_shared::Index"
+                )),
+                secret: secret(),
+                turn: Atomic::new(0),
             }),
             GFP_KERNEL,
         )?;
         SHARDS_NOW.store(core::ptr::from_ref(&*shards).cast_mut(), Relaxed);
-        Ok(Self { _shards: shards })
+        Ok(Self { shards })
+    }
+
+    /// Its trees.
+    pub(super) fn shards(&self) -> &Shards {
+        &self.shards
     }
 }
 
@@ -74,15 +100,32 @@ impl Drop for Index {
     }
 }
 
-/// The tree for an entry.
-fn tree(entry: Entry) -> Option<&'static SpinLock<Tree>> {
-    trees()?.get(entry.hash() % SHARDS)
+/// Random words.
+fn secret() -> [u64; 4] {
+    let mut words = [0u64; 4];
+    // SAFETY: The memory is ours, and as long as is said; any bytes make a number.
+    unsafe { bindings::get_random_bytes(words.as_mut_ptr().cast(), size_of_val(&words)) };
+    words
 }
 
-fn trees() -> Option<&'static [SpinLock<Tree>; SHARDS]> {
-    // SAFETY: It is null, or the index of the module, which is there as long as there are shared
-    // inodes; who calls this has one, or is a shrinker that goes before the index does.
-    unsafe { SHARDS_NOW.load(Relaxed).as_ref() }.map(|shards| &shards.trees)
+/// The trees of the index in which the blocks of a shared inode are.
+fn shards(_witness: &Unheld) -> Option<&Shards> {
+    // SAFETY: It is null, or the index of the module, which goes after all shared inodes: it outlives the
+    // borrow of this one.
+    unsafe { SHARDS_NOW.load(Relaxed).as_ref() }
+}
+
+impl Shards {
+    /// The tree for an entry. Two digests that somebody may choose, but not knowing the secret, fall into the
+    /// same with a probability of about one in [`SHARDS`]: the sum is a universal hash, whose upper bits
+    /// are the good ones.
+    fn of(&self, entry: &Entry) -> &SpinLock<Shard> {
+        let pairs = entry.words().iter().zip(&self.secret);
+        let sum = pairs.fold(0u64, |sum, (word, secret)| {
+            sum.wrapping_add(word.wrapping_mul(*secret))
+        });
+        &self.all[(sum >> (u64::BITS - SHARDS.ilog2())) as usize]
+    }
 }
 
 /// Enters blocks that are resident and have digests. Those that another place has, which is resident, are
@@ -138,21 +181,23 @@ enum Entered {
 }
 
 fn enter(shared: &SharedInode, block: u64) -> Result<Entered> {
-    let entry = shared.content().entry(block).ok_or(ENOENT)?;
-    let node = RBTreeNode::new(entry, (), CHARGED)?;
-    let mut tree = tree(entry).ok_or(ENOENT)?.lock();
+    let entry = || shared.content().entry(block).ok_or(ENOENT);
+    let probe = entry()?;
+    // SAFETY: It goes into the tree; `leave` takes it out.
+    let node = RBTreeNode::new(unsafe { entry()?.into_entry() }, (), CHARGED)?;
+    let mut shard = shards(shared).ok_or(ENOENT)?.of(&probe).lock();
+    let tree = &mut shard.tree;
     let Some(old) = tree.insert(node) else {
         return Ok(Entered::New);
     };
+    // It is not used longer than the lock is held, in which its shared inode would leave.
     let (before, ()) = old.to_key_value();
-    // The shared inode of an entry in the tree is there, and stays: it takes its entries out under
-    // the lock of the tree.
-    let (owner, at) = before.target();
-    if before.is(entry) || !owner.is_resident(at) {
+    let resident = |(owner, at): (&Unheld, u64)| owner.is_resident(at);
+    if before.is(&probe) || !before.target().is_some_and(resident) {
         return Ok(Entered::Instead);
     }
     // Back to what was there.
-    if let Some(ours) = tree.remove_node(&entry) {
+    if let Some(ours) = tree.remove_node(&probe) {
         tree.insert(ours.into_reservation().into_node(before, ()));
     }
     Ok(Entered::Elsewhere)
@@ -160,33 +205,44 @@ fn enter(shared: &SharedInode, block: u64) -> Result<Entered> {
 
 /// Another place that has the digest of a block, valid as long as the guard.
 pub(crate) fn find<'a>(
-    shared: &SharedInode,
+    shared: &Unheld,
     block: u64,
     _guard: &'a rcu::Guard,
-) -> Option<(&'a SharedInode, u64)> {
-    let entry = shared.content().entry(block)?;
-    let tree = tree(entry)?.lock();
-    let cursor = tree.cursor_lower_bound(&entry)?;
+) -> Option<(&'a Unheld, u64)> {
+    let probe = shared.content().entry(block)?;
+    let shard = shards(shared)?.of(&probe).lock();
+    let cursor = shard.tree.cursor_lower_bound(&probe)?;
     let (found, ()) = cursor.current();
-    (*found == entry && !found.is(entry)).then(|| found.target())
+    if *found != *probe || found.is(&probe) {
+        return None;
+    }
+    let (owner, at) = found.target()?;
+    // SAFETY: The shared inode was in the index, under the lock. It is freed a grace period after it left,
+    // which is still to come: not before the guard is gone.
+    Some((unsafe { NonNull::from(owner).as_ref() }, at))
 }
 
 /// Takes a shared inode's entries out. It is being evicted; nobody enters any of its blocks any more.
-pub(super) fn leave(shared: &SharedInode) {
+pub(super) fn leave(shared: &Unheld) {
+    let Some(shards) = shards(shared) else {
+        return;
+    };
     for blocks in shared.content().chunks() {
         let mut removed = 0;
         for block in blocks {
-            let Some(entry) = shared.content().entry(block) else {
+            // Zeros are never entered.
+            let slot = shared.content().slots(block).first();
+            if slot.is_none_or(Slot::is_zeros) {
+                continue;
+            }
+            let Some(probe) = shared.content().entry(block) else {
                 continue;
             };
-            let Some(tree) = tree(entry) else {
-                return;
-            };
-            let mut tree = tree.lock();
-            let cursor = tree.cursor_lower_bound_mut(&entry);
-            if let Some(cursor) = cursor.filter(|cursor| cursor.current().0.is(entry)) {
+            let mut shard = shards.of(&probe).lock();
+            let cursor = shard.tree.cursor_lower_bound_mut(&probe);
+            if let Some(cursor) = cursor.filter(|cursor| cursor.current().0.is(&probe)) {
                 let (_, node) = cursor.remove_current();
-                drop(tree);
+                drop(shard);
                 drop(node);
                 removed += 1;
             }
@@ -201,37 +257,60 @@ pub(super) fn count() -> u64 {
     GLOBAL.get(Field::IndexEntries)
 }
 
-/// Where the last [`shrink`] ended.
-static NEXT: Atomic<u64> = Atomic::new(0);
-
-/// Looks at about `want` entries, and takes those out whose blocks are not resident: they cost a
-/// look, and a new entry, if they ever are again. Returns how many it looked at and took out.
-pub(super) fn shrink(want: u64) -> (u64, u64) {
-    let (mut looked, mut removed) = (0, 0);
-    let Some(trees) = trees() else {
-        return (0, 0);
-    };
-    for _ in 0..SHARDS {
-        if looked >= want {
-            break;
+impl Shards {
+    /// Looks at `want` entries, and takes those out whose blocks are not resident: they cost a look, and a
+    /// new entry, if they ever are again. Goes on where it ended the last time. Returns how many it
+    /// looked at and took out. Holds a lock for no more than [`BATCH`] of them.
+    pub(super) fn shrink(&self, want: u64) -> (u64, u64) {
+        let (mut looked, mut removed, mut passed) = (0, 0, 0);
+        while looked < want && passed < SHARDS {
+            let turn = self.turn.load(Relaxed);
+            let Some(shard) = self.all.get(turn as usize % SHARDS) else {
+                break;
+            };
+            let (here, gone, over) = shard.lock().shrink((want - looked).min(BATCH));
+            looked += here;
+            removed += gone;
+            if over {
+                passed += 1;
+                // Whoever else shrinks may have seen the end of it, too.
+                let _ = self.turn.cmpxchg(turn, turn.wrapping_add(1), Relaxed);
+            }
         }
-        let at = NEXT.fetch_add(1, Relaxed) as usize % SHARDS;
-        let Some(shard) = trees.get(at) else {
-            break;
-        };
-        let mut tree = shard.lock();
-        let mut cursor = tree.cursor_front_mut();
+        GLOBAL.sub(Field::IndexEntries, removed);
+        (looked, removed)
+    }
+}
+
+impl Shard {
+    /// As [`Shards::shrink`], in one tree; and whether its end was reached.
+    fn shrink(&mut self, want: u64) -> (u64, u64, bool) {
+        let (mut looked, mut removed) = (0, 0);
+        let start = Start::new(self.next);
+        let mut cursor = self.tree.cursor_lower_bound_mut(&Probe::at(&start));
+        let mut word = self.next;
         while let Some(here) = cursor {
+            let (entry, ()) = here.current();
+            if looked == want {
+                // Entries of many domains may have the same digest. What is left of them has to wait for the
+                // next round: each look ends at a greater word than the one before.
+                self.next = match entry.words()[0] {
+                    next if next != word => next,
+                    next => next.wrapping_add(1),
+                };
+                return (looked, removed, self.next == 0);
+            }
             looked += 1;
-            let (owner, block) = here.current().0.target();
-            if owner.is_resident(block) {
+            word = entry.words()[0];
+            let resident = |(owner, block): (&Unheld, u64)| owner.is_resident(block);
+            if entry.target().is_some_and(resident) {
                 cursor = here.move_next();
             } else {
                 removed += 1;
                 (cursor, _) = here.remove_current();
             }
         }
+        self.next = 0;
+        (looked, removed, true)
     }
-    GLOBAL.sub(Field::IndexEntries, removed);
-    (looked, removed)
 }

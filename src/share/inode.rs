@@ -7,7 +7,7 @@
 //! [`Binding`](super::Binding)s of real inodes and by the files opened through them; without these
 //! it stays as long as its pages do, like any unused inode: memory pressure takes it, or `rmmod`.
 
-use core::{cell::UnsafeCell, ptr::NonNull};
+use core::{cell::UnsafeCell, ops::Deref, ptr::NonNull};
 
 use kernel::{
     bindings, ffi,
@@ -20,6 +20,7 @@ use kernel::{
 };
 
 use super::{
+    alias,
     digest::Key,
     index::{self, Index},
     merge::Merger,
@@ -110,7 +111,11 @@ impl Node {
         unsafe {
             bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
             bindings::clear_inode(inode);
-            let shared = &*inode.cast::<SharedInode>();
+            if !is_regular(inode) {
+                return;
+            }
+            // INVARIANT: Not new: `get` sets the mode, and leaves none behind that is.
+            let shared = &*inode.cast::<Unheld>();
             index::leave(shared);
             shared
                 .content()
@@ -151,36 +156,54 @@ impl Node {
     }
 }
 
-/// An inode of the internal filesystem.
+/// A shared inode to which nobody needs to have a reference: it may be on its way out, and is there as
+/// long as something else sees to that, such as the lock of the index where it was found, or RCU.
+/// A reference to it cannot be had.
 ///
 /// # Invariants
 ///
-/// Lies in a [`Node`], and is not new any more.
+/// A regular file of the internal filesystem. Lies in a [`Node`], and is not new any more.
 #[repr(transparent)]
-pub(crate) struct SharedInode(Opaque<bindings::inode>);
+pub(crate) struct Unheld(Opaque<bindings::inode>);
+
+/// A shared inode.
+///
+/// # Invariants
+///
+/// Somebody has a reference to it as long as this is borrowed.
+#[repr(transparent)]
+pub(crate) struct SharedInode(Unheld);
 
 /// An owned reference to a shared inode. Dropping it may sleep.
 pub(crate) type SharedRef = ARef<SharedInode>;
 
+impl Deref for SharedInode {
+    type Target = Unheld;
+
+    fn deref(&self) -> &Unheld {
+        &self.0
+    }
+}
+
 // SAFETY: `ihold`/`iput` count references.
 unsafe impl AlwaysRefCounted for SharedInode {
     fn inc_ref(&self) {
-        // SAFETY: `self` is a live inode with at least one reference.
-        unsafe { bindings::ihold(self.0.get()) }
+        // SAFETY: By the type invariants it has a reference.
+        unsafe { bindings::ihold(self.0 .0.get()) }
     }
 
     unsafe fn dec_ref(obj: NonNull<Self>) {
         // SAFETY: The caller gives up a reference.
-        unsafe { bindings::iput(obj.as_ref().0.get()) }
+        unsafe { bindings::iput(obj.as_ref().0 .0.get()) }
     }
 }
 
 // SAFETY: Inodes may be used and released from any thread.
-unsafe impl Send for SharedInode {}
-// SAFETY: What is reachable through `&SharedInode` is constant or has a lock.
-unsafe impl Sync for SharedInode {}
+unsafe impl Send for Unheld {}
+// SAFETY: What is reachable through `&Unheld` is constant or has a lock.
+unsafe impl Sync for Unheld {}
 
-impl SharedInode {
+impl Unheld {
     /// Which one it is.
     pub(crate) fn identity(&self) -> &Identity {
         // SAFETY: By the type invariants it lies in a `Node` whose identity is constant now.
@@ -195,19 +218,19 @@ impl SharedInode {
 
     /// Its page cache.
     pub(crate) fn mapping(&self) -> *mut bindings::address_space {
-        // SAFETY: A live inode has a mapping.
+        // SAFETY: By the type invariants: an inode has a mapping until it is freed.
         unsafe { (*self.0.get()).i_mapping }
     }
 
     /// Its number on the internal filesystem.
     pub(crate) fn number(&self) -> u64 {
-        // SAFETY: Live inode; the number is constant.
+        // SAFETY: By the type invariants; the number is constant.
         unsafe { (*self.0.get()).i_ino }
     }
 
     /// Pages in its page cache.
     pub(crate) fn pages(&self) -> u64 {
-        // SAFETY: Live inode; a racy read of a counter.
+        // SAFETY: By the type invariants; a racy read of a counter.
         unsafe { core::ptr::read_volatile(&raw const (*self.mapping()).nrpages) as u64 }
     }
 
@@ -219,9 +242,12 @@ impl SharedInode {
     /// The folio with a block, if it is in its page cache and may be read. May be called in atomic
     /// context.
     pub(crate) fn folio(&self, block: u64) -> Option<FolioRef> {
-        // SAFETY: Live inode; or one that is found in the index, which is not freed either.
+        // SAFETY: By the type invariants the inode is not freed, nor is its mapping.
         unsafe { FolioRef::find(self.mapping(), block) }
     }
+}
+
+impl SharedInode {
 
     /// Drops pages that are in use by nobody. Tells whether all of them are gone.
     pub(super) fn drop_pages(&self, pages: core::ops::Range<u64>) -> bool {
@@ -240,11 +266,11 @@ impl SharedInode {
     }
 
     /// Pages that would be in memory more than they are if its real inodes had caches of their own: as
-    /// many copies of its pages (also of those that are elsewhere) as those inodes have verified, less
-    /// what is there.
+    /// many copies of its pages (also of those that are resident elsewhere) as those inodes have verified,
+    /// less what is there. Looks at each block that has an alias; may sleep.
     pub(crate) fn pages_saved(&self) -> u64 {
         let (pages, blocks) = (self.pages(), self.identity().blocks().max(1));
-        let all = pages.saturating_add(self.content().aliased());
+        let all = pages.saturating_add(alias::elsewhere(self, pages != 0));
         let verified = self.content().verified();
         let wanted = all
             .saturating_mul(verified / blocks)
@@ -290,20 +316,36 @@ impl SharedInode {
     }
 }
 
-/// Calls `f` for each shared inode in memory. `f` must not sleep.
+/// Whether an inode of the internal filesystem is a shared inode: all but the root directory are.
+///
+/// # Safety
+///
+/// `inode` is one of the internal filesystem that is not new any more.
+unsafe fn is_regular(inode: *mut bindings::inode) -> bool {
+    // SAFETY: By the function's safety requirements; the mode is constant.
+    unsafe { u32::from((*inode).i_mode) & bindings::S_IFMT == bindings::S_IFREG }
+}
+
+/// Calls `f`, which may sleep, for each shared inode in memory.
 pub(crate) fn for_each(f: &mut dyn FnMut(&SharedInode)) {
     /// # Safety
     ///
-    /// `inode` is a live inode of the internal filesystem that is not new; `data` is a
-    /// `&mut dyn FnMut(&SharedInode)`.
+    /// `inode` is an inode of the internal filesystem that is not new, and to which somebody has a
+    /// reference; `data` is a `&mut dyn FnMut(&SharedInode)`.
     unsafe extern "C" fn visit(inode: *mut bindings::inode, data: *mut ffi::c_void) {
         // SAFETY: By the function's safety requirements.
-        unsafe { (*data.cast::<&mut dyn FnMut(&SharedInode)>())(&*inode.cast::<SharedInode>()) }
+        unsafe {
+            if is_regular(inode) {
+                // INVARIANT: The reference is there for the call.
+                (*data.cast::<&mut dyn FnMut(&SharedInode)>())(&*inode.cast::<SharedInode>())
+            }
+        }
     }
     let sb = SUPER.load(Relaxed);
     if !sb.is_null() {
         let mut f = f;
-        // SAFETY: The superblock is live; `visit` gets what it asks for.
+        // SAFETY: The superblock is live: it goes after the files in sysfs and debugfs that ask for this,
+        // and after the merge worker. `visit` gets what it asks for.
         unsafe { raw::erofs_shared_visit_inodes(sb, Some(visit), (&raw mut f).cast()) }
     }
 }
@@ -357,7 +399,8 @@ impl PseudoFs {
     /// Mounts it. Once in the life of the module.
     pub(crate) fn mount() -> Result<Self> {
         let index = Index::new()?;
-        let shrinker = Shrinker::new()?;
+        // SAFETY: `PseudoFs` drops the shrinker before the index, and so does an error here.
+        let shrinker = unsafe { Shrinker::new(&index) }?;
         // SAFETY: The name is NUL-terminated, the constructor fits the objects.
         let cache = unsafe {
             raw::erofs_shared_inode_cache_create(
@@ -378,8 +421,12 @@ impl PseudoFs {
                 _index: index,
             }),
             Err(err) => {
-                // SAFETY: The cache has no objects.
-                unsafe { bindings::kmem_cache_destroy(cache.as_ptr()) };
+                // SAFETY: The cache has no objects: the root directory, should it have been made, is
+                // freed after a grace period, which `rcu_barrier` waits for.
+                unsafe {
+                    bindings::rcu_barrier();
+                    bindings::kmem_cache_destroy(cache.as_ptr());
+                }
                 Err(err)
             }
         }

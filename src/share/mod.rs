@@ -37,7 +37,7 @@ pub(crate) mod window;
 pub(crate) use binding::{Binding, Slots};
 pub(crate) use content::{Content, Identity, Settled};
 pub(crate) use digest::{Domain, BLOCK_SHIFT, BLOCK_SIZE};
-pub(crate) use inode::{PseudoFs, SharedInode, SharedRef};
+pub(crate) use inode::{PseudoFs, SharedInode, SharedRef, Unheld};
 pub(crate) use plain::Plain;
 
 /// With whom an inode's data is shared.

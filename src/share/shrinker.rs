@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use kernel::{bindings, ffi, prelude::*};
 
-use super::index;
+use super::index::{self, Index, Shards};
 use crate::raw;
 
 /// `SHRINK_EMPTY`: there is nothing.
@@ -28,10 +28,17 @@ unsafe impl Send for Shrinker {}
 unsafe impl Sync for Shrinker {}
 
 impl Shrinker {
-    /// Registers it. The index is there until it is dropped.
-    pub(super) fn new() -> Result<Self> {
-        // SAFETY: The callbacks are good for any call, until the shrinker is freed.
-        let shrinker = unsafe { raw::erofs_shared_shrinker_register(Some(count), Some(scan)) };
+    /// Registers it.
+    ///
+    /// # Safety
+    ///
+    /// The index is dropped after this.
+    pub(super) unsafe fn new(index: &Index) -> Result<Self> {
+        let shards = core::ptr::from_ref(index.shards()).cast_mut().cast();
+        // SAFETY: The callbacks are good for any call of a shrinker with the trees of the index as its data,
+        // until it is freed; and by the function's safety requirements they are there.
+        let shrinker =
+            unsafe { raw::erofs_shared_shrinker_register(Some(count), Some(scan), shards) };
         // INVARIANT: It is not null, hence registered.
         Ok(Self(NonNull::new(shrinker).ok_or(ENOMEM)?))
     }
@@ -59,14 +66,15 @@ unsafe extern "C" fn count(
 
 /// # Safety
 ///
-/// `shrinker::scan_objects`: `sc` is valid.
+/// `shrinker::scan_objects`: `sc` is valid, and the shrinker is one of [`Shrinker::new`].
 unsafe extern "C" fn scan(
-    _shrinker: *mut bindings::shrinker,
+    shrinker: *mut bindings::shrinker,
     sc: *mut bindings::shrink_control,
 ) -> ffi::c_ulong {
-    // SAFETY: By the function's safety requirements.
-    let want = unsafe { (*sc).nr_to_scan };
-    let (looked, removed) = index::shrink(want as u64);
+    // SAFETY: By the function's safety requirements; the trees go after the shrinker.
+    let (want, shards) =
+        unsafe { ((*sc).nr_to_scan, &*(*shrinker).private_data.cast::<Shards>()) };
+    let (looked, removed) = shards.shrink(want as u64);
     // SAFETY: As above.
     unsafe { (*sc).nr_scanned = looked as ffi::c_ulong };
     if looked == 0 {

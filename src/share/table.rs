@@ -7,7 +7,7 @@
 //! With the size in the low bits of a digest's address ([`Entry`]) that is all it takes to find the
 //! chunk's header, and with it the shared inode and the block: 8 bytes say where a block is.
 
-use core::{alloc::Layout, cmp::Ordering, ptr::NonNull};
+use core::{alloc::Layout, cmp::Ordering, marker::PhantomData, ops::Deref, ptr::NonNull};
 
 use kernel::{
     alloc::{allocator::Kmalloc, Allocator, NumaNode},
@@ -21,7 +21,7 @@ use kernel::{
 
 use super::{
     digest::{Digest, ZERO_DIGEST},
-    SharedInode,
+    SharedInode, Unheld,
 };
 use crate::io::memcg::CHARGED;
 
@@ -178,7 +178,7 @@ fn bytes(words: [u64; 4]) -> Digest {
 #[repr(C, align(32))]
 struct Header {
     /// Whose blocks these are.
-    owner: NonNull<SharedInode>,
+    owner: NonNull<Unheld>,
     /// The first of them.
     first: u32,
     /// How many.
@@ -305,7 +305,7 @@ impl Table {
         if self.chunk(block).is_none() {
             let first = block / CHUNK * CHUNK;
             let header = Header {
-                owner: NonNull::from(owner),
+                owner: NonNull::from(&**owner),
                 first: u32::try_from(first)?,
                 count: (blocks - first).min(CHUNK) as u32,
                 aliased: [const { Atomic::new(0) }; 2],
@@ -325,13 +325,15 @@ impl Table {
     }
 
     /// Where a block is, for the index; `None` while its digest is not set.
-    pub(super) fn entry(&self, block: u64) -> Option<Entry> {
+    pub(super) fn entry(&self, block: u64) -> Option<Probe<'_>> {
         let chunk = self.chunk(block)?;
         let slot = chunk.slots().get((block % CHUNK) as usize)?;
         slot.words()?;
         let shift = Chunk::bytes(chunk.0.count).ilog2();
-        // INVARIANT: As above.
-        Some(Entry(core::ptr::from_ref(slot) as usize | shift as usize))
+        // INVARIANT: The slot is set, and lies in a chunk of that size. Chunks live as long as the table,
+        // which is borrowed, and their shared inode lives longer.
+        let entry = Entry(core::ptr::from_ref(slot) as usize | shift as usize);
+        Some(Probe(entry, PhantomData))
     }
 
     /// Whether a block has an alias. Needs no lock.
@@ -425,44 +427,90 @@ impl Drop for Table {
 /// Where a block is whose digest is set. Ordered by digest, then domain: equal entries are blocks
 /// that may be shared.
 ///
+/// Or nothing but the first word of a digest, to look in a tree for what comes from there on
+/// ([`Probe::at`]): it is no block's, and before all blocks with that word.
+///
 /// # Invariants
 ///
-/// The address of a [`Slot`] that is set, in a [`Chunk`], plus log2 of the chunk's size. The chunk's shared
-/// inode is not freed as long as the entry is used.
-#[derive(Clone, Copy)]
+/// The address of a [`Slot`] that is set, in a [`Chunk`], plus log2 of the chunk's size. The chunk and its
+/// shared inode are not freed as long as this exists: it is in the index, which the shared inode leaves
+/// before it goes, or borrowed from the shared inode ([`Probe`]). Without the log2 it is the address of a
+/// [`Start`], which is there as long.
 pub(super) struct Entry(usize);
 
+/// The digest that begins with a word, and goes on with zeros.
+#[repr(C, align(32))]
+pub(super) struct Start([u64; 4]);
+
+impl Start {
+    /// That of `word`.
+    pub(super) fn new(word: u64) -> Self {
+        Self([word, 0, 0, 0])
+    }
+}
+
+/// An entry that is borrowed from what it says something of.
+pub(super) struct Probe<'a>(Entry, PhantomData<&'a Table>);
+
+impl<'a> Probe<'a> {
+    /// What comes before all blocks whose digest begins with the word of `start`, or a greater one.
+    pub(super) fn at(start: &'a Start) -> Self {
+        // INVARIANT: It is aligned, so that the low bits are zeros; and borrowed.
+        Self(Entry(core::ptr::from_ref(start) as usize), PhantomData)
+    }
+
+    /// The entry, for the index.
+    ///
+    /// # Safety
+    ///
+    /// It is dropped before the shared inode is freed, hence when that leaves the index at the latest.
+    pub(super) unsafe fn into_entry(self) -> Entry {
+        self.0
+    }
+}
+
+impl Deref for Probe<'_> {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.0
+    }
+}
+
 impl Entry {
-    /// The chunk, and the place in it. The lifetime is what the caller knows of it by the type invariants.
-    fn place<'a>(self) -> (Chunk<'a>, usize) {
-        let slot = self.0 & !(UNIT - 1);
-        let base = slot & !((1usize << (self.0 & (UNIT - 1))) - 1);
+    /// The chunk, and the place in it, if it is a block's.
+    fn place(&self) -> Option<(Chunk<'_>, usize)> {
+        let (slot, shift) = (self.slot() as usize, self.0 & (UNIT - 1));
+        if shift == 0 {
+            return None;
+        }
+        let base = slot & !((1usize << shift) - 1);
         // SAFETY: By the type invariants there is a chunk at that multiple of its size.
         let header = unsafe { &*(base as *const Header) };
-        (Chunk(header), (slot - base) / UNIT - 1)
+        Some((Chunk(header), (slot - base) / UNIT - 1))
     }
 
-    fn words(self) -> [u64; 4] {
-        let slot = (self.0 & !(UNIT - 1)) as *const [u64; 4];
-        // SAFETY: By the type invariants the digest is set, and it does not change any more.
-        unsafe { slot.read() }
+    /// Where the digest is.
+    fn slot(&self) -> *const [u64; 4] {
+        (self.0 & !(UNIT - 1)) as *const [u64; 4]
     }
 
-    /// The shared inode, and the block.
-    pub(super) fn target<'a>(self) -> (&'a SharedInode, u64) {
-        let (chunk, at) = self.place();
+    /// The digest.
+    pub(super) fn words(&self) -> &[u64; 4] {
+        // SAFETY: By the type invariants the digest is set, does not change any more, and is not freed.
+        unsafe { &*self.slot() }
+    }
+
+    /// The shared inode, and the block; `None` if it is no block's.
+    pub(super) fn target(&self) -> Option<(&Unheld, u64)> {
+        let (chunk, at) = self.place()?;
         // SAFETY: By the type invariants the shared inode is not freed.
         let owner = unsafe { chunk.0.owner.as_ref() };
-        (owner, u64::from(chunk.0.first) + at as u64)
-    }
-
-    /// A number to choose a shard by.
-    pub(super) fn hash(self) -> usize {
-        self.words()[3] as usize
+        Some((owner, u64::from(chunk.0.first) + at as u64))
     }
 
     /// Whether it is the very same block.
-    pub(super) fn is(self, other: Self) -> bool {
+    pub(super) fn is(&self, other: &Self) -> bool {
         self.0 == other.0
     }
 }
@@ -470,13 +518,11 @@ impl Entry {
 impl Ord for Entry {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        let slot = |entry: &Self| (entry.0 & !(UNIT - 1)) as *const u64;
-        // SAFETY: By the type invariants the digests are set, and do not change any more.
-        let (ours, theirs) = unsafe { (slot(self).read(), slot(other).read()) };
-        ours.cmp(&theirs).then_with(|| {
-            let domain = |entry: &Self| entry.target().0.identity().domain;
-            self.words()
-                .cmp(&other.words())
+        let (ours, theirs) = (self.words(), other.words());
+        // Nearly always the first word decides.
+        ours[0].cmp(&theirs[0]).then_with(|| {
+            let domain = |entry: &Self| entry.target().map(|(owner, _)| owner.identity().domain);
+            ours.cmp(theirs)
                 .then_with(|| domain(self).cmp(&domain(other)))
         })
     }

@@ -82,8 +82,13 @@ pub(super) enum Value {
 
 /// What the files of a directory show.
 pub(super) trait Show: Send + Sync + 'static {
+    /// Whether the files are for the administrator only: mode 0400, and who reads needs
+    /// `CAP_SYS_ADMIN`. The mode alone does not keep out the root user of a container that has no
+    /// user namespace of its own.
+    const PRIVATE: bool;
+
     /// The value of the file that was the `index`th of the names given. May sleep.
-    fn show(&self, index: usize) -> Value;
+    fn show(&self, index: usize) -> Result<Value>;
 }
 
 /// One file.
@@ -127,7 +132,7 @@ impl<S: Show> Files<S> {
             // Has more fields in a kernel with lockdep.
             let mut attr: bindings::attribute = pin_init::zeroed();
             attr.name = name.as_char_ptr();
-            attr.mode = 0o444;
+            attr.mode = if S::PRIVATE { 0o400 } else { 0o444 };
             files.push(
                 File {
                     attr: bindings::kobj_attribute {
@@ -179,7 +184,14 @@ impl<S: Show> Files<S> {
             let file = kernel::container_of!(attr, File<S>, attr);
             (&*(*file).source, (*file).index)
         };
-        let value = source.show(index);
+        // SAFETY: Asks about the current task; may be called in any process context.
+        if S::PRIVATE && !unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as ffi::c_int) } {
+            return EPERM.to_errno() as isize;
+        }
+        let value = match source.show(index) {
+            Ok(value) => value,
+            Err(err) => return err.to_errno() as isize,
+        };
         // SAFETY: `buf` is the page that sysfs gave us; the formats fit their arguments.
         let len = unsafe {
             match value {

@@ -125,8 +125,9 @@ pub(crate) struct Totals {
 pub(crate) trait Source: Send + Sync + 'static {
     /// Its counters.
     fn counters(&self) -> &Counters;
-    /// Computes the rest. May sleep; must not wait for a mount or umount.
-    fn totals(&self) -> Totals;
+    /// Computes the rest. May sleep; must not wait for a mount or umount: `EAGAIN` if one is under
+    /// way.
+    fn totals(&self) -> Result<Totals>;
 }
 
 /// What the module as a whole supplies.

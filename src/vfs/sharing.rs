@@ -1598,12 +1598,13 @@ impl<T: FileSystem> Super<T> {
 }
 
 impl<T: FileSystem> BoundInodes<T> {
-    /// Calls `f` with the shared inode of each. `f` must not sleep.
-    pub(crate) fn for_each(&self, f: &mut dyn FnMut(&SharedInode)) {
+    /// Calls `f`, which may sleep, with the shared inode of each. Waits for no mount or umount: `EAGAIN`
+    /// while one is under way.
+    pub(crate) fn for_each(&self, f: &mut dyn FnMut(&SharedInode)) -> Result {
         /// # Safety
         ///
-        /// `inode` is a live inode of a superblock of `T` that is not new; `data` is a
-        /// `&mut dyn FnMut(&SharedInode)`.
+        /// `inode` is an inode of a superblock of `T` that is not new, and to which somebody has a
+        /// reference; `data` is a `&mut dyn FnMut(&SharedInode)`.
         unsafe extern "C" fn visit<T: FileSystem>(
             inode: *mut bindings::inode,
             data: *mut kernel::ffi::c_void,
@@ -1616,16 +1617,16 @@ impl<T: FileSystem> BoundInodes<T> {
                 )
             };
             if let Some(sharing) = inode.sharing() {
-                let slots = sharing.slots.lock();
-                if let Some(binding) = slots.current() {
+                let binding = sharing.slots.lock().current().cloned();
+                if let Some(binding) = binding {
                     f(binding.shared());
                 }
             }
         }
         let mut f = f;
-        // SAFETY: By the type invariants the superblock is live; `visit` gets what it asks for.
-        unsafe {
-            raw::erofs_shared_visit_inodes(self.sb.as_ptr(), Some(visit::<T>), (&raw mut f).cast())
-        }
+        // SAFETY: By the type invariants the superblock is allocated; `visit` gets what it asks for.
+        kernel::error::to_result(unsafe {
+            raw::erofs_shared_visit_mounted(self.sb.as_ptr(), Some(visit::<T>), (&raw mut f).cast())
+        })
     }
 }
