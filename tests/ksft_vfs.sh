@@ -161,6 +161,7 @@ attributes() {
 	is "$way: volume label" "$(vfs label $dir) $(vfs label $dir/data/file)" "share-label share-label"
 	both "$way: other ioctls of a file" "vfs ioctls @/data/file"
 	both "$way: other ioctls of a directory" "vfs ioctls @/data"
+	both "$way: FIBMAP" "vfs fibmap @/data/big; vfs fibmap @/data/empty"
 	is "$way: an unknown ioctl" "$(vfs ioctls $dir/data/file | grep unknown)" unknown=ENOTTY
 	is "$way: every change is refused" "$(vfs errors $dir | grep -v =EROFS | tr '\n' ' ')" \
 		"ftruncate=EINVAL fallocate=EBADF write=EBADF mmap-shared-write=EACCES setfslabel=ENOTTY fsync=EINVAL syncfs=ok "

@@ -38,6 +38,7 @@
 #define GETFLAGS	_IOR('f', 1, long)
 #define SETFLAGS	_IOW('f', 2, long)
 #define GETUUID		_IOR(0x15, 0, char[17])
+#define FIBMAP		_IO(0x00, 1)
 #define GETBLOCKSIZE	_IO(0x00, 2)
 #define TRIM		_IOWR('X', 121, uint64_t[3])
 #define UNKNOWN		_IO('%', 0x77)
@@ -155,6 +156,17 @@ static int cmd_label(char **arg)
 
 	get(ioctl(fd, GETFSLABEL, label), "FS_IOC_GETFSLABEL");
 	printf("%s\n", label);
+	return 0;
+}
+
+/* fibmap PATH: the block on the device of the first block of a file */
+static int cmd_fibmap(char **arg)
+{
+	int block = 0;
+	int fd = get(open(arg[0], O_RDONLY), "open");
+
+	say("fibmap", ioctl(fd, FIBMAP, &block));
+	printf("block %d\n", block);
 	return 0;
 }
 
@@ -448,6 +460,7 @@ static const struct command {
 	{ "statx", 1, cmd_statx },
 	{ "label", 1, cmd_label },
 	{ "ioctls", 1, cmd_ioctls },
+	{ "fibmap", 1, cmd_fibmap },
 	{ "handle", 1, cmd_handle },
 	{ "open", 3, cmd_open },
 	{ "guess", 4, cmd_guess },

@@ -41,11 +41,17 @@ impl<T: FileSystem> Tables<T> {
         iomap_next: None,
     };
 
+    /// For data that lies as it is on a block device: only that has block numbers to tell (FIBMAP).
+    pub(super) const BLOCK_ASPACE_OPS: bindings::address_space_operations =
+        bindings::address_space_operations {
+            bmap: Some(Self::bmap),
+            ..Self::ADDRESS_SPACE_OPS
+        };
+
     pub(super) const ADDRESS_SPACE_OPS: bindings::address_space_operations =
         bindings::address_space_operations {
             read_folio: Some(Self::read_folio),
             readahead: Some(Self::readahead),
-            bmap: Some(Self::bmap),
             direct_IO: Some(bindings::noop_direct_IO),
             release_folio: Some(raw::iomap_release_folio),
             invalidate_folio: Some(raw::iomap_invalidate_folio),
@@ -272,12 +278,7 @@ impl<T: FileSystem> Tables<T> {
         block: bindings::sector_t,
     ) -> bindings::sector_t {
         // SAFETY: The mapping belongs to an inode of `T`.
-        unsafe {
-            if T::is_encoded(Inode::<T>::from_raw((*mapping).host)) {
-                return 0;
-            }
-            raw::iomap_bmap(mapping, block, &Self::REPORT_MAP_OPS)
-        }
+        unsafe { raw::iomap_bmap(mapping, block, &Self::REPORT_MAP_OPS) }
     }
 
     /// # Safety

@@ -422,7 +422,12 @@ impl<T: FileSystem> NewInode<T> {
             }
             if has_data {
                 raw::erofs_shared_mapping_set_large_folios((*inode).i_mapping);
-                (*(*inode).i_mapping).a_ops = &Tables::<T>::ADDRESS_SPACE_OPS;
+                let this = Inode::<T>::from_raw(inode);
+                (*(*inode).i_mapping).a_ops = if this.sb().is_block() && !T::is_encoded(this) {
+                    &Tables::<T>::BLOCK_ASPACE_OPS
+                } else {
+                    &Tables::<T>::ADDRESS_SPACE_OPS
+                };
             }
             bindings::unlock_new_inode(inode);
         }
