@@ -5,6 +5,7 @@
   packed=NUMBER, metabox=NUMBER    the nid in the superblock
   packed-mode=KIND, metabox-mode=KIND
                                    the file type of the inode that is named there: fifo, char, dir, block, file, link, socket
+  compat=NUMBER                    compatible features that are turned on
   mode@NID=KIND, size@NID=NUMBER   of any inode
 
 kinds.py IMAGE nid packed|metabox  prints the nid.
@@ -27,11 +28,15 @@ def main():
         return
     # No checksum: it is not what refuses the image.
     compat, = struct.unpack_from("<I", image, SB + 8)
-    struct.pack_into("<I", image, SB + 8, compat & ~1)
+    compat &= ~1
+    struct.pack_into("<I", image, SB + 8, compat)
     meta = struct.unpack_from("<I", image, SB + 40)[0] << image[SB + 12]
 
     for change in changes:
         what, value = change.split("=")
+        if what == "compat":
+            struct.pack_into("<I", image, SB + 8, compat | int(value))
+            continue
         if what in NIDS:
             struct.pack_into("<Q", image, NIDS[what], int(value))
             continue

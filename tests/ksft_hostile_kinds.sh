@@ -74,6 +74,36 @@ for kind in fifo char block dir link; do
 	ok "the packed inode is the $kind of the tree" refused packed "packed_nid: nid ${nid[$kind]} is not a regular file" "${changes[@]}"
 done
 
+# Shared attributes are said to be in a metabox, and there is none: what an inode has of its own is there all the same.
+mkdir "$TMP/attrs"
+for name in one two three; do
+	echo $name > "$TMP/attrs/$name"
+done
+setfattr -n user.own -v alone "$TMP/attrs/one"
+setfattr -n user.common -v common "$TMP/attrs/two"
+setfattr -n user.common -v common "$TMP/attrs/three"
+mkfs.erofs --quiet -x1 "$TMP/attrs.erofs" "$TMP/attrs" > /dev/null
+copy "$TMP/attrs.erofs" "$SCRATCH/attrs"
+change "$SCRATCH/attrs" "$SCRATCH/changed" compat=8
+changed=$(loop "$SCRATCH/changed")
+LOOPS+=("$changed")
+attributes() {
+	at "$1" "$2" $D || return
+	getfattr --absolute-names -n user.own $D/one 2>&1
+	getfattr --absolute-names -n user.common $D/two 2>&1
+	# In-tree looks for the metabox to list attributes also where it needs nothing of it.
+	[ "$1" = $ORACLE ] || getfattr --absolute-names -d $D/one > "$TMP/listed" 2>&1
+	away $D
+}
+for source in "$SCRATCH/changed" "$changed"; do
+	log_mark
+	got=$(attributes "$FSTYPE" "$source")
+	is "$source: attributes without the metabox they are said to be in, as in-tree" "$got" "$(attributes $ORACLE "$source")"
+	is "$source: an attribute of its own" "$(grep -c '^user.own="alone"' <<< "$got")" 1
+	[ "$FSTYPE" = $ORACLE ] || is "$source: it is listed" "$(grep -c '^user.own="alone"' "$TMP/listed")" 1
+	ok "$source: the log says why others fail" grep "xattr in a metabox that is not there" <(log_since)
+done
+
 at "$FSTYPE" "$SCRATCH/packed" $D
 ok "the image as it was made reads as before" reads
 away $D

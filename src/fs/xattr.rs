@@ -7,27 +7,64 @@ use kernel::prelude::*;
 use super::{
     inode::parts,
     report::{failed, Place},
+    superblock::Info,
     Erofs,
 };
 use crate::{
     format::{
-        superblock::Area,
+        error::{Error as FormatError, Kind},
+        inode::Inode as ImageInode,
+        source::Source,
+        superblock::{Area, Superblock},
         xattr::{self, index, XattrSources},
     },
-    io::{hash::KernelHash, CacheBytes, ReadError},
+    io::{folio::FolioBytes, hash::KernelHash, ReadError},
     vfs::{xattr::may_see_trusted, Inode},
 };
 
+/// The bytes of an area, which is looked for when one of them is read: the superblock may place shared
+/// attributes in a metabox that is not there, and an inode that has none need not mind.
+struct AreaBytes<'a> {
+    info: &'a Info,
+    area: Area,
+}
+
+impl Source for AreaBytes<'_> {
+    type Error = ReadError;
+    type Buf<'a>
+        = FolioBytes<'a>
+    where
+        Self: 'a;
+
+    fn bread(&self, pos: u64) -> Result<FolioBytes<'_>, ReadError> {
+        let bytes = self.info.area(self.area).map_err(|err| {
+            if err != EFSCORRUPTED {
+                return ReadError::Io(err);
+            }
+            ReadError::Format(FormatError {
+                kind: Kind::Corrupted,
+                what: "xattr in a metabox that is not there",
+                pos,
+                value: 0,
+            })
+        })?;
+        bytes.bytes(pos)
+    }
+}
+
 /// The areas that an inode's attributes lie in: its own, and that of shared ones.
-fn areas(inode: &Inode<Erofs>) -> Result<(CacheBytes<'_>, CacheBytes<'_>)> {
-    let (image, sb) = parts(inode)?;
-    let info = inode.sb().info();
+fn areas<'a>(
+    info: &'a Info,
+    image: &ImageInode,
+    sb: &Superblock,
+) -> (AreaBytes<'a>, AreaBytes<'a>) {
     let shared = if sb.shared_ea_in_metabox() {
         Area::Metabox
     } else {
         Area::Image
     };
-    Ok((info.area(image.area)?, info.area(shared)?))
+    let of = |area| AreaBytes { info, area };
+    (of(image.area), of(shared))
 }
 
 /// Size of an attribute's value; the value in `out`.
@@ -55,7 +92,7 @@ pub(super) fn get_any(
     if image.xattr_isize == 0 {
         return Err(ENODATA);
     }
-    let (own, shared) = areas(inode)?;
+    let (own, shared) = areas(info, image, sb);
     let sources = XattrSources {
         inode: &own,
         shared: &shared,
@@ -84,7 +121,7 @@ pub(super) fn list(inode: &Inode<Erofs>, out: Option<&mut [u8]>) -> Result<usize
             _ => None,
         }
     };
-    let (own, shared) = areas(inode)?;
+    let (own, shared) = areas(info, image, sb);
     let sources = XattrSources {
         inode: &own,
         shared: &shared,
