@@ -111,10 +111,11 @@ pub(super) struct Options {
     cache_strategy: Atomic<u32>,
     /// `share=`
     pub(super) share: Share,
-    /// `domain_id=`
-    domain_id: Option<CString>,
-    /// The domain of that name.
+    /// The domain that `domain_id=` names. The name itself is not kept, and not shown: who knows it can
+    /// join.
     domain: Domain,
+    /// Whether it has a name.
+    named_domain: bool,
     /// `fsoffset=`, bytes.
     pub(super) fsoffset: u64,
     /// `device=`, in order.
@@ -127,8 +128,8 @@ impl Options {
             flags: Atomic::new(FLAG_USER_XATTR | FLAG_ACL | FLAG_SHARE_BLOCKS),
             cache_strategy: Atomic::new(CacheStrategy::ReadAround as u32),
             share: Share::Content,
-            domain_id: None,
             domain: Domain::of::<KernelSha256>(b""),
+            named_domain: false,
             fsoffset: 0,
             devices: KVec::new(),
         }
@@ -172,7 +173,7 @@ impl Options {
 
     /// Whether it has a name.
     pub(super) fn has_domain_id(&self) -> bool {
-        self.domain_id.is_some()
+        self.named_domain
     }
 
     /// Whether single blocks are shared between files.
@@ -227,7 +228,7 @@ pub(super) fn parse(
                 return Err(fc.invalid(fmt!("domain_id: needs a name")));
             }
             options.domain = Domain::of::<KernelSha256>(domain.to_bytes());
-            options.domain_id = Some(CString::try_from(domain)?);
+            options.named_domain = true;
         }
         _ => return Err(EINVAL),
     }
@@ -257,9 +258,6 @@ pub(super) fn show(info: &Info, out: &Out<'_>) {
     }
     if options.share == Share::Content && !options.share_blocks() {
         out.put(c",share_blocks=off");
-    }
-    if let Some(domain) = &options.domain_id {
-        out.put_string(c",domain_id=", domain);
     }
     if options.has(FLAG_DAX_NEVER) {
         out.put(c",dax=never");

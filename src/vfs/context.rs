@@ -273,9 +273,19 @@ impl<T: FileSystem> Tables<T> {
                 }
             };
             // SAFETY: Live context.
-            let context = Context(unsafe { &mut *fc });
-            T::parse_param(&mut private.info, &context, opt, value)?;
-            Ok(0)
+            let context = Context::parsing(unsafe { &mut *fc });
+            let is_string = matches!(value, ParamValue::String(_));
+            let parsed = T::parse_param(&mut private.info, &context, opt, value);
+            if is_string {
+                // SAFETY: The string is the parameter's own, which the VFS would free. It may be a secret
+                // (`domain_id=`), so that no copy is left in memory. `value`, which borrowed it, is gone.
+                unsafe {
+                    let string = &mut (*param).__bindgen_anon_1.string;
+                    bindings::kfree_sensitive((*string).cast());
+                    *string = core::ptr::null_mut();
+                }
+            }
+            parsed.map(|()| 0)
         })
     }
 
