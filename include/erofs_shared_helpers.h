@@ -113,7 +113,10 @@ void erofs_shared_fs_type_unregister_keys(struct file_system_type *type);
 void erofs_shared_super_identify(struct super_block *sb, const u8 *uuid,
 				 unsigned int len);
 void erofs_shared_statfs_fsid(struct super_block *sb, struct kstatfs *buf);
-void erofs_shared_fc_log(struct fs_context *fc, char level, const char *msg);
+void erofs_shared_ratelimit_init(struct ratelimit_state *state,
+				 unsigned int window_ms, int burst);
+void erofs_shared_fc_error(struct fs_context *fc, const char *msg,
+			   bool or_kernel_log);
 
 /* block devices and files */
 struct block_device *erofs_shared_file_bdev(struct file *file);

@@ -12,6 +12,7 @@
 #include <linux/memcontrol.h>
 #include <linux/pagemap.h>
 #include <linux/posix_acl_xattr.h>
+#include <linux/ratelimit.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
@@ -519,10 +520,23 @@ void erofs_shared_statfs_fsid(struct super_block *sb, struct kstatfs *buf)
 		buf->f_fsid = uuid_to_fsid(sb->s_uuid.b);
 }
 
-void erofs_shared_fc_log(struct fs_context *fc, char level, const char *msg)
+void erofs_shared_ratelimit_init(struct ratelimit_state *state,
+				 unsigned int window_ms, int burst)
+{
+	ratelimit_state_init(state, msecs_to_jiffies(window_ms), burst);
+}
+
+/*
+ * Into the log of @fc, if it has one; else into the kernel's if that is wanted, at
+ * a limited rate: who gives options need not have any privilege.
+ */
+void erofs_shared_fc_error(struct fs_context *fc, const char *msg,
+			   bool or_kernel_log)
 {
 	if (fc->log.log)
-		logfc(fc->log.log, fc->log.prefix, level, "%s", msg);
+		logfc(fc->log.log, fc->log.prefix, 'e', "%s", msg);
+	else if (or_kernel_log)
+		pr_err_ratelimited(KBUILD_MODNAME ": %s\n", msg);
 }
 
 struct block_device *erofs_shared_file_bdev(struct file *file)

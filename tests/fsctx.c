@@ -6,11 +6,17 @@
  * move_mount(2). fd:FILE gives the source as an open file. Prints what the
  * filesystem left in the context's log. The exit status is 0, or 1 with the
  * name of the error on standard error.
+ *
+ * fsctx -n COUNT FSTYPE [KEY[=VALUE]]...
+ *
+ * Gives all options COUNT times, whatever is answered, and mounts nothing. Prints
+ * the log.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <unistd.h>
@@ -45,9 +51,32 @@ static int set(int fs, char *option)
 	return fsconfig(fs, FSCONFIG_SET_STRING, option, value + 1, 0);
 }
 
+static int repeat(long count, int argc, char **argv)
+{
+	char option[4096];
+	int fs, i;
+
+	fs = fsopen(argv[0], FSOPEN_CLOEXEC);
+	if (fs < 0) {
+		fprintf(stderr, "%s\n", strerrorname_np(errno));
+		return 1;
+	}
+	while (count--) {
+		for (i = 1; i < argc; i++) {
+			snprintf(option, sizeof(option), "%s", argv[i]);
+			set(fs, option);
+		}
+	}
+	show_log(fs);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	int fs, mnt, i, err;
+
+	if (argc > 3 && !strcmp(argv[1], "-n"))
+		return repeat(atol(argv[2]), argc - 3, argv + 3);
 
 	if (argc < 3) {
 		fprintf(stderr, "usage: fsctx FSTYPE DIR [OPTION]... [fd:FILE]\n");

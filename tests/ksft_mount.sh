@@ -142,6 +142,27 @@ ok "fsoffset= that is no number" refused "fsoffset" "source=$S" fsoffset=a
 ok "two sources" refused "ource" "source=$L" "source=$S"
 ok "device= without a device table" refused "extra devices" "source=$L" "device=$S"
 
+# --- logs ----------------------------------------------------------------------------------------------------------------
+
+# Anybody with a user namespace may open a context and give options, as often as he likes: what is wrong with them is told in
+# the log of the context, and nowhere else.
+stranger() { setpriv --reuid=65534 --regid=65534 --clear-groups unshare -Urm "$@"; }
+log_mark
+stranger fsctx -n 1000 "$FSTYPE" source=/one source=/two dax > "$TMP/context"
+ok "options given 1000 times by a stranger: his context's log has it" grep -E "^e .*dax" "$TMP/context"
+ok "and what is wrong with a second source" grep -iE "^e .*sources?" "$TMP/context"
+is "the kernel's log has nothing of it" "$(log_since)" ""
+if [ "$FSTYPE" = erofs-shared ]; then
+	# mount(2) has no context: a few lines in the kernel's log
+	log_mark
+	for ((i = 0; i < 60; i++)); do
+		stranger mnt "$FSTYPE" /nowhere $A dax 2> /dev/null
+	done
+	lines=$(log_since | grep -c "dax: not supported")
+	ok "mount(2) by a stranger: the kernel's log has it" [ "$lines" -ge 1 ]
+	ok "and not each time" [ "$lines" -le 40 ]
+fi
+
 # --- errors --------------------------------------------------------------------------------------------------------------
 
 # fails ERRNO SOURCE [OPTIONS]
@@ -179,6 +200,55 @@ while IFS=$'\t' read -r name errno words; do
 		ok "$name: the log names the image" grep -q "cannot mount $IMAGES/$name:" <(log_since)
 	fi
 done < "$IMAGES/bad-list"
+
+# --- extra devices -------------------------------------------------------------------------------------------------------
+
+# What device= names, for a source on a block device and for one in a file: the errno is as in-tree. ENOTBLK, on which callers
+# try again with a loop device, is only for a source.
+: > $E/blob
+mkfs.erofs --quiet --chunksize=4096 --blobdev=$E/blob $E/multi "$TMP/tree" > /dev/null || ktap_exit_fail_msg "mkfs.erofs"
+truncate -s %4096 $E/multi $E/blob
+blob=$(loop $E/blob)
+multi=$(loop $E/multi)
+LOOPS+=("$blob" "$multi")
+declare -A kinds=([regular]=$E/blob [directory]=$E [missing]=$E/nowhere [character]=/dev/null [block]=$blob)
+# answer FSTYPE SOURCE DEVICE: an errno, or what is read
+answer() {
+	mnt "$1" "$2" $A "device=$3" 2>&1 || return
+	(cd $A && sha256sum hello ls) 2>&1
+	umount $A
+}
+for source in "$multi" $E/multi; do
+	[ -b "$source" ] && way="block device" || way="file"
+	for kind in "${!kinds[@]}"; do
+		is "$way, device= that is a $kind: as in-tree" "$(answer "$FSTYPE" "$source" "${kinds[$kind]}")" \
+			"$(answer $ORACLE "$source" "${kinds[$kind]}")"
+	done
+	for kind in directory character; do
+		is "$way, device= that is a $kind: EINVAL" "$(answer "$FSTYPE" "$source" "${kinds[$kind]}")" EINVAL
+	done
+	is "$way, device= that is missing: ENOENT" "$(answer "$FSTYPE" "$source" $E/nowhere)" ENOENT
+done
+is "block device, device= that is a regular file: EINVAL" "$(answer "$FSTYPE" "$multi" $E/blob)" EINVAL
+is "block device, device= that is one: bytes" "$(answer "$FSTYPE" "$multi" "$blob")" "$sum"
+is "file, device= that is one: bytes" "$(answer "$FSTYPE" $E/multi $E/blob)" "$sum"
+
+# The source's path is a block device when it is looked up, and an image file a moment later: a mount that fails must not go on
+# with the file, since its state is gone. It fails because device= is none for a block device, and is one for a file.
+swap() {
+	local target=$TMP/swap i got
+	for ((i = 0; i < 40; i++)); do
+		ln -sfn "$multi" "$target"
+		(
+			sleep 0.0$((i % 4))
+			ln -sfn $E/multi "$target.new" && mv -T "$target.new" "$target"
+		) &
+		got=$(answer "$FSTYPE" "$target" $E/blob)
+		wait $!
+		[ "$got" = EINVAL ] || [ "$got" = "$sum" ] || { echo "$got"; return 1; }
+	done
+}
+ok "a source that is exchanged while the mount fails" swap
 
 # --- remount -------------------------------------------------------------------------------------------------------------
 

@@ -272,6 +272,24 @@ overlay() {
 	away $B
 }
 
+# nested FSTYPE SOURCE: overlayfs on it, and overlayfs on that: what a container in a container has
+nested() {
+	local fs=$1 source=$2 m=$TMP/outer n=$TMP/inmost d=$DISK/nested
+	rm -rf $d
+	mkdir -p $m $n $d/{up,work,up2,work2}
+	at "$fs" "$source" $B || return
+	mount -t overlay -o "lowerdir=$B,upperdir=$d/up,workdir=$d/work" over $m || return
+	MOUNTS+=("$m")
+	mount -t overlay -o "lowerdir=$m,upperdir=$d/up2,workdir=$d/work2" over $n || return
+	MOUNTS+=("$n")
+	diff -r --no-dereference -x null -x fifo $ORACLE_DIR/data $n/data || return
+	chroot $n/system /bin/script 9 || return
+	echo more >> $n/data/file
+	tail -n 1 $n/data/file
+	tail -n 1 $m/data/file
+	away $n $m $B
+}
+
 # --- mounts --------------------------------------------------------------------------------------------------------------
 
 idmapped() {
@@ -341,6 +359,25 @@ inner() {
 		away $m
 	done
 	losetup -d "$dev"
+	# Without a loop device: what lies on an erofs is refused, so that reads do not nest without end. In-tree looks for its
+	# own kind only.
+	is "$way: $FSTYPE of a file in it, without a loop device" "$(mnt "$FSTYPE" $A/data/inner.erofs $m 2>&1)" ENOTBLK
+	if [ "$FSTYPE" != $ORACLE ]; then
+		is "$way: $FSTYPE of a file in an in-tree mount" "$(mnt "$FSTYPE" $ORACLE_DIR/data/inner.erofs $m 2>&1)" ENOTBLK
+		mounted "$way: $ORACLE of a file in it, without a loop device" $ORACLE $A/data/inner.erofs $m
+		ok "$way: content of that $ORACLE" diff -r $ORACLE_DIR/data/sub $m
+		is "$way: $FSTYPE of a file in an overlay on that" "$(on_overlay $m)" ENOTBLK
+		away $m
+	fi
+}
+# on_overlay DIR: the errno of mounting an image in an overlay on DIR
+on_overlay() {
+	local d=$DISK/on-overlay n=$TMP/overlaid
+	mkdir -p $d/{up,work} $n
+	mount -t overlay -o "lowerdir=$1,upperdir=$d/up,workdir=$d/work" over $n || return
+	cp $DISK/image.lz4 $n/image
+	mnt "$FSTYPE" $n/image $B 2>&1
+	umount $n
 }
 
 lazy() {
@@ -375,6 +412,7 @@ for way in device file; do
 	[ $way = file ] || idmapped $way
 	handles $way
 	overlay $way "$source"
+	is "$way: overlayfs on overlayfs on it" "$(nested "$FSTYPE" "$source" 2>&1)" $'script 9 in the image\nmore\n20000'
 	mounts $way $A
 	inner $way
 	lazy $way "$source"

@@ -448,7 +448,9 @@ fn open_devices(
 
 fn open_device(sb: &Super<Erofs>, path: &CString, is_file: bool) -> Result<Device> {
     if !is_file {
-        return Device::claim(path, sb.owner());
+        // A mount says by ENOTBLK that its *source* is no block device, on which its caller tries again.
+        return Device::claim(path, sb.owner())
+            .map_err(|err| if err == ENOTBLK { EINVAL } else { err });
     }
     let file = crate::io::device::open_file(path)?;
     crate::io::device::usable_file(&file).map_err(|_| EINVAL)?;

@@ -66,9 +66,38 @@ impl SuperPtr {
     }
 }
 
+/// Why no image can be read from a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    /// It is not regular.
+    Kind,
+    /// It has no page cache that can be read into.
+    NoReadFolio,
+    /// It lies on an erofs or a stacked filesystem.
+    Stacked,
+}
+
+impl kernel::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
+        f.write_str(match self {
+            Unusable::Kind => "the source is neither a block device nor a regular file",
+            Unusable::NoReadFolio => {
+                "the source's filesystem has no ->read_folio (tmpfs?): use a loop device"
+            }
+            Unusable::Stacked => {
+                "the source lies on a stacked filesystem or on erofs: use a loop device"
+            }
+        })
+    }
+}
+
 /// `Ok` if images can be read from this file: regular, with a page cache that can be read into, and
-/// not itself on an erofs or a stacked filesystem (whose reads could nest without bound).
-pub(crate) fn usable_file(file: &File) -> Result<(), &'static str> {
+/// not itself on an erofs or a stacked filesystem.
+///
+/// That bounds how deep reads nest, since a mount of a file does not count in `s_stack_depth`: this
+/// filesystem is never below itself, nor above the in-tree erofs (both have the same magic number), nor
+/// above overlayfs. The in-tree erofs, which keeps the same rule for itself, may be above this one, once.
+pub(crate) fn usable_file(file: &File) -> Result<(), Unusable> {
     let file = file.as_ptr();
     // SAFETY: A live `File` has an inode, a mapping with operations, and a superblock.
     let (mode, has_read_folio, depth, magic) = unsafe {
@@ -82,13 +111,13 @@ pub(crate) fn usable_file(file: &File) -> Result<(), &'static str> {
         )
     };
     if u32::from(mode) & bindings::S_IFMT != bindings::S_IFREG {
-        return Err("the source is neither a block device nor a regular file");
+        return Err(Unusable::Kind);
     }
     if !has_read_folio {
-        return Err("the source's filesystem has no ->read_folio (tmpfs?): use a loop device");
+        return Err(Unusable::NoReadFolio);
     }
     if depth != 0 || magic as u32 == crate::format::superblock::SUPER_MAGIC {
-        return Err("the source lies on a stacked filesystem or on erofs: use a loop device");
+        return Err(Unusable::Stacked);
     }
     Ok(())
 }
@@ -118,8 +147,8 @@ impl Device {
     /// Opens and claims an extra block device for `sb`.
     pub(crate) fn claim(path: &CStr, sb: SuperPtr) -> Result<Self> {
         let sb = sb.0;
-        // SAFETY: `path` is NUL-terminated; `sb` is valid; its type is the holder, as it is for the
-        // primary device.
+        // SAFETY: `path` is NUL-terminated; `sb` is valid. Its type is the holder, as in-tree, so that
+        // several mounts can have the same extra device. (A primary device's holder is its superblock.)
         let file = from_err_ptr(unsafe {
             raw::fs_bdev_file_open_by_path(
                 path.as_char_ptr(),

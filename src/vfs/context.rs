@@ -130,26 +130,52 @@ pub(crate) enum ParamValue<'a> {
 }
 
 /// A filesystem context: where a mount's errors go.
-pub(crate) struct Context<'a>(&'a mut raw::fs_context);
+pub(crate) struct Context<'a> {
+    fc: &'a mut raw::fs_context,
+    to_kernel_log: bool,
+}
 
-impl Context<'_> {
-    /// Tells the caller of `fsconfig`, and the kernel log, why the mount fails.
+impl<'a> Context<'a> {
+    /// While options are given. Anybody with a user namespace may do that, as often as he likes, so that
+    /// the kernel log is only for those who have no log of their own (`mount(2)`), at a limited rate.
+    fn parsing(fc: &'a mut raw::fs_context) -> Self {
+        Self {
+            fc,
+            to_kernel_log: false,
+        }
+    }
+
+    /// While a superblock is made, which the VFS allows the administrator alone (`mount_capable`).
+    fn mounting(fc: &'a mut raw::fs_context) -> Self {
+        Self {
+            fc,
+            to_kernel_log: true,
+        }
+    }
+
+    /// Tells why the mount fails: the caller of `fsconfig` in the context's log, and who reads the
+    /// kernel's log if there is no other or the mount was under way.
     pub(crate) fn error(&self, args: fmt::Arguments<'_>) {
-        pr_err!("{}\n", args);
+        if self.to_kernel_log {
+            pr_err!("{}\n", args);
+        }
         if let Ok(text) = CString::try_from_fmt(args) {
-            let fc: *const raw::fs_context = &*self.0;
+            let fc: *const raw::fs_context = &*self.fc;
+            let or_kernel_log = !self.to_kernel_log;
             // SAFETY: The context is live; the log is only touched by the task that mounts.
-            unsafe { raw::erofs_shared_fc_log(fc.cast_mut().cast(), b'e', text.as_char_ptr()) }
+            unsafe {
+                raw::erofs_shared_fc_error(fc.cast_mut().cast(), text.as_char_ptr(), or_kernel_log)
+            }
         }
     }
 
     /// The source as it was given.
     fn source(&self) -> &CStr {
-        if self.0.source.is_null() {
+        if self.fc.source.is_null() {
             return c"(no source)";
         }
         // SAFETY: The context owns the NUL-terminated string.
-        unsafe { CStr::from_char_ptr(self.0.source) }
+        unsafe { CStr::from_char_ptr(self.fc.source) }
     }
 
     /// As [`Context::error`], giving `EINVAL`.
@@ -194,14 +220,16 @@ impl<T: FileSystem> Tables<T> {
         reconfigure: Some(Self::fc_reconfigure),
     };
 
-    /// The state that the context owns.
+    /// The state that the context owns, unless a superblock has taken it.
     ///
     /// # Safety
     ///
-    /// `fc` is a context of `T` whose state no superblock has taken.
-    unsafe fn private<'a>(fc: *mut raw::fs_context) -> &'a mut Private<T> {
-        // SAFETY: `init` put it there; a context is used by one task at a time (`uapi_mutex`).
-        unsafe { &mut *(*fc).s_fs_info.cast() }
+    /// `fc` is a context of `T`, in use by this task alone for `'a` (`uapi_mutex`). The caller does not
+    /// use the result any more once it has let a superblock take the state, nor a second one beside it.
+    unsafe fn private<'a>(fc: *mut raw::fs_context) -> Option<&'a mut Private<T>> {
+        // SAFETY: `init` put it there; `sget_fc` clears the pointer when a superblock takes the state.
+        // The rest by the function's safety requirements.
+        unsafe { (*fc).s_fs_info.cast::<Private<T>>().as_mut() }
     }
 
     /// # Safety
@@ -240,8 +268,9 @@ impl<T: FileSystem> Tables<T> {
             // ENOPARAM must reach the VFS as it is, so that it tries the generic options.
             to_result(opt)?;
             let opt = opt as u8;
-            // SAFETY: No superblock exists for this context yet.
-            let private = unsafe { Self::private(fc) };
+            // SAFETY: The VFS holds `uapi_mutex`, or is the only user of the context; no superblock is
+            // made here, and there is no other reference.
+            let private = unsafe { Self::private(fc) }.ok_or(EINVAL)?;
             if opt == SOURCE {
                 // SAFETY: As for this function.
                 unsafe { Self::parse_source(fc, param, private)? };
@@ -311,7 +340,8 @@ impl<T: FileSystem> Tables<T> {
         // SAFETY: Live context and parameter. What is taken from the parameter is cleared in it.
         unsafe {
             if !(*fc).source.is_null() || private.source.is_some() {
-                return Err(Context(&mut *fc).invalid(fmt!("only one source can be given")));
+                let context = Context::parsing(&mut *fc);
+                return Err(context.invalid(fmt!("only one source can be given")));
             }
             if (*param).type_() == raw::EROFS_SHARED_VALUE_IS_STRING as i32 {
                 (*fc).source = (*param).__bindgen_anon_1.string;
@@ -342,14 +372,9 @@ impl<T: FileSystem> Tables<T> {
     /// `fs_context_operations::get_tree`
     unsafe extern "C" fn fc_get_tree(fc: *mut raw::fs_context) -> ffi::c_int {
         from_result(|| {
-            // SAFETY: No superblock exists for this context yet.
-            let private = unsafe { Self::private(fc) };
-            if let Some(file) = &private.source {
-                if let Err(why) = io::device::usable_file(file) {
-                    // SAFETY: Live context.
-                    return Err(Context(unsafe { &mut *fc }).invalid(fmt!("{why}")));
-                }
-                // SAFETY: Live context.
+            // SAFETY: As for this function.
+            if unsafe { Self::given_file(fc)? } {
+                // SAFETY: Live context, whose state has the file.
                 to_result(unsafe { raw::get_tree_nodev(fc, Some(Self::fc_fill_super)) })?;
                 return Ok(0);
             }
@@ -366,23 +391,60 @@ impl<T: FileSystem> Tables<T> {
                 return Ok(0);
             }
             // Not a block device: an image file?
-            // SAFETY: Live context; its source is NUL-terminated.
-            let file = unsafe {
-                if (*fc).source.is_null() {
-                    return Err(Context(&mut *fc).invalid(fmt!("no source given")));
-                }
-                io::device::open_file(CStr::from_char_ptr((*fc).source))?
-            };
-            if let Err(why) = io::device::usable_file(&file) {
-                // SAFETY: Live context.
-                Context(unsafe { &mut *fc }).error(fmt!("{why}"));
-                return Err(ENOTBLK);
-            }
-            private.source = Some(file);
-            // SAFETY: Live context.
+            // SAFETY: As for this function.
+            unsafe { Self::open_source(fc)? };
+            // SAFETY: Live context, whose state has the file.
             to_result(unsafe { raw::get_tree_nodev(fc, Some(Self::fc_fill_super)) })?;
             Ok(0)
         })
+    }
+
+    /// Whether the source was given as an open file, which then is one that can hold an image.
+    ///
+    /// # Safety
+    ///
+    /// As for `fc_get_tree`.
+    unsafe fn given_file(fc: *mut raw::fs_context) -> Result<bool> {
+        // SAFETY: The VFS holds `uapi_mutex`; no superblock is made here.
+        let private = unsafe { Self::private(fc) }.ok_or(EINVAL)?;
+        let Some(file) = &private.source else {
+            return Ok(false);
+        };
+        io::device::usable_file(file).map_err(|why| {
+            // SAFETY: Live context.
+            Context::mounting(unsafe { &mut *fc }).error(fmt!("{why}"));
+            match why {
+                // As in-tree.
+                io::device::Unusable::Kind | io::device::Unusable::NoReadFolio => EINVAL,
+                io::device::Unusable::Stacked => ENOTBLK,
+            }
+        })?;
+        Ok(true)
+    }
+
+    /// Opens the source as an image file.
+    ///
+    /// # Safety
+    ///
+    /// As for `fc_get_tree`.
+    unsafe fn open_source(fc: *mut raw::fs_context) -> Result {
+        // SAFETY: As in `given_file`. A superblock that could not be filled has taken the state with it:
+        // the source was a block device then, and must not be looked up again.
+        let private = unsafe { Self::private(fc) }.ok_or(EINVAL)?;
+        // SAFETY: Live context; its source is NUL-terminated.
+        let file = unsafe {
+            if (*fc).source.is_null() {
+                return Err(Context::mounting(&mut *fc).invalid(fmt!("no source given")));
+            }
+            io::device::open_file(CStr::from_char_ptr((*fc).source))?
+        };
+        if let Err(why) = io::device::usable_file(&file) {
+            // SAFETY: Live context.
+            Context::mounting(unsafe { &mut *fc }).error(fmt!("{why}"));
+            return Err(ENOTBLK);
+        }
+        private.source = Some(file);
+        Ok(())
     }
 
     /// # Safety
@@ -410,10 +472,10 @@ impl<T: FileSystem> Tables<T> {
                     (*sb).s_flags &= !(raw::EROFS_SHARED_SB_POSIXACL as usize);
                 }
                 let source = (*private).source.clone();
-                if let Some(file) = &source {
-                    // Reads go through another filesystem: whatever stacks on top counts this one.
-                    let below = (*(*(*file.as_ptr()).f_inode).i_sb).s_stack_depth;
-                    (*sb).s_stack_depth = below + 1;
+                if source.is_some() {
+                    // `s_stack_depth` stays 0, as in-tree: overlayfs on overlayfs on such a mount is what
+                    // containers in containers do, and one more level would be refused. `usable_file`
+                    // bounds the nesting.
                     to_result(bindings::super_setup_bdi(sb))?;
                     let dev = (*sb).s_dev;
                     let name = CString::try_from_fmt(fmt!("{}:{}", dev >> 20, dev & 0xfffff))?;
@@ -421,7 +483,7 @@ impl<T: FileSystem> Tables<T> {
                         *to = *from;
                     }
                 }
-                let context = Context(&mut *fc);
+                let context = Context::mounting(&mut *fc);
                 let super_block = Super::from_raw(sb);
                 let root =
                     T::fill_super(super_block, &context, source.clone()).inspect_err(|err| {
@@ -445,7 +507,7 @@ impl<T: FileSystem> Tables<T> {
                 }
                 let super_block = Super::from_raw(sb);
                 T::mounted(super_block).inspect_err(|err| {
-                    Context(&mut *fc).error(fmt!(
+                    Context::mounting(&mut *fc).error(fmt!(
                         "(device {}): cannot be shown in /sys/fs/erofs-shared: {:?}",
                         super_block.id(),
                         err
@@ -460,10 +522,12 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// `fs_context_operations::reconfigure`
     unsafe extern "C" fn fc_reconfigure(fc: *mut raw::fs_context) -> ffi::c_int {
-        // SAFETY: The context has a root of `T` and its own state.
+        // SAFETY: The context has a root of `T` and its own state, which no superblock takes.
         unsafe {
             let sb = Super::<T>::from_raw((*(*fc).root).d_sb);
-            let new = Self::private(fc);
+            let Some(new) = Self::private(fc) else {
+                return EINVAL.to_errno();
+            };
             T::reconfigure(sb.info(), &new.info);
             (*fc).sb_flags |= raw::EROFS_SHARED_SB_RDONLY;
             (*fc).sb_flags_mask |= raw::EROFS_SHARED_SB_POSIXACL;
