@@ -54,6 +54,45 @@ ok "mount" both $DISK/a
 change changed file $A $B "$TMP/tree" $DISK/a
 away $A $B
 
+# Many files that change: the log is not flooded.
+mkdir "$TMP/many"
+for ((i = 0; i < 80; i++)); do
+	head -c 8192 /dev/urandom > "$TMP/many/$i"
+done
+mkfs.erofs --quiet -Enoinline_data "$TMP/many.erofs" "$TMP/many" > /dev/null
+cp "$TMP/many.erofs" $DISK/many
+many=$(loop "$TMP/many.erofs")
+LOOPS+=("$many")
+# changes SOURCE IMAGE: how many lines the log gets for 80 files of which one byte each has changed
+changes() {
+	at "$FSTYPE" "$1" $A || return
+	cat $A/* > /dev/null
+	python3 - "$2" "$TMP/many" <<- 'END'
+		import os, sys
+		with open(sys.argv[1], "r+b") as image:
+		    data = image.read()
+		    for name in os.listdir(sys.argv[2]):
+		        with open(os.path.join(sys.argv[2], name), "rb") as file:
+		            at = data.index(file.read())
+		        image.seek(at)
+		        image.write(bytes([data[at] ^ 1]))
+	END
+	# pages alone: the inodes know what they have verified
+	echo 1 > /proc/sys/vm/drop_caches
+	log_mark
+	cat $A/* > /dev/null
+	log_since | grep -c "changed behind"
+	away $A
+}
+for source in "$many" $DISK/many; do
+	image=$source
+	[ -f "$source" ] || image=$TMP/many.erofs
+	lines=$(changes "$source" "$image")
+	note "$source: $lines lines"
+	ok "80 changed files: the log tells of some" [ "$lines" -ge 1 ]
+	ok "80 changed files: but not of all" [ "$lines" -le 45 ]
+done
+
 # --- a device that fails -------------------------------------------------------------------------------------------------------
 dmsetup create share-change --readonly --table "0 $(blockdev --getsz "$good") linear $good 0"
 dmsetup mknodes

@@ -7,7 +7,6 @@
 mod data;
 mod dir;
 mod inode;
-mod limit;
 mod options;
 mod report;
 mod share;
@@ -50,10 +49,11 @@ impl FileSystem for Erofs {
     const PARAMS: &'static ParamTable = &options::PARAMS;
 
     type Info = superblock::Info;
+    type Held = superblock::Held;
     type Inode = inode::Data;
 
     fn new_info() -> Result<Self::Info> {
-        Ok(superblock::Info::new())
+        superblock::Info::new()
     }
 
     fn parse_param(
@@ -85,8 +85,8 @@ impl FileSystem for Erofs {
         info.options.acl()
     }
 
-    fn put_super(info: &mut Self::Info) {
-        info.release();
+    fn put_super(info: &mut Self::Info) -> Self::Held {
+        info.take()
     }
 
     fn show_options(info: &Self::Info, out: &Options<'_>) {

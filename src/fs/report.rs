@@ -4,7 +4,7 @@
 
 use kernel::prelude::*;
 
-use super::{limit::Verdict, Erofs};
+use super::Erofs;
 use crate::{
     format::error::{Error as FormatError, Kind},
     io::ReadError,
@@ -52,16 +52,8 @@ pub(super) fn failed(sb: &Super<Erofs>, place: Place, err: impl Into<ReadError>)
     if [ENODATA, ERANGE, EINTR, ERESTARTSYS, ENOMEM].contains(&number) {
         return number;
     }
-    match sb.info().log_limit.ask() {
-        Verdict::Say => log(sb, place, &err),
-        Verdict::SayLast => {
-            log(sb, place, &err);
-            pr_err!(
-                "(device {}): more of this is held back for some seconds\n",
-                sb.id()
-            );
-        }
-        Verdict::Hold => {}
+    if sb.info().log_limit.ask() {
+        log(sb, place, &err);
     }
     number
 }

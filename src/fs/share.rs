@@ -54,9 +54,12 @@ fn fingerprint(inode: &Inode<Erofs>) -> Result<Option<KVec<u8>>> {
     }
 }
 
-/// Says that a block of a file is not what it was when it was verified. The caller does so once for each
-/// inode.
+/// Says that a block of a file is not what it was when it was verified, unless too much has been said of
+/// this mount. The caller does so once for each inode, until that is evicted.
 pub(super) fn report_change(inode: &Inode<Erofs>, block: u64) {
+    if !inode.sb().info().log_limit.ask() {
+        return;
+    }
     let nid = parts(inode).map_or(0, |(image, _)| image.nid);
     pr_err!(
         "(device {}): nid {}: block {} changed behind the mount (its SHA-256 is another than before); \

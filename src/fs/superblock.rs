@@ -4,7 +4,7 @@
 //!
 //! A mount comes up in steps, each of which uses the ones before: the primary device, the metadata
 //! cache over it, the superblock, the extra devices, the internal inodes (packed, metabox), the long
-//! xattr prefixes. Each is set once and then constant until `release`.
+//! xattr prefixes. Each is set once and then constant until `put_super`.
 
 use kernel::{
     fs::File,
@@ -20,7 +20,6 @@ use kernel::{
 
 use super::{
     inode::{self, Data},
-    limit::LogLimit,
     options::{Options, Share},
     report::{failed, Place},
     Erofs,
@@ -35,7 +34,7 @@ use crate::{
     },
     io::{decompress, folio::Depth, hash::KernelHash, CacheBytes, Device, ReadError},
     stats::{Counters, MountDirectory, Source, Totals},
-    vfs::{BoundInodes, Context, Inode, InodeRef, Stat, Super},
+    vfs::{BoundInodes, Context, Inode, InodeRef, RateLimit, Stat, Super},
 };
 
 /// Bytes at the start of an image in which the superblock lies.
@@ -51,7 +50,8 @@ const NAME_LEN: u32 = 255;
 pub(crate) struct Info {
     pub(super) options: Options,
     is_file: Atomic<u32>,
-    pub(super) log_limit: LogLimit,
+    /// For all that is said of the image once it is read.
+    pub(super) log_limit: RateLimit,
     counters: SetOnce<Arc<Counters>>,
     primary: SetOnce<Device>,
     meta: SetOnce<InodeRef<Erofs>>,
@@ -100,12 +100,28 @@ struct Devices {
     total_blocks: u64,
 }
 
+/// What a mount holds, in the order in which it is let go of: each part uses those behind it. The
+/// directory is the first, because that waits for readers.
+pub(crate) struct Held {
+    _directory: SetOnce<MountDirectory<Figures>>,
+    _prefixes: SetOnce<KVVec<LongPrefix>>,
+    _metabox: SetOnce<InodeRef<Erofs>>,
+    _packed: SetOnce<InodeRef<Erofs>>,
+    _meta: SetOnce<InodeRef<Erofs>>,
+    _devices: SetOnce<Devices>,
+    _primary: SetOnce<Device>,
+}
+
+fn take<T>(slot: &mut SetOnce<T>) -> SetOnce<T> {
+    core::mem::replace(slot, SetOnce::new())
+}
+
 impl Info {
-    pub(super) fn new() -> Self {
-        Self {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
             options: Options::new(),
             is_file: Atomic::new(0),
-            log_limit: LogLimit::new(),
+            log_limit: RateLimit::new()?,
             counters: SetOnce::new(),
             primary: SetOnce::new(),
             meta: SetOnce::new(),
@@ -116,7 +132,7 @@ impl Info {
             metabox: SetOnce::new(),
             prefixes: SetOnce::new(),
             directory: SetOnce::new(),
-        }
+        })
     }
 
     /// Shows the mount in sysfs.
@@ -137,16 +153,17 @@ impl Info {
         self.counters.as_ref().ok_or(EIO)
     }
 
-    /// Lets go of inodes and devices, in the order in which they use each other.
-    pub(super) fn release(&mut self) {
-        // First, because it waits for readers.
-        self.directory = SetOnce::new();
-        self.prefixes = SetOnce::new();
-        self.metabox = SetOnce::new();
-        self.packed = SetOnce::new();
-        self.meta = SetOnce::new();
-        self.devices = SetOnce::new();
-        self.primary = SetOnce::new();
+    /// Takes out all that has to be let go of before the superblock ends.
+    pub(super) fn take(&mut self) -> Held {
+        Held {
+            _directory: take(&mut self.directory),
+            _prefixes: take(&mut self.prefixes),
+            _metabox: take(&mut self.metabox),
+            _packed: take(&mut self.packed),
+            _meta: take(&mut self.meta),
+            _devices: take(&mut self.devices),
+            _primary: take(&mut self.primary),
+        }
     }
 
     /// Whether the source is a regular file.

@@ -19,6 +19,7 @@ pub(crate) mod data;
 pub(crate) mod dir;
 pub(crate) mod export;
 pub(crate) mod inode;
+mod ratelimit;
 pub(crate) mod registration;
 pub(crate) mod sharing;
 pub(crate) mod superblock;
@@ -37,6 +38,7 @@ use crate::{io::Extent, share::Scope, stats::Counters};
 pub(crate) use context::{Context, ParamTable, ParamValue};
 pub(crate) use dir::{Emit, Listing};
 pub(crate) use inode::{Inode, InodeRef};
+pub(crate) use ratelimit::RateLimit;
 pub(crate) use registration::Registration;
 pub(crate) use sharing::BoundInodes;
 pub(crate) use superblock::{Options, Stat, Super};
@@ -60,6 +62,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
 
     /// One mount's state.
     type Info: Send + Sync;
+    /// What a mount holds, as [`FileSystem::put_super`] gives it back.
+    type Held;
     /// One inode's state; plain data, which is not dropped.
     type Inode: Send + Sync;
 
@@ -85,8 +89,9 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn reconfigure(info: &Self::Info, new: &Self::Info);
     /// Whether POSIX ACLs are on.
     fn acl_enabled(info: &Self::Info) -> bool;
-    /// Lets go of all inodes and devices that `info` holds.
-    fn put_super(info: &mut Self::Info);
+    /// Takes all inodes and devices that `info` holds out of it. They are dropped afterwards: the last
+    /// reference to an inode comes back to the filesystem, which then looks at `info`.
+    fn put_super(info: &mut Self::Info) -> Self::Held;
     /// Shows mount options.
     fn show_options(info: &Self::Info, out: &Options<'_>);
     /// Figures for `statfs`.

@@ -212,8 +212,10 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// `super_operations::put_super`: all inodes but those that the filesystem holds are gone.
     unsafe extern "C" fn put_super(sb: *mut bindings::super_block) {
-        // SAFETY: Nobody else uses the superblock any more, so the borrow is exclusive.
-        T::put_super(unsafe { &mut (*(*sb).s_fs_info.cast::<Private<T>>()).info });
+        // SAFETY: Nobody uses the superblock any more but the inodes that `info` holds, and these do so
+        // when they are evicted: below, where the borrow has ended.
+        let held = T::put_super(unsafe { &mut (*(*sb).s_fs_info.cast::<Private<T>>()).info });
+        drop(held);
     }
 
     /// # Safety
@@ -273,10 +275,11 @@ impl<T: FileSystem> Tables<T> {
             } else {
                 bindings::kill_block_super(sb);
             }
-            (*sb).s_fs_info = core::ptr::null_mut();
             if !private.is_null() {
-                // A mount that failed early had no `put_super`.
-                T::put_super(&mut (*private).info);
+                // A mount that failed early had no `put_super`. As there, eviction may look at `info`.
+                let held = T::put_super(&mut (*private).info);
+                drop(held);
+                (*sb).s_fs_info = core::ptr::null_mut();
                 drop(KBox::from_raw(private));
             }
         }
