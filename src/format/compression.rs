@@ -4,7 +4,7 @@
 
 use super::{
     error::{Error, Kind},
-    le::{u16_at, u32_at},
+    ondisk::{compr_cfg, deflate_cfgs, lz4_cfgs, lzma_cfgs, zstd_cfgs},
     source::{read_exact, Source},
     superblock::{incompat, Superblock, SUPER_OFFSET},
 };
@@ -24,6 +24,8 @@ const MAX_DEFLATE_WINDOWBITS: u8 = 15;
 const MIN_ZSTD_WINDOWLOG: u8 = 10;
 /// Logarithm of `Z_EROFS_ZSTD_MAX_DICT_SIZE`.
 const MAX_ZSTD_WINDOWLOG: u8 = 20;
+/// Size of the longest configuration that is read.
+const MAX_CFG_SIZE: usize = lz4_cfgs::SIZE;
 /// How far LZ4 matches reach when an image does not say.
 const LZ4_DISTANCE: u16 = u16::MAX;
 
@@ -131,22 +133,24 @@ impl Compression {
             }
             // A record starts at a multiple of 4 with the length of what follows; 0 stands for 65536.
             pos = pos.next_multiple_of(4);
-            let mut word = [0u8; 2];
+            let mut word = [0u8; compr_cfg::SIZE];
             read_exact(image, pos, &mut word)?;
-            let len = match u16::from_le_bytes(word) {
+            let len = match compr_cfg::LENGTH.get(&word) {
                 0 => 1 << 16,
                 len => u32::from(len),
             };
-            let known: u32 = match algorithm {
-                Algorithm::Lz4 | Algorithm::Lzma => 14,
-                Algorithm::Deflate | Algorithm::Zstd => 6,
+            let known = match algorithm {
+                Algorithm::Lz4 => lz4_cfgs::SIZE,
+                Algorithm::Lzma => lzma_cfgs::SIZE,
+                Algorithm::Deflate => deflate_cfgs::SIZE,
+                Algorithm::Zstd => zstd_cfgs::SIZE,
             };
-            if len < known {
+            if len < known as u32 {
                 let what = "compression configuration is too short";
                 return Err(Error::new(Kind::Invalid, what, pos, len.into()).into());
             }
-            let mut raw = [0u8; 14];
-            if let Some(record) = raw.get_mut(..known as usize) {
+            let mut raw = [0u8; MAX_CFG_SIZE];
+            if let Some(record) = raw.get_mut(..known) {
                 read_exact(image, pos + 2, record)?;
             }
             this.configure(sb, algorithm, pos + 2, &raw)?;
@@ -161,49 +165,51 @@ impl Compression {
         sb: &Superblock,
         algorithm: Algorithm,
         pos: u64,
-        raw: &[u8; 14],
+        raw: &[u8; MAX_CFG_SIZE],
     ) -> Result<(), Error> {
         let invalid =
             |what: &'static str, value: u32| Error::new(Kind::Invalid, what, pos, value.into());
-        let [byte0, byte1, ..] = *raw;
         match algorithm {
             Algorithm::Lz4 => {
-                self.lz4_max_distance = match u16_at(raw, 0) {
+                self.lz4_max_distance = match lz4_cfgs::MAX_DISTANCE.get(raw) {
                     0 => LZ4_DISTANCE,
                     distance => distance,
                 };
-                self.lz4_max_pclusterblks = u16_at(raw, 2).max(1);
+                self.lz4_max_pclusterblks = lz4_cfgs::MAX_PCLUSTERBLKS.get(raw).max(1);
                 if u32::from(self.lz4_max_pclusterblks) > MAX_PCLUSTER_SIZE >> sb.blkszbits {
                     let what = "lz4 max_pclusterblks: more than 1 MiB";
                     return Err(invalid(what, self.lz4_max_pclusterblks.into()));
                 }
             }
             Algorithm::Lzma => {
-                let format = u16_at(raw, 4);
+                let format = lzma_cfgs::FORMAT.get(raw);
                 if format != 0 {
                     return Err(invalid("lzma format is not known", format.into()));
                 }
-                self.lzma_dict_size = u32_at(raw, 0);
+                self.lzma_dict_size = lzma_cfgs::DICT_SIZE.get(raw);
                 if !(MIN_LZMA_DICT_SIZE..=MAX_LZMA_DICT_SIZE).contains(&self.lzma_dict_size) {
                     let what = "lzma dict_size: not from 4 KiB to 8 MiB";
                     return Err(invalid(what, self.lzma_dict_size));
                 }
             }
             Algorithm::Deflate => {
-                self.deflate_windowbits = byte0;
-                if byte0 > MAX_DEFLATE_WINDOWBITS {
+                let bits = deflate_cfgs::WINDOWBITS.get(raw);
+                self.deflate_windowbits = bits;
+                if bits > MAX_DEFLATE_WINDOWBITS {
                     let what = "deflate windowbits: more than 15";
-                    return Err(Error::new(Kind::Unsupported, what, pos, byte0.into()));
+                    return Err(Error::new(Kind::Unsupported, what, pos, bits.into()));
                 }
             }
             Algorithm::Zstd => {
-                if byte0 != 0 {
-                    return Err(invalid("zstd format is not known", byte0.into()));
+                let format = zstd_cfgs::FORMAT.get(raw);
+                if format != 0 {
+                    return Err(invalid("zstd format is not known", format.into()));
                 }
-                if byte1 > MAX_ZSTD_WINDOWLOG - MIN_ZSTD_WINDOWLOG {
-                    return Err(invalid("zstd windowlog: more than 1 MiB", byte1.into()));
+                let windowlog = zstd_cfgs::WINDOWLOG.get(raw);
+                if windowlog > MAX_ZSTD_WINDOWLOG - MIN_ZSTD_WINDOWLOG {
+                    return Err(invalid("zstd windowlog: more than 1 MiB", windowlog.into()));
                 }
-                self.zstd_windowlog = MIN_ZSTD_WINDOWLOG + byte1;
+                self.zstd_windowlog = MIN_ZSTD_WINDOWLOG + windowlog;
             }
         }
         Ok(())

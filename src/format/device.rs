@@ -4,13 +4,13 @@
 
 use super::{
     error::{Error, Kind},
-    le::{take, u16_at, u32_at},
+    ondisk::device_slot,
     source::{read_exact, Source},
     superblock::Superblock,
 };
 
 /// Size of a slot in bytes.
-pub const DEVICE_SLOT_SIZE: u64 = 128;
+pub const DEVICE_SLOT_SIZE: u64 = device_slot::SIZE as u64;
 
 /// One extra device.
 #[derive(Clone, Copy, Debug)]
@@ -27,15 +27,16 @@ impl DeviceSlot {
     /// Reads slot `index` (from 0) of the table.
     pub fn read<S: Source>(sb: &Superblock, index: u16, src: &S) -> Result<Self, S::Error> {
         let pos = (u64::from(sb.devt_slotoff) + u64::from(index)) * DEVICE_SLOT_SIZE;
-        let mut raw = [0u8; DEVICE_SLOT_SIZE as usize];
+        let mut raw = [0u8; device_slot::SIZE];
         read_exact(src, pos, &mut raw)?;
-        let (mut blocks, mut uniaddr) = (u64::from(u32_at(&raw, 64)), u64::from(u32_at(&raw, 68)));
+        let mut blocks = u64::from(device_slot::BLOCKS_LO.get(&raw));
+        let mut uniaddr = u64::from(device_slot::UNIADDR_LO.get(&raw));
         if sb.has_48bit() {
-            blocks |= u64::from(u16_at(&raw, 72)) << 32;
-            uniaddr |= u64::from(u16_at(&raw, 74)) << 32;
+            blocks |= u64::from(device_slot::BLOCKS_HI.get(&raw)) << 32;
+            uniaddr |= u64::from(device_slot::UNIADDR_HI.get(&raw)) << 32;
         }
         Ok(Self {
-            tag: take(&raw, 0),
+            tag: device_slot::TAG.get(&raw),
             blocks,
             uniaddr,
         })

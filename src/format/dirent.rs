@@ -2,10 +2,10 @@
 
 //! Directories: blocks of `struct erofs_dirent` (12 bytes) sorted by name, the names behind them.
 
-use super::{error::Error, source::Source};
+use super::{error::Error, ondisk::dirent, source::Source};
 
 /// Size of a record.
-pub const DIRENT_SIZE: usize = 12;
+pub const DIRENT_SIZE: usize = dirent::SIZE;
 /// Longest name, `EROFS_NAME_LEN`.
 const NAME_LEN: usize = 255;
 
@@ -52,7 +52,7 @@ impl<'a> DirBlock<'a> {
         if first == 0 || first >= bytes.len() || first % DIRENT_SIZE != 0 {
             return Err(Error::corrupted(
                 "dirent.nameoff of the first entry",
-                pos + 8,
+                pos + dirent::NAMEOFF.at() as u64,
                 first as u64,
             ));
         }
@@ -77,9 +77,11 @@ impl<'a> DirBlock<'a> {
             .get(start..start.checked_add(DIRENT_SIZE)?)?
             .try_into()
             .ok()?;
-        let [n0, n1, n2, n3, n4, n5, n6, n7, o0, o1, file_type, _] = *raw;
-        let nid = u64::from_le_bytes([n0, n1, n2, n3, n4, n5, n6, n7]);
-        Some((nid, usize::from(u16::from_le_bytes([o0, o1])), file_type))
+        Some((
+            dirent::NID.get(raw),
+            dirent::NAMEOFF.get(raw).into(),
+            dirent::FILE_TYPE.get(raw),
+        ))
     }
 
     /// What is wrong with entry `index`.

@@ -4,13 +4,13 @@
 
 use super::{
     error::{Error, Kind},
-    le::{u16_at, u32_at, u64_at},
+    ondisk::{
+        inode_compact as compact, inode_extended as extended_inode, xattr_header, xattr_shared,
+    },
     source::{Reader, Source},
     superblock::{Area, Superblock},
 };
 
-const COMPACT_SIZE: usize = 32;
-const EXTENDED_SIZE: usize = 64;
 /// Bits of `i_format` that mean something.
 const FORMAT_ALL: u16 = 0x1F;
 /// Bit 4: `EROFS_I_NLINK_1_BIT`, or `EROFS_I_DOT_OMITTED_BIT` of a directory.
@@ -19,7 +19,6 @@ const FORMAT_BIT4: u16 = 0x10;
 const CHUNK_FORMAT_ALL: u16 = 0x7F;
 /// `EROFS_CHUNK_FORMAT_BLKBITS_MASK`
 const CHUNK_FORMAT_BLKBITS: u16 = 0x1F;
-const XATTR_IBODY_HEADER: u32 = 12;
 
 /// How an inode's data is laid out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,13 +120,15 @@ impl Inode {
     pub fn read<S: Source>(sb: &Superblock, nid: u64, src: &S) -> Result<Self, S::Error> {
         let (area, iloc) = sb.iloc(nid)?;
         let mut src = Reader::new(src);
-        let mut raw = [0u8; EXTENDED_SIZE];
-        let (head, tail) = raw.split_at_mut(COMPACT_SIZE);
+        let mut raw = [0u8; extended_inode::SIZE];
+        let (head, tail) = raw.split_at_mut(compact::SIZE);
         src.read_exact(iloc, head)?;
-        let extended = head.first().is_some_and(|format| format & 1 != 0);
+        let extended = head
+            .first_chunk::<2>()
+            .is_some_and(|head| compact::VERSION.get(head) != 0);
         if extended {
             let next = iloc
-                .checked_add(COMPACT_SIZE as u64)
+                .checked_add(compact::SIZE as u64)
                 .ok_or(Error::corrupted("nid out of range", iloc, nid))?;
             src.read_exact(next, tail)?;
         }
@@ -139,15 +140,16 @@ impl Inode {
         nid: u64,
         area: Area,
         iloc: u64,
-        raw: &[u8; EXTENDED_SIZE],
+        raw: &[u8; extended_inode::SIZE],
     ) -> Result<Self, Error> {
         let unsupported =
             |what, value: u16| Error::new(Kind::Unsupported, what, iloc, value.into());
-        let format = u16_at(raw, 0);
+        // What is the same in both comes first.
+        let format = compact::I_FORMAT.get(raw);
         if format & !FORMAT_ALL != 0 {
             return Err(unsupported("i_format is not known", format));
         }
-        let layout = match (format >> 1) & 7 {
+        let layout = match compact::LAYOUT.get(raw) {
             0 => Layout::FlatPlain,
             1 => Layout::CompressedFull,
             2 => Layout::FlatInline,
@@ -155,15 +157,15 @@ impl Inode {
             4 => Layout::ChunkBased,
             other => return Err(unsupported("i_format: data layout is not known", other)),
         };
-        let extended = format & 1 != 0;
-        let mode = u16_at(raw, 4);
+        let extended = compact::VERSION.get(raw) != 0;
+        let mode = compact::I_MODE.get(raw);
         let file_type = FileType::of_mode(mode).ok_or(Error::corrupted(
             "i_mode: no such file type",
             iloc + 4,
             mode.into(),
         ))?;
         let is_dir = file_type == FileType::Directory;
-        let nb = u16_at(raw, 6);
+        let nb = compact::I_NB.get(raw);
         let nlink_one = !extended && !is_dir && format & FORMAT_BIT4 != 0;
         // In all but plain compact inodes the field is the upper half of a block number.
         let (blk_hi, addr_bits) = if extended || nlink_one {
@@ -174,25 +176,25 @@ impl Inode {
         let i_u;
         let (uid, gid, nlink, mtime, mtime_nsec, size);
         if extended {
-            size = u64_at(raw, 8);
-            i_u = u32_at(raw, 16);
-            uid = u32_at(raw, 24);
-            gid = u32_at(raw, 28);
-            mtime = u64_at(raw, 32) as i64;
-            mtime_nsec = u32_at(raw, 40);
-            nlink = u32_at(raw, 44);
+            size = extended_inode::I_SIZE.get(raw);
+            i_u = extended_inode::I_U.get(raw);
+            uid = extended_inode::I_UID.get(raw);
+            gid = extended_inode::I_GID.get(raw);
+            mtime = extended_inode::I_MTIME.get(raw) as i64;
+            mtime_nsec = extended_inode::I_MTIME_NSEC.get(raw);
+            nlink = extended_inode::I_NLINK.get(raw);
         } else {
-            size = u64::from(u32_at(raw, 8));
-            i_u = u32_at(raw, 16);
-            uid = u32::from(u16_at(raw, 24));
-            gid = u32::from(u16_at(raw, 26));
+            size = u64::from(compact::I_SIZE.get(raw));
+            i_u = compact::I_U.get(raw);
+            uid = u32::from(compact::I_UID.get(raw));
+            gid = u32::from(compact::I_GID.get(raw));
             mtime = sb
                 .epoch
-                .checked_add(i64::from(u32_at(raw, 12)))
+                .checked_add(i64::from(compact::I_MTIME.get(raw)))
                 .ok_or(Error::corrupted(
                     "i_mtime",
                     iloc + 12,
-                    u32_at(raw, 12).into(),
+                    compact::I_MTIME.get(raw).into(),
                 ))?;
             mtime_nsec = sb.fixed_nsec;
             nlink = if nlink_one { 1 } else { u32::from(nb) };
@@ -207,10 +209,10 @@ impl Inode {
                 mtime_nsec.into(),
             ));
         }
-        let icount = u32::from(u16_at(raw, 2));
+        let icount = u32::from(compact::I_XATTR_ICOUNT.get(raw));
         let xattr_isize = match icount.checked_sub(1) {
             None => 0,
-            Some(more) => XATTR_IBODY_HEADER + 4 * more,
+            Some(more) => xattr_header::SIZE as u32 + xattr_shared::SIZE as u32 * more,
         };
         let compressed = matches!(layout, Layout::CompressedFull | Layout::CompressedCompact);
         let blocks_value = (blk_hi << 32) | u64::from(i_u);
@@ -230,7 +232,7 @@ impl Inode {
             size.div_ceil(block) * (block / 512)
         };
         let chunk_format = if layout == Layout::ChunkBased {
-            i_u as u16
+            compact::CHUNK_FORMAT.get(raw)
         } else {
             0
         };
@@ -242,9 +244,9 @@ impl Inode {
             area,
             iloc,
             inode_isize: if extended {
-                EXTENDED_SIZE as u8
+                extended_inode::SIZE as u8
             } else {
-                COMPACT_SIZE as u8
+                compact::SIZE as u8
             },
             xattr_isize,
             layout,
@@ -256,7 +258,7 @@ impl Inode {
             mtime,
             mtime_nsec,
             size,
-            rdev: i_u,
+            rdev: compact::RDEV.get(raw),
             startblk,
             compressed_blocks: if compressed { blocks_value } else { 0 },
             chunk_format,

@@ -5,6 +5,7 @@
 use super::{
     error::{Error, Kind},
     inode::{Inode, Layout},
+    ondisk::{chunk_block, chunk_index},
     source::{read_exact, Source},
     superblock::Superblock,
 };
@@ -13,10 +14,6 @@ use super::{
 const CHUNK_INDEXES: u16 = 0x20;
 /// `EROFS_CHUNK_FORMAT_48BIT`
 const CHUNK_48BIT: u16 = 0x40;
-/// `struct erofs_inode_chunk_index`
-const INDEX_SIZE: usize = 8;
-/// Entry of a plain block map.
-const MAP_ENTRY_SIZE: usize = 4;
 
 /// A range of a file's bytes with one kind of backing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,29 +114,29 @@ struct Chunk(Option<(u16, u64)>);
 
 impl Chunk {
     fn parse(sb: &Superblock, format: u16, raw: &[u8]) -> Self {
-        let lo = |at: usize| {
-            let mut word = [0u8; 4];
-            if let Some(from) = raw.get(at..at + 4) {
-                word.copy_from_slice(from);
-            }
-            u64::from(u32::from_le_bytes(word))
-        };
         if format & CHUNK_INDEXES == 0 {
-            let block = lo(0);
+            let Some(raw) = raw.first_chunk::<{ chunk_block::SIZE }>() else {
+                return Chunk(None);
+            };
+            let block = u64::from(chunk_block::BLKADDR.get(raw));
             return Chunk((block != u64::from(u32::MAX)).then_some((0, block)));
         }
-        // startblk_hi, device_id, startblk_lo
-        let head = lo(0);
+        let Some(raw) = raw.first_chunk::<{ chunk_index::SIZE }>() else {
+            return Chunk(None);
+        };
+        let hi = u64::from(chunk_index::STARTBLK_HI.get(raw));
+        let lo = u64::from(chunk_index::STARTBLK_LO.get(raw));
         let mask = if format & CHUNK_48BIT != 0 {
             (1u64 << 48) - 1
         } else {
             u64::from(u32::MAX)
         };
-        let block = (((head & 0xFFFF) << 32) | lo(4)) & mask;
+        let block = ((hi << 32) | lo) & mask;
         if block == mask {
             return Chunk(None);
         }
-        Chunk(Some(((head >> 16) as u16 & sb.device_id_mask(), block)))
+        let device = chunk_index::DEVICE_ID.get(raw);
+        Chunk(Some((device & sb.device_id_mask(), block)))
     }
 
     /// What follows this chunk if the next one continues it.
@@ -161,9 +158,9 @@ fn map_chunks<S: Source>(
     let chunk_size = 1u64 << bits;
     let chunk_blocks = chunk_size >> sb.blkszbits;
     let unit = if inode.chunk_format & CHUNK_INDEXES != 0 {
-        INDEX_SIZE
+        chunk_index::SIZE
     } else {
-        MAP_ENTRY_SIZE
+        chunk_block::SIZE
     };
     let number = la >> bits;
     let overflow = Error::corrupted("chunk index position", inode.iloc, number);
@@ -172,7 +169,7 @@ fn map_chunks<S: Source>(
         .checked_next_multiple_of(unit as u64)
         .and_then(|start| start.checked_add(number.checked_mul(unit as u64)?))
         .ok_or(overflow)?;
-    let mut raw = [0u8; INDEX_SIZE];
+    let mut raw = [0u8; chunk_index::SIZE];
     let entry = raw.get_mut(..unit).ok_or(overflow)?;
     read_exact(src, pos, entry)?;
     let first = Chunk::parse(sb, inode.chunk_format, entry);

@@ -6,7 +6,8 @@
 //! the host's tools and tests compile the same files. Buffers come from the caller, bytes from a
 //! [`source::Source`]. Any byte may be wrong on purpose: that gives an [`error::Error`], never a panic.
 //!
-//! Structs and fields are named as in the kernel's `fs/erofs/erofs_fs.h`.
+//! Structs and fields are named as in the kernel's `fs/erofs/erofs_fs.h`. Where the fields are is in
+//! [`ondisk`], for the parsers and for whoever changes them.
 
 #![deny(unsafe_code)]
 // The host tools use more of this than the module does.
@@ -18,8 +19,8 @@ pub mod dirent;
 pub mod error;
 pub mod hash;
 pub mod inode;
-mod le;
 pub mod map;
+pub mod ondisk;
 pub mod source;
 pub mod superblock;
 pub mod xattr;

@@ -5,7 +5,7 @@
 use super::{
     error::{Error, Kind},
     hash::Hasher,
-    le::{take, u16_at, u32_at, u64_at},
+    ondisk::super_block as raw,
 };
 
 /// Byte offset of the superblock, `EROFS_SUPER_OFFSET`.
@@ -17,8 +17,6 @@ pub const SUPER_MAGIC: u32 = 0xE0F5_E1E2;
 const MAX_BLKSZBITS: u8 = 12;
 const SB_BASE_SIZE: u32 = 128;
 const EXTSLOT_SIZE: u32 = 16;
-/// Size of the fields that are known.
-const SB_KNOWN: usize = 144;
 /// `Z_EROFS_ALL_COMPR_ALGS`: LZ4, LZMA, DEFLATE and Zstandard.
 const COMPR_ALGS_ALL: u16 = 0xF;
 /// Seed of the superblock's checksum: the CRC of the magic and of four zero bytes (its own place).
@@ -146,87 +144,89 @@ impl Superblock {
     /// compression algorithms `Unsupported`.
     pub fn parse<H: Hasher>(head: &[u8]) -> Result<Self, Error> {
         let at = |field: usize| (SUPER_OFFSET + field) as u64;
-        let mut raw = [0u8; SB_KNOWN];
+        let mut bytes = [0u8; raw::SIZE];
         let stored = head.get(SUPER_OFFSET..).unwrap_or(&[]);
-        let len = stored.len().min(SB_KNOWN);
-        if let (Some(to), Some(from)) = (raw.get_mut(..len), stored.get(..len)) {
+        let len = stored.len().min(raw::SIZE);
+        if let (Some(to), Some(from)) = (bytes.get_mut(..len), stored.get(..len)) {
             to.copy_from_slice(from);
         }
-        let magic = u32_at(&raw, 0);
+        let magic = raw::MAGIC.get(&bytes);
         if magic != SUPER_MAGIC {
             return Err(Error::new(
                 Kind::NotErofs,
                 "no EROFS superblock (magic)",
-                at(0),
+                at(raw::MAGIC.at()),
                 u64::from(magic),
             ));
         }
-        let [blkszbits, extslots] = take(&raw, 12);
+        let blkszbits = raw::BLKSZBITS.get(&bytes);
         if !(9..=MAX_BLKSZBITS).contains(&blkszbits) {
             return Err(Error::new(
                 Kind::Invalid,
                 "blkszbits is not supported",
-                at(12),
+                at(raw::BLKSZBITS.at()),
                 u64::from(blkszbits),
             ));
         }
-        let [dirblkbits, prefix_count] = take(&raw, 90);
+        let dirblkbits = raw::DIRBLKBITS.get(&bytes);
         if dirblkbits != 0 {
             return Err(Error::new(
                 Kind::Invalid,
                 "dirblkbits is not supported",
-                at(90),
+                at(raw::DIRBLKBITS.at()),
                 u64::from(dirblkbits),
             ));
         }
-        let feature_compat = u32_at(&raw, 8);
-        let checksum = u32_at(&raw, 4);
+        let feature_compat = raw::FEATURE_COMPAT.get(&bytes);
+        let checksum = raw::CHECKSUM.get(&bytes);
         if feature_compat & compat::SB_CHKSUM != 0 {
             check::<H>(head, blkszbits, checksum)?;
         }
-        let feature_incompat = u32_at(&raw, 80);
+        let feature_incompat = raw::FEATURE_INCOMPAT.get(&bytes);
         let unknown = feature_incompat & !incompat::ALL;
         if unknown != 0 {
             return Err(Error::new(
                 Kind::Invalid,
                 UNKNOWN_INCOMPAT,
-                at(80),
+                at(raw::FEATURE_INCOMPAT.at()),
                 u64::from(unknown),
             ));
         }
         let has = |bit: u32| feature_incompat & bit != 0;
+        let extslots = raw::SB_EXTSLOTS.get(&bytes);
         let sb_size = SB_BASE_SIZE + u32::from(extslots) * EXTSLOT_SIZE;
         if sb_size > (1 << MAX_BLKSZBITS) - SUPER_OFFSET as u32 {
             return Err(Error::new(
                 Kind::Invalid,
                 "sb_extslots: more than a block",
-                at(13),
+                at(raw::SB_EXTSLOTS.at()),
                 u64::from(extslots),
             ));
         }
         if stored.len() < SB_BASE_SIZE as usize {
             return Err(Error::corrupted(
                 "image too short",
-                at(0),
+                at(raw::MAGIC.at()),
                 head.len() as u64,
             ));
         }
-        let available_compr_algs = u16_at(&raw, 84);
+        let available_compr_algs = raw::AVAILABLE_COMPR_ALGS.get(&bytes);
         let unknown = available_compr_algs & !COMPR_ALGS_ALL;
         if has(incompat::COMPR_CFGS) && unknown != 0 {
             return Err(Error::new(
                 Kind::Unsupported,
                 "available_compr_algs: unknown algorithms",
-                at(84),
+                at(raw::AVAILABLE_COMPR_ALGS.at()),
                 u64::from(unknown),
             ));
         }
-        let [filter_reserved, ishare_id] = take(&raw, 104);
+        let prefix_count = raw::XATTR_PREFIX_COUNT.get(&bytes);
+        let ishare_id = raw::ISHARE_XATTR_PREFIX_ID.get(&bytes);
         let ishare_xattr_prefix_id = if feature_compat & compat::ISHARE_XATTRS != 0 {
             if ishare_id >= prefix_count {
                 return Err(Error::corrupted(
                     "ishare_xattr_prefix_id",
-                    at(105),
+                    at(raw::ISHARE_XATTR_PREFIX_ID.at()),
                     u64::from(ishare_id),
                 ));
             }
@@ -234,35 +234,39 @@ impl Superblock {
         } else {
             None
         };
-        let blocks_lo = u64::from(u32_at(&raw, 36));
-        let rb = u16_at(&raw, 14);
-        let rootnid_8b = u64_at(&raw, 112);
+        let blocks_lo = u64::from(raw::BLOCKS_LO.get(&bytes));
+        let rootnid_8b = raw::ROOTNID_8B.get(&bytes);
         let (root_nid, blocks) = if has(incompat::BIT48) && rootnid_8b != 0 {
-            (rootnid_8b, blocks_lo | (u64::from(rb) << 32))
+            let blocks_hi = u64::from(raw::BLOCKS_HI.get(&bytes));
+            (rootnid_8b, blocks_lo | (blocks_hi << 32))
         } else {
-            (u64::from(rb), blocks_lo)
+            (u64::from(raw::ROOTNID_2B.get(&bytes)), blocks_lo)
         };
         let metabox_nid = if has(incompat::METABOX) {
-            let nid = u64_at(&raw, 128);
+            let nid = raw::METABOX_NID.get(&bytes);
             if sb_size <= 128 {
                 return Err(Error::corrupted(
                     "metabox without room for metabox_nid",
-                    at(13),
+                    at(raw::SB_EXTSLOTS.at()),
                     u64::from(extslots),
                 ));
             }
             if nid & NID_METABOX != 0 {
-                return Err(Error::corrupted("metabox_nid in the metabox", at(128), nid));
+                return Err(Error::corrupted(
+                    "metabox_nid in the metabox",
+                    at(raw::METABOX_NID.at()),
+                    nid,
+                ));
             }
             Some(nid)
         } else {
             None
         };
-        let fixed_nsec = u32_at(&raw, 32);
+        let fixed_nsec = raw::FIXED_NSEC.get(&bytes);
         if fixed_nsec >= 1_000_000_000 {
             return Err(Error::corrupted(
                 "fixed_nsec",
-                at(32),
+                at(raw::FIXED_NSEC.at()),
                 u64::from(fixed_nsec),
             ));
         }
@@ -271,25 +275,25 @@ impl Superblock {
             feature_compat,
             feature_incompat,
             root_nid,
-            packed_nid: u64_at(&raw, 96),
+            packed_nid: raw::PACKED_NID.get(&bytes),
             metabox_nid,
-            inos: u64_at(&raw, 16),
-            epoch: u64_at(&raw, 24) as i64,
+            inos: raw::INOS.get(&bytes),
+            epoch: raw::EPOCH.get(&bytes) as i64,
             fixed_nsec,
             blocks,
-            meta_blkaddr: u32_at(&raw, 40),
-            xattr_blkaddr: u32_at(&raw, 44),
-            xattr_prefix_start: u32_at(&raw, 92),
+            meta_blkaddr: raw::META_BLKADDR.get(&bytes),
+            xattr_blkaddr: raw::XATTR_BLKADDR.get(&bytes),
+            xattr_prefix_start: raw::XATTR_PREFIX_START.get(&bytes),
             xattr_prefix_count: prefix_count,
-            xattr_filter_reserved: filter_reserved,
+            xattr_filter_reserved: raw::XATTR_FILTER_RESERVED.get(&bytes),
             ishare_xattr_prefix_id,
-            uuid: take(&raw, 48),
-            volume_name: take(&raw, 64),
-            extra_devices: u16_at(&raw, 86),
-            devt_slotoff: u16_at(&raw, 88),
+            uuid: raw::UUID.get(&bytes),
+            volume_name: raw::VOLUME_NAME.get(&bytes),
+            extra_devices: raw::EXTRA_DEVICES.get(&bytes),
+            devt_slotoff: raw::DEVT_SLOTOFF.get(&bytes),
             available_compr_algs,
             checksum,
-            build_time: u32_at(&raw, 108),
+            build_time: raw::BUILD_TIME.get(&bytes),
             sb_size,
         })
     }
@@ -428,11 +432,13 @@ fn check<H: Hasher>(head: &[u8], blkszbits: u8, stored: u32) -> Result<(), Error
         Error::new(
             Kind::Checksum,
             "superblock checksum",
-            SUPER_OFFSET as u64 + 4,
+            (SUPER_OFFSET + raw::CHECKSUM.at()) as u64,
             u64::from(value),
         )
     };
-    let bytes = head.get(SUPER_OFFSET + 8..end).ok_or(bad(0))?;
+    let bytes = head
+        .get(SUPER_OFFSET + raw::FEATURE_COMPAT.at()..end)
+        .ok_or(bad(0))?;
     let crc = H::crc32c(CHECKSUM_SEED, bytes);
     if crc == stored {
         Ok(())

@@ -7,6 +7,7 @@ use super::{
     error::{Error, Kind},
     hash::Hasher,
     inode::Inode,
+    ondisk::{xattr_entry, xattr_header, xattr_long_prefix, xattr_shared},
     source::{read_exact, Reader, Source},
     superblock::Superblock,
 };
@@ -25,9 +26,11 @@ pub mod index {
 /// Longest name.
 const NAME_LEN: usize = 255;
 /// `struct erofs_xattr_ibody_header`
-const HEADER_SIZE: u32 = 12;
+const HEADER_SIZE: u32 = xattr_header::SIZE as u32;
 /// `struct erofs_xattr_entry`
-const ENTRY_SIZE: u32 = 4;
+const ENTRY_SIZE: u32 = xattr_entry::SIZE as u32;
+/// An id of a shared attribute.
+const SHARED_SIZE: u32 = xattr_shared::SIZE as u32;
 /// Bit 7 of `e_name_index`: the rest is the number of a long prefix.
 const LONG_PREFIX: u8 = 0x80;
 /// `EROFS_XATTR_FILTER_SEED`
@@ -54,22 +57,23 @@ impl LongPrefix {
     pub fn read<S: Source>(src: &S, pos: &mut u64) -> Result<Self, S::Error> {
         let bad = |at: u64, len: u64| Error::corrupted("length of a long xattr prefix", at, len);
         let start = pos.checked_next_multiple_of(4).ok_or(bad(*pos, 0))?;
-        let mut raw = [0u8; 3];
+        let mut raw = [0u8; xattr_long_prefix::SIZE];
         read_exact(src, start, &mut raw)?;
-        let [lo, hi, base_index] = raw;
-        let len = u16::from_le_bytes([lo, hi]);
+        let len = xattr_long_prefix::LENGTH.get(&raw);
         let infix_len = usize::from(len)
             .checked_sub(1)
             .filter(|len| *len <= NAME_LEN)
             .ok_or(bad(start, len.into()))?;
         let mut infix = [0u8; NAME_LEN];
-        let body = start.checked_add(3).ok_or(bad(start, len.into()))?;
+        let body = start
+            .checked_add(raw.len() as u64)
+            .ok_or(bad(start, len.into()))?;
         read_exact(src, body, infix.get_mut(..infix_len).unwrap_or(&mut []))?;
         *pos = body
             .checked_add(infix_len as u64)
             .ok_or(bad(start, len.into()))?;
         Ok(Self {
-            base_index,
+            base_index: xattr_long_prefix::BASE_INDEX.get(&raw),
             len: infix_len as u8,
             infix,
         })
@@ -116,14 +120,14 @@ impl XattrHeader {
             )
             .into());
         }
-        let mut raw = [0u8; 5];
+        let mut raw = [0u8; xattr_header::SIZE];
         src.read_exact(pos, &mut raw)?;
-        let [f0, f1, f2, f3, shared_count] = raw;
-        if u32::from(shared_count) * 4 > inode.xattr_isize - HEADER_SIZE {
+        let shared_count = xattr_header::H_SHARED_COUNT.get(&raw);
+        if u32::from(shared_count) * SHARED_SIZE > inode.xattr_isize - HEADER_SIZE {
             return Err(Error::corrupted("h_shared_count", pos + 4, shared_count.into()).into());
         }
         Ok(Some(Self {
-            name_filter: u32::from_le_bytes([f0, f1, f2, f3]),
+            name_filter: xattr_header::H_NAME_FILTER.get(&raw),
             shared_count,
         }))
     }
@@ -174,14 +178,13 @@ struct Entry {
 
 impl Entry {
     fn read<S: Source>(src: &mut Reader<'_, S>, pos: u64) -> Result<Self, S::Error> {
-        let mut raw = [0u8; ENTRY_SIZE as usize];
+        let mut raw = [0u8; xattr_entry::SIZE];
         src.read_exact(pos, &mut raw)?;
-        let [name_len, name_index, lo, hi] = raw;
         let this = Self {
             pos,
-            name_len,
-            name_index,
-            value_size: u16::from_le_bytes([lo, hi]),
+            name_len: xattr_entry::E_NAME_LEN.get(&raw),
+            name_index: xattr_entry::E_NAME_INDEX.get(&raw),
+            value_size: xattr_entry::E_VALUE_SIZE.get(&raw),
         };
         // So that positions inside of the entry cannot overflow.
         if pos.checked_add(u64::from(this.size())).is_none() {
@@ -223,7 +226,7 @@ fn for_each<S: Source, R>(
     mut visit: impl FnMut(&mut Reader<'_, S>, &Entry) -> Result<Option<R>, S::Error>,
 ) -> Result<Option<R>, S::Error> {
     let ids = start(inode)?.saturating_add(HEADER_SIZE.into());
-    let ids_len = 4 * u32::from(header.shared_count);
+    let ids_len = SHARED_SIZE * u32::from(header.shared_count);
     let mut pos = ids.saturating_add(ids_len.into());
     // `XattrHeader::read` has checked that the ids fit.
     let mut left = inode.xattr_isize.saturating_sub(HEADER_SIZE + ids_len);
@@ -242,9 +245,12 @@ fn for_each<S: Source, R>(
     let area = sb.block_pos(sb.xattr_blkaddr.into())?;
     let mut shared = Reader::new(shared);
     for number in 0..u64::from(header.shared_count) {
-        let mut raw = [0u8; 4];
-        own.read_exact(ids.saturating_add(4 * number), &mut raw)?;
-        let id = u64::from(u32::from_le_bytes(raw));
+        let mut raw = [0u8; xattr_shared::SIZE];
+        own.read_exact(
+            ids.saturating_add(u64::from(SHARED_SIZE) * number),
+            &mut raw,
+        )?;
+        let id = u64::from(xattr_shared::ID.get(&raw));
         let at = area
             .checked_add(4 * id)
             .ok_or(Error::corrupted("shared xattr id", ids, id))?;

@@ -17,17 +17,20 @@ use super::{
     compression::{Algorithm, Compression, MAX_DECODED_SIZE, MAX_PCLUSTER_SIZE},
     error::{Error, Kind},
     inode::{Inode, Layout},
-    le::{u16_at, u32_at, u64_at},
+    ondisk::{
+        compact_pack, compact_pair, extent16, extent32, extent4, extent8, extents_start,
+        lcluster_index, map_header, Structure,
+    },
     source::{read_exact, Source},
     superblock::{Area, Superblock},
 };
 
 /// `struct z_erofs_map_header`
-const HEADER_SIZE: u64 = 8;
+const HEADER_SIZE: u64 = map_header::SIZE as u64;
 /// What full indexes have between the header and the first entry.
 const FULL_GAP: u64 = 8;
 /// `struct z_erofs_lcluster_index`
-const FULL_SIZE: u64 = 8;
+const FULL_SIZE: u64 = lcluster_index::SIZE as u64;
 
 /// `Z_EROFS_FRAGMENT_INODE_BIT` of `h_clusterbits`: the whole file is in the packed inode.
 const FRAGMENT_INODE: u64 = 1 << 63;
@@ -221,15 +224,14 @@ impl Header {
             .body_end()?
             .checked_next_multiple_of(8)
             .ok_or(Error::corrupted("inode position", inode.iloc, inode.nid))?;
-        let mut raw = [0u8; HEADER_SIZE as usize];
+        let mut raw = [0u8; map_header::SIZE];
         read_exact(src, pos, &mut raw)?;
-        let word = u64_at(&raw, 0);
-        let [_, _, _, _, _, _, formats, clusterbits] = raw;
+        let word = map_header::WORD.get(&raw);
         let mut this = Self {
             mode: Mode::Full,
-            advise: u16_at(&raw, 4),
+            advise: map_header::H_ADVISE.get(&raw),
             algorithms: [Algorithm::Lz4; 2],
-            lclusterbits: sb.blkszbits + (clusterbits & 15),
+            lclusterbits: sb.blkszbits + map_header::LCLUSTERBITS.get(&raw),
             start: pos
                 .checked_add(HEADER_SIZE + FULL_GAP + FULL_SIZE)
                 .map(|_| pos + HEADER_SIZE)
@@ -238,7 +240,7 @@ impl Header {
         };
         if word & FRAGMENT_INODE != 0 {
             this.mode = Mode::Fragment {
-                pos: word ^ FRAGMENT_INODE,
+                pos: map_header::FRAGMENT.get(&raw),
             };
             this.advise = ADVISE_FRAGMENT_PCLUSTER;
             if is_packed(sb, inode) {
@@ -259,18 +261,19 @@ impl Header {
                 Mode::Fixed
             } else {
                 Mode::Sorted {
-                    count: u64::from(u32_at(&raw, 0)) | (u64::from(u16_at(&raw, 6)) << 32),
+                    count: u64::from(map_header::H_EXTENTS_LO.get(&raw))
+                        | (u64::from(map_header::H_EXTENTS_HI.get(&raw)) << 32),
                 }
             };
             return Ok(this);
         }
-        for (to, shift) in this.algorithms.iter_mut().zip([0, 4]) {
-            let number = u32::from(formats >> shift) & 15;
-            *to = Algorithm::from_number(number).ok_or(Error::new(
+        let numbers = [map_header::HEAD1.get(&raw), map_header::HEAD2.get(&raw)];
+        for (to, number) in this.algorithms.iter_mut().zip(numbers) {
+            *to = Algorithm::from_number(number.into()).ok_or(Error::new(
                 Kind::Unsupported,
                 "h_algorithmtype is not known",
                 pos + 6,
-                formats.into(),
+                map_header::H_ALGORITHMTYPE.get(&raw).into(),
             ))?;
         }
         let (big1, big2) = (
@@ -300,10 +303,10 @@ impl Header {
         sb: &Superblock,
         inode: &Inode,
         src: &S,
-        raw: &[u8; HEADER_SIZE as usize],
+        raw: &[u8; map_header::SIZE],
     ) -> Result<Tail, S::Error> {
         let fragment = self.has(ADVISE_FRAGMENT_PCLUSTER);
-        let idata_size = match u16_at(raw, 2) {
+        let idata_size = match map_header::H_IDATA_SIZE.get(raw) {
             size if !fragment && self.has(ADVISE_INLINE_PCLUSTER) => size,
             _ => 0,
         };
@@ -336,7 +339,7 @@ impl Header {
         };
         Ok(Tail::Fragment {
             lcn: head.lcn,
-            pos: hi | u64::from(u32_at(raw, 0)),
+            pos: hi | u64::from(map_header::H_FRAGMENTOFF.get(raw)),
         })
     }
 
@@ -370,6 +373,49 @@ impl Header {
             (Mode::Fragment { pos }, _) | (_, Tail::Fragment { lcn: 0, pos }) => Some(pos),
             _ => None,
         }
+    }
+
+    /// The structure that describes extent or lcluster `number`, and its position in the inode's area. `None`
+    /// if there is none, because the whole file is a fragment or `number` is past the end.
+    pub fn record<S: Source>(
+        &self,
+        sb: &Superblock,
+        inode: &Inode,
+        src: &S,
+        number: u64,
+    ) -> Result<Option<(Structure, u64)>, S::Error> {
+        let lclusters = inode.size.div_ceil(1 << self.lclusterbits);
+        let count = match self.mode {
+            Mode::Fragment { .. } => 0,
+            Mode::Sorted { count } => count,
+            Mode::Full | Mode::Compact | Mode::Fixed => lclusters,
+        };
+        if number >= count {
+            return Ok(None);
+        }
+        let mut index = Index::new(sb, inode, self, src);
+        let structure = match (self.mode, self.record_size()) {
+            (Mode::Full, _) => {
+                return Ok(Some((
+                    lcluster_index::STRUCTURE,
+                    index.full_entry(number)?.at,
+                )))
+            }
+            (Mode::Compact, _) => {
+                let pack = index.pack(number)?;
+                let structure = if pack.wide() {
+                    compact_pair::STRUCTURE
+                } else {
+                    compact_pack::STRUCTURE
+                };
+                return Ok(Some((structure, pack.pos)));
+            }
+            (_, 4) => extent4::STRUCTURE,
+            (_, 8) => extent8::STRUCTURE,
+            (_, 16) => extent16::STRUCTURE,
+            _ => extent32::STRUCTURE,
+        };
+        Ok(Some((structure, index.record_at(number)?)))
     }
 
     /// In words: the kind of index or table.
@@ -636,10 +682,8 @@ enum What {
 
 /// A pack of compact entries: 2 of 16 bits or 16 of 14 bits, and behind them a block number.
 struct Pack {
-    bytes: [u8; 32],
+    bytes: [u8; compact_pack::SIZE],
     count: u32,
-    /// Bits of an entry, type included.
-    bits: u32,
     /// Bits below the type.
     lobits: u32,
     /// Entry of the pack that was looked for.
@@ -649,15 +693,18 @@ struct Pack {
 }
 
 impl Pack {
+    /// Whether it has 2 entries, of 4 bytes each with their half of the block number.
+    fn wide(&self) -> bool {
+        self.count == 2
+    }
+
     /// Type and low bits of an entry.
     fn get(&self, number: u32) -> (Type, u32) {
-        let at = number * self.bits;
-        let mut word = [0u8; 4];
-        let from = at as usize / 8;
-        if let Some(bytes) = self.bytes.get(from..from + 4) {
-            word.copy_from_slice(bytes);
-        }
-        let value = u32::from_le_bytes(word) >> (at & 7);
+        let value = if self.wide() {
+            compact_pair::ENTRY.nth(&self.bytes, number)
+        } else {
+            compact_pack::ENTRY.nth(&self.bytes, number)
+        };
         (
             Type::of(value >> self.lobits),
             value & ((1 << self.lobits) - 1),
@@ -666,12 +713,11 @@ impl Pack {
 
     /// The block number at its end.
     fn base(&self) -> u32 {
-        let at = self.count as usize * self.bits as usize / 8;
-        let mut word = [0u8; 4];
-        if let Some(bytes) = self.bytes.get(at..at + 4) {
-            word.copy_from_slice(bytes);
+        if self.wide() {
+            compact_pair::BLKADDR.get(&self.bytes)
+        } else {
+            compact_pack::BLKADDR.get(&self.bytes)
         }
-        u32::from_le_bytes(word)
     }
 }
 
@@ -724,11 +770,11 @@ impl<'a, S: Source> Index<'a, S> {
             .and_then(|offset| offset.checked_add(self.header.start))
             .filter(|at| *at <= i64::MAX as u64)
             .ok_or(Error::corrupted("index position", self.header.start, lcn))?;
-        let raw: [u8; FULL_SIZE as usize] = self.window.read(at)?;
-        let advise = u16_at(&raw, 0);
-        let what = match Type::of(advise.into()) {
+        let raw: [u8; lcluster_index::SIZE] = self.window.read(at)?;
+        let advise = lcluster_index::DI_ADVISE.get(&raw);
+        let what = match Type::of(lcluster_index::TYPE.get(&raw).into()) {
             Type::Nonhead => {
-                let delta = u32::from(u16_at(&raw, 4));
+                let delta = u32::from(lcluster_index::DELTA0.get(&raw));
                 if delta & D0_CBLKCNT == 0 {
                     What::Nonhead {
                         back: delta,
@@ -751,8 +797,8 @@ impl<'a, S: Source> Index<'a, S> {
             kind => What::Head(Head {
                 lcn,
                 kind,
-                offset: u16_at(&raw, 2).into(),
-                block: (advise & LI_HOLE == 0).then_some(u32_at(&raw, 4).into()),
+                offset: lcluster_index::DI_CLUSTEROFS.get(&raw).into(),
+                block: (advise & LI_HOLE == 0).then_some(lcluster_index::BLKADDR.get(&raw).into()),
                 partial: advise & LI_PARTIAL_REF != 0,
             }),
         };
@@ -798,11 +844,11 @@ impl<'a, S: Source> Index<'a, S> {
             .filter(|at| *at <= i64::MAX as u64)
             .ok_or(Error::corrupted("index position", start, lcn))?;
         let pos = at - at % size;
-        let mut bytes = [0u8; 32];
+        let mut bytes = [0u8; compact_pack::SIZE];
         if width == 2 {
             bytes = self.window.read(pos)?;
         } else {
-            let pair: [u8; 8] = self.window.read(pos)?;
+            let pair: [u8; compact_pair::SIZE] = self.window.read(pos)?;
             if let Some(to) = bytes.get_mut(..pair.len()) {
                 to.copy_from_slice(&pair);
             }
@@ -810,7 +856,6 @@ impl<'a, S: Source> Index<'a, S> {
         Ok(Pack {
             bytes,
             count,
-            bits: (size as u32 - 4) * 8 / count,
             lobits: bits.max(12),
             number: ((at - pos) / width) as u32,
             pos,
@@ -1142,7 +1187,11 @@ impl<'a, S: Source> Index<'a, S> {
     fn record_at(&self, number: u64) -> Result<u64, Error> {
         let size = self.header.record_size();
         // Records of 4 bytes have the first pcluster's address before them.
-        let base = if size == 4 { 8 } else { 0 };
+        let base = if size == extent4::SIZE as u64 {
+            extents_start::SIZE as u64
+        } else {
+            0
+        };
         number
             .checked_mul(size)
             .and_then(|offset| offset.checked_add(base)?.checked_add(self.header.start))
@@ -1167,22 +1216,26 @@ impl<'a, S: Source> Index<'a, S> {
                 Some((end, Data::Pcluster(data))) if end == la && la == number << bits => {
                     (data.pa.saturating_add(data.plen.into()), number)
                 }
-                _ => (u64::from_le_bytes(self.window.read(self.header.start)?), 0),
+                _ => {
+                    let raw: [u8; extents_start::SIZE] = self.window.read(self.header.start)?;
+                    (extents_start::PSTART.get(&raw), 0)
+                }
             };
             if number - first > MAX_RECORDS {
                 let what = "more extents of 4 bytes than this reads";
                 return Err(Error::new(Kind::Unsupported, what, at, number).into());
             }
             for other in first..number {
-                let raw = self.window.read(self.record_at(other)?)?;
+                let raw: [u8; extent4::SIZE] = self.window.read(self.record_at(other)?)?;
                 pa = pa
-                    .checked_add(u64::from(u32::from_le_bytes(raw) & PLEN_MASK))
+                    .checked_add(u64::from(extent4::PLEN.get(&raw) & PLEN_MASK))
                     .ok_or(Error::corrupted("extent address", at, pa))?;
             }
-            (u32::from_le_bytes(self.window.read(at)?), pa)
+            let raw: [u8; extent4::SIZE] = self.window.read(at)?;
+            (extent4::PLEN.get(&raw), pa)
         } else {
-            let raw: [u8; 8] = self.window.read(at)?;
-            (u32_at(&raw, 0), u32_at(&raw, 4).into())
+            let raw: [u8; extent8::SIZE] = self.window.read(at)?;
+            (extent8::PLEN.get(&raw), extent8::PSTART_LO.get(&raw).into())
         };
         let start = number << bits;
         let end = (start + self.lcluster()).min(size);
@@ -1198,16 +1251,18 @@ impl<'a, S: Source> Index<'a, S> {
         while low < high {
             let middle = low + (high - low) / 2;
             let at = self.record_at(middle)?;
-            let mut raw = [0u8; 20];
-            if self.header.record_size() == 16 {
-                let short: [u8; 16] = self.window.read(at)?;
-                if let Some(to) = raw.get_mut(..16) {
+            // Records of 16 bytes begin as those of 32 do.
+            let mut raw = [0u8; extent32::RESERVED.at()];
+            if self.header.record_size() == extent16::SIZE as u64 {
+                let short: [u8; extent16::SIZE] = self.window.read(at)?;
+                if let Some(to) = raw.get_mut(..extent16::SIZE) {
                     to.copy_from_slice(&short);
                 }
             } else {
                 raw = self.window.read(at)?;
             }
-            let start = u64::from(u32_at(&raw, 12)) | (u64::from(u32_at(&raw, 16)) << 32);
+            let start = u64::from(extent32::LSTART_LO.get(&raw))
+                | (u64::from(extent32::LSTART_HI.get(&raw)) << 32);
             if start > la {
                 if start > end {
                     let what = "extent: not in order, or past the end of the file";
@@ -1221,7 +1276,12 @@ impl<'a, S: Source> Index<'a, S> {
                     // Only its end is still unknown, which the next record tells.
                     high = high.min(low + 1);
                 }
-                found = Some((start, u32_at(&raw, 0), u64_at(&raw, 4), at));
+                found = Some((
+                    start,
+                    extent32::PLEN.get(&raw),
+                    extent32::PSTART.get(&raw),
+                    at,
+                ));
             }
         }
         let Some((start, plen, pa, at)) = found else {
