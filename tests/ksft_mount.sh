@@ -84,7 +84,7 @@ away $A $B
 # --- options -------------------------------------------------------------------------------------------------------------
 
 for options in "" nouser_xattr noacl nouser_xattr,noacl user_xattr,acl cache_strategy=disabled \
-	cache_strategy=readahead cache_strategy=readaround nodirectio; do
+	cache_strategy=readahead cache_strategy=readaround nodirectio domain_id=secret; do
 	is "options shown as in-tree: '$options'" "$(shown "$FSTYPE" "$L" "$options")" "$(shown $ORACLE "$L" "$options")"
 done
 # The in-tree erofs knows the dax options only in a kernel with FS_DAX, which the debug kernel is not. To be told not to do it is fine
