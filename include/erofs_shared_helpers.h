@@ -52,6 +52,18 @@ void erofs_shared_ra_sync(struct address_space *mapping, struct file *file,
 void erofs_shared_ra_async(struct address_space *mapping, struct file *file,
 			   struct folio *folio, pgoff_t index,
 			   unsigned long nr);
+void erofs_shared_folio_set_reader(struct folio *folio, const void *reader);
+const void *erofs_shared_folio_reader(struct folio *folio);
+void erofs_shared_folio_end_read(struct folio *folio, bool success);
+long erofs_shared_folio_wait_timeout(struct folio *folio, unsigned int ms);
+bool erofs_shared_folio_locked(struct folio *folio);
+bool erofs_shared_folio_trylock(struct folio *folio);
+struct folio *erofs_shared_filemap_add(struct address_space *mapping,
+				       pgoff_t index);
+size_t erofs_shared_uptodate(struct address_space *mapping, pgoff_t index,
+			     size_t max);
+bool erofs_shared_fault_unlock(struct vm_fault *vmf, struct file *file);
+bool erofs_shared_fault_nowait(struct vm_fault *vmf);
 int erofs_shared_folio_wait_killable(struct folio *folio);
 int erofs_shared_folio_lock_killable(struct folio *folio);
 bool erofs_shared_folio_uptodate(struct folio *folio);

@@ -10,6 +10,7 @@
 #include <linux/ioprio.h>
 #include <linux/kdev_t.h>
 #include <linux/memcontrol.h>
+#include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/posix_acl_xattr.h>
 #include <linux/ratelimit.h>
@@ -215,6 +216,111 @@ void erofs_shared_ra_async(struct address_space *mapping, struct file *file,
 
 	if (folio_test_readahead(folio))
 		page_cache_async_ra(&ractl, folio, nr);
+}
+
+/*
+ * While a folio of a shared inode is being read, ->private names the mount that
+ * reads it.  PG_private is not set: nothing but this module looks at it.
+ */
+void erofs_shared_folio_set_reader(struct folio *folio, const void *reader)
+{
+	WRITE_ONCE(folio->private, (void *)reader);
+}
+
+const void *erofs_shared_folio_reader(struct folio *folio)
+{
+	return READ_ONCE(folio->private);
+}
+
+/* Ends a read, and wakes those in erofs_shared_folio_wait_timeout(). */
+void erofs_shared_folio_end_read(struct folio *folio, bool success)
+{
+	WRITE_ONCE(folio->private, NULL);
+	folio_end_read(folio, success);
+	/* The folio may be gone: its address is just a key here. */
+	smp_mb();
+	wake_up_var(folio);
+}
+
+/* Returns what is left of @ms, at least 1, 0 after a timeout, or an errno. */
+long erofs_shared_folio_wait_timeout(struct folio *folio, unsigned int ms)
+{
+	if (!folio_test_locked(folio))
+		return 1;
+	return ___wait_var_event(folio,
+				 ___wait_cond_timeout(!folio_test_locked(folio)),
+				 TASK_KILLABLE, 0, msecs_to_jiffies(ms),
+				 __ret = schedule_timeout(__ret));
+}
+
+bool erofs_shared_folio_locked(struct folio *folio)
+{
+	return folio_test_locked(folio);
+}
+
+bool erofs_shared_folio_trylock(struct folio *folio)
+{
+	return folio_trylock(folio);
+}
+
+/* A new locked folio of one page at @index, or an error pointer. */
+struct folio *erofs_shared_filemap_add(struct address_space *mapping,
+				       pgoff_t index)
+{
+	gfp_t gfp = mapping_gfp_mask(mapping);
+	struct folio *folio = filemap_alloc_folio(gfp, 0, NULL);
+	int err;
+
+	if (!folio)
+		return ERR_PTR(-ENOMEM);
+	err = filemap_add_folio(mapping, folio, index,
+				mapping_gfp_constraint(mapping, GFP_KERNEL));
+	if (err) {
+		folio_put(folio);
+		return ERR_PTR(err);
+	}
+	return folio;
+}
+
+/* How many of the @max pages from @index on may be read without waiting. */
+size_t erofs_shared_uptodate(struct address_space *mapping, pgoff_t index,
+			     size_t max)
+{
+	size_t count = 0;
+
+	while (count < max) {
+		struct folio *folio = filemap_get_folio(mapping, index + count);
+		bool uptodate;
+
+		if (IS_ERR(folio))
+			break;
+		uptodate = folio_test_uptodate(folio);
+		if (uptodate)
+			count = folio_next_index(folio) - index;
+		folio_put(folio);
+		if (!uptodate)
+			break;
+	}
+	return min(count, max);
+}
+
+/*
+ * Gives up the lock under which a fault is handled, if the fault may be tried
+ * again.  @file is referenced then, since the mapping may go.
+ */
+bool erofs_shared_fault_unlock(struct vm_fault *vmf, struct file *file)
+{
+	if (!fault_flag_allow_retry_first(vmf->flags) ||
+	    (vmf->flags & FAULT_FLAG_RETRY_NOWAIT))
+		return false;
+	get_file(file);
+	release_fault_lock(vmf);
+	return true;
+}
+
+bool erofs_shared_fault_nowait(struct vm_fault *vmf)
+{
+	return vmf->flags & FAULT_FLAG_RETRY_NOWAIT;
 }
 
 int erofs_shared_folio_wait_killable(struct folio *folio)

@@ -234,7 +234,53 @@ pub(crate) struct FolioRef(NonNull<bindings::folio>);
 // SAFETY: A reference may be used and given up from any thread.
 unsafe impl Send for FolioRef {}
 
+/// The first page of a folio of a page cache, and the page after its last.
+///
+/// # Safety
+///
+/// `folio` is live and in a page cache.
+pub(super) unsafe fn pages_of(folio: NonNull<bindings::folio>) -> core::ops::Range<u64> {
+    // SAFETY: By the function's safety requirements.
+    let (pos, size) = unsafe {
+        (
+            raw::erofs_shared_folio_pos(folio.as_ptr()) as u64,
+            raw::erofs_shared_folio_size(folio.as_ptr()) as u64,
+        )
+    };
+    let first = pos >> PAGE_SHIFT;
+    first..first + (size >> PAGE_SHIFT)
+}
+
 impl FolioRef {
+    /// Takes over a reference.
+    ///
+    /// # Safety
+    ///
+    /// `folio` is uptodate, of a page cache of this module, and the reference is the caller's.
+    pub(super) unsafe fn from_raw(folio: NonNull<bindings::folio>) -> Self {
+        // INVARIANT: By the function's safety requirements.
+        Self(folio)
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut bindings::folio {
+        self.0.as_ptr()
+    }
+
+    /// As [`FolioRef::pages`].
+    ///
+    /// # Safety
+    ///
+    /// `folio` is live and in a page cache.
+    pub(crate) unsafe fn pages_of_raw(folio: *mut bindings::folio) -> core::ops::Range<u64> {
+        // SAFETY: By the function's safety requirements.
+        unsafe { pages_of(NonNull::new_unchecked(folio)) }
+    }
+
+    /// Gives the reference up to the caller.
+    pub(crate) fn into_raw(self) -> *mut bindings::folio {
+        core::mem::ManuallyDrop::new(self).0.as_ptr()
+    }
+
     /// The folio with page `index`, if it is there and uptodate. May be called in atomic context.
     ///
     /// # Safety
@@ -272,14 +318,7 @@ impl FolioRef {
     /// Its first page's place in the file, and how many pages it has.
     pub(crate) fn pages(&self) -> core::ops::Range<u64> {
         // SAFETY: By the type invariants.
-        let (pos, size) = unsafe {
-            (
-                raw::erofs_shared_folio_pos(self.0.as_ptr()) as u64,
-                raw::erofs_shared_folio_size(self.0.as_ptr()) as u64,
-            )
-        };
-        let first = pos >> PAGE_SHIFT;
-        first..first + (size >> PAGE_SHIFT)
+        unsafe { pages_of(self.0) }
     }
 
     /// Its bytes.
@@ -426,7 +465,8 @@ unsafe fn copy_folio(
     // SAFETY: By the function's safety requirements, and the invariants of `FolioRef`.
     unsafe {
         let ra = &raw mut (*(*iocb).ki_filp).__bindgen_anon_3.f_ra;
-        let (pos, last) = ((*iocb).ki_pos, (*ra).prev_pos);
+        // Other threads that read this file write it, too.
+        let (pos, last) = ((*iocb).ki_pos, (&raw const (*ra).prev_pos).read_volatile());
         // Several reads of a folio in a row are one access.
         let first = pos.wrapping_sub(offset as i64);
         if (last.wrapping_sub(1).wrapping_sub(first) as u64) >= size as u64 {
@@ -438,7 +478,7 @@ unsafe fn copy_folio(
         drop(folio);
         let last = pos.wrapping_add(copied as i64);
         (*iocb).ki_pos = last;
-        (*ra).prev_pos = last;
+        (&raw mut (*ra).prev_pos).write_volatile(last);
         (copied, copied < len || len == left)
     }
 }

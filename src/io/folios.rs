@@ -116,6 +116,17 @@ impl Folios {
         Ok(this)
     }
 
+    /// Notes on whose behalf the folios of a page cache are read, for those who wait for them; see
+    /// [`super::page::PageRef::reader`]. `reader` is compared only. The note ends with the lock.
+    pub(crate) fn set_reader(&mut self, reader: *const ffi::c_void) {
+        if self.kind == Kind::Cache {
+            for (folio, _) in self.rest() {
+                // SAFETY: By the type invariants the folio is live, and its lock is this list's.
+                unsafe { raw::erofs_shared_folio_set_reader(folio.as_ptr(), reader) };
+            }
+        }
+    }
+
     /// A list of none.
     pub(super) fn none() -> Self {
         Self {
@@ -357,7 +368,7 @@ impl Folios {
         self.done += 1;
         match self.kind {
             // SAFETY: The folio is locked and the lock ours.
-            Kind::Cache => unsafe { bindings::folio_end_read(folio.as_ptr(), true) },
+            Kind::Cache => unsafe { raw::erofs_shared_folio_end_read(folio.as_ptr(), true) },
             // SAFETY: By the type invariants the reference is ours, and the only one.
             Kind::Scratch => unsafe { spare::give(folio) },
         }
@@ -462,7 +473,7 @@ impl Drop for Folios {
         for (folio, _) in self.rest() {
             match self.kind {
                 // SAFETY: By the type invariants the lock is ours.
-                Kind::Cache => unsafe { bindings::folio_end_read(folio.as_ptr(), false) },
+                Kind::Cache => unsafe { raw::erofs_shared_folio_end_read(folio.as_ptr(), false) },
                 // SAFETY: By the type invariants the reference is ours, and the only one.
                 Kind::Scratch => unsafe { spare::give(*folio) },
             }

@@ -16,6 +16,7 @@ pub(crate) mod folios;
 pub(crate) mod hash;
 pub(crate) mod later;
 pub(crate) mod memcg;
+pub(crate) mod page;
 pub(crate) mod spare;
 pub(crate) mod wait;
 

@@ -459,9 +459,35 @@ impl PseudoFs {
         })?;
         let mnt = NonNull::new(mnt).ok_or(ENOMEM)?;
         // SAFETY: A live mount.
-        SUPER.store(unsafe { (*mnt.as_ptr()).mnt_sb }, Relaxed);
+        let sb = unsafe { (*mnt.as_ptr()).mnt_sb };
+        // SAFETY: A live superblock, which nobody else knows yet.
+        if let Err(err) = unsafe { set_up_backing_device(sb) } {
+            // SAFETY: The mount is ours, and the type is not used after it.
+            unsafe {
+                bindings::kern_unmount(mnt.as_ptr());
+                raw::erofs_shared_fs_type_unregister_keys(fst.get());
+            }
+            return Err(err);
+        }
+        SUPER.store(sb, Relaxed);
         Ok((NonNull::from(KBox::leak(fst)), mnt))
     }
+}
+
+/// Gives the internal filesystem a backing device of its own: the kernel ignores `posix_fadvise` and
+/// `readahead` where there is none. It reads nothing ahead by itself, so that a file that is opened
+/// there takes the setting of its own device.
+///
+/// # Safety
+///
+/// `sb` is live and has no backing device yet.
+unsafe fn set_up_backing_device(sb: *mut bindings::super_block) -> Result {
+    // SAFETY: By the function's safety requirements.
+    unsafe {
+        kernel::error::to_result(bindings::super_setup_bdi(sb))?;
+        (*(*sb).s_bdi).ra_pages = 0;
+    }
+    Ok(())
 }
 
 impl Drop for PseudoFs {

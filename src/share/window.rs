@@ -37,6 +37,11 @@ impl Windows {
         (len.max(want).clamp(1, MAX_BLOCKS), sequential)
     }
 
+    /// A window had to be shortened to `len` blocks, and ends before block `next`.
+    pub fn restart(&mut self, next: u64, len: u64) {
+        (self.next, self.len) = (next, len);
+    }
+
     /// The window that was opened last ends before block `next`.
     pub fn close(&mut self, next: u64) {
         self.next = next;

@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use kernel::{bindings, page::PAGE_SIZE, prelude::*};
 
-use super::{FileSystem, Inode, Tables};
+use super::{page::Unready, FileSystem, Inode, Tables};
 use crate::{
     io::folios::Folios,
     raw,
@@ -92,19 +92,19 @@ impl<T: FileSystem> Tables<T> {
         binding: &Arc<Binding>,
         blocks: Range<u64>,
         nowait: bool,
-    ) -> Result<usize> {
+    ) -> Result<usize, Unready> {
         let shared = binding.shared();
         let mut ready = binding.run(blocks.clone());
         if ready == 0 {
             if nowait {
-                return Err(EAGAIN);
+                return Err(Unready::Failed(EAGAIN));
             }
             // SAFETY: The file is one of the inode's.
             ready = unsafe { inode.ensure((*iocb).ki_filp, binding, blocks.clone())? };
         }
         let ready = blocks.start..blocks.start.saturating_add(ready);
         // SAFETY: By the function's safety requirements.
-        unsafe {
+        let copied = unsafe {
             if ready.end - ready.start <= FEW as u64 {
                 let pieces = alias::gather::<FEW>(shared, ready, true);
                 Self::copy_pieces(iocb, to, inode, &pieces)
@@ -112,7 +112,8 @@ impl<T: FileSystem> Tables<T> {
                 let pieces = alias::gather::<MANY>(shared, ready, true);
                 Self::copy_pieces(iocb, to, inode, &pieces)
             }
-        }
+        };
+        Ok(copied?)
     }
 
     /// Copies what is wanted of the pieces from the request's position on.
@@ -137,7 +138,8 @@ impl<T: FileSystem> Tables<T> {
                 (raw::erofs_shared_iov_bytes(to) as u64).min(inode.size().saturating_sub(start));
             let mut left = usize::try_from(left).unwrap_or(usize::MAX);
             let mut skip = (start % PAGE_SIZE as u64) as usize;
-            let mut behind = (*ra).prev_pos.wrapping_sub(1).wrapping_sub((*iocb).ki_pos);
+            let last = (&raw const (*ra).prev_pos).read_volatile();
+            let mut behind = last.wrapping_sub(1).wrapping_sub((*iocb).ki_pos);
             let mut total = 0;
             for piece in pieces.iter().flatten() {
                 let len = ((piece.blocks() << BLOCK_SHIFT) as usize)
@@ -162,7 +164,7 @@ impl<T: FileSystem> Tables<T> {
             }
             (*iocb).ki_pos += total as i64;
             // So that reading ahead sees a reader who goes on.
-            (*ra).prev_pos = (*iocb).ki_pos;
+            (&raw mut (*ra).prev_pos).write_volatile((*iocb).ki_pos);
             Ok(total)
         }
     }

@@ -461,7 +461,7 @@ impl<T: FileSystem> Tables<T> {
                 (*sb).s_flags |=
                     (raw::EROFS_SHARED_SB_RDONLY | raw::EROFS_SHARED_SB_NOATIME) as usize;
                 (*sb).s_maxbytes = i64::MAX;
-                (*sb).s_op = &Self::SUPER_OPS;
+                (*sb).s_op = Self::SUPER_OPS_REF;
                 (*sb).s_time_gran = 1;
                 (*sb).s_xattr = Self::XATTR_HANDLERS.as_ptr();
                 (*sb).s_export_op = core::ptr::from_ref(Self::EXPORT_OPS).cast();

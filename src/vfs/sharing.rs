@@ -13,10 +13,8 @@
 use core::ops::Range;
 
 use kernel::{
-    bindings,
-    error::from_err_ptr,
-    new_mutex, new_spinlock,
-    page::{PAGE_SHIFT, PAGE_SIZE},
+    bindings, new_mutex, new_spinlock,
+    page::PAGE_SHIFT,
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
@@ -25,6 +23,7 @@ use kernel::{
 };
 
 use super::{
+    page::{is_dying, Unready},
     superblock::{file_inode, UnderWay},
     FileSystem, Inode, Super, Tables,
 };
@@ -40,7 +39,6 @@ use crate::{
         binding::{Window, MAX_BINDINGS},
         digest::{digest_blocks, Digest, Key, KEY_DIGESTS},
         index,
-        inode::MAX_ORDER,
         sha256::KernelSha256,
         Binding, Domain, Identity, Scope, Settled, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
     },
@@ -49,9 +47,6 @@ use crate::{
 
 /// Bytes that one fill reads and one worker hashes at most (but for a folio that is larger).
 const FILL_BYTES: usize = 512 << 10;
-
-/// Bytes that a read verifies before it copies them.
-const READ_BYTES: u64 = 256 << 10;
 
 /// The largest file that is shared, in bytes. What is known of its blocks takes up to 5 MiB before the
 /// first of them is read, which an image of a few KiB must not get for any size it likes to claim.
@@ -75,6 +70,8 @@ pub(super) struct Sharing {
     slots: SpinLock<Slots>,
     /// It has been reported that its content is not what it was.
     reported: Atomic<u32>,
+    /// Until when its readers do not wait for other images, by `ktime_get`; 0: they do.
+    pub(super) impatient_until: Atomic<i64>,
 }
 
 impl Sharing {
@@ -83,6 +80,7 @@ impl Sharing {
             lock <- new_mutex!((), "erofs_shared::Sharing::lock"),
             slots <- new_spinlock!(Slots::new(), "erofs_shared::Sharing::slots"),
             reported: Atomic::new(0),
+            impatient_until: Atomic::new(0),
         })
     }
 
@@ -109,7 +107,7 @@ impl HashTime {
 }
 
 /// What a file's pages are, as seen through its inode.
-enum Through {
+pub(super) enum FileMapping {
     /// The inode's own.
     Own,
     /// Those of the shared inode to which the inode is bound.
@@ -216,25 +214,35 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Pages that its device wants to be read ahead.
-    fn ra_pages(&self) -> u32 {
-        // SAFETY: A live inode has a live superblock, which has a backing device.
-        unsafe { (*(*self.sb().as_ptr()).s_bdi).ra_pages as u32 }
+    pub(super) fn ra_pages(&self) -> u32 {
+        // SAFETY: A live inode has a live superblock, which has a backing device. Others may change its
+        // setting at any time.
+        unsafe { (&raw const (*(*self.sb().as_ptr()).s_bdi).ra_pages).read_volatile() as u32 }
     }
 
-    fn through(&self, mapping: *mut bindings::address_space) -> Through {
+    pub(super) fn through(&self, mapping: *mut bindings::address_space) -> FileMapping {
         if mapping == self.own_mapping() {
-            return Through::Own;
+            return FileMapping::Own;
         }
         match self.sharing().and_then(|sharing| sharing.current()) {
-            Some(binding) if binding.shared().mapping() == mapping => Through::Shared(binding),
-            other => Through::Stale(other),
+            Some(binding) if binding.shared().mapping() == mapping => FileMapping::Shared(binding),
+            other => FileMapping::Stale(other),
         }
     }
 
-    fn is_current(&self, binding: &Arc<Binding>) -> bool {
+    pub(super) fn is_current(&self, binding: &Arc<Binding>) -> bool {
         self.sharing().is_some_and(|sharing| {
             let slots = sharing.slots.lock();
             slots.current().is_some_and(|at| Arc::ptr_eq(at, binding))
+        })
+    }
+
+    /// Whether the inode is bound and `test` holds of the current binding. `test` must not sleep. In any
+    /// context but an interrupt's.
+    pub(super) fn with_current(&self, test: impl Fn(&Arc<Binding>) -> bool) -> bool {
+        self.sharing().is_some_and(|sharing| {
+            let slots = sharing.slots.lock();
+            slots.current().is_some_and(test)
         })
     }
 
@@ -566,8 +574,8 @@ impl<T: FileSystem> Inode<T> {
         end.max(count).min(blocks)
     }
 
-    /// Has this inode verify blocks, and tells how many from `blocks.start` on are; at least one. Blocks
-    /// that are not resident come into the page cache by this. `ESTALE`: it left the shared inode.
+    /// Verifies blocks, and returns how many from `blocks.start` on are verified: at least one. Blocks
+    /// that are not resident come into the page cache by this.
     ///
     /// # Safety
     ///
@@ -577,7 +585,7 @@ impl<T: FileSystem> Inode<T> {
         file: *mut bindings::file,
         binding: &Arc<Binding>,
         blocks: Range<u64>,
-    ) -> Result<u64> {
+    ) -> Result<u64, Unready> {
         let mut at = blocks.start;
         while at < blocks.end {
             let run = binding.run(at..blocks.end);
@@ -588,31 +596,30 @@ impl<T: FileSystem> Inode<T> {
             // SAFETY: By the function's safety requirements.
             let step = unsafe { self.verify_at(file, binding, at..blocks.end) };
             let step = match step {
-                Err(_) if !self.is_current(binding) => Err(ESTALE),
-                // SAFETY: No preconditions.
-                Ok(()) if unsafe { raw::erofs_shared_fatal_signal_pending() } => Err(EINTR),
+                Err(_) if !self.is_current(binding) => Err(Unready::Left),
+                Ok(()) if is_dying() => Err(Unready::Failed(EINTR)),
                 other => other,
             };
             match step {
                 Ok(()) => {}
                 Err(_) if at > blocks.start => break,
-                Err(err) => return Err(err),
+                Err(why) => return Err(why),
             }
         }
         Ok(at - blocks.start)
     }
 
-    /// Has this inode verify all of these blocks.
+    /// Verifies all of these blocks.
     ///
     /// # Safety
     ///
     /// As for [`Inode::ensure`].
-    unsafe fn ensure_all(
+    pub(super) unsafe fn ensure_all(
         &self,
         file: *mut bindings::file,
         binding: &Arc<Binding>,
         blocks: Range<u64>,
-    ) -> Result {
+    ) -> Result<(), Unready> {
         let mut at = blocks.start;
         while at < blocks.end {
             // SAFETY: By the function's safety requirements.
@@ -631,46 +638,48 @@ impl<T: FileSystem> Inode<T> {
         file: *mut bindings::file,
         binding: &Arc<Binding>,
         blocks: Range<u64>,
-    ) -> Result {
-        if binding
-            .shared()
-            .content()
-            .next_alias(blocks.start..blocks.start + 1)
-            .is_some()
-        {
-            // It is elsewhere.
-            return self.window(binding, blocks)?.over.wait();
-        }
-        let mapping = binding.shared().mapping();
-        let (at, count) = (blocks.start as usize, (blocks.end - blocks.start) as usize);
-        // SAFETY: The mapping lives as long as the binding. `file` is one of this inode's, so that its
-        // read-ahead is filled from this inode's image. A folio that comes with a reference is given
-        // back.
-        unsafe {
-            let mut folio = raw::erofs_shared_filemap_get(mapping, at);
-            if folio.is_null() {
-                raw::erofs_shared_ra_sync(mapping, file, at, count);
-                folio = raw::erofs_shared_filemap_get(mapping, at);
-            }
-            if folio.is_null() {
-                return read_folio(mapping, at, file);
-            }
-            raw::erofs_shared_ra_async(mapping, file, folio, at, count);
-            let waited = raw::erofs_shared_folio_wait_killable(folio);
-            let uptodate = raw::erofs_shared_folio_uptodate(folio);
-            raw::erofs_shared_folio_put(folio);
-            if waited < 0 {
-                return Err(Error::from_errno(waited));
-            }
-            if !uptodate {
-                return read_folio(mapping, at, file);
+    ) -> Result<(), Unready> {
+        let first = blocks.start..blocks.start + 1;
+        let content = binding.shared().content();
+        if content.next_alias(first.clone()).is_none() {
+            let mapping = binding.shared().mapping();
+            let want = (blocks.end - blocks.start) as usize;
+            // SAFETY: By the function's safety requirements. A page that is not resident is read from
+            // this inode's image, and the block verified by that.
+            unsafe { self.page_in(file, mapping, blocks.start as usize, want) }?;
+            if binding.run(first) != 0 {
+                return Ok(());
             }
         }
-        if binding.run(blocks.start..blocks.start + 1) != 0 {
-            return Ok(());
+        // It is resident through another inode, here or elsewhere.
+        Ok(self.verify_resident(binding, blocks)?)
+    }
+
+    /// Verifies the first of these blocks, which is resident, and those that lie in the same window.
+    ///
+    /// A window fails as a whole. An error of another block is none of the first one: shorter windows
+    /// are tried, down to the block alone.
+    fn verify_resident(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result {
+        let at = blocks.start;
+        let (mut result, end) = match self.window(binding, blocks.clone()) {
+            Ok(window) => (window.over.wait(), window.blocks.end),
+            Err(err) => (Err(err), blocks.end),
+        };
+        let mut len = end.saturating_sub(at);
+        while result.is_err() && len > 1 {
+            if binding.run(at..at + 1) != 0 {
+                return Ok(());
+            }
+            if is_dying() || !self.is_current(binding) {
+                break;
+            }
+            len /= 2;
+            result = self
+                .open_window(binding, at..at + len)
+                .and_then(|window| window.over.wait());
+            binding.windows().lock().lengths.restart(at + len, len);
         }
-        // It is there, but through another inode.
-        self.window(binding, blocks)?.over.wait()
+        result
     }
 
     /// The window with the first of these blocks: one that is under way, or a new one. If the reader is
@@ -729,8 +738,14 @@ impl<T: FileSystem> Inode<T> {
         while end < start + len && binding.run(end..end + 1) == 0 {
             end += 1;
         }
-        let window = Window::new(start..end)?;
-        let folios = Folios::scratch(start, end - start, KEY_DIGESTS.ilog2())?;
+        self.open_window(binding, start..end)
+    }
+
+    /// Starts to verify these blocks.
+    fn open_window(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<Arc<Window>> {
+        let (start, len) = (blocks.start, blocks.end - blocks.start);
+        let window = Window::new(blocks)?;
+        let folios = Folios::scratch(start, len, KEY_DIGESTS.ilog2())?;
         let filled = WindowFill {
             under_way: UnderWay::new(self),
             binding: binding.clone(),
@@ -785,51 +800,6 @@ fn present(binding: &Binding, start: u64, len: u64) -> u64 {
     count
 }
 
-/// Has a page read into a page cache, in the name of `file`.
-///
-/// # Safety
-///
-/// `mapping` is live; `file` is an open file of an inode whose data it holds.
-unsafe fn read_folio(
-    mapping: *mut bindings::address_space,
-    index: usize,
-    file: *mut bindings::file,
-) -> Result {
-    // SAFETY: By the function's safety requirements. References are given back.
-    unsafe {
-        let mut folio = from_err_ptr(bindings::read_cache_folio(mapping, index, None, file));
-        if folio.is_err() {
-            // A large folio fails as a whole. Without it the page is read alone.
-            bindings::invalidate_mapping_pages(mapping, index, index);
-            folio = from_err_ptr(bindings::read_cache_folio(mapping, index, None, file));
-        }
-        raw::erofs_shared_folio_put(folio?);
-    }
-    Ok(())
-}
-
-/// The first page of a folio, and how many it has.
-///
-/// # Safety
-///
-/// `folio` is live, in a page cache.
-unsafe fn place_of(folio: *mut bindings::folio) -> (u64, u64) {
-    // SAFETY: By the function's safety requirements.
-    unsafe {
-        (
-            (raw::erofs_shared_folio_pos(folio) >> PAGE_SHIFT) as u64,
-            (raw::erofs_shared_folio_size(folio) >> PAGE_SHIFT) as u64,
-        )
-    }
-}
-
-/// The blocks in which these bytes of a file are.
-fn blocks_of(pos: u64, len: u64, blocks: u64) -> Range<u64> {
-    let end = pos.saturating_add(len).div_ceil(BLOCK_SIZE as u64);
-    let start = pos >> BLOCK_SHIFT;
-    start..end.min(blocks).max(start)
-}
-
 impl<T: FileSystem> Tables<T> {
     /// How the page cache of a shared inode is filled.
     pub(super) const SHARED_ASPACE_OPS: bindings::address_space_operations =
@@ -839,16 +809,6 @@ impl<T: FileSystem> Tables<T> {
             direct_IO: Some(bindings::noop_direct_IO),
             ..pin_init::zeroed()
         };
-
-    /// Memory mappings of files that may have the pages of a shared inode.
-    const SHARED_VM_OPS: bindings::vm_operations_struct = bindings::vm_operations_struct {
-        fault: Some(Self::shared_fault),
-        map_pages: Some(Self::shared_map_pages),
-        ..pin_init::zeroed()
-    };
-
-    /// A promoted constant, so that it has an address for good.
-    const SHARED_VM_OPS_REF: &'static bindings::vm_operations_struct = &Self::SHARED_VM_OPS;
 
     /// Gives a file that is being opened the page cache of its shared inode, which is looked for if this is
     /// the inode's first open.
@@ -880,8 +840,10 @@ impl<T: FileSystem> Tables<T> {
     pub(super) unsafe fn ready_readahead(file: *mut bindings::file) {
         // SAFETY: By the function's safety requirements.
         unsafe {
-            if (*file).__bindgen_anon_3.f_ra.ra_pages == 0 {
-                (*file).__bindgen_anon_3.f_ra.ra_pages = file_inode::<T>(file).ra_pages();
+            // Other threads with this file may do the same.
+            let ra_pages = &raw mut (*file).__bindgen_anon_3.f_ra.ra_pages;
+            if ra_pages.read_volatile() == 0 {
+                ra_pages.write_volatile(file_inode::<T>(file).ra_pages());
             }
         }
     }
@@ -890,15 +852,15 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// `address_space_operations::readahead` of a shared inode.
     unsafe extern "C" fn shared_readahead(rac: *mut bindings::readahead_control) {
-        // SAFETY: By the function's safety requirements; the file is one of a real inode of `T`, as
-        // all files with this mapping.
+        // SAFETY: By the function's safety requirements. A file that is not of `T` may have this
+        // mapping (coda gives its files that of the file below): it is not looked into.
         let (inode, mapping) = unsafe {
-            if (*rac).file.is_null() {
+            if !is_file_of::<T>((*rac).file) {
                 return;
             }
             (file_inode::<T>((*rac).file), (*rac).mapping)
         };
-        let Through::Shared(binding) = inode.through(mapping) else {
+        let FileMapping::Shared(binding) = inode.through(mapping) else {
             // The VFS drops the folios.
             return;
         };
@@ -956,12 +918,13 @@ impl<T: FileSystem> Tables<T> {
                 }
             }
             // SAFETY: `rac` is valid.
-            let Ok(folios) = (unsafe { Folios::of_readahead(rac, max, until) }) else {
+            let Ok(mut folios) = (unsafe { Folios::of_readahead(rac, max, until) }) else {
                 return;
             };
             if folios.is_empty() {
                 return;
             }
+            folios.set_reader(inode.sb().as_ptr().cast());
             let plan = inode.plan(folios.pos(), true);
             inode.fill_from_image(folios, &plan, filled());
         }
@@ -1014,15 +977,16 @@ impl<T: FileSystem> Tables<T> {
             return EIO.to_errno();
         };
         // SAFETY: The folio is locked, and the lock passes on.
-        let folios = match unsafe { Folios::of_locked(at) } {
+        let mut folios = match unsafe { Folios::of_locked(at) } {
             Ok(folios) => folios,
             Err(err) => return err.to_errno(),
         };
-        if file.is_null() {
+        // SAFETY: A file, or null.
+        if !unsafe { is_file_of::<T>(file) } {
             return EIO.to_errno();
         }
-        // SAFETY: The file is one of a real inode of `T`, as all files with this mapping; the folio is
-        // locked, so its mapping is stable.
+        // SAFETY: The file is one of a real inode of `T`; the folio is locked, so its mapping is
+        // stable.
         let (inode, mapping) = unsafe {
             (
                 file_inode::<T>(file),
@@ -1030,10 +994,11 @@ impl<T: FileSystem> Tables<T> {
             )
         };
         let binding = match inode.through(mapping) {
-            Through::Shared(binding) => binding,
-            Through::Stale(Some(binding)) if binding.shared().mapping() == mapping => binding,
-            _ => return ESTALE.to_errno(),
+            FileMapping::Shared(binding) => binding,
+            FileMapping::Stale(Some(binding)) if binding.shared().mapping() == mapping => binding,
+            _ => return EIO.to_errno(),
         };
+        folios.set_reader(inode.sb().as_ptr().cast());
         let plan = inode.plan(folios.pos(), false);
         let filled = CacheFill {
             under_way: UnderWay::new(inode),
@@ -1041,539 +1006,6 @@ impl<T: FileSystem> Tables<T> {
         };
         inode.fill_from_image(folios, &plan, filled);
         0
-    }
-
-    /// Reads through the page cache when more is to be done than to copy.
-    ///
-    /// # Safety
-    ///
-    /// As for `file_operations::read_iter`.
-    #[inline(never)]
-    pub(super) unsafe fn read_shared(
-        iocb: *mut bindings::kiocb,
-        to: *mut bindings::iov_iter,
-    ) -> isize {
-        // SAFETY: By the function's safety requirements.
-        let (file, inode, nowait) = unsafe {
-            let file = (*iocb).ki_filp;
-            let nowait = (*iocb).ki_flags & raw::EROFS_SHARED_IOCB_NOWAIT as i32 != 0;
-            (file, file_inode::<T>(file), nowait)
-        };
-        let mut total = 0isize;
-        // The page that was read alone, after it could not be read with others.
-        let mut alone = None;
-        let end_of = |total: isize, err: Error| {
-            if total > 0 {
-                total
-            } else {
-                err.to_errno() as isize
-            }
-        };
-        loop {
-            // SAFETY: The file, the request and its destination are ours for the call.
-            let (mapping, pos, left) = unsafe {
-                (
-                    (*file).f_mapping,
-                    (*iocb).ki_pos as u64,
-                    raw::erofs_shared_iov_bytes(to) as u64,
-                )
-            };
-            if left == 0 || pos >= inode.size() {
-                return total;
-            }
-            let through = if inode.is_plain(mapping) {
-                Through::Own
-            } else {
-                inode.through(mapping)
-            };
-            let ready = match through {
-                // After an error no more than the page that could be read.
-                Through::Own if alone == Some(pos >> PAGE_SHIFT) => {
-                    left.min(PAGE_SIZE as u64 - pos % PAGE_SIZE as u64)
-                }
-                Through::Own => left,
-                Through::Shared(binding) => {
-                    let want = left.min(READ_BYTES).min(inode.size() - pos);
-                    let mut blocks = blocks_of(pos, want, binding.blocks());
-                    let start = blocks.start;
-                    if inode.has_aliases(&binding) {
-                        // SAFETY: By the function's safety requirements.
-                        let ret = unsafe {
-                            Self::read_pieces(iocb, to, inode, &binding, blocks.clone(), nowait)
-                        };
-                        match ret {
-                            Ok(0) => {}
-                            Ok(copied) => {
-                                total += copied as isize;
-                                continue;
-                            }
-                            Err(err) if err == ESTALE => continue,
-                            Err(err) => return end_of(total, err),
-                        }
-                        // The first is nowhere.
-                        let shared = binding.shared();
-                        shared.content().forget_aliases(start..start + 1);
-                        blocks.end = inode
-                            .next_elsewhere(&binding, blocks.clone())
-                            .min(blocks.end);
-                    }
-                    let ready = if nowait {
-                        match binding.run(blocks) {
-                            0 => Err(EAGAIN),
-                            run => Ok(run),
-                        }
-                    } else {
-                        // SAFETY: The file is one of the inode's.
-                        unsafe { inode.ensure(file, &binding, blocks) }
-                    };
-                    match ready {
-                        Ok(run) => {
-                            let until = start.saturating_add(run) << BLOCK_SHIFT;
-                            until.saturating_sub(pos).min(want)
-                        }
-                        Err(err) if err == ESTALE => continue,
-                        Err(err) => return end_of(total, err),
-                    }
-                }
-                Through::Stale(binding) => {
-                    if nowait {
-                        return end_of(total, EAGAIN);
-                    }
-                    // SAFETY: By the function's safety requirements.
-                    match unsafe { Self::read_stale(iocb, to, inode, binding) } {
-                        Ok(0) => return end_of(total, EFAULT),
-                        Ok(copied) => total += copied as isize,
-                        Err(err) if err == ESTALE => {}
-                        Err(err) => return end_of(total, err),
-                    }
-                    continue;
-                }
-            };
-            // SAFETY: The request is ours; its destination is as it was after the call but for what was
-            // copied.
-            let ret = unsafe {
-                let all = raw::erofs_shared_iov_bytes(to);
-                raw::erofs_shared_iov_truncate(to, ready);
-                let before = raw::erofs_shared_iov_bytes(to);
-                let ret = Self::filemap_read(iocb, to);
-                let copied = before - raw::erofs_shared_iov_bytes(to);
-                raw::erofs_shared_iov_reexpand(to, all - copied);
-                ret
-            };
-            if ret >= 0 {
-                if ret == 0 {
-                    return total;
-                }
-                total += ret;
-                continue;
-            }
-            // An error of a page that went and came back with another content is none: the inode has
-            // left.
-            let stale = matches!(inode.through(mapping), Through::Stale(_));
-            if stale && !nowait {
-                continue;
-            }
-            // Nor is one of another page in the same large folio.
-            let page = pos >> PAGE_SHIFT;
-            let may_retry = ret == EIO.to_errno() as isize && mapping != inode.own_mapping();
-            if may_retry && !nowait && alone != Some(page) {
-                alone = Some(page);
-                // SAFETY: The file is one of the inode's, and live.
-                if unsafe { read_folio(mapping, page as usize, file) }.is_ok() {
-                    continue;
-                }
-            }
-            return if total > 0 { total } else { ret };
-        }
-    }
-
-    /// `filemap_read()`, which never blocks if the request must not.
-    ///
-    /// # Safety
-    ///
-    /// As for `file_operations::read_iter`.
-    #[inline(always)]
-    pub(super) unsafe fn filemap_read(
-        iocb: *mut bindings::kiocb,
-        to: *mut bindings::iov_iter,
-    ) -> isize {
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            let flags = (*iocb).ki_flags;
-            if flags & raw::EROFS_SHARED_IOCB_NOWAIT as i32 == 0 {
-                return bindings::filemap_read(iocb, to, 0);
-            }
-            // Reading ahead looks for extents, which may sleep on metadata.
-            (*iocb).ki_flags = flags | raw::EROFS_SHARED_IOCB_NOIO as i32;
-            let ret = bindings::filemap_read(iocb, to, 0);
-            (*iocb).ki_flags = flags;
-            ret
-        }
-    }
-
-    /// A folio of where the inode's data is now, for a file with another mapping; all of the folio is
-    /// verified. The caller gets a reference.
-    ///
-    /// # Safety
-    ///
-    /// `file` is an open file of `inode`.
-    unsafe fn folio_for_stale(
-        file: *mut bindings::file,
-        inode: &Inode<T>,
-        binding: Option<&Arc<Binding>>,
-        index: usize,
-    ) -> Result<core::ptr::NonNull<bindings::folio>> {
-        let mapping = binding.map_or(inode.own_mapping(), |binding| binding.shared().mapping());
-        let (mut first, mut count) = (index as u64, 1);
-        loop {
-            if let Some(binding) = binding {
-                let blocks = first..first.saturating_add(count).min(binding.blocks());
-                // SAFETY: By the function's safety requirements.
-                unsafe { inode.ensure_all(file, binding, blocks)? };
-            }
-            // SAFETY: The mapping is live; the file is the inode's. The folio is referenced.
-            let folio =
-                unsafe { from_err_ptr(bindings::read_cache_folio(mapping, index, None, file)) };
-            let folio = folio.map_err(|err| match binding {
-                Some(binding) if !inode.is_current(binding) => ESTALE,
-                _ => err,
-            })?;
-            let folio = core::ptr::NonNull::new(folio).ok_or(EIO)?;
-            // SAFETY: The folio is live.
-            let (pos, size) = unsafe { place_of(folio.as_ptr()) };
-            (first, count) = (pos, size);
-            if binding.map_or(true, |binding| binding.covers(first..first + count)) {
-                return Ok(folio);
-            }
-            // SAFETY: The reference is ours.
-            unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) };
-        }
-    }
-
-    /// Copies the rest of a page, from where the inode's data is now.
-    ///
-    /// # Safety
-    ///
-    /// As for `file_operations::read_iter`.
-    unsafe fn read_stale(
-        iocb: *mut bindings::kiocb,
-        to: *mut bindings::iov_iter,
-        inode: &Inode<T>,
-        binding: Option<Arc<Binding>>,
-    ) -> Result<usize> {
-        // SAFETY: By the function's safety requirements; the folio's reference is given back.
-        unsafe {
-            let pos = (*iocb).ki_pos as u64;
-            let index = (pos >> PAGE_SHIFT) as usize;
-            let folio =
-                Self::folio_for_stale((*iocb).ki_filp, inode, binding.as_ref(), index)?.as_ptr();
-            let offset = (pos % PAGE_SIZE as u64) as usize;
-            let left = inode.size().saturating_sub(pos);
-            let len = left.min((PAGE_SIZE - offset) as u64) as usize;
-            let page = raw::erofs_shared_folio_page(folio, index);
-            let copied = bindings::copy_page_to_iter(page, offset, len, to);
-            raw::erofs_shared_folio_put(folio);
-            (*iocb).ki_pos += copied as i64;
-            Ok(copied)
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `file_operations::splice_read`
-    pub(super) unsafe extern "C" fn splice_read(
-        file: *mut bindings::file,
-        ppos: *mut bindings::loff_t,
-        pipe: *mut bindings::pipe_inode_info,
-        len: usize,
-        flags: kernel::ffi::c_uint,
-    ) -> isize {
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            Self::ready_readahead(file);
-            let inode = file_inode::<T>(file);
-            loop {
-                let mapping = (*file).f_mapping;
-                let through = if inode.is_plain(mapping) {
-                    Through::Own
-                } else {
-                    inode.through(mapping)
-                };
-                let len = match through {
-                    Through::Own => len,
-                    Through::Stale(_) => {
-                        return bindings::copy_splice_read(file, ppos, pipe, len, flags)
-                    }
-                    Through::Shared(binding) => {
-                        let pos = *ppos as u64;
-                        if len == 0 || pos >= inode.size() {
-                            return 0;
-                        }
-                        let want = (len as u64).min(READ_BYTES).min(inode.size() - pos);
-                        let mut blocks = blocks_of(pos, want, binding.blocks());
-                        let start = blocks.start;
-                        if inode.has_aliases(&binding) {
-                            let first = inode.next_elsewhere(&binding, blocks.clone());
-                            if first == start {
-                                let run = binding.shared().content().alias_run(blocks);
-                                let until = start.saturating_add(run) << BLOCK_SHIFT;
-                                let len = until.saturating_sub(pos).min(want) as usize;
-                                return bindings::copy_splice_read(file, ppos, pipe, len, flags);
-                            }
-                            blocks.end = first.min(blocks.end);
-                        }
-                        match inode.ensure(file, &binding, blocks) {
-                            Ok(run) => {
-                                let until = start.saturating_add(run) << BLOCK_SHIFT;
-                                until.saturating_sub(pos).min(want) as usize
-                            }
-                            Err(err) if err == ESTALE => continue,
-                            Err(err) => return err.to_errno() as isize,
-                        }
-                    }
-                };
-                let ret = bindings::filemap_splice_read(file, ppos, pipe, len, flags);
-                if ret < 0 && matches!(inode.through(mapping), Through::Stale(_)) {
-                    continue;
-                }
-                return ret;
-            }
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `file_operations::mmap_prepare`
-    pub(super) unsafe extern "C" fn mmap_prepare(
-        desc: *mut bindings::vm_area_desc,
-    ) -> kernel::ffi::c_int {
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            let file = (*desc).file;
-            Self::ready_readahead(file);
-            let ret = bindings::generic_file_readonly_mmap_prepare(desc);
-            if ret == 0 && (*file).f_mapping != file_inode::<T>(file).own_mapping() {
-                (*desc).vm_ops = Self::SHARED_VM_OPS_REF;
-            }
-            ret
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `file_operations::fadvise`
-    pub(super) unsafe extern "C" fn fadvise(
-        file: *mut bindings::file,
-        offset: bindings::loff_t,
-        len: bindings::loff_t,
-        advice: kernel::ffi::c_int,
-    ) -> kernel::ffi::c_int {
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            Self::ready_readahead(file);
-            let ret = bindings::generic_fadvise(file, offset, len, advice);
-            if ret == 0 {
-                // It took the setting of the internal filesystem, 0, or twice that.
-                Self::ready_readahead(file);
-                if advice as u32 == raw::EROFS_SHARED_FADV_SEQUENTIAL
-                    && (*file).f_mapping != file_inode::<T>(file).own_mapping()
-                {
-                    let pages = file_inode::<T>(file).ra_pages();
-                    (*file).__bindgen_anon_3.f_ra.ra_pages = pages.saturating_mul(2);
-                }
-            }
-            ret
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `vm_operations_struct::fault` of a mapping of a file of `T`.
-    unsafe extern "C" fn shared_fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
-            let inode = file_inode::<T>(file);
-            if inode.is_plain((*file).f_mapping) {
-                let ret = bindings::filemap_fault(vmf);
-                if ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS == 0 || inode.is_plain((*file).f_mapping)
-                {
-                    return ret;
-                }
-            }
-            Self::fault_slow(vmf, file, inode)
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for `shared_fault`; `file` is the mapping's, `inode` its inode.
-    #[inline(never)]
-    unsafe fn fault_slow(
-        vmf: *mut bindings::vm_fault,
-        file: *mut bindings::file,
-        inode: &Inode<T>,
-    ) -> bindings::vm_fault_t {
-        // SAFETY: By the function's safety requirements. After `filemap_fault` gave up the lock of the
-        // mapping nothing of it is used but what this says.
-        unsafe {
-            let index = (*vmf).__bindgen_anon_1.pgoff;
-            let mapping = (*file).f_mapping;
-            let mut alone = false;
-            loop {
-                let through = inode.through(mapping);
-                let binding = match through {
-                    Through::Own => return bindings::filemap_fault(vmf),
-                    Through::Stale(binding) => {
-                        match Self::fault_stale(vmf, file, inode, binding.as_ref(), index) {
-                            Ok(ret) => return ret,
-                            Err(err) if err == ESTALE => continue,
-                            Err(err) => return fault_error(err),
-                        }
-                    }
-                    Through::Shared(binding) => binding,
-                };
-                let block = index as u64;
-                if block >= binding.blocks() {
-                    return bindings::filemap_fault(vmf);
-                }
-                // What is not resident `filemap_fault` reads in the name of this file, and that
-                // verifies it. What is elsewhere is verified, then copied.
-                let elsewhere = binding
-                    .shared()
-                    .content()
-                    .next_alias(block..block + 1)
-                    .is_some();
-                if elsewhere || resident(&binding, block, 1) != 0 {
-                    match inode.ensure(file, &binding, block..block + 1) {
-                        Ok(_) => {}
-                        Err(err) if err == ESTALE => continue,
-                        Err(err) => return fault_error(err),
-                    }
-                }
-                if elsewhere {
-                    if let Err(err) = inode.copy_alias(&binding, block) {
-                        return fault_error(err);
-                    }
-                }
-                let ret = bindings::filemap_fault(vmf);
-                if ret & raw::EROFS_SHARED_VM_FAULT_RETRY != 0 {
-                    return ret;
-                }
-                if ret & raw::EROFS_SHARED_VM_FAULT_LOCKED == 0 {
-                    if !inode.is_current(&binding) {
-                        continue;
-                    }
-                    // The page may be one of a large folio in which another one cannot be read.
-                    let sigbus = ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS != 0;
-                    if sigbus && !alone && read_folio(mapping, index, file).is_ok() {
-                        alone = true;
-                        continue;
-                    }
-                    return ret;
-                }
-                // The whole folio is going to be mapped.
-                let folio = raw::erofs_shared_page_folio((*vmf).page);
-                let (first, count) = place_of(folio);
-                if binding.covers(first..first + count) {
-                    return ret;
-                }
-                raw::erofs_shared_folio_unlock(folio);
-                raw::erofs_shared_folio_put(folio);
-                (*vmf).page = core::ptr::null_mut();
-                let blocks = first..(first + count).min(binding.blocks());
-                match inode.ensure_all(file, &binding, blocks) {
-                    Ok(()) => {}
-                    Err(err) if err == ESTALE => {}
-                    Err(err) => return fault_error(err),
-                }
-            }
-        }
-    }
-
-    /// Gives a stale file's mapping a page from where the inode's data is now.
-    ///
-    /// # Safety
-    ///
-    /// As for `fault_slow`.
-    unsafe fn fault_stale(
-        vmf: *mut bindings::vm_fault,
-        file: *mut bindings::file,
-        inode: &Inode<T>,
-        binding: Option<&Arc<Binding>>,
-        index: usize,
-    ) -> Result<bindings::vm_fault_t> {
-        if index as u64 >= inode.size().div_ceil(PAGE_SIZE as u64) {
-            return Ok(raw::EROFS_SHARED_VM_FAULT_SIGBUS);
-        }
-        loop {
-            // SAFETY: By the function's safety requirements. The folio comes with a reference, which
-            // goes to the fault with its lock, or is given back.
-            unsafe {
-                let folio = Self::folio_for_stale(file, inode, binding, index)?.as_ptr();
-                let ret = raw::erofs_shared_folio_lock_killable(folio);
-                if ret < 0 {
-                    raw::erofs_shared_folio_put(folio);
-                    return Err(Error::from_errno(ret));
-                }
-                // It may have been evicted before it was locked.
-                if (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping.is_null()
-                    || !raw::erofs_shared_folio_uptodate(folio)
-                {
-                    raw::erofs_shared_folio_unlock(folio);
-                    raw::erofs_shared_folio_put(folio);
-                    continue;
-                }
-                (*vmf).page = raw::erofs_shared_folio_page(folio, index);
-                return Ok(raw::EROFS_SHARED_VM_FAULT_LOCKED);
-            }
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `vm_operations_struct::map_pages` of a mapping of a file of `T`.
-    unsafe extern "C" fn shared_map_pages(
-        vmf: *mut bindings::vm_fault,
-        start: usize,
-        end: usize,
-    ) -> bindings::vm_fault_t {
-        // The folios with `start` and with `end` are mapped whole, whatever the range asked; they are
-        // aligned to their size, which has a limit.
-        let folio = 1u64 << MAX_ORDER;
-        let (first, last) = (start as u64, end as u64);
-        let pages = first - first % folio..last - last % folio + folio;
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
-            let inode = file_inode::<T>(file);
-            let mapping = (*file).f_mapping;
-            if inode.is_plain(mapping) || inode.may_map(mapping, pages) {
-                return bindings::filemap_map_pages(vmf, start, end);
-            }
-        }
-        0
-    }
-}
-
-impl<T: FileSystem> Inode<T> {
-    /// Whether these pages of a file's mapping are all verified. In atomic context.
-    fn may_map(&self, mapping: *mut bindings::address_space, pages: Range<u64>) -> bool {
-        self.sharing().is_some_and(|sharing| {
-            let slots = sharing.slots.lock();
-            slots.current().is_some_and(|binding| {
-                binding.shared().mapping() == mapping && binding.covers(pages)
-            })
-        })
-    }
-}
-
-/// What a fault returns for an error.
-fn fault_error(err: Error) -> bindings::vm_fault_t {
-    if err == ENOMEM {
-        raw::EROFS_SHARED_VM_FAULT_OOM
-    } else {
-        raw::EROFS_SHARED_VM_FAULT_SIGBUS
     }
 }
 
@@ -1628,5 +1060,19 @@ impl<T: FileSystem> BoundInodes<T> {
         kernel::error::to_result(unsafe {
             raw::erofs_shared_visit_mounted(self.sb.as_ptr(), Some(visit::<T>), (&raw mut f).cast())
         })
+    }
+}
+
+/// Whether `file` is an open file of a superblock of `T`.
+///
+/// # Safety
+///
+/// `file` is null, or a live file.
+unsafe fn is_file_of<T: FileSystem>(file: *mut bindings::file) -> bool {
+    // SAFETY: By the function's safety requirements; a file has an inode, that a superblock, and that
+    // its operations.
+    unsafe {
+        !file.is_null()
+            && core::ptr::eq((*(*(*file).f_inode).i_sb).s_op, Tables::<T>::SUPER_OPS_REF)
     }
 }

@@ -208,6 +208,9 @@ impl<T: FileSystem> Tables<T> {
         ..pin_init::zeroed()
     };
 
+    /// A promoted constant, so that it has an address for good, by which superblocks of `T` are known.
+    pub(super) const SUPER_OPS_REF: &'static bindings::super_operations = &Self::SUPER_OPS;
+
     /// # Safety
     ///
     /// `super_operations::put_super`: all inodes but those that the filesystem holds are gone.

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Brings single pages of a file into memory, and waits for them.
+//!
+//! A page of a shared inode is locked while it is read, and the image that it is read from need not
+//! be the one of the inode that waits. A store that hangs or is slow must not stop readers of other
+//! images, so [`Inode::page_in`] waits for another image's read for [`PATIENCE`] at most. After that
+//! the reader gets its bytes from its own image, through its own page cache, and for
+//! [`IMPATIENCE`] it does not wait for other images at all.
+
+use core::ops::Range;
+
+use kernel::{bindings, error::to_result, prelude::*, sync::atomic::Relaxed};
+
+use super::{FileSystem, Inode};
+use crate::{
+    io::{
+        folio::FolioRef,
+        page::{PageRef, PageState},
+    },
+    raw,
+};
+
+/// How long a reader waits for a page that is read through another image, in nanoseconds.
+const PATIENCE: i64 = 200_000_000;
+
+/// How long a reader that waited in vain does not wait for other images again, in nanoseconds.
+const IMPATIENCE: i64 = 1_000_000_000;
+
+/// Failed folios that a reader meets in one place before it gives up.
+const MAX_FAILURES: u32 = 8;
+
+/// How long a wait lasts before the state of the page is looked at again, in milliseconds.
+const SLICE_MS: u32 = 20;
+
+/// Why a shared inode's page cache does not have verified bytes for a reader.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unready {
+    /// The real inode has left the shared inode: the bytes are elsewhere now.
+    Left,
+    /// The page is being read through another image, which takes too long. The reader's own image
+    /// has the bytes.
+    Busy,
+    /// The read failed.
+    Failed(Error),
+}
+
+impl From<Error> for Unready {
+    fn from(err: Error) -> Self {
+        Unready::Failed(err)
+    }
+}
+
+/// Whether a signal is pending that ends the process.
+pub(super) fn is_dying() -> bool {
+    // SAFETY: Called in process context, so there is a current task.
+    unsafe { raw::erofs_shared_fatal_signal_pending() }
+}
+
+/// The time since boot, in nanoseconds.
+fn now() -> i64 {
+    // SAFETY: Reading the clock has no preconditions.
+    unsafe { bindings::ktime_get() }
+}
+
+impl<T: FileSystem> Inode<T> {
+    /// Returns a page's folio, uptodate, after reading it if it is not resident. `want` is the number
+    /// of pages that the reader wants from this one on. Sleeps, killably.
+    ///
+    /// The bytes may have been read through another image: the caller verifies them.
+    ///
+    /// # Safety
+    ///
+    /// * `file` is an open file of this inode.
+    /// * `mapping` is this inode's own, or that of a shared inode that it is or was bound to.
+    pub(super) unsafe fn page_in(
+        &self,
+        file: *mut bindings::file,
+        mapping: *mut bindings::address_space,
+        index: usize,
+        want: usize,
+    ) -> Result<FolioRef, Unready> {
+        // The page has been read in the name of `file` and by itself: an error of that read counts.
+        let mut alone = false;
+        let mut ahead = true;
+        let mut failures = 0;
+        loop {
+            // SAFETY: The mapping is one of this module's, and lives by the safety requirements.
+            let mut state = unsafe { PageState::find(mapping, index as u64) };
+            if ahead && matches!(state, PageState::Absent) {
+                // SAFETY: By the function's safety requirements.
+                unsafe { raw::erofs_shared_ra_sync(mapping, file, index, want) };
+                // SAFETY: As above.
+                state = unsafe { PageState::find(mapping, index as u64) };
+            }
+            ahead = false;
+            let pages = match state {
+                PageState::Ready(folio) => {
+                    if folio.is_readahead() {
+                        // SAFETY: By the function's safety requirements; the reference keeps the folio.
+                        unsafe {
+                            raw::erofs_shared_ra_async(mapping, file, folio.as_ptr(), index, want)
+                        };
+                    }
+                    self.be_patient_again();
+                    return Ok(folio);
+                }
+                PageState::Absent => {
+                    alone = true;
+                    // SAFETY: By the function's safety requirements.
+                    unsafe { add_page(mapping, index, file) }?;
+                    continue;
+                }
+                PageState::Locked(folio) => {
+                    self.wait_unlocked(&folio, mapping == self.own_mapping())?;
+                    continue;
+                }
+                PageState::Failed(folio) => {
+                    failures += 1;
+                    if alone || failures > MAX_FAILURES {
+                        return Err(Unready::Failed(EIO));
+                    }
+                    let pages = folio.pages();
+                    if pages.end - pages.start == 1 {
+                        // SAFETY: By the function's safety requirements.
+                        alone = unsafe { read_again(&folio, mapping, file) }?;
+                        continue;
+                    }
+                    pages
+                }
+            };
+            // A large folio fails as a whole. Without it the page is read by itself.
+            // SAFETY: By the function's safety requirements.
+            unsafe { drop_pages(mapping, pages) };
+            if is_dying() {
+                return Err(Unready::Failed(EINTR));
+            }
+        }
+    }
+
+    /// Waits until a folio is unlocked: for as long as that takes if it is read through this inode's
+    /// own image, else for [`PATIENCE`].
+    fn wait_unlocked(&self, folio: &PageRef, own: bool) -> Result<(), Unready> {
+        let begin = now();
+        let reader: *const kernel::ffi::c_void = self.sb().as_ptr().cast();
+        loop {
+            if own {
+                return folio.wait().map_err(Unready::Failed);
+            }
+            if folio.reader() != reader {
+                let patience = if begin < self.impatient_until() {
+                    0
+                } else {
+                    PATIENCE
+                };
+                if now().saturating_sub(begin) >= patience {
+                    self.set_impatient_until(now().saturating_add(IMPATIENCE));
+                    return Err(Unready::Busy);
+                }
+            }
+            if folio.wait_for(SLICE_MS).map_err(Unready::Failed)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Until when this inode's readers do not wait for other images.
+    fn impatient_until(&self) -> i64 {
+        self.sharing()
+            .map_or(0, |sharing| sharing.impatient_until.load(Relaxed))
+    }
+
+    fn set_impatient_until(&self, until: i64) {
+        if let Some(sharing) = self.sharing() {
+            sharing.impatient_until.store(until, Relaxed);
+        }
+    }
+
+    /// Drops what was read past the shared page cache, once other images answer again.
+    fn be_patient_again(&self) {
+        let until = self.impatient_until();
+        if until == 0 || now() < until {
+            return;
+        }
+        self.set_impatient_until(0);
+        // SAFETY: A live inode has a mapping.
+        unsafe { drop_pages(self.own_mapping(), 0..u64::MAX) };
+    }
+}
+
+/// Adds a page to a page cache and starts to read it in the name of `file`, unless the place is taken
+/// meanwhile.
+///
+/// # Safety
+///
+/// * `mapping` is live and one of this module's.
+/// * `file` is an open file of an inode whose data the mapping has.
+unsafe fn add_page(
+    mapping: *mut bindings::address_space,
+    index: usize,
+    file: *mut bindings::file,
+) -> Result {
+    // SAFETY: By the function's safety requirements.
+    match unsafe { PageRef::add(mapping, index) }? {
+        // SAFETY: By the function's safety requirements; the new folio is locked.
+        Some(folio) => unsafe { start_read(&folio, mapping, file) },
+        None => Ok(()),
+    }
+}
+
+/// Starts to read a folio of one page again, in the name of `file`. `Ok(false)`: somebody else does
+/// something with it.
+///
+/// # Safety
+///
+/// As for [`add_page`].
+unsafe fn read_again(
+    folio: &PageRef,
+    mapping: *mut bindings::address_space,
+    file: *mut bindings::file,
+) -> Result<bool> {
+    if !folio.try_lock() {
+        return Ok(false);
+    }
+    if !folio.wants_read(mapping) {
+        // SAFETY: It was locked just now.
+        unsafe { folio.unlock() };
+        return Ok(false);
+    }
+    // SAFETY: By the function's safety requirements; the folio is locked.
+    unsafe { start_read(folio, mapping, file) }?;
+    Ok(true)
+}
+
+/// Reads a locked folio through `->read_folio`, which unlocks it in the end.
+///
+/// # Safety
+///
+/// * As for [`add_page`].
+/// * `folio` is locked, and the lock passes on.
+unsafe fn start_read(
+    folio: &PageRef,
+    mapping: *mut bindings::address_space,
+    file: *mut bindings::file,
+) -> Result {
+    // SAFETY: A live mapping has operations.
+    let read_folio = unsafe { (*(*mapping).a_ops).read_folio };
+    let Some(read_folio) = read_folio else {
+        // SAFETY: The lock is the caller's, which passes it on.
+        unsafe { folio.unlock() };
+        return Err(EIO);
+    };
+    // SAFETY: By the function's safety requirements.
+    to_result(unsafe { read_folio(file, folio.as_ptr()) })
+}
+
+/// Drops unused pages of a page cache: folios that lie within `pages` as a whole.
+///
+/// # Safety
+///
+/// `mapping` is live.
+unsafe fn drop_pages(mapping: *mut bindings::address_space, pages: Range<u64>) {
+    let last = pages.end.saturating_sub(1) as usize;
+    // SAFETY: By the function's safety requirements.
+    unsafe { bindings::invalidate_mapping_pages(mapping, pages.start as usize, last) };
+}
