@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Advice on a file's pages, and what the page cache has afterwards, by cachestat(2).
+
+  fadvise.py LABEL FILE             FILE is on a mount that nobody else shares
+  fadvise.py LABEL FILE TWIN KEPT   TWIN is the same file of another image; KEPT (yes, no): what TWIN's reader has
+                                    verified stays when FILE's reader says POSIX_FADV_DONTNEED
+"""
+
+import ctypes
+import mmap
+import os
+import sys
+import time
+
+PAGE = 4096
+libc = ctypes.CDLL(None, use_errno=True)
+failures = 0
+
+
+def result(good, what, *notes):
+    global failures
+    for note in notes if not good else ():
+        print(f"# {note}")
+    print(f"{'ok' if good else 'not ok'} {what}", flush=True)
+    failures += not good
+
+
+def cached(fd, pos=0, length=0):
+    """Pages of a range that are in the page cache."""
+    where = (ctypes.c_uint64 * 2)(pos, length)
+    stat = (ctypes.c_uint64 * 5)()
+    if libc.syscall(451, fd, where, stat, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cachestat")
+    return stat[0]
+
+
+def comes(fd, pos, length, pages):
+    """Whether so many pages of a range come into memory within ten seconds."""
+    for _ in range(200):
+        if cached(fd, pos, length) >= pages:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def drop():
+    with open("/proc/sys/vm/drop_caches", "w") as f:
+        f.write("1")
+
+
+def opened(path):
+    drop()
+    return os.open(path, os.O_RDONLY)
+
+
+def alone(label, path):
+    with open(path, "rb") as f:
+        data = f.read()
+    at, length = len(data) // 2 & -PAGE, 64 << 10
+    pages = length // PAGE
+
+    fd = opened(path)
+    result(cached(fd, at, length) == 0, f"{label}: the file is cold before the advice", cached(fd, at, length))
+    os.posix_fadvise(fd, at, length, os.POSIX_FADV_WILLNEED)
+    result(comes(fd, at, length, pages), f"{label}: POSIX_FADV_WILLNEED reads the range", cached(fd, at, length))
+    result(os.pread(fd, length, at) == data[at:at + length], f"{label}: the bytes of that range are right")
+    os.close(fd)
+
+    fd = opened(path)
+    libc.readahead(fd, ctypes.c_long(at), ctypes.c_size_t(length))
+    result(comes(fd, at, length, pages), f"{label}: readahead(2) reads the range", cached(fd, at, length))
+    os.close(fd)
+
+    fd = opened(path)
+    m = mmap.mmap(fd, len(data), flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    m.madvise(mmap.MADV_WILLNEED, at, length)
+    result(comes(fd, at, length, pages), f"{label}: MADV_WILLNEED reads the range", cached(fd, at, length))
+    result(m[at:at + length] == data[at:at + length], f"{label}: the mapped bytes of that range are right")
+    m.close()
+    os.close(fd)
+
+    def steps(advice):
+        """Pages that are in memory after some small reads that go on where the last one ended."""
+        fd = opened(path)
+        if advice is not None:
+            os.posix_fadvise(fd, 0, 0, advice)
+        for pos in range(at, at + 4 * PAGE, PAGE):
+            os.pread(fd, PAGE, pos)
+        time.sleep(0.2)
+        count = cached(fd, at, 1 << 20)
+        os.close(fd)
+        return count
+
+    random, normal = steps(os.POSIX_FADV_RANDOM), steps(None)
+    sequential = steps(os.POSIX_FADV_SEQUENTIAL)
+    result(random == 4, f"{label}: POSIX_FADV_RANDOM ends reading ahead", random)
+    result(normal > 4, f"{label}: without advice a reader that goes on is read ahead for", normal)
+    result(sequential >= normal, f"{label}: POSIX_FADV_SEQUENTIAL reads ahead no less than that", sequential, normal)
+
+    fd = opened(path)
+    whole = len(os.pread(fd, len(data), 0))
+    before = cached(fd)
+    time.sleep(0.3)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    after = cached(fd)
+    result(whole == len(data) and before >= whole // PAGE and after <= before // 20,
+           f"{label}: POSIX_FADV_DONTNEED drops the pages of the only user", whole, before, after)
+    result(os.pread(fd, len(data), 0) == data, f"{label}: they come back right")
+    for bad in ((0, 0, 77), (0, -1, os.POSIX_FADV_DONTNEED)):
+        try:
+            os.posix_fadvise(fd, *bad)
+            result(False, f"{label}: the advice {bad} is refused")
+        except OSError as err:
+            result(err.errno == 22, f"{label}: the advice {bad} is refused", err)
+    os.close(fd)
+
+
+def shared(label, path, twin, kept):
+    with open(path, "rb") as f:
+        data = f.read()
+    with open(twin, "rb") as f:
+        result(f.read() == data, f"{label}: the twin has the same bytes")
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    left, pages = cached(fd), len(data) // PAGE
+    good = left >= pages if kept == "yes" else left <= pages // 20
+    result(good, f"{label}: POSIX_FADV_DONTNEED {'keeps what another image counts on' if kept == 'yes' else 'drops it'}",
+           left, pages)
+    result(os.pread(fd, len(data), 0) == data, f"{label}: the bytes are right after that")
+    os.close(fd)
+
+
+if __name__ == "__main__":
+    (alone if len(sys.argv) == 3 else shared)(*sys.argv[1:])
+    sys.exit(failures > 0)
