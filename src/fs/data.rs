@@ -79,10 +79,15 @@ fn image_map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent<'_>,
             pa,
         } => {
             let (device, addr) = info.place(device, pa)?;
-            check(device, addr, image)?;
+            let there = if report {
+                len
+            } else {
+                let block = sb.block_size().into();
+                readable(device, addr, la..la.saturating_add(len), pos, image, block)?
+            };
             Extent {
                 offset: la,
-                len,
+                len: there,
                 target: Target::Disk(device, addr),
             }
         }
@@ -261,15 +266,30 @@ pub(super) fn report(inode: &Inode<Erofs>, pos: u64, what: &'static str) {
     }
 }
 
-/// An extent that starts behind its device's end is nonsense. One that only ends there reads as far as
-/// there are bytes.
-fn check(device: &Device, addr: u64, image: &crate::format::inode::Inode) -> Result<(), ReadError> {
-    if addr < device.bytes() {
-        return Ok(());
+/// How many bytes of an extent that is said to lie from byte `addr` of a device on can be read: all, or
+/// whole blocks up to the device's end. An error if the byte at `pos` is not among them.
+///
+/// What a file has not, the end of its last block, need not be there.
+fn readable(
+    device: &Device,
+    addr: u64,
+    extent: Range<u64>,
+    pos: u64,
+    image: &crate::format::inode::Inode,
+    block: u64,
+) -> Result<u64, ReadError> {
+    let there = device.bytes().saturating_sub(addr);
+    let bytes = extent.end.min(image.size).saturating_sub(extent.start);
+    if there >= bytes {
+        return Ok(extent.end - extent.start);
+    }
+    let whole = there - there % block;
+    if pos.saturating_sub(extent.start) < whole {
+        return Ok(whole);
     }
     Err(corrupted(
         image,
-        "data address past the end of the device",
-        addr,
+        "data past the end of the device",
+        addr.saturating_add(pos.saturating_sub(extent.start)),
     ))
 }

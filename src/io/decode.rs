@@ -249,6 +249,11 @@ impl Job {
         self.recipe.pos
     }
 
+    /// Where the part of the extent that is wanted goes in the target.
+    pub(super) fn at(&self) -> usize {
+        self.recipe.at
+    }
+
     /// Where the compressed bytes are to be read to.
     pub(super) fn input(&self) -> &Folios {
         &self.input

@@ -9,6 +9,7 @@
 
 use core::{
     mem::MaybeUninit,
+    ptr::NonNull,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -18,6 +19,53 @@ use crate::raw;
 
 /// Folio ranges in one request. With large folios this is megabytes.
 const MAX_RANGES: usize = 16;
+
+/// What a reader hears when the I/O behind it ends with the errno `ret`: `ENOMEM`, `EINTR`, and `EIO`
+/// for everything else. What a device or the filesystem of a backing file means by another number
+/// (`ESTALE`, `EAGAIN`, `ENOENT`, ...) means something else to who reads a file.
+pub(super) fn failed(ret: isize) -> Error {
+    /// `ERESTARTSYS`, the first of the codes by which a signal restarts a system call.
+    const RESTART_FIRST: isize = 512;
+    /// `ERESTART_RESTARTBLOCK`, the last one.
+    const RESTART_LAST: isize = 516;
+
+    match ret.checked_neg() {
+        Some(RESTART_FIRST..=RESTART_LAST) => EINTR,
+        Some(_) if ret == EINTR.to_errno() as isize => EINTR,
+        Some(_) if ret == ENOMEM.to_errno() as isize => ENOMEM,
+        _ => EIO,
+    }
+}
+
+/// The size of a backing file, as it is now.
+///
+/// # Safety
+///
+/// `file` is open.
+pub(super) unsafe fn file_bytes(file: NonNull<bindings::file>) -> u64 {
+    // SAFETY: An open file has an inode; its size is never negative.
+    unsafe { raw::erofs_shared_inode_size((*file.as_ptr()).f_inode) as u64 }
+}
+
+/// How many bytes of a file came by a read of `bytes` bytes from `pos` on that ended with `ret`.
+///
+/// A read that meets the file becoming shorter may see the zeros by which that begins; so what lies behind
+/// the file's end by now has not been read.
+///
+/// # Safety
+///
+/// `file` is open.
+pub(super) unsafe fn bytes_read(
+    file: NonNull<bindings::file>,
+    pos: u64,
+    bytes: usize,
+    ret: isize,
+) -> Result<usize> {
+    let got = usize::try_from(ret).map_err(|_| failed(ret))?.min(bytes);
+    // SAFETY: By the function's safety requirements.
+    let left = unsafe { file_bytes(file) }.saturating_sub(pos);
+    Ok(got.min(usize::try_from(left).unwrap_or(usize::MAX)))
+}
 
 #[derive(Clone, Copy)]
 struct Range {
@@ -31,7 +79,8 @@ struct Range {
 /// # Invariants
 ///
 /// Until completion, `ranges[..nr]` are ranges of locked folios of which this request owns the
-/// completion (`iomap_finish_folio_read`), and `bvecs[..nr]` describe the same memory.
+/// completion (`iomap_finish_folio_read`), and `bvecs[..nr]` describe the same memory. `file` is open
+/// until then.
 struct Request {
     iocb: Opaque<bindings::kiocb>,
     /// Submitter and completion each hold one: the file may still look at `iocb` and `bvecs` after
@@ -40,19 +89,21 @@ struct Request {
     pos: u64,
     bytes: usize,
     nr: usize,
-    /// The file's size when it was opened: a read may end early only there.
-    file_end: u64,
+    /// How many of the bytes matter: what lies behind the inode's end in its last block need not be there.
+    wanted: usize,
+    file: NonNull<bindings::file>,
     ranges: [Range; MAX_RANGES],
     bvecs: [MaybeUninit<bindings::bio_vec>; MAX_RANGES],
 }
 
 impl Request {
-    /// Adds a range; `false` if it does not continue this request or there is no room.
+    /// Adds a range, of which the first `wanted` bytes matter; `false` if it does not continue this
+    /// request or there is no room.
     ///
     /// # Safety
     ///
     /// The range must be of a locked folio whose completion passes to this request.
-    unsafe fn add(&mut self, pos: u64, range: Range) -> bool {
+    unsafe fn add(&mut self, pos: u64, range: Range, wanted: usize) -> bool {
         if self.nr == MAX_RANGES || self.pos.checked_add(self.bytes as u64) != Some(pos) {
             return false;
         }
@@ -75,25 +126,28 @@ impl Request {
         *slot = range;
         out.write(bvec);
         self.nr += 1;
+        if wanted != 0 {
+            self.wanted = self.bytes + wanted;
+        }
         self.bytes += range.len;
         true
     }
 
     /// Marks all folios as read or failed; `ret` is what the file's `->read_iter` gave.
     fn finish(&self, ret: isize) {
-        let mut got = usize::try_from(ret).unwrap_or(0).min(self.bytes);
-        let end = self.pos.saturating_add(self.bytes as u64);
-        // An image need not fill its last block: what lies behind the file's end reads as zeros.
-        let short_is_end = ret >= 0
-            && got > 0
-            && end > self.file_end
-            && self.pos.saturating_add(got as u64) >= self.file_end;
+        // SAFETY: By the type invariants.
+        let read = unsafe { bytes_read(self.file, self.pos, self.bytes, ret) };
+        let (mut got, failed) = match read {
+            Ok(got) => (got, EIO),
+            Err(err) => (0, err),
+        };
+        let enough = got >= self.wanted;
         for range in self.ranges.iter().take(self.nr) {
             let here = got.min(range.len);
             got -= here;
             let mut error = 0;
             if here < range.len {
-                if short_is_end {
+                if enough {
                     // SAFETY: The range is inside the folio, which is locked and ours to fill.
                     unsafe {
                         raw::erofs_shared_folio_address(range.folio)
@@ -102,7 +156,7 @@ impl Request {
                             .write_bytes(0, range.len - here);
                     }
                 } else {
-                    error = if ret < 0 { ret as i32 } else { EIO.to_errno() };
+                    error = failed.to_errno();
                 }
             }
             // SAFETY: By the type invariants completion of this range is ours, and it happens once.
@@ -138,11 +192,8 @@ impl Request {
     }
 
     /// Starts the read. Completion may come before this returns, or much later.
-    ///
-    /// # Safety
-    ///
-    /// `file` must be open until completion (the mount holds it).
-    unsafe fn submit(self_: KBox<Request>, file: *mut bindings::file, direct: bool) {
+    fn submit(self_: KBox<Request>, direct: bool) {
+        let file = self_.file.as_ptr();
         let this = KBox::into_raw(self_);
         // SAFETY: The request is live (two references) and exclusively ours until the read starts.
         let ret = unsafe {
@@ -187,29 +238,35 @@ unsafe extern "C" fn read_folio_range(
     len: usize,
 ) -> ffi::c_int {
     // SAFETY: By the function's safety requirements.
-    let (map, pos, folio) = unsafe { (&(*iter).iomap, (*iter).pos, (*ctx).cur_folio) };
+    let (map, pos, folio, inode) =
+        unsafe { (&(*iter).iomap, (*iter).pos, (*ctx).cur_folio, (*iter).inode) };
     // SAFETY: The folio is locked, hence live.
     let offset = (pos - unsafe { raw::erofs_shared_folio_pos(folio) }) as usize;
     let range = Range { folio, offset, len };
     let Some(at) = (pos.wrapping_sub(map.offset) as u64).checked_add(map.addr) else {
         return EFSCORRUPTED.to_errno();
     };
+    // SAFETY: The inode is live.
+    let left = unsafe { raw::erofs_shared_inode_size(inode) }.saturating_sub(pos);
+    let wanted = usize::try_from(left).unwrap_or(0).min(len);
 
     // SAFETY: `read_ctx` is null or the request that this function put there.
     let pending = unsafe { (*ctx).read_ctx.cast::<Request>() };
     if !pending.is_null() {
         // SAFETY: The pending request is exclusively ours until it is submitted; the folio is locked
         // and iomap passes its completion on with this call.
-        if unsafe { (*pending).add(at, range) } {
+        if unsafe { (*pending).add(at, range, wanted) } {
             return 0;
         }
         // SAFETY: By the function's safety requirements.
         unsafe { submit_read(iter, ctx) };
     }
 
-    // SAFETY: `private` is the backing file, which the mount holds open.
-    let file_end =
-        unsafe { raw::erofs_shared_inode_size((*map.private.cast::<bindings::file>()).f_inode) };
+    let Some(file) = NonNull::new(map.private.cast::<bindings::file>()) else {
+        return EIO.to_errno();
+    };
+    // INVARIANT: There are no ranges yet; `private` is the backing file, which the mount holds open, and it
+    // waits for its folios before it lets go of that.
     let request = KBox::new(
         Request {
             iocb: Opaque::zeroed(),
@@ -217,7 +274,8 @@ unsafe extern "C" fn read_folio_range(
             pos: at,
             bytes: 0,
             nr: 0,
-            file_end: file_end as u64,
+            wanted: 0,
+            file,
             ranges: [Range {
                 folio: core::ptr::null_mut(),
                 offset: 0,
@@ -231,7 +289,7 @@ unsafe extern "C" fn read_folio_range(
         return ENOMEM.to_errno();
     };
     // SAFETY: As above. A new request has room and starts at `at`.
-    unsafe { request.add(at, range) };
+    unsafe { request.add(at, range, wanted) };
     // SAFETY: By the function's safety requirements.
     unsafe { (*ctx).read_ctx = KBox::into_raw(request).cast() };
     0
@@ -245,15 +303,14 @@ unsafe extern "C" fn submit_read(
     ctx: *mut raw::iomap_read_folio_ctx,
 ) {
     // SAFETY: By the function's safety requirements; the request goes out of the context before it is
-    // started, so it is started once. `private` is the file that all its ranges are in: iomap calls
-    // this at the end of every mapping.
+    // started, so it is started once.
     unsafe {
         let request = (*ctx).read_ctx.cast::<Request>();
         (*ctx).read_ctx = core::ptr::null_mut();
         if !request.is_null() {
             let map = &(*iter).iomap;
             let direct = map.flags & raw::EROFS_SHARED_IOMAP_F_DIRECT as u16 != 0;
-            Request::submit(KBox::from_raw(request), map.private.cast(), direct);
+            Request::submit(KBox::from_raw(request), direct);
         }
     }
 }

@@ -6,7 +6,7 @@
 //! A fill is submitted in the context of a reader; its I/O ends in any context; what follows
 //! ([`Filled::filled`]) runs in a worker, or at once when the I/O was done at once and is small.
 
-use core::{cell::UnsafeCell, mem::MaybeUninit, ptr::NonNull};
+use core::{cell::UnsafeCell, mem::MaybeUninit, ops::Range, ptr::NonNull};
 
 use kernel::{
     bindings,
@@ -22,6 +22,7 @@ use kernel::{
 use super::{
     decode::{Encoded, Job, Recipe, Source},
     decompress::Failure,
+    file_read::{bytes_read, failed, file_bytes},
     folios::Folios,
     memcg::Payer,
     wait::{cond_resched, Event},
@@ -31,7 +32,9 @@ use crate::raw;
 
 /// What comes after the I/O.
 pub(crate) trait Filled: Send + Unpin + Sized + 'static {
-    /// Takes the filled folios, or what went wrong. Called once, in process context; may sleep.
+    /// Takes the folios that were filled. When something went wrong (`result`), these are the ones in
+    /// front of the first that could not be filled, perhaps none; the others are given up already.
+    /// Called once, in process context; may sleep.
     fn filled(self, folios: Folios, result: Result);
 
     /// Says that the extent at byte `pos` of the file cannot be decoded, and why. Called before
@@ -117,19 +120,46 @@ struct Rest<F: Filled> {
     folios: Folios,
     /// What is to be decoded when the I/O is done.
     jobs: KVec<Job>,
+    /// How many bytes from the start on are filled when all I/O has succeeded. `usize::MAX`: all.
+    good: usize,
+    /// Why the others are not.
+    failed: Result,
     filled: F,
 }
 
 impl<F: Filled> Rest<F> {
+    /// Nothing can be filled from byte `at` on.
+    fn fail(&mut self, at: usize, err: Error) {
+        if at < self.good {
+            self.good = at;
+            self.failed = Err(err);
+        }
+    }
+
+    /// Ends the fill, all of whose I/O is done, or did what `error` says. Leaves the folios that are filled.
+    fn finish(&mut self, error: Result) -> Result {
+        match error {
+            Ok(()) => self.decode(),
+            Err(err) => self.fail(0, err),
+        }
+        self.folios.keep(self.good);
+        self.failed
+    }
+
     /// Decodes what was read.
-    fn decode(&mut self) -> Result {
+    fn decode(&mut self) {
         for job in core::mem::take(&mut self.jobs) {
-            let pos = job.pos();
+            let (pos, at) = (job.pos(), job.at());
+            // The input of one for which nothing is filled need not be there.
+            if at >= self.good {
+                return;
+            }
             let result = job.run(&mut self.folios);
-            self.decoded(pos, result)?;
+            if let Err(err) = self.decoded(pos, result) {
+                self.fail(at, err);
+            }
             cond_resched();
         }
-        Ok(())
     }
 
     /// After the extent at `pos` was decoded.
@@ -158,16 +188,12 @@ impl<F: Filled> WorkItem for Fill<F> {
 
 impl<F: Filled> Fill<F> {
     fn end(mut self: Pin<KBox<Self>>) {
-        let error = self.error.load(Relaxed);
+        let error = to_result(self.error.load(Relaxed));
         let Some(mut rest) = self.as_mut().project().rest.get_mut().take() else {
             return;
         };
         let _paying = self.payer.pays();
-        let result = if error < 0 {
-            Err(Error::from_errno(error))
-        } else {
-            rest.decode()
-        };
+        let result = rest.finish(error);
         rest.filled.filled(rest.folios, result);
     }
 
@@ -226,7 +252,7 @@ impl<F: Filled> Fill<F> {
             let this = NonNull::new_unchecked((*bio).bi_private.cast::<Self>());
             let ret = bindings::blk_status_to_errno((*bio).bi_status);
             if ret < 0 {
-                this.as_ref().fail(Error::from_errno(ret));
+                this.as_ref().fail(failed(ret as isize));
             }
             bindings::bio_put(bio);
             Self::put(this);
@@ -247,7 +273,7 @@ struct PendingBio {
 /// # Invariants
 ///
 /// `bvecs[..nr]` describe memory of the fill's folios, `bytes` in all. From its submission on it owns a
-/// share of the fill's `pending`.
+/// share of the fill's `pending`. `file` is open until the fill is over.
 struct FileRead<F: Filled> {
     iocb: Opaque<bindings::kiocb>,
     /// Submitter and completion each hold one: the file may still look at `iocb` and `bvecs` after
@@ -257,8 +283,10 @@ struct FileRead<F: Filled> {
     pos: u64,
     bytes: usize,
     nr: usize,
-    /// The file's size: a read may end early only there.
-    file_end: u64,
+    /// How many of the bytes matter: what lies behind them in their block is nobody's, and need not be
+    /// there when the file ends before that.
+    wanted: usize,
+    file: NonNull<bindings::file>,
     bvecs: [MaybeUninit<bindings::bio_vec>; FILE_RANGES],
 }
 
@@ -267,21 +295,12 @@ impl<F: Filled> FileRead<F> {
     fn finish(&self, ret: isize) {
         // SAFETY: A share of `pending` keeps the fill alive.
         let fill = unsafe { self.fill.as_ref() };
-        let got = usize::try_from(ret).unwrap_or(0).min(self.bytes);
-        if got == self.bytes {
-            return;
-        }
-        let end = self.pos.saturating_add(self.bytes as u64);
-        let at_end = self.pos.saturating_add(got as u64) >= self.file_end && end > self.file_end;
-        if ret <= 0 || !at_end {
-            fill.fail(if ret < 0 {
-                Error::from_errno(ret as i32)
-            } else {
-                EIO
-            });
-            return;
-        }
-        // An image need not fill its last block: what lies behind the file's end reads as zeros.
+        // SAFETY: By the type invariants.
+        let got = match unsafe { bytes_read(self.file, self.pos, self.bytes, ret) } {
+            Ok(got) if got >= self.wanted => got,
+            Ok(_) => return fill.fail(EIO),
+            Err(err) => return fill.fail(err),
+        };
         let mut skip = got;
         for bvec in self.bvecs.iter().take(self.nr) {
             // SAFETY: By the type invariants this is initialised and describes memory of the fill's
@@ -332,8 +351,9 @@ impl<F: Filled> FileRead<F> {
     ///
     /// # Safety
     ///
-    /// `file` must be open until completion. The fill has a share of `pending` for this.
-    unsafe fn submit(self_: KBox<Self>, file: *mut bindings::file, direct: bool) {
+    /// The fill has a share of `pending` for this.
+    unsafe fn submit(self_: KBox<Self>, direct: bool) {
+        let file = self_.file.as_ptr();
         let this = KBox::into_raw(self_);
         // SAFETY: The read is live (two references) and exclusively ours until it starts.
         let ret = unsafe {
@@ -369,7 +389,7 @@ struct Submitter<F: Filled> {
     /// How many pieces of memory a bio has room for, a guess. More go into another bio.
     segments: u16,
     bio: Option<PendingBio>,
-    read: Option<(KBox<FileRead<F>>, NonNull<bindings::file>)>,
+    read: Option<KBox<FileRead<F>>>,
 }
 
 impl<F: Filled> Submitter<F> {
@@ -383,34 +403,61 @@ impl<F: Filled> Submitter<F> {
                 raw::erofs_shared_bio_submit(pending.bio.as_ptr());
             }
         }
-        if let Some((read, file)) = self.read.take() {
-            // SAFETY: As above; the mount holds the file open, and waits for its fills before it lets
-            // go of it.
+        if let Some(read) = self.read.take() {
+            // SAFETY: As above.
             unsafe {
                 self.fill.as_ref().pending.fetch_add(1, Full);
-                FileRead::submit(read, file.as_ptr(), self.direct);
+                FileRead::submit(read, self.direct);
             }
         }
     }
 
-    /// Adds `len` bytes at byte `addr` of a device (`Device::offset` added), into `folio` from `offset`
-    /// on.
+    /// Adds the bytes of `folios` from `at` on, which are `len` bytes from byte `addr` of a device on
+    /// (`Device::offset` not yet added). Only the first `wanted` matter: those behind them belong to the
+    /// same block. On failure tells how many were added.
     fn add(
         &mut self,
         device: &Device,
         addr: u64,
-        folio: NonNull<bindings::folio>,
-        offset: usize,
+        folios: &Folios,
+        at: usize,
         len: usize,
-    ) -> Result {
+        wanted: usize,
+    ) -> Result<(), (usize, Error)> {
+        let mut done = 0;
+        while done < len {
+            let added = self.add_part(device, addr, folios, at, done..len, wanted);
+            done += added.map_err(|err| (done, err))?;
+        }
+        Ok(())
+    }
+
+    /// A part of what [`Submitter::add`] adds: as much as lies in one folio, and how much that is.
+    fn add_part(
+        &mut self,
+        device: &Device,
+        addr: u64,
+        folios: &Folios,
+        at: usize,
+        left: Range<usize>,
+        wanted: usize,
+    ) -> Result<usize> {
+        let (folio, offset, room) = folios.place(at + left.start).ok_or(EIO)?;
+        let len = room.min(left.end - left.start);
+        let addr = addr
+            .checked_add(device.offset())
+            .and_then(|addr| addr.checked_add(left.start as u64))
+            .ok_or(EFSCORRUPTED)?;
         if let Some(bdev) = device.bdev() {
-            self.add_to_bio(bdev, addr, folio, offset, len)
+            self.add_to_bio(bdev, addr, folio, offset, len)?;
         } else if let Some(file) = device.file() {
             let file = NonNull::new(file.as_ptr()).ok_or(EIO)?;
-            self.add_to_read(file, addr, folio, offset, len)
+            let wanted = wanted.saturating_sub(left.start).min(len);
+            self.add_to_read(file, addr, folio, offset, (len, wanted))?;
         } else {
-            Err(EIO)
+            return Err(EIO);
         }
+        Ok(len)
     }
 
     fn add_to_bio(
@@ -465,17 +512,21 @@ impl<F: Filled> Submitter<F> {
         addr: u64,
         folio: NonNull<bindings::folio>,
         offset: usize,
-        len: usize,
+        (len, wanted): (usize, usize),
     ) -> Result {
-        let goes_on = self.read.as_ref().is_some_and(|(read, of)| {
-            *of == file
+        // What is not there any more fails here, so that what comes before it is read.
+        // SAFETY: The mount holds the file open.
+        if unsafe { file_bytes(file) } < addr.saturating_add(wanted as u64) {
+            return Err(EIO);
+        }
+        let goes_on = self.read.as_ref().is_some_and(|read| {
+            read.file == file
                 && read.nr < FILE_RANGES
                 && read.pos.checked_add(read.bytes as u64) == Some(addr)
         });
         if !goes_on {
             self.flush();
-            // SAFETY: The mount holds the file open.
-            let file_end = unsafe { raw::erofs_shared_inode_size((*file.as_ptr()).f_inode) };
+            // INVARIANT: The mount holds the file open, and waits for its fills before it lets go of it.
             let read = KBox::new(
                 FileRead {
                     iocb: Opaque::zeroed(),
@@ -484,14 +535,15 @@ impl<F: Filled> Submitter<F> {
                     pos: addr,
                     bytes: 0,
                     nr: 0,
-                    file_end: file_end as u64,
+                    wanted: 0,
+                    file,
                     bvecs: [const { MaybeUninit::uninit() }; FILE_RANGES],
                 },
                 GFP_KERNEL,
             )?;
-            self.read = Some((read, file));
+            self.read = Some(read);
         }
-        let (read, _) = self.read.as_mut().ok_or(EIO)?;
+        let read = self.read.as_mut().ok_or(EIO)?;
         let nr = read.nr;
         let slot = read.bvecs.get_mut(nr).ok_or(EIO)?;
         slot.write(bindings::bio_vec {
@@ -506,6 +558,9 @@ impl<F: Filled> Submitter<F> {
             bv_offset: (offset & (PAGE_SIZE - 1)) as u32,
         });
         read.nr += 1;
+        if wanted != 0 {
+            read.wanted = read.bytes.saturating_add(wanted);
+        }
         read.bytes = read.bytes.saturating_add(len);
         Ok(())
     }
@@ -538,7 +593,10 @@ pub(crate) fn fill<'a, F: Filled>(
     match start(folios, plan, map, filled, WORKER) {
         // SAFETY: The submitter's share.
         Ok(fill) => unsafe { Fill::put_submitter(fill, bytes) },
-        Err((folios, filled, err)) => filled.filled(folios, Err(err)),
+        Err((mut folios, filled, err)) => {
+            folios.keep(0);
+            filled.filled(folios, Err(err));
+        }
     }
 }
 
@@ -587,12 +645,10 @@ pub(crate) fn fill_and_wait<'a, K: Keeper>(
     }
     // SAFETY: It is ours; it came from a pinned box.
     let mut fill = unsafe { Pin::new_unchecked(KBox::from_raw(fill.as_ptr())) };
-    let error = fill.error.load(Relaxed);
+    let error = to_result(fill.error.load(Relaxed));
     let rest = fill.as_mut().project().rest.get_mut().take();
     let mut rest = rest.ok_or(EIO)?;
-    to_result(error)?;
-    waited?;
-    rest.decode()?;
+    rest.finish(waited.and(error))?;
     Ok(rest.folios)
 }
 
@@ -605,11 +661,18 @@ impl Filled for Nobody {
     fn bad_data(&self, _pos: u64, _what: &'static str) {}
 }
 
-/// Reads the bytes from `addr` on into `folios`, and waits for that.
-fn read_now(folios: Folios, plan: &Plan, device: &Device, addr: u64, len: usize) -> Result<Folios> {
+/// Reads `len` bytes from `addr` on into `folios`, of which the first `wanted` matter, and waits for that.
+fn read_now(
+    folios: Folios,
+    plan: &Plan,
+    device: &Device,
+    addr: u64,
+    len: usize,
+    wanted: usize,
+) -> Result<Folios> {
     let plan = Plan {
         pos: 0,
-        size: len as u64,
+        size: wanted as u64,
         ..*plan
     };
     let extent = |_| {
@@ -627,10 +690,11 @@ fn read_now(folios: Folios, plan: &Plan, device: &Device, addr: u64, len: usize)
         fill.as_ref().over.wait_always();
         Pin::new_unchecked(KBox::from_raw(fill.as_ptr()))
     };
-    let error = fill.error.load(Relaxed);
+    let error = to_result(fill.error.load(Relaxed));
     let rest = fill.as_mut().project().rest.get_mut().take();
-    to_result(error)?;
-    Ok(rest.ok_or(EIO)?.folios)
+    let mut rest = rest.ok_or(EIO)?;
+    rest.finish(error)?;
+    Ok(rest.folios)
 }
 
 /// Starts a fill, and gives it with the submitter's share. On failure gives back what it was given.
@@ -661,6 +725,8 @@ fn start<'a, F: Filled>(
     *fill.as_mut().project().rest.get_mut() = Some(Rest {
         folios,
         jobs: KVec::new(),
+        good: usize::MAX,
+        failed: Ok(()),
         filled,
     });
     // SAFETY: The box is not moved from again before it is made a pinned box again.
@@ -680,25 +746,27 @@ fn start<'a, F: Filled>(
     let rest = unsafe { &mut *fill.as_ref().rest.get() };
     if let Some(rest) = rest {
         submitter.segments = u16::try_from(rest.folios.count()).unwrap_or(u16::MAX);
-        if let Err(err) = gather(&mut submitter, rest, plan, map) {
-            // SAFETY: As above.
-            unsafe { fill.as_ref() }.fail(err);
+        let mut at = 0;
+        if let Err(err) = gather(&mut submitter, rest, plan, map, &mut at) {
+            rest.fail(at, err);
         }
     }
     submitter.flush();
     Ok(fill)
 }
 
+/// Has a fill's bytes read. `*done` is how many are taken care of, on failure, too.
 fn gather<'a, F: Filled>(
     submitter: &mut Submitter<F>,
     rest: &mut Rest<F>,
     plan: &Plan,
     map: impl Fn(u64) -> Result<Extent<'a>>,
+    done: &mut usize,
 ) -> Result {
     let bytes = rest.folios.bytes();
-    let mut at = 0usize;
     let mut input = 0usize;
-    while at < bytes {
+    while *done < bytes {
+        let at = *done;
         let pos = plan.pos.checked_add(at as u64).ok_or(EFSCORRUPTED)?;
         let Some(left) = plan.size.checked_sub(pos).filter(|left| *left != 0) else {
             zero(&mut rest.folios, at, bytes - at);
@@ -720,9 +788,9 @@ fn gather<'a, F: Filled>(
             Target::Cached(cache, start) => {
                 let start = start.checked_add(skip).ok_or(EFSCORRUPTED)?;
                 cache.read_ahead(start, len);
-                let mut done = 0;
-                while done < len {
-                    let data = cache.bytes(start.saturating_add(done as u64));
+                let mut copied = 0;
+                while copied < len {
+                    let data = cache.bytes(start.saturating_add(copied as u64));
                     let data = data.map_err(|err| match err {
                         ReadError::Io(err) => err,
                         ReadError::Format(err) => {
@@ -730,37 +798,32 @@ fn gather<'a, F: Filled>(
                             EFSCORRUPTED
                         }
                     })?;
-                    let part = data.len().min(len - done);
+                    let part = data.len().min(len - copied);
                     let data = data.get(..part).ok_or(EIO)?;
-                    copy(&mut rest.folios, at + done, data);
-                    done += part;
+                    copy(&mut rest.folios, at + copied, data);
+                    copied += part;
                 }
             }
             Target::Inline(data) => {
                 let data = data.get(skip as usize..).unwrap_or(&[]);
                 let len = len.min(usize::try_from(left).unwrap_or(usize::MAX));
                 copy(&mut rest.folios, at, data.get(..len).ok_or(EFSCORRUPTED)?);
-                at += len;
+                *done += len;
                 continue;
             }
             Target::Disk(device, addr) => {
-                let addr = addr
-                    .checked_add(skip)
-                    .and_then(|addr| addr.checked_add(device.offset()))
-                    .ok_or(EFSCORRUPTED)?;
-                let mut done = 0;
-                while done < len {
-                    let place = rest.folios.place(at + done);
-                    let (folio, offset, room) = place.ok_or(EIO)?;
-                    let part = room.min(len - done);
-                    let addr = addr.checked_add(done as u64).ok_or(EFSCORRUPTED)?;
-                    submitter.add(device, addr, folio, offset, part)?;
-                    done += part;
-                }
+                let addr = addr.checked_add(skip).ok_or(EFSCORRUPTED)?;
+                let wanted = usize::try_from(left).unwrap_or(usize::MAX);
+                submitter
+                    .add(device, addr, &rest.folios, at, len, wanted)
+                    .map_err(|(added, err)| {
+                        *done += added;
+                        err
+                    })?;
             }
             Target::InlineAt(_) | Target::EncodedAt(_) => return Err(EIO),
         }
-        at += len;
+        *done += len;
     }
     Ok(())
 }
@@ -789,10 +852,11 @@ fn add_encoded<F: Filled>(
     let blocks_end = end.checked_add(mask).ok_or(EFSCORRUPTED)? & !mask;
     let end = blocks_end.min(device.bytes().max(end));
     let len = usize::try_from(end - start)?;
+    let wanted = usize::try_from(addr - start)?.saturating_add(encoded.plen);
     let mut job = Job::new(recipe, encoded.plen, len, &mut rest.folios)?;
     *input = input.saturating_add(len);
     if *input > MAX_INPUT && !rest.jobs.is_empty() {
-        let folios = read_now(job.take_input(), plan, device, start, len)?;
+        let folios = read_now(job.take_input(), plan, device, start, len, wanted)?;
         job.put_input(folios);
         let result = job.run(&mut rest.folios);
         return rest.decoded(recipe.pos, result);
@@ -802,16 +866,8 @@ fn add_encoded<F: Filled>(
     // From now on it goes with the fill, as what is being read into it must.
     rest.jobs.push(job, GFP_KERNEL)?;
     let input = rest.jobs.last().ok_or(EIO)?.input();
-    let at = start.checked_add(device.offset()).ok_or(EFSCORRUPTED)?;
-    let mut done = 0;
-    while done < len {
-        let (folio, offset, room) = input.place(done).ok_or(EIO)?;
-        let part = room.min(len - done);
-        let addr = at.checked_add(done as u64).ok_or(EFSCORRUPTED)?;
-        submitter.add(device, addr, folio, offset, part)?;
-        done += part;
-    }
-    Ok(())
+    let added = submitter.add(device, start, input, 0, len, wanted);
+    added.map_err(|(_, err)| err)
 }
 
 /// Zeroes `len` bytes from `at` on.

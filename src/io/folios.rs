@@ -22,6 +22,22 @@ enum Kind {
     Scratch,
 }
 
+impl Kind {
+    /// Gives up a folio that was not filled.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the folio, as in the invariants of [`Folios`], and does not use it any more.
+    unsafe fn release(self, folio: NonNull<bindings::folio>) {
+        match self {
+            // SAFETY: By the function's safety requirements the lock is the caller's.
+            Kind::Cache => unsafe { raw::erofs_shared_folio_end_read(folio.as_ptr(), false) },
+            // SAFETY: By the function's safety requirements the reference is the caller's, and the only one.
+            Kind::Scratch => unsafe { spare::give(folio) },
+        }
+    }
+}
+
 /// Folios that hold consecutive bytes of one file, to be filled by their owner.
 ///
 /// Dropping the list unlocks the cache's folios as not uptodate, and frees scratch folios.
@@ -198,6 +214,21 @@ impl Folios {
             .is_ok()
         {
             self.bytes = self.bytes.saturating_add(size);
+        }
+    }
+
+    /// Gives up all folios but those that lie wholly in the first `bytes` bytes: those of a cache are
+    /// unlocked as not uptodate.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        while self.bytes > bytes {
+            let Some((folio, start)) = self.rest().last().copied() else {
+                return;
+            };
+            // INVARIANT: It is not owned any more, and nothing comes behind it.
+            self.folios.pop();
+            self.bytes = start;
+            // SAFETY: It was owned, and is not any more.
+            unsafe { self.kind.release(folio) };
         }
     }
 
@@ -471,12 +502,8 @@ impl Drop for Span<'_> {
 impl Drop for Folios {
     fn drop(&mut self) {
         for (folio, _) in self.rest() {
-            match self.kind {
-                // SAFETY: By the type invariants the lock is ours.
-                Kind::Cache => unsafe { raw::erofs_shared_folio_end_read(folio.as_ptr(), false) },
-                // SAFETY: By the type invariants the reference is ours, and the only one.
-                Kind::Scratch => unsafe { spare::give(*folio) },
-            }
+            // SAFETY: By the type invariants it is owned; the list is gone after this.
+            unsafe { self.kind.release(*folio) };
         }
     }
 }

@@ -124,11 +124,8 @@ struct CacheFill<T: FileSystem> {
 }
 
 impl<T: FileSystem> Filled for CacheFill<T> {
-    fn filled(self, mut folios: Folios, result: Result) {
-        if result.is_err() {
-            // The list's drop leaves the folios not uptodate; who needs one reads it again by itself.
-            return;
-        }
+    fn filled(self, mut folios: Folios, _result: Result) {
+        // Those that failed are not uptodate; who needs one reads it again by itself.
         let inode = self.under_way.inode();
         let pos = folios.pos();
         zero_tail(&mut folios, pos, inode.size());
@@ -164,7 +161,7 @@ impl<T: FileSystem> Filled for WindowFill<T> {
     fn filled(self, mut folios: Folios, result: Result) {
         let inode = self.under_way.inode();
         let mut block = self.window.blocks.start;
-        let result = result.and_then(|()| {
+        let mut check = || {
             zero_tail(&mut folios, block << BLOCK_SHIFT, inode.size());
             while let Some(bytes) = folios.first() {
                 inode.check(&self.binding, block, bytes)?;
@@ -173,8 +170,9 @@ impl<T: FileSystem> Filled for WindowFill<T> {
                 cond_resched();
             }
             Ok(())
-        });
-        self.window.over.done(result);
+        };
+        // What could be read is verified, whatever became of the rest.
+        self.window.over.done(check().and(result));
     }
 
     fn bad_data(&self, pos: u64, what: &'static str) {
@@ -188,11 +186,8 @@ struct OwnFill<T: FileSystem> {
 }
 
 impl<T: FileSystem> Filled for OwnFill<T> {
-    fn filled(self, mut folios: Folios, result: Result) {
-        if result.is_err() {
-            // As for `CacheFill`.
-            return;
-        }
+    fn filled(self, mut folios: Folios, _result: Result) {
+        // As for `CacheFill`.
         let pos = folios.pos();
         zero_tail(&mut folios, pos, self.under_way.inode().size());
         while folios.first().is_some() {
