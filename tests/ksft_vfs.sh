@@ -441,6 +441,15 @@ both "compressed: statx" "cd @; vfs statx . numbers deep deep/down"
 is "compressed: no volume label" "$(vfs label $A)" ""
 ok "compressed: the attribute is set" run "vfs statx $A/numbers | grep 'attributes [0-9a-f]*4 '"
 away $A $ORACLE_DIR
+loop_lz4=$(loop $DISK/image.lz4)
+LOOPS+=("$loop_lz4")
+mounted "compressed device: mount" "$FSTYPE" "$loop_lz4" $A
+is "compressed device: FIBMAP" "$(vfs fibmap $A/numbers | tr '\n' ' ')" "fibmap=EINVAL block 0 "
+away $A
+mounted "compressed device: mount in-tree" $ORACLE "$loop_lz4" $ORACLE_DIR
+is "compressed device: FIBMAP in-tree" "$(vfs fibmap $ORACLE_DIR/numbers | tr '\n' ' ')" "fibmap=EINVAL block 0 "
+away $ORACLE_DIR
+losetup -d "$loop_lz4"
 
 losetup -d "$loop_a"
 losetup -d "$loop_b"
