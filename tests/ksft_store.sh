@@ -9,23 +9,27 @@ ktap_print_header
 
 S=/mnt/store A=/mnt/store-a B=/mnt/store-b DISK=/mnt/store-disk
 modprobe -q fuse
-modprobe -a ext4
+modprobe -a ext4 dm_mod dm_delay
 mkdir -p "$TMP/tree" "$TMP/more" $S $DISK
 head -c 1000123 /dev/urandom > "$TMP/tree/one"
 head -c 4194304 /dev/urandom > "$TMP/tree/four"
+seq 90000 > "$TMP/tree/text"
 cp "$T/bin/mnt" "$TMP/tree/prog"
 # an image of its own for the healthy store: other places, other order
 cp "$TMP"/tree/* "$TMP/more/"
 head -c 50000 /dev/urandom > "$TMP/more/before"
 mkfs.erofs --quiet -Enoinline_data "$TMP/a" "$TMP/tree" > /dev/null
 mkfs.erofs --quiet --chunksize=4096 "$TMP/b" "$TMP/more" > /dev/null
+mkdir "$TMP/text"
+cp "$TMP/tree/text" "$TMP/text/"
+mkfs.erofs --quiet -zlz4hc -C16384 "$TMP/z" "$TMP/text" > /dev/null
 truncate -s 32M "$TMP/ext4"
 mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
 mount -o loop "$TMP/ext4" $DISK
 MOUNTS+=("$DISK")
 cp "$TMP/b" $DISK/b
 
-# scenario NAME LABEL: numbers the lines of store.py
+# scenario NAME LABEL STORE IMAGE: numbers the lines of store.py
 scenario() {
 	local result rest begin=$SECONDS
 	while read -r result rest; do
@@ -35,14 +39,50 @@ scenario() {
 		'#') echo "# $rest" ;;
 		*) ktap_test_fail "store.py $1: $result $rest" ;;
 		esac
-	done < <(python3 "$(dirname "$0")/store.py" "$@" $S $A $B "$TMP/tree" "$TMP/a" 2>&1)
+	done < <(python3 "$(dirname "$0")/store.py" "$1" "$2" "$3" $A $B "$TMP/tree" "$4" 2>&1)
 	note "$1, $2: $((SECONDS - begin)) s"
 }
+# scenarios LABEL STORE IMAGE NAME...
+scenarios() {
+	local label=$1 store=$2 image=$3 name
+	shift 3
+	for name; do
+		[ -z "${KINDS:-}" ] || [[ " $KINDS " = *" $label "* ]] || continue
+		[ -z "${ONLY:-}" ] || [[ " $ONLY " = *" $name "* ]] || continue
+		scenario "$name" "$label" "$store" "$image"
+	done
+}
+both() { at "$FSTYPE" "$1" $A "$2" && at "$FSTYPE" "$3" $B; }
 
+b=$(loop "$TMP/b") dev=$(loop "$TMP/a")
+LOOPS+=("$b" "$dev")
+# the scenarios that run; tests/store.py has more
+file=() device=() compressed=()
+
+# --- image files on the misbehaving filesystem ------------------------------------------------------------------------------
 ok "the store is mounted" store "$TMP/a" $S
 MOUNTS+=("$S")
-scenario smoke "store"
-away $S
+scenarios "store" $S "$TMP/a" smoke
+ok "direct: mount" both $S/image directio $DISK/b
+scenarios "direct" $S "$TMP/a" "${file[@]}"
+ok "direct: unmount" away $A $B
+ok "cached: mount" both $S/image "" "$b"
+scenarios "cached" $S "$TMP/a" "${file[@]}"
+ok "cached: unmount" away $A $B $S
+
+ok "the store has a compressed image" store "$TMP/z" $S
+MOUNTS+=("$S")
+ok "compressed: mount" both $S/image directio $DISK/b
+scenarios "compressed" $S "$TMP/z" "${compressed[@]}"
+ok "compressed: unmount" away $A $B $S
+
+# --- a block device that hangs, is slow, fails --------------------------------------------------------------------------------
+dmsetup create store-test --readonly --table "0 $(blockdev --getsz "$dev") linear $dev 0"
+dmsetup mknodes
+ok "device: mount" both /dev/mapper/store-test "" "$b"
+scenarios "device" /dev/mapper/store-test,"$dev" "$TMP/a" "${device[@]}"
+ok "device: unmount" away $A $B
+ok "nothing holds the device" dmsetup remove --retry store-test
 away $DISK
 
 finish

@@ -4,8 +4,9 @@
 
   store.py SCENARIO LABEL STORE A B TREE IMAGE
 
-STORE is where the store is mounted, A a mount of its image, B one of an image on a healthy store with the same files, TREE what
-both are made of, IMAGE what the store serves. LABEL tells how A reads the store.
+STORE is where the store is mounted, or DM,DEVICE: a device-mapper target over DEVICE. A is a mount of its image, B one of an
+image on a healthy store with the same files, TREE what both are made of, IMAGE what the store serves. LABEL tells how A reads
+the store.
 """
 
 import errno
@@ -17,201 +18,9 @@ import subprocess
 import sys
 import time
 
-PAGE = 4096
-LATE = 5        # seconds in which a reader of a healthy image gets its bytes
-SOON = 3        # seconds in which an error, or the end of a process that is killed, must come
-failures = 0
-
-
-def result(good, what, *notes):
-    global failures
-    for note in notes if not good else ():
-        print(f"# {note}")
-    print(f"{'ok' if good else 'not ok'} {what}", flush=True)
-    failures += not good
-
-
-def drop(what=3):
-    with open("/proc/sys/vm/drop_caches", "w") as f:
-        f.write(str(what))
-
-
-def read(path):
-    with open(path, "rb") as f:
-        return f.read()
-
-
-def where(image, data):
-    """The offset of the first page of data in an image, in which it is in one piece."""
-    at = read(image).find(data[:PAGE])
-    assert at >= 0
-    return at
-
-
-class Store:
-    def __init__(self, directory):
-        self.ctl = f"{directory}/ctl"
-        self.image = f"{directory}/image"
-
-    def say(self, *commands):
-        for command in commands:
-            fd = os.open(self.ctl, os.O_WRONLY)
-            try:
-                os.write(fd, command.encode())
-            finally:
-                os.close(fd)
-
-    def count(self):
-        """Reads that came, and those that wait."""
-        words = read(self.ctl).split()
-        return int(words[1]), int(words[3])
-
-    def wait_for(self, waiting, limit=SOON):
-        """Until so many reads wait."""
-        end = time.monotonic() + limit
-        while time.monotonic() < end:
-            if self.count()[1] >= waiting:
-                return True
-            time.sleep(0.02)
-        return False
-
-
-class Child:
-    """A process that calls a function, of which the result is wanted in bounded time."""
-
-    def __init__(self, function, *args):
-        self.begin = time.monotonic()
-        self.pipe, w = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(self.pipe)
-            try:
-                out = function(*args)
-            except OSError as err:
-                out = b"\1" + errno.errorcode.get(err.errno, str(err.errno)).encode()
-            else:
-                out = b"\0" + out
-            with os.fdopen(w, "wb") as f:
-                f.write(out)
-            os._exit(0)
-        os.close(w)
-        self.out = b""
-        self.status = None
-
-    def wait(self, limit=LATE, kill=True):
-        """The bytes; or the name of an error, of a signal, or "late"."""
-        end = self.begin + limit
-        while True:
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([self.pipe], [], [], left)[0]:
-                if kill:
-                    died = self.kill()
-                    return "late" if died else "late, and it cannot be killed"
-                return "late"
-            got = os.read(self.pipe, 1 << 20)
-            if not got:
-                break
-            self.out += got
-        self.reap(SOON)
-        if self.status is not None and os.WIFSIGNALED(self.status):
-            return signal.Signals(os.WTERMSIG(self.status)).name
-        if not self.out:
-            return f"status {self.status}"
-        return self.out[1:] if self.out[0] == 0 else self.out[1:].decode()
-
-    def reap(self, limit):
-        end = time.monotonic() + limit
-        while self.status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.status = status
-                os.close(self.pipe)
-            elif time.monotonic() > end:
-                return False
-            else:
-                time.sleep(0.01)
-        return True
-
-    def kill(self, limit=SOON):
-        """Whether it dies of SIGKILL in time."""
-        os.kill(self.pid, signal.SIGKILL)
-        return self.reap(limit)
-
-
-# --- ways to a file's bytes --------------------------------------------------------------------------------------------
-
-def by_pread(path, at=0, size=1 << 30):
-    fd, out = os.open(path, os.O_RDONLY), b""
-    end = min(os.fstat(fd).st_size, at + size)
-    while at + len(out) < end:
-        got = os.pread(fd, min(end - at - len(out), 128 << 10), at + len(out))
-        if not got:
-            break
-        out += got
-    return out
-
-
-def by_read(path, at=0, size=1 << 30):
-    with open(path, "rb", buffering=0) as f:
-        f.seek(at)
-        out = b""
-        while len(out) < size:
-            got = f.read(min(size - len(out), 1 << 20))
-            if not got:
-                break
-            out += got
-        return out
-
-
-def by_mmap(path, at=0, size=1 << 30):
-    signal.signal(signal.SIGBUS, signal.SIG_DFL)
-    with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as m:
-        return m[at:at + size]
-
-
-def by_splice(path, at=0, size=1 << 30):
-    fd, out = os.open(path, os.O_RDONLY), b""
-    r, w = os.pipe()
-    end = min(os.fstat(fd).st_size, at + size)
-    while at < end:
-        got = os.splice(fd, w, min(end - at, 64 << 10), offset_src=at)
-        if not got:
-            break
-        at += got
-        while got:
-            here = os.read(r, got)
-            got -= len(here)
-            out += here
-    return out
-
-
-def by_sendfile(path, at=0, size=1 << 30):
-    fd, to = os.open(path, os.O_RDONLY), os.memfd_create("sendfile")
-    end = min(os.fstat(fd).st_size, at + size)
-    while at < end:
-        got = os.sendfile(to, fd, at, end - at)
-        if not got:
-            break
-        at += got
-    return os.pread(to, os.fstat(to).st_size, 0)
-
-
-WAYS = {"pread": by_pread, "read": by_read, "mmap": by_mmap, "splice": by_splice, "sendfile": by_sendfile}
-
-
-def by_exec(path):
-    """The program says what is wrong with its arguments."""
-    return subprocess.run([path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False).stdout
-
-
-def check(got, want, what):
-    if got == want:
-        result(True, what)
-    elif isinstance(got, str):
-        result(False, what, got)
-    else:
-        at = next((i for i in range(0, len(want), PAGE) if got[i:i + PAGE] != want[i:i + PAGE]), -PAGE)
-        result(False, what, f"{len(got)} bytes of {len(want)}, first difference in block {at // PAGE}")
+import backing
+from backing import LATE, PAGE, SOON, WAYS, Child, Device, Store, by_exec, by_mmap, by_pread, by_read, by_splice, check, drop, once, \
+    read, result, where
 
 
 class Place:
@@ -219,10 +28,19 @@ class Place:
 
     def __init__(self, label, store, a, b, tree, image):
         self.label, self.a, self.b, self.tree, self.image = label, a, b, tree, image
-        self.store = Store(store)
+        self.store = Device(*store.split(",")) if "," in store else Store(store)
+        self.late = LATE
 
     def data(self, name):
         return read(f"{self.tree}/{name}")
+
+    def measure(self):
+        """Adds to what is late what the machine is slow."""
+        begin = time.monotonic()
+        check(Child(by_read, f"{self.b}/one").wait(), self.data("one"), f"{self.label}: the healthy image")
+        took = time.monotonic() - begin
+        self.late = LATE + 10 * took
+        drop()
 
     def range(self, name, first=0, end=None):
         """These blocks of a file, in the store's image."""
@@ -235,11 +53,6 @@ class Place:
         """The store is well, and nothing is cached."""
         self.store.say("ok", "deaf 0", "size 0", "inval")
         drop()
-
-    def all_well(self, what):
-        self.store.say("ok")
-        for name in ("one", "four", "prog"):
-            check(Child(by_read, f"{self.a}/{name}").wait(20), self.data(name), f"{self.label}: {what}: {name} is right")
 
 
 # --- scenarios -----------------------------------------------------------------------------------------------------------
@@ -304,6 +117,415 @@ def smoke(p):
     os.stat(p.store.image)
 
 
+BAD = 50        # a block that cannot be read
+
+
+def all_at_once(functions, limit):
+    """What the functions give, by their names, when they run side by side."""
+    children = {name: Child(*function) for name, function in functions.items()}
+    return {name: child.wait(limit) for name, child in children.items()}
+
+
+def errors(p):
+    """The store fails while the blocks are resident through the other mount, and not verified by this one."""
+    data = p.data("one")
+    p.fresh()
+    check(Child(by_read, f"{p.b}/one").wait(), data, f"{p.label}: the other image's file")
+    fd = os.open(f"{p.a}/one", os.O_RDONLY)
+    for name in p.store.errnos:
+        p.store.say("ok", f"errno all {getattr(errno, name, name)}")
+        ways = WAYS if name == p.store.errnos[-1] else {"pread": by_pread, "mmap": by_mmap}
+        # each has blocks of its own, lest the one waits for the other's window
+        functions = {way: (ways[way], f"{p.a}/one", (i + 1) * (128 << 10), 64 << 10) for i, way in enumerate(ways)}
+        seen = all_at_once(functions, SOON)
+        want = {way: "SIGBUS" if way == "mmap" else "EIO" for way in ways}
+        result(seen == want, f"{p.label}: {name}: readers get EIO or SIGBUS, in time", seen)
+    check(Child(by_read, f"{p.b}/one").wait(), data, f"{p.label}: errors: the other image's readers get its bytes")
+    p.store.say("ok")
+    check(Child(by_read, f"{p.a}/one").wait(), data, f"{p.label}: errors: the store is well again, and so is the file")
+    os.close(fd)
+
+
+def touched(path, first, end):
+    """The blocks of a mapping that give SIGBUS to who touches them one after the other; None if that takes too long."""
+    bad = []
+    with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as m:
+        seen = mmap.mmap(-1, PAGE)
+
+        def touch(first):
+            signal.signal(signal.SIGBUS, signal.SIG_DFL)
+            for block in range(first, end):
+                seen[:8] = block.to_bytes(8, "little")
+                m[block * PAGE]
+            return b""
+
+        while first < end:
+            got = Child(touch, first).wait()
+            if got == "SIGBUS":
+                bad.append(int.from_bytes(seen[:8], "little"))
+                first = bad[-1] + 1
+            elif got == b"":
+                break
+            else:
+                return got
+    return bad
+
+
+def page_by_page(path, end):
+    """The blocks that cannot be read; the other ones' bytes."""
+    bad, out = [], b""
+    fd = os.open(path, os.O_RDONLY)
+    for block in range(end):
+        try:
+            got = os.pread(fd, PAGE, block * PAGE)
+        except OSError as err:
+            bad.append(block)
+            got = bytes(PAGE)
+            if err.errno != errno.EIO:
+                bad.append(errno.errorcode[err.errno])
+        out += got
+    os.close(fd)
+    return bad, out
+
+
+def bad_block(p):
+    """One block of a file cannot be read, nor can one piece of a compressed one: all others can."""
+    p.fresh()
+    data = p.data("one")
+    end = len(data) // PAGE
+    for resident in (False, True):
+        label = f"{p.label}: a bad block, " + ("resident through another" if resident else "cold")
+
+        def begin(f):
+            p.fresh()
+            if resident:
+                Child(by_read, f"{p.b}/one").wait()
+            os.stat(f"{p.a}/{f}")
+            p.store.say(f"errno {p.range(f, BAD, BAD + 1)} 5")
+            return f"{p.a}/{f}"
+
+        got = Child(once, begin("one"), 0, 256 << 10).wait()
+        check(got, data[:BAD * PAGE], f"{label}: a read gets what lies before it")
+        seen = touched(begin("one"), 0, end)
+        result(seen == [BAD], f"{label}: who touches a mapping gets SIGBUS there alone", seen)
+        bad, got = page_by_page(begin("one"), end)
+        result(bad == [BAD], f"{label}: each other page can be read", bad)
+        if bad[:1] == [BAD]:
+            check(got[:BAD * PAGE] + got[(BAD + 1) * PAGE:], data[:BAD * PAGE] + data[(BAD + 1) * PAGE:end * PAGE],
+                  f"{label}: and is right")
+
+
+def bad_extent(p):
+    """One block of a compressed file's image cannot be read: what is decoded from it cannot, and all else can."""
+    data = p.data("text")
+    at = os.stat(p.image).st_size // 2 // PAGE * PAGE
+    end = (len(data) + PAGE - 1) // PAGE
+    path, lost = f"{p.a}/text", None
+    for resident in (False, True):
+        label = f"{p.label}: a bad extent, " + ("resident through another" if resident else "cold")
+
+        def begin():
+            p.fresh()
+            if resident:
+                Child(by_read, f"{p.b}/text").wait()
+            os.stat(path)
+            p.store.say(f"errno {at}-{at + PAGE} 5")
+
+        begin()
+        bad, got = page_by_page(path, end)
+        first = lost or bad
+        good = 0 < len(bad) < 40 and bad == first and bad == list(range(bad[0], bad[-1] + 1))
+        result(good, f"{label}: some pages cannot be read", bad)
+        if not bad or not isinstance(bad[-1], int):
+            continue
+        lost = bad
+        want = bytearray(data)
+        want[bad[0] * PAGE:(bad[-1] + 1) * PAGE] = bytes(PAGE * len(bad))
+        check(got, bytes(want), f"{label}: and all others are right")
+        begin()
+        before = (bad[0] - 10) * PAGE
+        got = Child(once, path, before, 256 << 10).wait()
+        check(got, data[before:bad[0] * PAGE], f"{label}: a read gets what lies before it")
+        begin()
+        seen = touched(path, 0, end)
+        result(seen == bad, f"{label}: who touches a mapping gets SIGBUS there alone", seen)
+
+
+HUNG = {"pread": by_pread, "mmap": by_mmap, "splice": by_splice, "read": by_read}
+
+
+def hang_readers(p, count, names):
+    """Processes that wait for the store, with files that were open before."""
+    fds = [os.open(f"{p.a}/{name}", os.O_RDONLY) for name in names]
+    p.store.say("hang all")
+    hung = []
+    for i in range(count):
+        way = list(HUNG.values())[i % len(HUNG)]
+        at = (64 << 10) + i // 2 * (320 << 10) % (640 << 10)
+        hung.append(Child(way, f"/proc/self/fd/{fds[i % len(fds)]}", at, 300 << 10))
+    result(p.store.wait_for(1), f"{p.label}: {count} hang: they do")
+    time.sleep(0.3)
+    return hung, fds
+
+
+def hang(p):
+    """The store hangs. The other image's readers do not, and its own can be killed."""
+    usage = by_exec(f"{p.tree}/prog")
+    p.measure()
+    for count, ways in ((1, ("pread", "mmap")), (2, ("splice", "read")), (8, tuple(WAYS))):
+        p.fresh()
+        names = ("prog", "one", "four") if count == 8 else ("one",)
+        hung, fds = hang_readers(p, count, names)
+        label = f"{p.label}: {count} hang"
+        if count < 8:
+            for way in ways:
+                check(Child(WAYS[way], f"{p.b}/one").wait(p.late), p.data("one"), f"{label}: {way} of the healthy image")
+        else:
+            functions = {(way, name): (WAYS[way], f"{p.b}/{name}") for way in ways for name in names}
+            functions["exec", ""] = by_exec, f"{p.b}/prog"
+            for (way, name), got in all_at_once(functions, 2 * p.late).items():
+                check(got, p.data(name) if name else usage, f"{label}: {way} of the healthy {name}")
+            for what, function in {"dropping caches": (drop,), "statistics": (statistics,), "a walk": (walk, p.b)}.items():
+                got = Child(*function).wait(p.late)
+                result(got == b"", f"{label}: {what} goes on", got)
+        for child in hung:
+            os.kill(child.pid, signal.SIGKILL)
+        died = [child.reap(SOON) for child in hung]
+        result(all(died), f"{label}: they can be killed", died)
+        for fd in fds:
+            os.close(fd)
+        p.store.say("ok")
+        for child in hung:
+            child.reap(SOON)
+        check(Child(by_read, f"{p.a}/one").wait(), p.data("one"), f"{label}: and the file is right when the store is well again")
+    for name in ("four", "prog"):
+        check(Child(by_read, f"{p.a}/{name}").wait(), p.data(name), f"{p.label}: {name} is right afterwards")
+
+
+def statistics():
+    for directory, _, files in os.walk("/sys/fs/erofs-shared"):
+        for name in files:
+            with open(f"{directory}/{name}", "rb") as f:
+                f.read()
+    return b""
+
+
+def walk(directory):
+    for name in os.listdir(directory):
+        os.close(os.open(f"{directory}/{name}", os.O_RDONLY))
+    return b""
+
+
+def fadvise(path, at, size):
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, at, size, os.POSIX_FADV_WILLNEED)
+    return os.pread(fd, size, at)
+
+
+def populate(path, at, size):
+    with open(path, "rb") as f:
+        return mmap.mmap(f.fileno(), size, flags=mmap.MAP_SHARED | 0x8000, prot=mmap.PROT_READ, offset=at)[:]
+
+
+def kill(p):
+    """Whoever waits for the store can be killed at once."""
+    data = p.data("one")
+    ways = {**WAYS, "WILLNEED": fadvise, "MAP_POPULATE": populate}
+    for resident in (False, True):
+        p.fresh()
+        fds = [os.open(f"{p.a}/{name}", os.O_RDONLY) for name in ("one", "prog")]
+        if resident:
+            for name in ("one", "prog"):
+                Child(by_read, f"{p.b}/{name}").wait()
+        p.store.say("deaf 1", "hang all")
+        children = {}
+        for i, (way, function) in enumerate(ways.items()):
+            children[way] = Child(function, f"{p.a}/one", (i + 1) * (64 << 10), 64 << 10)
+        children["exec"] = Child(os.execv, f"{p.a}/prog", ["prog"])
+        time.sleep(0.7)
+        waiting = [way for way, child in children.items() if not child.reap(0)]
+        result(len(waiting) == len(children), f"{p.label}: they all wait", waiting)
+        for way in waiting:
+            os.kill(children[way].pid, signal.SIGKILL)
+        late = [way for way in waiting if not children[way].reap(1)]
+        result(not late, f"{p.label}: who waits for {'what others have' if resident else 'a page'} can be killed", late)
+        p.store.say("ok", "deaf 0")
+        for fd in fds:
+            os.close(fd)
+        check(Child(by_read, f"{p.a}/one").wait(), data, f"{p.label}: and the file is right afterwards")
+
+
+def killed(p):
+    """Two wait for the same: the one is killed, and the other one has the bytes."""
+    data = p.data("one")
+    for resident in (False, True):
+        p.fresh()
+        fd = os.open(f"{p.a}/one", os.O_RDONLY)
+        if resident:
+            Child(by_read, f"{p.b}/one").wait()
+        p.store.say("hang all")
+        first = Child(by_pread, f"{p.a}/one")
+        p.store.wait_for(1)
+        second = Child(by_pread, f"{p.a}/one")
+        time.sleep(0.3)
+        label = f"{p.label}: two wait for {'what others have' if resident else 'a page'}"
+        result(first.kill(), f"{label}: one of them can be killed")
+        time.sleep(0.3)
+        p.store.say("ok")
+        check(second.wait(), data, f"{label}: the other one has the file")
+        os.close(fd)
+
+
+def opening(p):
+    """Opening a file reads its beginning."""
+    data = p.data("one")
+    p.fresh()
+    os.stat(f"{p.a}/one")
+    p.store.say("deaf 1", f"hang {p.range('one')}")
+    opens = Child(by_read, f"{p.a}/one")
+    p.store.wait_for(1)
+    got = Child(by_read, f"{p.b}/one").wait(2 * LATE)
+    check(got, data, f"{p.label}: one waits in open: the other image's file can be opened")
+    result(opens.wait(0.5, False) == "late" and opens.kill(1), f"{p.label}: who waits in open can be killed")
+
+    def interrupted():
+        def handler(*_):
+            raise TimeoutError
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        return by_read(f"{p.a}/one")
+
+    opens = Child(interrupted)
+    time.sleep(0.5)
+    p.store.say("ok", "deaf 0")
+    got = opens.wait()
+    result(got in (data, "ETIMEDOUT") or got == "None", f"{p.label}: a signal does no harm to it", got)
+    check(Child(by_read, f"{p.a}/one").wait(), data, f"{p.label}: and the file is right afterwards")
+
+
+def fault(p, resident=False):
+    """A fault that waits for the store does not hold the lock of the address space."""
+    p.fresh()
+    fd = os.open(f"{p.a}/one", os.O_RDONLY)
+    if resident:
+        Child(by_read, f"{p.b}/one").wait()
+    p.store.say("hang all")
+    label = f"{p.label}: a fault hangs" + (" on what others have" if resident else "")
+    with subprocess.Popen(["store_fault", f"{p.a}/one", str(500 << 10)], stdout=subprocess.PIPE) as child:
+        seen, end = {}, time.monotonic() + SOON
+        while len(seen) < 4 and select.select([child.stdout], [], [], max(0, end - time.monotonic()))[0]:
+            line = os.read(child.stdout.fileno(), 4096)
+            if not line:
+                break
+            for word in line.decode().splitlines():
+                what, ms = word.split()
+                seen[what] = int(ms)
+        result(sorted(seen) == ["fork", "maps", "mmap", "munmap"] and max(seen.values()) < 1000 * SOON,
+               f"{label}: mmap, munmap, fork and /proc/PID/maps do not", seen)
+        maps = Child(lambda: read(f"/proc/{child.pid}/maps")).wait(SOON)
+        result(b"/one" in maps if isinstance(maps, bytes) else False, f"{label}: others see the maps", maps)
+        child.kill()
+        try:
+            child.wait(SOON)
+            result(True, f"{label}: and the process can be killed")
+        except subprocess.TimeoutExpired:
+            result(False, f"{label}: and the process can be killed")
+        p.store.say("ok")
+    os.close(fd)
+    check(Child(by_read, f"{p.a}/one").wait(), p.data("one"), f"{p.label}: and the file is right afterwards")
+
+
+def fault_other(p):
+    """The same, when the page is there, but through the other image."""
+    fault(p, True)
+
+
+def slow(p):
+    """Each read of the store takes long: that of another image does not."""
+    p.fresh()
+    data = p.data("four")
+    fd = os.open(f"{p.a}/four", os.O_RDONLY)
+    p.measure()
+    p.store.say("slow all 2500")
+    reader = Child(by_read, f"/proc/self/fd/{fd}")
+    p.store.wait_for(1)
+    begin = time.monotonic()
+    got = Child(by_read, f"{p.b}/four").wait(4 * p.late)
+    took = time.monotonic() - begin
+    check(got, data, f"{p.label}: 4 MiB of the healthy image while the store is slow")
+    result(took < 2 * p.late, f"{p.label}: in time", f"{took:.1f} s")
+    print(f"# {took:.1f} s")
+    result(reader.kill(), f"{p.label}: the slow reader can be killed")
+    os.close(fd)
+    p.store.say("ok")
+    check(Child(by_read, f"{p.a}/four").wait(), data, f"{p.label}: the store is fast again, and the file is right")
+
+
+def short(p):
+    """Reads that return less than they should, and a file that shrinks and grows under the mount."""
+    data = p.data("one")
+    base = where(p.image, data)
+    cut = base + BAD * PAGE + 1000
+    for how in ("short", "size"):
+        for resident in (False, True):
+            p.fresh()
+            if resident:
+                Child(by_read, f"{p.b}/one").wait()
+            fd = os.open(f"{p.a}/one", os.O_RDONLY)
+            p.store.say("inval", f"short {cut}-" if how == "short" else f"size {cut}")
+            os.stat(p.store.image)
+            label = f"{p.label}: {'reads end' if how == 'short' else 'the file ends'} within a block"
+            label += ", resident through another" if resident else ""
+            bad, got = page_by_page(f"{p.a}/one", (len(data) + PAGE - 1) // PAGE)
+            # the one that is cut has its bytes or an error; those before it may share a request with it
+            lost = set(range(BAD + 1, len(data) // PAGE))
+            result(lost <= set(bad), f"{label}: nothing that is not there is read", bad[:3], len(bad))
+            good = [b for b in range(BAD) if b not in bad]
+            result(len(good) == BAD, f"{label}: what is there is", bad[:5])
+            result(all(got[b * PAGE:(b + 1) * PAGE] == data[b * PAGE:(b + 1) * PAGE] for b in good), f"{label}: and is right")
+            if BAD not in bad:
+                check(got[BAD * PAGE:(BAD + 1) * PAGE], data[BAD * PAGE:(BAD + 1) * PAGE], f"{label}: the one that is cut")
+            seen = touched(f"{p.a}/one", BAD + 1, BAD + 4)
+            result(seen == [BAD + 1, BAD + 2, BAD + 3], f"{label}: SIGBUS for what is not there", seen)
+            check(Child(by_read, f"{p.b}/one").wait(), data, f"{label}: the other image's file")
+            p.store.say("ok", "size 0")
+            os.stat(p.store.image)
+            check(Child(by_read, f"{p.a}/one").wait(), data, f"{label}: the store is well again, and so is the file")
+            os.close(fd)
+
+
+def change(p):
+    """Bytes that change come to none of the other images."""
+    data = p.data("one")
+    new = bytearray(data)
+    for i in range(BAD * PAGE, (BAD + 1) * PAGE):
+        new[i] ^= 0x21
+    new = bytes(new)
+    for when in ("before", "while the other is open", "after both have read it"):
+        p.fresh()
+        label = f"{p.label}: bytes change {when}"
+        fds = []
+        if when != "before":
+            fds = [os.open(f"{m}/one", os.O_RDONLY) for m in (p.b, p.a)]
+        if when.startswith("after"):
+            for m in (p.a, p.b):
+                check(Child(by_read, f"{m}/one").wait(), data, f"{label}: not yet")
+        p.store.say(f"flip {p.range('one', BAD, BAD + 1)}", "inval")
+        for cold in (False, True) if when.startswith("after") else (True,):
+            if cold:
+                drop(1)
+            mine = Child(by_mmap, f"{p.a}/one").wait()
+            result(mine in (data, new, "SIGBUS"),
+                   f"{label}: the reader has the old, the new, or an error", mine if isinstance(mine, str) else len(mine))
+            check(Child(by_mmap, f"{p.b}/one").wait(), data, f"{label}: the other has its own")
+            check(Child(by_pread, f"{p.b}/one").wait(), data, f"{label}: by read, too")
+        for fd in fds:
+            os.close(fd)
+    p.store.say("ok", "inval")
+    drop()
+    check(Child(by_read, f"{p.a}/one").wait(), data, f"{p.label}: the store is well again, and so is the file")
+
+
 def main():
     name, *rest = sys.argv[1:]
     p = Place(*rest)
@@ -311,7 +533,7 @@ def main():
         globals()[name](p)
     finally:
         p.store.say("ok", "deaf 0", "size 0")
-    return failures > 0 or None
+    return backing.failures > 0 or None
 
 
 if __name__ == "__main__":
