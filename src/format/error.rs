@@ -23,6 +23,8 @@ pub enum Kind {
     Range,
     /// Data on a device that the image does not have (`ENODEV`).
     NoDevice,
+    /// Data that the device is too short for (`EIO`).
+    Missing,
 }
 
 /// One thing that is wrong, and where.

@@ -287,9 +287,10 @@ fn readable(
     if pos.saturating_sub(extent.start) < whole {
         return Ok(whole);
     }
-    Err(corrupted(
-        image,
-        "data past the end of the device",
-        addr.saturating_add(pos.saturating_sub(extent.start)),
-    ))
+    Err(ReadError::Format(Error {
+        kind: Kind::Missing,
+        what: "data past the end of the device",
+        pos: image.iloc,
+        value: addr.saturating_add(pos.saturating_sub(extent.start)),
+    }))
 }

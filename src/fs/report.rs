@@ -38,6 +38,7 @@ pub(super) fn errno(kind: Kind) -> Error {
         Kind::NoData => ENODATA,
         Kind::Range => ERANGE,
         Kind::NoDevice => ENODEV,
+        Kind::Missing => EIO,
     }
 }
 
