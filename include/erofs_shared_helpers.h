@@ -136,7 +136,7 @@ u64 erofs_shared_bdev_bytes(struct block_device *bdev);
 u32 erofs_shared_bdev_block_size(struct block_device *bdev);
 u32 erofs_shared_bdev_dma_align(struct block_device *bdev);
 struct bio *erofs_shared_bio_alloc(struct block_device *bdev, u64 pos,
-				   u16 segments, bool ahead);
+				   u16 segments, bool ahead, bool wait);
 void erofs_shared_bio_submit(struct bio *bio);
 size_t erofs_shared_iov_bytes(struct iov_iter *iter);
 void erofs_shared_iov_truncate(struct iov_iter *iter, u64 count);

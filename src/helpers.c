@@ -665,12 +665,17 @@ u32 erofs_shared_bdev_dma_align(struct block_device *bdev)
 	return bdev_dma_alignment(bdev) + 1;
 }
 
+/*
+ * With @wait this takes from the reserve when there is no memory, for which others
+ * may be waiting; without, it fails.
+ */
 struct bio *erofs_shared_bio_alloc(struct block_device *bdev, u64 pos,
-				   u16 segments, bool ahead)
+				   u16 segments, bool ahead, bool wait)
 {
 	struct bio *bio = bio_alloc(bdev, clamp(segments, 1, BIO_MAX_VECS),
 				    REQ_OP_READ | (ahead ? REQ_RAHEAD : 0),
-				    GFP_KERNEL);
+				    wait ? GFP_KERNEL :
+					   GFP_NOWAIT | __GFP_NOWARN);
 
 	if (bio)
 		bio->bi_iter.bi_sector = pos >> SECTOR_SHIFT;

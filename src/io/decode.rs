@@ -281,10 +281,10 @@ impl Job {
 
 /// As long as this lives, what this task allocates does not wait for I/O: somebody may wait for the
 /// memory that is about to be filled.
-struct NoIo(u32);
+pub(super) struct NoIo(u32);
 
 impl NoIo {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         // SAFETY: No preconditions.
         Self(unsafe { raw::erofs_shared_noio_save() })
     }

@@ -14,13 +14,13 @@ use kernel::{
     ffi, impl_has_work, new_work,
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
-    sync::atomic::{Atomic, Full, Relaxed},
+    sync::atomic::{Acquire, Atomic, Full, Relaxed},
     types::Opaque,
     workqueue::{Queue, Work, WorkItem},
 };
 
 use super::{
-    decode::{Encoded, Job, Recipe, Source},
+    decode::{Encoded, Job, NoIo, Recipe, Source},
     decompress::Failure,
     file_read::{bytes_read, failed, file_bytes},
     folios::Folios,
@@ -188,6 +188,7 @@ impl<F: Filled> WorkItem for Fill<F> {
 
 impl<F: Filled> Fill<F> {
     fn end(mut self: Pin<KBox<Self>>) {
+        let _noio = NoIo::new();
         let error = to_result(self.error.load(Relaxed));
         let Some(mut rest) = self.as_mut().project().rest.get_mut().take() else {
             return;
@@ -233,7 +234,8 @@ impl<F: Filled> Fill<F> {
     unsafe fn put_submitter(this: NonNull<Self>, bytes: usize) {
         // SAFETY: By the function's safety requirements.
         unsafe {
-            let alone = this.as_ref().pending.load(Relaxed) == 1;
+            // Pairs with `fetch_sub` in `put`: what the others wrote is there.
+            let alone = this.as_ref().pending.load(Acquire) == 1;
             if alone && (bytes < WORTH_A_WORKER || raw::erofs_shared_one_cpu()) {
                 // Nobody else has a share of it, so this is the last.
                 Pin::new_unchecked(KBox::from_raw(this.as_ptr())).end();
@@ -266,6 +268,9 @@ struct PendingBio {
     bdev: NonNull<bindings::block_device>,
     /// Byte on the device after its last.
     end: u64,
+    /// It may be one of the few that are kept for when there is no memory. Nobody who has one of these may
+    /// wait for another before it is submitted.
+    reserved: bool,
 }
 
 /// A read of a backing file, being gathered or under way.
@@ -393,6 +398,14 @@ struct Submitter<F: Filled> {
 }
 
 impl<F: Filled> Submitter<F> {
+    /// Gets ready for allocating bios elsewhere: starts what was gathered if it must not be held back
+    /// meanwhile.
+    fn before_others(&mut self) {
+        if self.bio.as_ref().is_some_and(|pending| pending.reserved) {
+            self.flush();
+        }
+    }
+
     /// Starts what was gathered.
     fn flush(&mut self) {
         if let Some(pending) = self.bio.take() {
@@ -486,12 +499,16 @@ impl<F: Filled> Submitter<F> {
                 }
                 self.flush();
             }
-            // SAFETY: The device is open; this waits for memory if it must, while nothing that it
-            // could wait for is held back here.
-            let bio = unsafe {
-                raw::erofs_shared_bio_alloc(bdev.as_ptr(), addr, self.segments, self.ahead)
+            // SAFETY: The device is open.
+            let alloc = |wait| unsafe {
+                let (device, segments) = (bdev.as_ptr(), self.segments);
+                raw::erofs_shared_bio_alloc(device, addr, segments, self.ahead, wait)
             };
-            let bio = NonNull::new(bio).ok_or(ENOMEM)?;
+            // The second way may wait for others' bios. This has none that is not submitted: it was flushed.
+            let (bio, reserved) = match NonNull::new(alloc(false)) {
+                Some(bio) => (bio, false),
+                None => (NonNull::new(alloc(true)).ok_or(ENOMEM)?, true),
+            };
             // SAFETY: The new bio is ours.
             unsafe {
                 (*bio.as_ptr()).bi_private = self.fill.as_ptr().cast();
@@ -501,6 +518,7 @@ impl<F: Filled> Submitter<F> {
                 bio,
                 bdev,
                 end: addr,
+                reserved,
             });
         }
         Err(EIO)
@@ -772,6 +790,7 @@ fn gather<'a, F: Filled>(
             zero(&mut rest.folios, at, bytes - at);
             return Ok(());
         };
+        submitter.before_others();
         let extent = map(pos)?;
         let skip = pos.checked_sub(extent.offset).ok_or(EFSCORRUPTED)?;
         let run = extent.len.checked_sub(skip).filter(|run| *run != 0);
@@ -787,6 +806,7 @@ fn gather<'a, F: Filled>(
             }
             Target::Cached(cache, start) => {
                 let start = start.checked_add(skip).ok_or(EFSCORRUPTED)?;
+                submitter.before_others();
                 cache.read_ahead(start, len);
                 let mut copied = 0;
                 while copied < len {
@@ -856,6 +876,7 @@ fn add_encoded<F: Filled>(
     let mut job = Job::new(recipe, encoded.plen, len, &mut rest.folios)?;
     *input = input.saturating_add(len);
     if *input > MAX_INPUT && !rest.jobs.is_empty() {
+        submitter.before_others();
         let folios = read_now(job.take_input(), plan, device, start, len, wanted)?;
         job.put_input(folios);
         let result = job.run(&mut rest.folios);
