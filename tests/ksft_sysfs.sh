@@ -143,13 +143,14 @@ ok "a mount that fails leaves none" failing
 at erofs-shared "$L" $A
 # refused WHY COMMAND...: that any file can be read in this way, or that it is refused for another reason
 refused() {
-	local why=$1 files=($SYS/stats/* $SYS/mounts/*/*)
+	local why=$1 figures
+	mapfile -t figures < <(printf '%s\n' "$SYS"/stats/* "$SYS"/mounts/*/*)
 	shift
-	"$@" cat "${files[@]}" > "$TMP/read" 2> "$TMP/refused"
+	"$@" cat "${figures[@]}" > "$TMP/read" 2> "$TMP/refused"
 	[ ! -s "$TMP/read" ] || { echo "something can be read"; return 1; }
-	echo "${#files[@]} files, of which are refused:"
+	echo "${#figures[@]} files, of which are refused:"
 	grep -c ": $why\$" "$TMP/refused" | tee "$TMP/count"
-	[ "$(cat "$TMP/count")" = ${#files[@]} ]
+	[ "$(cat "$TMP/count")" = ${#figures[@]} ]
 }
 ok "another user gets EACCES for every figure" refused 'Permission denied' \
 	setpriv --reuid 65534 --regid 65534 --clear-groups

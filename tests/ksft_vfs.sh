@@ -127,7 +127,7 @@ programs() {
 	is "$way: dynamic programs in a chroot" "$(chroot $A/system /bin/bash -c 'ls /bin; cat /name' 2>&1 | tr '\n' ' ')" \
 		"bash cat ls script sleep the image "
 	is "$way: script" "$(chroot $A/system /bin/script one 2>&1)" "script one in the image"
-	chroot $A/system /bin/sleep 60 &
+	chroot $A/system /bin/sleep 600 &
 	pid=$!
 	soon grep -q libc.so "/proc/$pid/maps"
 	ok "$way: /proc/PID/maps" maps $pid

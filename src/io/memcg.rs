@@ -2,7 +2,7 @@
 
 //! Which memory cgroup pays for what is kept about a file: that of the task that opens or reads it.
 //!
-//! A wrapper module. Memory that is allocated with [`charged`] is charged to the memory cgroup of the
+//! A wrapper module. Memory that is allocated with [`CHARGED`] is charged to the memory cgroup of the
 //! current task. What follows I/O runs in a worker, which has none: there, a [`Payer`] that was taken in
 //! the reader's context says who pays ([`Payer::pays`]).
 

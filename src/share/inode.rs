@@ -248,7 +248,6 @@ impl Unheld {
 }
 
 impl SharedInode {
-
     /// Drops pages that are in use by nobody. Tells whether all of them are gone.
     pub(super) fn drop_pages(&self, pages: core::ops::Range<u64>) -> bool {
         let count = pages.end.saturating_sub(pages.start);

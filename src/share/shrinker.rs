@@ -72,8 +72,12 @@ unsafe extern "C" fn scan(
     sc: *mut bindings::shrink_control,
 ) -> ffi::c_ulong {
     // SAFETY: By the function's safety requirements; the trees go after the shrinker.
-    let (want, shards) =
-        unsafe { ((*sc).nr_to_scan, &*(*shrinker).private_data.cast::<Shards>()) };
+    let (want, shards) = unsafe {
+        (
+            (*sc).nr_to_scan,
+            &*(*shrinker).private_data.cast::<Shards>(),
+        )
+    };
     let (looked, removed) = shards.shrink(want as u64);
     // SAFETY: As above.
     unsafe { (*sc).nr_scanned = looked as ffi::c_ulong };

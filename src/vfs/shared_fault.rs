@@ -200,13 +200,14 @@ impl<T: FileSystem> Tables<T> {
         let mapping = binding.shared().mapping();
         let elsewhere = binding.shared().content().is_aliased(block);
         // SAFETY: The binding holds the mapping's inode.
-        let ready = !elsewhere
-            && match unsafe { PageState::find(mapping, block) } {
-                // `filemap_fault` reads it in the name of this file, which verifies it.
-                PageState::Absent => !*failed,
-                PageState::Ready(folio) => binding.covers(folio.pages()),
-                PageState::Locked(_) | PageState::Failed(_) => false,
-            };
+        let state = unsafe { PageState::find(mapping, block) };
+        let ready = match state {
+            _ if elsewhere => false,
+            // `filemap_fault` reads it in the name of this file, which verifies it.
+            PageState::Absent => !*failed,
+            PageState::Ready(folio) => binding.covers(folio.pages()),
+            PageState::Locked(_) | PageState::Failed(_) => false,
+        };
         if !ready {
             // SAFETY: By the function's safety requirements.
             return unsafe {
@@ -385,7 +386,7 @@ impl<T: FileSystem> Inode<T> {
         // SAFETY: The inode holds both mappings.
         let folio = unsafe { FolioRef::find(mapping, index) }?;
         binding
-            .map_or(true, |binding| binding.covers(folio.pages()))
+            .is_none_or(|binding| binding.covers(folio.pages()))
             .then_some(folio)
     }
 }
