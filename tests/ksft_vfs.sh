@@ -120,6 +120,8 @@ maps() {
 
 # --- programs ------------------------------------------------------------------------------------------------------------
 
+is_loaded() { [ "$(grep -c " $A/" "/proc/$1/maps")" -ge 8 ]; }
+
 programs() {
 	local way=$1 pid i
 	drop
@@ -129,7 +131,8 @@ programs() {
 	is "$way: script" "$(chroot $A/system /bin/script one 2>&1)" "script one in the image"
 	chroot $A/system /bin/sleep 600 &
 	pid=$!
-	soon grep -q libc.so "/proc/$pid/maps"
+	# not chroot itself any more, and all of the program and its libraries mapped
+	soon is_loaded $pid
 	ok "$way: /proc/PID/maps" maps $pid
 	is "$way: /proc/PID/exe" "$(readlink /proc/$pid/exe)" $A/system/bin/sleep
 	is "$way: unmount while it runs" "$(vfs umount $A)" umount=EBUSY
