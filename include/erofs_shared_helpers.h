@@ -46,7 +46,7 @@ struct folio *erofs_shared_filemap_get_ready(struct address_space *mapping,
 struct folio *erofs_shared_filemap_get(struct address_space *mapping,
 				       pgoff_t index);
 size_t erofs_shared_resident(struct address_space *mapping, pgoff_t index,
-			     size_t max);
+			     size_t max, bool uptodate);
 void erofs_shared_ra_sync(struct address_space *mapping, struct file *file,
 			  pgoff_t index, unsigned long nr);
 void erofs_shared_ra_async(struct address_space *mapping, struct file *file,
@@ -60,8 +60,6 @@ bool erofs_shared_folio_locked(struct folio *folio);
 bool erofs_shared_folio_trylock(struct folio *folio);
 struct folio *erofs_shared_filemap_add(struct address_space *mapping,
 				       pgoff_t index);
-size_t erofs_shared_uptodate(struct address_space *mapping, pgoff_t index,
-			     size_t max);
 bool erofs_shared_fault_unlock(struct vm_fault *vmf, struct file *file);
 bool erofs_shared_fault_nowait(struct vm_fault *vmf);
 int erofs_shared_folio_wait_killable(struct folio *folio);

@@ -182,19 +182,27 @@ struct folio *erofs_shared_filemap_get_ready(struct address_space *mapping,
 	return folio;
 }
 
-/* How many of the @max pages from @index on are cached without a gap. */
+/*
+ * How many of the @max pages from @index on are cached without a gap, and, if
+ * @uptodate, may be read without waiting.
+ */
 size_t erofs_shared_resident(struct address_space *mapping, pgoff_t index,
-			     size_t max)
+			     size_t max, bool uptodate)
 {
 	size_t count = 0;
 
 	while (count < max) {
 		struct folio *folio = filemap_get_folio(mapping, index + count);
+		bool good;
 
 		if (IS_ERR(folio))
 			break;
-		count = folio_next_index(folio) - index;
+		good = !uptodate || folio_test_uptodate(folio);
+		if (good)
+			count = folio_next_index(folio) - index;
 		folio_put(folio);
+		if (!good)
+			break;
 	}
 	return min(count, max);
 }
@@ -280,28 +288,6 @@ struct folio *erofs_shared_filemap_add(struct address_space *mapping,
 		return ERR_PTR(err);
 	}
 	return folio;
-}
-
-/* How many of the @max pages from @index on may be read without waiting. */
-size_t erofs_shared_uptodate(struct address_space *mapping, pgoff_t index,
-			     size_t max)
-{
-	size_t count = 0;
-
-	while (count < max) {
-		struct folio *folio = filemap_get_folio(mapping, index + count);
-		bool uptodate;
-
-		if (IS_ERR(folio))
-			break;
-		uptodate = folio_test_uptodate(folio);
-		if (uptodate)
-			count = folio_next_index(folio) - index;
-		folio_put(folio);
-		if (!uptodate)
-			break;
-	}
-	return min(count, max);
 }
 
 /*

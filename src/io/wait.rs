@@ -18,6 +18,12 @@ pub(crate) fn cond_resched() {
     unsafe { raw::erofs_shared_cond_resched() }
 }
 
+/// Whether a signal is pending that ends the task. In process context.
+pub(crate) fn is_dying() -> bool {
+    // SAFETY: In process context there is a current task.
+    unsafe { raw::erofs_shared_fatal_signal_pending() }
+}
+
 /// Something that happens once, with a result.
 ///
 /// # Invariants

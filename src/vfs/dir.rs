@@ -5,7 +5,7 @@
 use kernel::{bindings, error::from_result, ffi, prelude::*, sync::aref::ARef, types::Opaque};
 
 use super::{superblock::file_inode, FileSystem, Inode, Tables};
-use crate::raw;
+use crate::{io::wait::is_dying, raw};
 
 /// Longest name that is looked up.
 const NAME_MAX: usize = 255;
@@ -77,8 +77,7 @@ impl Emit<'_> {
 
     /// Whether the task is being killed.
     pub(crate) fn interrupted(&self) -> bool {
-        // SAFETY: No requirements.
-        unsafe { raw::erofs_shared_fatal_signal_pending() }
+        is_dying()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     io::{
         folio::FolioRef,
         page::{PageRef, PageState},
+        wait::is_dying,
     },
     raw,
 };
@@ -49,12 +50,6 @@ impl From<Error> for Unready {
     fn from(err: Error) -> Self {
         Unready::Failed(err)
     }
-}
-
-/// Whether a signal is pending that ends the process.
-pub(super) fn is_dying() -> bool {
-    // SAFETY: Called in process context, so there is a current task.
-    unsafe { raw::erofs_shared_fatal_signal_pending() }
 }
 
 /// The time since boot, in nanoseconds.

@@ -11,13 +11,10 @@ use core::ops::Range;
 use kernel::{bindings, page::PAGE_SIZE, prelude::*, sync::Arc};
 
 use super::{
-    page::{is_dying, Unready},
-    sharing::FileMapping,
-    superblock::file_inode,
-    FileSystem, Inode, Tables,
+    page::Unready, sharing::FileMapping, superblock::file_inode, FileSystem, Inode, Tables,
 };
 use crate::{
-    io::{folio::FolioRef, page::PageState},
+    io::{folio::FolioRef, page::PageState, wait::is_dying},
     raw,
     share::{inode::MAX_ORDER, Binding},
 };
@@ -294,8 +291,8 @@ impl<T: FileSystem> Tables<T> {
             return Ok(Next::Return(raw::EROFS_SHARED_VM_FAULT_SIGBUS));
         }
         loop {
-            let Some(folio) = inode.ready_folio(binding, index as u64) else {
-                let mut found = None;
+            let mut found = inode.ready_folio(binding, index as u64);
+            if found.is_none() {
                 // SAFETY: By the function's safety requirements.
                 let next = unsafe {
                     Self::fault_work(vmf, file, || {
@@ -303,16 +300,12 @@ impl<T: FileSystem> Tables<T> {
                         Ok(())
                     })
                 }?;
-                match (next, found) {
-                    (Next::Again, Some(folio)) => {
-                        // SAFETY: By the function's safety requirements.
-                        if let Some(ret) = unsafe { Self::map_folio(vmf, folio, index) }? {
-                            return Ok(Next::Return(ret));
-                        }
-                        continue;
-                    }
-                    (next, _) => return Ok(next),
+                if let Next::Return(_) = next {
+                    return Ok(next);
                 }
+            }
+            let Some(folio) = found else {
+                return Ok(Next::Again);
             };
             // SAFETY: By the function's safety requirements.
             if let Some(ret) = unsafe { Self::map_folio(vmf, folio, index) }? {

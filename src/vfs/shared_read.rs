@@ -18,13 +18,10 @@ use kernel::{
 };
 
 use super::{
-    page::{is_dying, Unready},
-    sharing::FileMapping,
-    superblock::file_inode,
-    FileSystem, Inode, Tables,
+    page::Unready, sharing::FileMapping, superblock::file_inode, FileSystem, Inode, Tables,
 };
 use crate::{
-    io::folio::FolioRef,
+    io::{folio::FolioRef, wait::is_dying},
     raw,
     share::{Binding, BLOCK_SHIFT, BLOCK_SIZE},
 };
@@ -461,7 +458,7 @@ impl<T: FileSystem> Tables<T> {
             .div_ceil(PAGE_SIZE as u64) as usize;
         let pages = pages.min(SPLICE_PAGES);
         // SAFETY: The inode holds the mapping's inode.
-        let here = unsafe { raw::erofs_shared_uptodate(mapping, index, pages) } as u64;
+        let here = unsafe { raw::erofs_shared_resident(mapping, index, pages, true) } as u64;
         if here != 0 {
             let len = bytes_in(pos >> PAGE_SHIFT, here, pos).min(ready);
             return Ok(Splice::Pages(len as usize));

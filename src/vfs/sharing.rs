@@ -23,7 +23,7 @@ use kernel::{
 };
 
 use super::{
-    page::{is_dying, Unready},
+    page::Unready,
     superblock::{file_inode, UnderWay},
     FileSystem, Inode, Super, Tables,
 };
@@ -32,7 +32,7 @@ use crate::{
         device::SuperPtr,
         fill::{fill, fill_and_wait, zero_tail, Filled, Keeper, Plan},
         folios::Folios,
-        wait::cond_resched,
+        wait::{cond_resched, is_dying},
     },
     raw,
     share::{
@@ -774,7 +774,7 @@ impl<T: FileSystem> Inode<T> {
 fn resident(binding: &Binding, start: u64, len: u64) -> u64 {
     let mapping = binding.shared().mapping();
     // SAFETY: The mapping lives as long as the binding.
-    unsafe { raw::erofs_shared_resident(mapping, start as usize, len as usize) as u64 }
+    unsafe { raw::erofs_shared_resident(mapping, start as usize, len as usize, false) as u64 }
 }
 
 /// How many pages from `start` on, up to `len`, are there or elsewhere without a gap.
