@@ -10,19 +10,12 @@ import signal
 import subprocess
 import time
 
+from tap import result
+
 PAGE = 4096
 LATE = 5        # seconds in which a reader of a healthy image gets its bytes, on a machine that has nothing else to do
 SOON = 5        # seconds in which an error, or the end of a process that is killed, must come
 EVER = 30       # seconds for what says nothing of time
-failures = 0
-
-
-def result(good, what, *notes):
-    global failures
-    for note in notes if not good else ():
-        print(f"# {note}")
-    print(f"{'ok' if good else 'not ok'} {what}", flush=True)
-    failures += not good
 
 
 def drop(what=3):

@@ -13,17 +13,11 @@ import os
 import sys
 import time
 
+import tap
+from tap import result
+
 PAGE = 4096
 libc = ctypes.CDLL(None, use_errno=True)
-failures = 0
-
-
-def result(good, what, *notes):
-    global failures
-    for note in notes if not good else ():
-        print(f"# {note}")
-    print(f"{'ok' if good else 'not ok'} {what}", flush=True)
-    failures += not good
 
 
 def cached(fd, pos=0, length=0):
@@ -133,4 +127,4 @@ def shared(label, path, twin, kept):
 
 if __name__ == "__main__":
     (alone if len(sys.argv) == 3 else shared)(*sys.argv[1:])
-    sys.exit(failures > 0)
+    sys.exit(tap.status())

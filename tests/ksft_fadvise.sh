@@ -22,17 +22,7 @@ a=$(loop $E/a) b=$(loop $E/b) fp=$(loop "$IMAGES/share-fp-a")
 LOOPS+=("$a" "$b" "$fp")
 
 # advise ARG...: numbers the lines of fadvise.py
-advise() {
-	local result rest
-	while read -r result rest; do
-		case $result in
-		ok) ktap_test_pass "$rest" ;;
-		not) ktap_test_fail "${rest#ok }" ;;
-		'#') echo "# $rest" ;;
-		*) ktap_test_fail "fadvise.py $1: $result $rest" ;;
-		esac
-	done < <(python3 "$(dirname "$0")/fadvise.py" "$@" 2>&1)
-}
+advise() { numbered fadvise.py "$@"; }
 
 # each KIND IMAGE SHARE OPTIONS
 each() {

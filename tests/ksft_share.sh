@@ -58,18 +58,6 @@ within_of() {
 	echo "$1, $2 to $3 expected"
 	[ "$1" -ge "$2" ] && [ "$1" -le "$3" ]
 }
-# settled: waits until nothing is merged any more
-settled() {
-	local before now i
-	now=$(stat_of merges_done)
-	for ((i = 0; i < 40; i++)); do
-		before=$now
-		sleep 0.7
-		now=$(stat_of merges_done)
-		[ "$now" != "$before" ] || return 0
-	done
-	return 1
-}
 stat_of() { cat "$STATS/$1"; }
 sectors() { awk '{ print $3 }' "/sys/block/${1#/dev/}/stat"; }
 options() { awk -v dir="$1" '$2 == dir { print $4 }' /proc/mounts; }

@@ -33,17 +33,7 @@ a=$(loop "$TMP/a") b=$(loop "$TMP/b") good=$(loop "$TMP/good")
 LOOPS+=("$a" "$b" "$good")
 
 # change SCENARIO ARG...: numbers the lines of share_change.py
-change() {
-	local result rest
-	while read -r result rest; do
-		case $result in
-		ok) ktap_test_pass "$rest" ;;
-		not) ktap_test_fail "${rest#ok }" ;;
-		'#') echo "# $rest" ;;
-		*) ktap_test_fail "share_change.py $1: $result $rest" ;;
-		esac
-	done < <(python3 "$(dirname "$0")/share_change.py" "$@" 2>&1)
-}
+change() { numbered share_change.py "$@"; }
 both() { at "$FSTYPE" "$1" $A && at "$FSTYPE" "$b" $B; }
 
 # --- an image that changes ---------------------------------------------------------------------------------------------------

@@ -31,15 +31,8 @@ cp "$TMP/b" $DISK/b
 
 # scenario NAME LABEL STORE IMAGE: numbers the lines of store.py
 scenario() {
-	local result rest begin=$SECONDS
-	while read -r result rest; do
-		case $result in
-		ok) ktap_test_pass "$rest" ;;
-		not) ktap_test_fail "${rest#ok }" ;;
-		'#') echo "# $rest" ;;
-		*) ktap_test_fail "store.py $1: $result $rest" ;;
-		esac
-	done < <(python3 "$(dirname "$0")/store.py" "$1" "$2" "$3" $A $B "$TMP/tree" "$4" 2>&1)
+	local begin=$SECONDS
+	numbered store.py "$1" "$2" "$3" $A $B "$TMP/tree" "$4"
 	note "$1, $2: $((SECONDS - begin)) s"
 }
 # scenarios LABEL STORE IMAGE NAME...

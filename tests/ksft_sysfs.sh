@@ -176,18 +176,6 @@ for i in 3 4; do
 	DEV[i]=$X
 done
 stat_of() { cat "$SYS/stats/$1"; }
-# settled: waits until nothing is merged any more
-settled() {
-	local before now i
-	now=$(stat_of merges_done)
-	for ((i = 0; i < 40; i++)); do
-		before=$now
-		sleep 0.5
-		now=$(stat_of merges_done)
-		[ "$now" != "$before" ] || return 0
-	done
-	return 1
-}
 rmmod erofs_shared
 insmod $MODULE
 is "no file is open: no shared inode is counted" "$(stat_of shared_inodes)" 0

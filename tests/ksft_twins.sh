@@ -60,18 +60,6 @@ for line in open(sys.argv[2]):
                 print(path)
 sys.exit(bad != 0)' "$1" "$TMP/sums"
 }
-# settled: waits until nothing is merged any more
-settled() {
-	local before now i
-	now=$(stat_of merges_done)
-	for ((i = 0; i < 40; i++)); do
-		before=$now
-		sleep 0.5
-		now=$(stat_of merges_done)
-		[ "$now" != "$before" ] || return 0
-	done
-	return 1
-}
 cold() {
 	drop
 	sleep 0.2

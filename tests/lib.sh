@@ -61,6 +61,33 @@ is() {
 	fi
 }
 
+# numbered PROGRAM ARG...: runs a Python program of this directory (tap.py) and makes TAP of its lines
+numbered() {
+	local program=$1 result rest
+	shift
+	while read -r result rest; do
+		case $result in
+		ok) ktap_test_pass "$rest" ;;
+		not) ktap_test_fail "${rest#ok }" ;;
+		'#') echo "# $rest" ;;
+		*) ktap_test_fail "$program $1: $result $rest" ;;
+		esac
+	done < <(python3 "$(dirname "$0")/$program" "$@" 2>&1)
+}
+
+# settled: waits until the module merges nothing any more
+settled() {
+	local before now i
+	now=$(cat /sys/fs/erofs-shared/stats/merges_done)
+	for ((i = 0; i < 40; i++)); do
+		before=$now
+		sleep 0.7
+		now=$(cat /sys/fs/erofs-shared/stats/merges_done)
+		[ "$now" != "$before" ] || return 0
+	done
+	return 1
+}
+
 # plan is known at the end only: so is the count
 finish() {
 	KSFT_NUM_TESTS=$((KTAP_TESTNO - 1))

@@ -19,18 +19,12 @@ import subprocess
 import sys
 import time
 
+import tap
+from tap import result
+
 PAGE = 4096
 BLOCK = 100     # the one that changes or fails
 NEAR = 64       # blocks that may share a folio with it
-failures = 0
-
-
-def result(good, what, *notes):
-    global failures
-    for note in notes if not good else ():
-        print(f"# {note}")
-    print(f"{'ok' if good else 'not ok'} {what}", flush=True)
-    failures += not good
 
 
 def drop(what=1):
@@ -320,7 +314,7 @@ def short(label, a, b, tree, image):
 
 def main():
     globals()[sys.argv[1]](*sys.argv[2:])
-    return failures > 0 or None
+    return tap.status()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ import struct
 import subprocess
 import sys
 
+import tap
+from tap import result
+
 PAGE = 4096
 SB = 1024
 FSTYPE = os.environ.get("FSTYPE", "erofs-shared")
@@ -31,15 +34,6 @@ LAYOUTS = {
     "fragments": ["-zlz4", "-C16384", "-Efragments"],
 }
 libc = ctypes.CDLL(None, use_errno=True)
-failures = 0
-
-
-def result(good, what, *notes):
-    global failures
-    for note in notes if not good else ():
-        print(f"# {note}")
-    print(f"{'ok' if good else 'not ok'} {what}", flush=True)
-    failures += not good
 
 
 def mount(fstype, source, where, options):
@@ -208,7 +202,7 @@ def shrink(disk):
 
 def main():
     globals()[sys.argv[1]](*sys.argv[2:])
-    return failures > 0 or None
+    return tap.status()
 
 
 if __name__ == "__main__":
