@@ -136,19 +136,22 @@ impl<T: FileSystem> Inode<T> {
     /// Waits until a folio is unlocked: for as long as that takes if it is read through this inode's
     /// own image, else for [`PATIENCE`].
     fn wait_unlocked(&self, folio: &PageRef, own: bool) -> Result<(), Unready> {
-        let begin = now();
+        // Since when the folio has not been read through this inode's own image.
+        let mut since = now();
         let reader: *const kernel::ffi::c_void = self.sb().as_ptr().cast();
         loop {
             if own {
                 return folio.wait().map_err(Unready::Failed);
             }
-            if folio.reader() != reader {
-                let patience = if begin < self.impatient_until() {
+            if folio.reader() == reader {
+                since = now();
+            } else {
+                let patience = if since < self.impatient_until() {
                     0
                 } else {
                     PATIENCE
                 };
-                if now().saturating_sub(begin) >= patience {
+                if now().saturating_sub(since) >= patience {
                     self.set_impatient_until(now().saturating_add(IMPATIENCE));
                     return Err(Unready::Busy);
                 }
