@@ -20,6 +20,11 @@ MOUNTS+=("$E")
 for size in 0 1 4095 4096 4097 100000 3000001; do
 	head -c $size /dev/urandom > "$TMP/tree/$size"
 done
+# Three end with a block of one byte and zeros. If two of these were equal by chance, they would be one page: the tests of what is
+# resident are about files with nothing in common.
+for size in 1 4097 3000001; do
+	printf '%.1s' $((9 - ${#size})) | dd of="$TMP/tree/$size" bs=1 seek=$((size - 1)) conv=notrunc status=none
+done
 head -c 20000 /dev/urandom > "$TMP/tree/sparse"
 truncate -s 300000 "$TMP/tree/sparse"
 head -c 5000 /dev/urandom >> "$TMP/tree/sparse"
