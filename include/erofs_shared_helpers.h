@@ -12,6 +12,7 @@
 #include <linux/pagemap.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
+#include <linux/sort.h>
 #include <linux/sysfs.h>
 #include <linux/workqueue.h>
 
@@ -45,6 +46,8 @@ struct folio *erofs_shared_filemap_get_ready(struct address_space *mapping,
 					     size_t *size);
 struct folio *erofs_shared_filemap_get(struct address_space *mapping,
 				       pgoff_t index);
+pgoff_t erofs_shared_next_cached(struct address_space *mapping, pgoff_t index,
+				 pgoff_t end);
 size_t erofs_shared_resident(struct address_space *mapping, pgoff_t index,
 			     size_t max, bool uptodate);
 void erofs_shared_ra_sync(struct address_space *mapping, struct file *file,
@@ -88,6 +91,7 @@ void erofs_shared_wait_zero(atomic_t *count);
 
 /* memory cgroups */
 struct mem_cgroup *erofs_shared_memcg_get(void);
+struct mem_cgroup *erofs_shared_memcg_of_folio(struct folio *folio);
 void erofs_shared_memcg_put(struct mem_cgroup *memcg);
 struct mem_cgroup *erofs_shared_memcg_enter(struct mem_cgroup *memcg);
 

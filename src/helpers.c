@@ -182,6 +182,18 @@ struct folio *erofs_shared_filemap_get_ready(struct address_space *mapping,
 	return folio;
 }
 
+/* The first of these pages that may be cached; @end if there is none. */
+pgoff_t erofs_shared_next_cached(struct address_space *mapping, pgoff_t index,
+				 pgoff_t end)
+{
+	unsigned long at = index;
+
+	if (index >= end ||
+	    !xa_find(&mapping->i_pages, &at, end - 1, XA_PRESENT))
+		return end;
+	return at;
+}
+
 /*
  * How many of the @max pages from @index on are cached without a gap, and, if
  * @uptodate, may be read without waiting.
@@ -375,9 +387,15 @@ void erofs_shared_later_init(void (*fn)(void))
 	later_fn = fn;
 }
 
+/* In @ms milliseconds, or earlier if that was asked for. */
 void erofs_shared_later_after(unsigned int ms)
 {
-	queue_delayed_work(system_dfl_wq, &later_work, msecs_to_jiffies(ms));
+	unsigned long delay = msecs_to_jiffies(ms);
+
+	if (queue_delayed_work(system_dfl_wq, &later_work, delay))
+		return;
+	if (time_after(READ_ONCE(later_work.timer.expires), jiffies + delay))
+		mod_delayed_work(system_dfl_wq, &later_work, delay);
 }
 
 void erofs_shared_later_stop(void)
@@ -425,6 +443,20 @@ void erofs_shared_noio_restore(unsigned int flags)
 struct mem_cgroup *erofs_shared_memcg_get(void)
 {
 	return get_mem_cgroup_from_mm(NULL);
+}
+
+/* The one that @folio is charged to. The caller has a reference to @folio. */
+struct mem_cgroup *erofs_shared_memcg_of_folio(struct folio *folio)
+{
+	struct mem_cgroup *memcg;
+
+	rcu_read_lock();
+	do {
+		memcg = folio_memcg_check(folio);
+		/* One that is on its way out is replaced by its parent. */
+	} while (!mem_cgroup_tryget(memcg));
+	rcu_read_unlock();
+	return memcg;
 }
 
 void erofs_shared_memcg_put(struct mem_cgroup *memcg)

@@ -27,7 +27,7 @@ impl<R: Run> Later<R> {
         Self(PhantomData)
     }
 
-    /// Has it done in `ms` milliseconds, unless it is to be done earlier anyway.
+    /// Has it done in `ms` milliseconds; or earlier, if somebody has asked for that.
     pub(crate) fn after(ms: u32) {
         // SAFETY: `new` has said what to do.
         unsafe { raw::erofs_shared_later_after(ms) }

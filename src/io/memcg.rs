@@ -10,6 +10,7 @@ use core::{marker::PhantomData, ptr::NonNull};
 
 use kernel::{alloc::Flags, bindings, prelude::*};
 
+use super::folio::FolioRef;
 use crate::raw;
 
 /// Flags with these bits.
@@ -48,6 +49,13 @@ impl Payer {
         // INVARIANT: The function returns null or a reference.
         // SAFETY: No preconditions but to be in process context, where the I/O of a reader starts.
         Self(unsafe { raw::erofs_shared_memcg_get() })
+    }
+
+    /// The memory cgroup that a folio is charged to.
+    pub(crate) fn of(folio: &FolioRef) -> Self {
+        // INVARIANT: The function returns null or a reference.
+        // SAFETY: The folio is live, and stays so for the call.
+        Self(unsafe { raw::erofs_shared_memcg_of_folio(folio.as_ptr()) })
     }
 
     /// From now on, until what it returns is dropped, the current task's memory is charged to this cgroup.

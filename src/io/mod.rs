@@ -17,6 +17,7 @@ pub(crate) mod hash;
 pub(crate) mod later;
 pub(crate) mod memcg;
 pub(crate) mod page;
+pub(crate) mod sort;
 pub(crate) mod spare;
 pub(crate) mod wait;
 

@@ -13,12 +13,13 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        Mutex, SpinLock,
+        GlobalLockedBy, Mutex, SpinLock,
     },
 };
 
 use super::{
     digest::{Digest, Key},
+    merge::{Link, QUEUE},
     plain::{Plain, Watched},
     table::{read_once, Probe, Settle, Slot, Table, Writer},
     SharedInode,
@@ -68,11 +69,31 @@ pub(crate) enum Settled {
 struct Aliases {
     /// Real inodes that may.
     plain: Watched,
-    /// Blocks that were read in although another place has them: ranges, for the merge worker.
-    twins: KVec<Range<u64>>,
+    /// Blocks that were read in although another place has them, for the merge worker.
+    twins: Twins,
 }
 
-/// Ranges of twins that are remembered; more wait for their next read.
+/// Blocks that may be resident although another place has them.
+pub(super) struct Twins {
+    /// Ranges, in no order; they may overlap.
+    pub(super) ranges: KVec<Range<u64>>,
+    /// Where those are for which there was no room in `ranges`. Others may be between them.
+    pub(super) more: Range<u64>,
+    /// How many these are.
+    pub(super) more_count: u64,
+}
+
+impl Twins {
+    const fn new() -> Self {
+        Self {
+            ranges: KVec::new(),
+            more: 0..0,
+            more_count: 0,
+        }
+    }
+}
+
+/// Ranges of twins that are remembered each for itself.
 const MAX_TWINS: usize = 4096;
 
 /// What a shared inode carries.
@@ -89,6 +110,8 @@ pub(crate) struct Content {
     aliased: Atomic<u64>,
     /// In the merge worker's queue.
     queued: Atomic<u32>,
+    /// What is behind it there.
+    link: GlobalLockedBy<Link, QUEUE>,
     /// Bytes that `table` takes.
     bytes: Atomic<u64>,
     /// Real inodes that are bound.
@@ -104,10 +127,11 @@ impl Content {
             writer <- new_mutex!(Writer::new(), "erofs_shared::Content"),
             aliases <- new_spinlock!(Aliases {
                 plain: Watched::new(),
-                twins: KVec::new(),
+                twins: Twins::new(),
             }, "erofs_shared::Content::aliases"),
             aliased: Atomic::new(0),
             queued: Atomic::new(0),
+            link: GlobalLockedBy::new(Link::new()),
             bytes: Atomic::new(0),
             bound: Atomic::new(0),
             verified: Atomic::new(0),
@@ -280,21 +304,33 @@ impl Content {
     /// Remembers blocks that another place has, too, for the merge worker.
     pub(super) fn push_twins(&self, blocks: Range<u64>) {
         let mut lock = self.aliases.lock();
-        if let Some(last) = lock.twins.last_mut() {
+        let twins = &mut lock.twins;
+        if let Some(last) = twins.ranges.last_mut() {
             if last.end == blocks.start {
                 last.end = blocks.end;
                 return;
             }
         }
-        if lock.twins.len() < MAX_TWINS {
-            // A range that finds no memory is a merge that does not happen.
-            let _ = lock.twins.push(blocks, CHARGED_NOWAIT);
+        let room = twins.ranges.len() < MAX_TWINS;
+        if !room || twins.ranges.push(blocks.clone(), CHARGED_NOWAIT).is_err() {
+            let count = blocks.end.saturating_sub(blocks.start);
+            twins.more_count = twins.more_count.saturating_add(count);
+            twins.more = if twins.more.is_empty() {
+                blocks
+            } else {
+                twins.more.start.min(blocks.start)..twins.more.end.max(blocks.end)
+            };
         }
     }
 
     /// The blocks that were remembered.
-    pub(super) fn take_twins(&self) -> KVec<Range<u64>> {
-        core::mem::take(&mut self.aliases.lock().twins)
+    pub(super) fn take_twins(&self) -> Twins {
+        core::mem::replace(&mut self.aliases.lock().twins, Twins::new())
+    }
+
+    /// Its place in the queue of the merge worker.
+    pub(super) fn link(&self) -> &GlobalLockedBy<Link, QUEUE> {
+        &self.link
     }
 
     /// Whether it was not in the queue of the merge worker, in which it is now.

@@ -3,7 +3,8 @@
 //! The block index: from a digest (and a domain) to the one place where a block with it is kept.
 //!
 //! One for the module: red-black trees, chosen by a secret hash of the digest, each with a lock of its own
-//! that is held for one descent, or for a few entries. A node is 32 bytes: the digest itself lies with its shared inode.
+//! that is held for one descent, or for a few entries. A node is 32 bytes: the digest itself lies with its
+//! shared inode.
 //!
 //! Entries hold no references. A shared inode takes its own out before it is freed ([`leave`]), and is
 //! freed an RCU grace period later: what is found is valid as long as the reader's RCU guard is.
@@ -220,6 +221,20 @@ pub(crate) fn find<'a>(
     // SAFETY: The shared inode was in the index, under the lock. It is freed a grace period after it left,
     // which is still to come: not before the guard is gone.
     Some((unsafe { NonNull::from(owner).as_ref() }, at))
+}
+
+/// Whether the place that the index has for the digest of a block is that block itself.
+pub(super) fn has(shared: &Unheld, block: u64) -> bool {
+    let slot = shared.content().slots(block).first();
+    if slot.is_none_or(Slot::is_zeros) {
+        return false;
+    }
+    let (Some(probe), Some(shards)) = (shared.content().entry(block), shards(shared)) else {
+        return false;
+    };
+    let shard = shards.of(&probe).lock();
+    let cursor = shard.tree.cursor_lower_bound(&probe);
+    cursor.is_some_and(|cursor| cursor.current().0.is(&probe))
 }
 
 /// Takes a shared inode's entries out. It is being evicted; nobody enters any of its blocks any more.

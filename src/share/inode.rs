@@ -7,7 +7,11 @@
 //! [`Binding`](super::Binding)s of real inodes and by the files opened through them; without these
 //! it stays as long as its pages do, like any unused inode: memory pressure takes it, or `rmmod`.
 
-use core::{cell::UnsafeCell, ops::Deref, ptr::NonNull};
+use core::{
+    cell::UnsafeCell,
+    ops::{Deref, Range},
+    ptr::NonNull,
+};
 
 use kernel::{
     bindings, ffi,
@@ -239,6 +243,15 @@ impl Unheld {
         self.folio(block).is_some()
     }
 
+    /// The first of these blocks whose page may be in its page cache, from which others may take it at any
+    /// time. Looks at what is there only, however many blocks these are.
+    pub(super) fn next_cached(&self, blocks: Range<u64>) -> Option<u64> {
+        let (from, to) = (blocks.start as usize, blocks.end as usize);
+        // SAFETY: By the type invariants the inode is not freed, nor is its mapping.
+        let next = unsafe { raw::erofs_shared_next_cached(self.mapping(), from, to) };
+        Some(next as u64).filter(|next| *next < blocks.end)
+    }
+
     /// The folio with a block, if it is in its page cache and may be read. May be called in atomic
     /// context.
     pub(crate) fn folio(&self, block: u64) -> Option<FolioRef> {
@@ -249,7 +262,7 @@ impl Unheld {
 
 impl SharedInode {
     /// Drops pages that are in use by nobody. Tells whether all of them are gone.
-    pub(super) fn drop_pages(&self, pages: core::ops::Range<u64>) -> bool {
+    pub(super) fn drop_pages(&self, pages: Range<u64>) -> bool {
         let count = pages.end.saturating_sub(pages.start);
         let (first, last) = (pages.start as usize, pages.end.saturating_sub(1) as usize);
         // SAFETY: Live inode.

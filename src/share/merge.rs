@@ -10,14 +10,19 @@
 
 use core::ops::Range;
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    time::{Instant, Monotonic},
+};
 
-use super::{alias, bits, SharedInode, SharedRef};
+use super::{alias, bits, content::Twins, index, SharedInode, SharedRef};
 use crate::{
     io::{
         folio::FolioRef,
         folios::Folios,
         later::{Later, Run},
+        memcg::Payer,
+        sort::sort_by_start,
         wait::cond_resched,
     },
     stats::{Field, GLOBAL},
@@ -37,15 +42,49 @@ const WORTH: u64 = 16;
 /// Largest folio that is put in the place of a part of a larger one: 64 KiB.
 const PART_ORDER: u32 = 4;
 
-/// A shared inode whose twins are to be dropped.
-struct Item {
-    shared: SharedRef,
-    tries: u32,
+/// What is waiting, by how often it was tried.
+pub(super) struct Queue {
+    rounds: [Round; TRIES as usize + 1],
+}
+
+/// What has been tried equally often, hence waits equally long.
+struct Round {
+    /// The one that came last; each knows the one before it ([`Link`]).
+    last: Option<SharedRef>,
+    /// When the first came. The others came later, but need not wait for themselves.
+    since: Option<Instant<Monotonic>>,
+}
+
+impl Round {
+    const fn new() -> Self {
+        Self {
+            last: None,
+            since: None,
+        }
+    }
+
+    /// How many milliseconds it has to wait yet.
+    fn wait(&self, delay: u32) -> u32 {
+        let waited = self.since.map_or(0, |since| since.elapsed().as_millis());
+        delay.saturating_sub(u32::try_from(waited).unwrap_or(u32::MAX))
+    }
+}
+
+/// What is behind a shared inode in the queue, which takes no memory of its own: what is to be merged is
+/// never forgotten for want of some.
+pub(super) struct Link(Option<SharedRef>);
+
+impl Link {
+    pub(super) const fn new() -> Self {
+        Self(None)
+    }
 }
 
 kernel::sync::global_lock! {
     // SAFETY: `Merger::new` initialises it when the module is loaded, before there is anything to merge.
-    unsafe(uninit) static QUEUE: Mutex<KVec<Item>> = KVec::new();
+    pub(super) unsafe(uninit) static QUEUE: Mutex<Queue> = Queue {
+        rounds: [const { Round::new() }; TRIES as usize + 1],
+    };
 }
 
 /// The worker. Dropping it ends its work, and lets go of what is queued.
@@ -75,9 +114,13 @@ impl Merger {
 impl Drop for Merger {
     fn drop(&mut self) {
         Later::<Work>::stop();
-        // Not in the lock: letting go of an inode may sleep.
-        let rest = core::mem::take(&mut *QUEUE.lock());
-        rest.iter().for_each(|item| item.shared.content().dequeue());
+        for round in 0..=TRIES {
+            let mut next = take(round, |_| true);
+            while let Some(shared) = next {
+                next = unlink(&shared);
+                shared.content().dequeue();
+            }
+        }
     }
 }
 
@@ -92,46 +135,106 @@ pub(crate) fn found(shared: &SharedInode, blocks: Range<u64>) {
     }
 }
 
+/// Milliseconds that what was tried so often has to wait.
+fn delay(tries: u32) -> u32 {
+    DELAY << tries.min(TRIES)
+}
+
 fn put(shared: SharedRef, tries: u32) {
     let mut queue = QUEUE.lock();
-    let first = queue.is_empty();
-    if queue.reserve(1, GFP_KERNEL).is_err() {
-        drop(queue);
-        // Its twins stay until more of them are found.
-        shared.content().dequeue();
+    let Some(round) = queue.rounds.get_mut(tries as usize) else {
         return;
+    };
+    let before = round.last.take();
+    let first = before.is_none();
+    if first {
+        round.since = Some(Instant::now());
     }
-    // There is room.
-    let _ = queue.push_within_capacity(Item { shared, tries });
+    round.last = Some(shared.clone());
+    // It is in no queue, so there is nothing behind it.
+    shared.content().link().as_mut(&mut queue).0 = before;
     drop(queue);
     if first {
-        Later::<Work>::after(DELAY << tries.min(TRIES));
+        Later::<Work>::after(delay(tries));
     }
 }
 
-/// Merges what is queued.
+/// Takes all of a round, if it `may` be: the last one, to which the others are linked.
+fn take(tries: u32, may: impl FnOnce(&Round) -> bool) -> Option<SharedRef> {
+    let mut queue = QUEUE.lock();
+    let round = queue.rounds.get_mut(tries as usize)?;
+    if may(round) {
+        round.last.take()
+    } else {
+        None
+    }
+}
+
+/// Takes what is behind it in the queue, so that it may be put there again.
+fn unlink(shared: &SharedInode) -> Option<SharedRef> {
+    shared.content().link().as_mut(&mut QUEUE.lock()).0.take()
+}
+
+/// Merges what has waited long enough.
 fn work() {
-    let items = core::mem::take(&mut *QUEUE.lock());
-    for item in items {
-        item.shared.content().dequeue();
-        let twins = item.shared.content().take_twins();
-        let count: u64 = twins.iter().map(|blocks| blocks.end - blocks.start).sum();
-        let aliased = item.shared.content().aliased();
-        if count.saturating_add(aliased).saturating_mul(WORTH) < item.shared.identity().blocks() {
-            // More may be found.
-            for blocks in twins {
-                item.shared.content().push_twins(blocks);
-            }
-            continue;
+    let mut again = None;
+    for tries in 0..=TRIES {
+        let mut wait = 0;
+        let mut next = take(tries, |round| {
+            wait = round.last.as_ref().map_or(0, |_| round.wait(delay(tries)));
+            wait == 0
+        });
+        if wait != 0 {
+            again = Some(again.map_or(wait, |other: u32| other.min(wait)));
         }
-        let mut busy = false;
-        for blocks in &twins {
-            busy |= merge(&item.shared, blocks.clone());
+        while let Some(shared) = next {
+            next = unlink(&shared);
+            merge_file(shared, tries);
             cond_resched();
         }
-        if busy && item.tries < TRIES && item.shared.content().enqueue() {
-            put(item.shared, item.tries + 1);
+    }
+    if let Some(wait) = again {
+        Later::<Work>::after(wait);
+    }
+}
+
+/// Merges what is known of one file, unless it is too little.
+fn merge_file(shared: SharedRef, tries: u32) {
+    let content = shared.content();
+    content.dequeue();
+    let Twins {
+        mut ranges,
+        more,
+        more_count,
+    } = content.take_twins();
+    sort_by_start(&mut ranges);
+    // Each block once, though it may have been found more often.
+    let mut end = 0;
+    let mut count = more_count;
+    for blocks in &mut ranges {
+        blocks.start = blocks.start.max(end);
+        blocks.end = blocks.end.max(blocks.start);
+        end = blocks.end;
+        count = count.saturating_add(blocks.end - blocks.start);
+    }
+    let all = count.saturating_add(content.aliased());
+    if all.saturating_mul(WORTH) < shared.identity().blocks() {
+        // More may be found.
+        for blocks in Iterator::chain(ranges.into_iter(), [more]) {
+            if !blocks.is_empty() {
+                content.push_twins(blocks);
+            }
+            cond_resched();
         }
+        return;
+    }
+    let mut busy = false;
+    for blocks in Iterator::chain(ranges.into_iter(), [more]) {
+        busy |= merge(&shared, blocks);
+        cond_resched();
+    }
+    if busy && tries < TRIES && content.enqueue() {
+        put(shared, tries + 1);
     }
 }
 
@@ -140,13 +243,14 @@ fn work() {
 fn merge(shared: &SharedInode, blocks: Range<u64>) -> bool {
     let mut busy = false;
     let mut at = blocks.start;
-    while at < blocks.end {
-        let Some(folio) = shared.folio(at) else {
-            at += 1;
+    while let Some(next) = shared.next_cached(at..blocks.end) {
+        cond_resched();
+        at = next + 1;
+        let Some(folio) = shared.folio(next) else {
             continue;
         };
         let pages = folio.pages();
-        at = pages.end.max(at + 1);
+        at = pages.end.max(at);
         match merge_folio(shared, folio) {
             Merge::Done(dropped) => GLOBAL.add(Field::MergesDone, dropped),
             Merge::Nothing => {}
@@ -157,7 +261,6 @@ fn merge(shared: &SharedInode, blocks: Range<u64>) -> bool {
                 busy = true;
             }
         }
-        cond_resched();
     }
     busy
 }
@@ -188,11 +291,17 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     let mut at = blocks.start;
     while at < blocks.end {
         let run = alias::run(shared, at..blocks.end);
-        let first = at - pages.start;
-        count += bits::insert(&mut twins, first..first + run);
+        for block in at..at + run {
+            // The first of a run was found in the index; what follows it need not be. If the index has the
+            // block itself, it stays: others find it there, and what it equals may go for its sake.
+            if block == at || !index::has(shared, block) {
+                let first = block - pages.start;
+                count += bits::insert(&mut twins, first..first + 1);
+            }
+        }
         at += run.max(1);
     }
-    let all = blocks.end - blocks.start;
+    let all = blocks.end.saturating_sub(blocks.start);
     if count == 0 {
         return Merge::Nothing;
     }
@@ -207,6 +316,9 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
         |block: &u64| bits::run(&twins, *block - pages.start..*block - pages.start + 1) != 0;
     match copies(&folio, &blocks, is_twin) {
         Ok(parts) => {
+            // Who was charged for the whole is charged for what is left of it, not who merges.
+            let payer = Payer::of(&folio);
+            let _paying = payer.pays();
             drop(folio);
             let merged = drop_pages(shared, &pages, blocks.filter(is_twin));
             if let Merge::Done(_) = merged {

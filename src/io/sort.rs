@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sorting in place with the kernel's `sort_nonatomic()` (`lib/sort.c`). A wrapper module.
+//!
+//! The sort of `core` has a path that panics if the order is not total, which a module cannot afford to have.
+
+use core::{ffi::c_void, mem::size_of, ops::Range};
+
+use kernel::ffi::c_int;
+
+use crate::raw;
+
+/// Sorts ranges by where they start. May sleep.
+pub(crate) fn sort_by_start(ranges: &mut [Range<u64>]) {
+    /// # Safety
+    ///
+    /// Both point to a `Range<u64>`.
+    unsafe extern "C" fn compare(one: *const c_void, other: *const c_void) -> c_int {
+        // SAFETY: By this function's requirements.
+        let (one, other) = unsafe { (&*one.cast::<Range<u64>>(), &*other.cast::<Range<u64>>()) };
+        one.start.cmp(&other.start) as c_int
+    }
+    // SAFETY: The elements are so many, of this size; they are plain numbers, so they may be moved bytewise, and `compare` gets
+    // pointers to whole ones. Without a swap function they are swapped as bytes.
+    unsafe {
+        raw::sort_nonatomic(
+            ranges.as_mut_ptr().cast(),
+            ranges.len(),
+            size_of::<Range<u64>>(),
+            Some(compare),
+            None,
+        )
+    };
+}

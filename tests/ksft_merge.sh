@@ -1,0 +1,116 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What the merge worker does: who is charged for what is left of a folio that is broken up; twins that were in use are
+# merged later, fresh ones without waiting for them; blocks that are the same within one folio keep a copy.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+A=/mnt/a CGROUP=/sys/fs/cgroup
+STATS=/sys/fs/erofs-shared/stats
+stat_of() { cat "$STATS/$1"; }
+
+mkdir -p $A "$TMP/tree"
+# A file of 1 MiB, and one of which half of each 64 KiB is the same, in runs of 8 blocks
+head -c 1048576 /dev/urandom > "$TMP/tree/first"
+python3 - "$TMP/tree" << 'END'
+import os, sys
+first = open(sys.argv[1] + '/first', 'rb').read()
+half = bytearray(os.urandom(len(first)))
+for at in range(0, len(first), 65536):
+    half[at:at + 32768] = first[at:at + 32768]
+open(sys.argv[1] + '/half', 'wb').write(half)
+# Blocks that are the same in a file of one folio: each once, and in a row
+one, two, three = os.urandom(4096), os.urandom(4096), os.urandom(4096)
+open(sys.argv[1] + '/within', 'wb').write((one + two + three) * 4 + one * 4)
+open(sys.argv[1] + '/late', 'wb').write(first[::-1])
+open(sys.argv[1] + '/late2', 'wb').write(first[::-1][:524288] + os.urandom(4096))
+END
+mkfs.erofs --quiet "$TMP/img" "$TMP/tree" > /dev/null
+# in a file on a disk, and on a block device
+truncate -s 32M "$TMP/ext4"
+mke2fs -q -F -t ext4 -m 0 "$TMP/ext4"
+modprobe ext4
+D=$(losetup -f --show "$TMP/ext4")
+LOOPS+=("$D")
+mkdir -p /mnt/e
+mount "$D" /mnt/e
+MOUNTS+=(/mnt/e)
+cp "$TMP/img" /mnt/e/img
+L=$(loop "$TMP/img")
+LOOPS+=("$L")
+
+# merged COUNT: waits until so many blocks more than at `mark` have been merged
+mark() { MARK=$(stat_of merges_done); }
+merged() {
+	local i
+	for ((i = 0; i < 50; i++)); do
+		[ $(($(stat_of merges_done) - MARK)) -lt "$1" ] || return 0
+		sleep 0.1
+	done
+	echo "$(($(stat_of merges_done) - MARK)) blocks merged, $1 expected"
+	return 1
+}
+sum_of() { sha256sum < "$1" | cut -d' ' -f1; }
+
+mkdir -p $CGROUP
+grep -q " $CGROUP cgroup2 " /proc/mounts || { mount -t cgroup2 none $CGROUP && MOUNTS+=("$CGROUP"); }
+echo +memory > $CGROUP/cgroup.subtree_control
+mkdir -p $CGROUP/tenant
+# file_bytes: page cache that the tenant is charged for
+file_bytes() { awk '$1 == "file" { print $2 }' $CGROUP/tenant/memory.stat; }
+
+for source in "$L" /mnt/e/img; do
+	kind=device
+	[ "$source" = "$L" ] || kind="file"
+	ok "$kind: mount" at "$FSTYPE" "$source" $A
+	drop
+	drop
+	cat $A/first > /dev/null
+	before=$(file_bytes)
+	mark
+	bash -c "echo \$\$ > $CGROUP/tenant/cgroup.procs; cat $A/half > /dev/null"
+	ok "$kind: the half that is elsewhere is merged" merged 128
+	# What is not elsewhere are 128 pages; the image's own metadata comes to it.
+	charged=$((($(file_bytes) - before) / 4096))
+	ok "$kind: its reader is still charged for the other half ($charged pages)" test $charged -ge 120 -a $charged -le 200
+	is "$kind: it is right" "$(sum_of $A/half)" "$(sum_of "$TMP/tree/half")"
+
+	hashed=$(stat_of blocks_hashed)
+	mark
+	is "$kind: a file of few different blocks is right" "$(sum_of $A/within)" "$(sum_of "$TMP/tree/within")"
+	ok "$kind: they are merged" merged 10
+	hashed=$(stat_of blocks_hashed)
+	is "$kind: it is right afterwards" "$(sum_of $A/within)" "$(sum_of "$TMP/tree/within")"
+	is "$kind: each of them is in memory still" "$(stat_of blocks_hashed)" "$hashed"
+
+	# Mapped pages are busy; they are tried again, and fresh twins do not wait for that.
+	cat $A/late > /dev/null
+	mark
+	busy=$(stat_of merges_busy)
+	python3 - $A/late2 "$TMP/mapped" << 'END' &
+import mmap, os, sys, time
+fd = os.open(sys.argv[1], os.O_RDONLY)
+view = mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
+sum(view[at] for at in range(0, len(view), 4096))
+open(sys.argv[2], 'w').close()
+time.sleep(1.5)
+END
+	mapper=$!
+	for ((i = 0; i < 50; i++)); do
+		[ ! -e "$TMP/mapped" ] || break
+		sleep 0.1
+	done
+	rm -f "$TMP/mapped"
+	sleep 0.5
+	ok "$kind: twins that are mapped stay" test "$(stat_of merges_busy)" -gt "$busy"
+	wait $mapper
+	ok "$kind: they are merged when they are not mapped any more" merged 120
+	is "$kind: the file is right" "$(sum_of $A/late2)" "$(sum_of "$TMP/tree/late2")"
+	away $A
+	drop
+	drop
+done
+rmdir $CGROUP/tenant
+finish
