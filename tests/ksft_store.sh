@@ -50,7 +50,7 @@ both() { at "$FSTYPE" "$1" $A "$2" && at "$FSTYPE" "$3" $B; }
 b=$(loop "$TMP/b") dev=$(loop "$TMP/a")
 LOOPS+=("$b" "$dev")
 # the scenarios that run; tests/store.py has more
-file=(hang fault fault_other) device=() compressed=()
+file=(bad_block hang fault fault_other) device=(bad_block) compressed=(bad_extent)
 
 # --- image files on the misbehaving filesystem ------------------------------------------------------------------------------
 ok "the store is mounted" store "$TMP/a" $S

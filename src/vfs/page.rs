@@ -39,8 +39,8 @@ const SLICE_MS: u32 = 20;
 pub(super) enum Unready {
     /// The real inode has left the shared inode: the bytes are elsewhere now.
     Left,
-    /// The page is being read through another image, which takes too long. The reader's own image
-    /// has the bytes.
+    /// The page is being read through another image, which takes too long, or lies in one folio with
+    /// pages that the reader's own image cannot verify. The reader's own image has the bytes.
     Busy,
     /// The read failed.
     Failed(Error),

@@ -82,7 +82,7 @@ impl<T: FileSystem> Inode<T> {
         // SAFETY: By the function's safety requirements.
         let pages = unsafe { self.page_in(file, mapping, block as usize, 1) }?.pages();
         // SAFETY: By the function's safety requirements.
-        unsafe { self.ensure_all(file, binding, pages.start..pages.end.min(binding.blocks())) }
+        unsafe { self.ensure_folio(file, binding, pages, block) }
     }
 }
 
@@ -180,6 +180,25 @@ impl<T: FileSystem> Tables<T> {
         }
     }
 
+    /// Whether `filemap_fault()` can map a block: the page is verified with all of its folio, or is not
+    /// there, and `filemap_fault()` has not `failed` to read it.
+    ///
+    /// This keeps no reference to the folio: one whose read failed could not be dropped, which is what
+    /// has its pages read one by one.
+    ///
+    /// # Safety
+    ///
+    /// The page cache of `binding` is not freed during the call.
+    unsafe fn may_fault(binding: &Binding, block: u64, failed: bool) -> bool {
+        // SAFETY: By the function's safety requirements.
+        match unsafe { PageState::find(binding.shared().mapping(), block) } {
+            // `filemap_fault()` reads it in the name of the mapping's file, which verifies it.
+            PageState::Absent => !failed,
+            PageState::Ready(folio) => binding.covers(folio.pages()),
+            PageState::Locked(_) | PageState::Failed(_) => false,
+        }
+    }
+
     /// One try to map the page of a fault out of a shared inode's page cache.
     ///
     /// # Safety
@@ -194,17 +213,9 @@ impl<T: FileSystem> Tables<T> {
     ) -> Result<Next, Unready> {
         // SAFETY: By the function's safety requirements.
         let block = unsafe { (*vmf).__bindgen_anon_1.pgoff } as u64;
-        let mapping = binding.shared().mapping();
-        let elsewhere = binding.shared().content().is_aliased(block);
         // SAFETY: The binding holds the mapping's inode.
-        let state = unsafe { PageState::find(mapping, block) };
-        let ready = match state {
-            _ if elsewhere => false,
-            // `filemap_fault` reads it in the name of this file, which verifies it.
-            PageState::Absent => !*failed,
-            PageState::Ready(folio) => binding.covers(folio.pages()),
-            PageState::Locked(_) | PageState::Failed(_) => false,
-        };
+        let ready = !binding.shared().content().is_aliased(block)
+            && unsafe { Self::may_fault(binding, block, *failed) };
         if !ready {
             // SAFETY: By the function's safety requirements.
             return unsafe {

@@ -101,11 +101,12 @@ impl<T: FileSystem> Inode<T> {
         want: usize,
     ) -> Result<FolioRef, Unready> {
         let mapping = binding.shared().mapping();
-        let mut blocks = index as u64..index as u64 + 1;
+        let block = index as u64;
+        let mut blocks = block..block + 1;
         loop {
             // SAFETY: By the function's safety requirements.
             let folio = unsafe {
-                self.ensure_all(file, binding, blocks)?;
+                self.ensure_folio(file, binding, blocks, block)?;
                 self.page_in(file, mapping, index, want)
             };
             let folio = folio.map_err(|why| match why {
@@ -116,7 +117,30 @@ impl<T: FileSystem> Inode<T> {
             if binding.covers(pages.clone()) {
                 return Ok(folio);
             }
-            blocks = pages.start..pages.end.min(binding.blocks());
+            blocks = pages;
+        }
+    }
+
+    /// Verifies a folio's pages, of which the reader wants `block`. If that one can be verified and
+    /// another one cannot, the reader's own image has its bytes: [`Unready::Busy`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Inode::folio_of`].
+    pub(super) unsafe fn ensure_folio(
+        &self,
+        file: *mut bindings::file,
+        binding: &Arc<Binding>,
+        pages: Range<u64>,
+        block: u64,
+    ) -> Result<(), Unready> {
+        let pages = pages.start..pages.end.min(binding.blocks());
+        // SAFETY: By the function's safety requirements.
+        match unsafe { self.ensure_all(file, binding, pages) } {
+            Err(Unready::Failed(_)) if !is_dying() && binding.run(block..block + 1) != 0 => {
+                Err(Unready::Busy)
+            }
+            done => done,
         }
     }
 }
