@@ -166,4 +166,7 @@ void erofs_shared_trace_adopt(dev_t dev, u64 nid, u64 block, u32 count);
 void erofs_shared_trace_verify(dev_t dev, u64 nid, u64 block, u32 count);
 void erofs_shared_trace_diverge(dev_t dev, u64 nid, u64 block);
 
+/* src/race.c, in the debug module only */
+void erofs_shared_race_point(const char *name);
+
 #endif

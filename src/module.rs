@@ -16,6 +16,7 @@ use kernel::prelude::*;
 mod format;
 mod fs;
 mod io;
+mod race;
 mod raw;
 mod share;
 mod stats;

@@ -127,6 +127,17 @@ away() {
 # drop everything that may be cached
 drop() { echo 3 > /proc/sys/vm/drop_caches; }
 
+# delays PERMILLE MICROSECONDS [POINT,POINT...]: what the race points of the debug module do (src/race.c); other modules have none
+delays() {
+	local at=/sys/module/erofs_shared/parameters
+	[ -e $at/race_permille ] || return 0
+	echo 0 > $at/race_permille
+	echo "${RACE_SEED:-1}" > $at/race_seed
+	echo "$2" > $at/race_max_us
+	echo "${3-}" > $at/race_only
+	echo "$1" > $at/race_permille
+}
+
 # log_mark, then log_since: the kernel's messages from there on
 log_mark() {
 	LOG_MARK="mark $$ $RANDOM$RANDOM"

@@ -46,9 +46,10 @@ done
 [ "$FSTYPE" = erofs ] || [ -e build/erofs_shared.ko ] || die "no build/erofs_shared.ko: run make"
 
 # Without KVM the debug kernel takes about four times as long.
-limit=2700 test_limit=1000 memory=3G kernel=stock
+limit=2700 test_limit=1000 memory=3G kernel=stock smp=2
 if [ "${VM_KERNEL:-}" = debug ]; then
-	limit=6000 test_limit=2400 memory=4G kernel=debug
+	# With more processors than the machine has one is taken away from a thread anywhere.
+	limit=6000 test_limit=2400 memory=4G kernel=debug smp=$(($(nproc) * 2 > 4 ? 4 : $(nproc) * 2))
 fi
 if [ ${#stress[@]} != 0 ]; then
 	STRESS=${STRESS:-60}
@@ -133,7 +134,7 @@ guest() {
 	for name in "${all[@]}"; do
 		[[ "${names[$1]} " != *" $name "* ]] || mine+=("$name")
 	done
-	exec scripts/vm "${options[@]}" --name "tests-$kernel" --timeout "${TIMEOUT:-$limit}" --mem $memory --disk $B/disk.ext4 \
+	exec scripts/vm "${options[@]}" --name "tests-$kernel" --timeout "${TIMEOUT:-$limit}" --mem $memory --smp "${SMP:-$smp}" --disk $B/disk.ext4 \
 		--env "FSTYPE=$FSTYPE" --env "TEST_TIMEOUT=$test_limit" --env "STRESS=${STRESS:-}" \
 		-f tests/guest.sh "${mine[@]}" 2>&1
 }

@@ -132,8 +132,9 @@ static void *reader(void *arg)
 		if (kept[slot].map) {
 			look(kept[slot].m, kept[slot].f, kept[slot].map, &seed);
 			n = pread(kept[slot].fd, buffer, PAGE, 0);
-			if (n < 0)
-				failed(kept[slot].m, kept[slot].f, "read of a file that was open");
+			if (n != (ssize_t)smaller(PAGE, kept[slot].f->size))
+				failed(kept[slot].m, kept[slot].f,
+				       n < 0 ? "read of a file that was open" : "short read of a file that was open");
 			else
 				compare(kept[slot].m, kept[slot].f, "a file that was open", buffer, 0, n);
 		}
@@ -150,8 +151,8 @@ static void *reader(void *arg)
 		case 0:
 			for (at = 0; at < f->size; at += n) {
 				n = pread(fd, buffer, LARGEST, at);
-				if (n <= 0) {
-					failed(m, f, "read");
+				if (n != (ssize_t)smaller(LARGEST, f->size - at)) {
+					failed(m, f, n < 0 ? "read" : n ? "short read" : "end of file in the middle");
 					break;
 				}
 				compare(m, f, "reading all", buffer, at, n);

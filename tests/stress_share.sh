@@ -107,6 +107,8 @@ reading() {
 	done
 }
 
+# In the debug module threads are delayed between two steps, so that others come between.
+delays 20 2000
 dropping & dropper=$!
 reclaiming & reclaimer=$!
 coming > "$TMP/coming" 2>&1 & comer=$!
@@ -114,6 +116,7 @@ going > "$TMP/going" 2>&1 & goer=$!
 reading > "$TMP/reading" 2>&1
 status=$?
 rm "$TMP/running"
+delays 0 1
 sed 's/^/# /' "$TMP/reading"
 is "$LAST s of 8 readers: no wrong byte, no error" $status 0
 wait $dropper $reclaimer

@@ -7,7 +7,10 @@ use core::ops::Range;
 use kernel::sync::rcu;
 
 use super::{digest::BLOCK_SIZE, index, Unheld};
-use crate::io::{folio::FolioRef, wait::cond_resched};
+use crate::{
+    io::{folio::FolioRef, wait::cond_resched},
+    race::race_point,
+};
 
 /// Pieces that are looked for at once by who wants many blocks.
 pub(crate) const MANY: usize = 12;
@@ -90,6 +93,7 @@ pub(crate) fn gather<const N: usize>(
         let mut found = next.and_then(|(other, block)| take(shared, at, other, block, left));
         if found.is_none() {
             next = index::find(shared, at, &guard);
+            race_point!(c"index_found");
             found = next.and_then(|(other, block)| take(shared, at, other, block, left));
         }
         let Some((folio, offset, count)) = found else {

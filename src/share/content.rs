@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     io::memcg::CHARGED_NOWAIT,
+    race::race_point,
     stats::{Field, GLOBAL},
 };
 
@@ -165,6 +166,7 @@ impl Content {
                     break;
                 }
             };
+            race_point!(c"settle");
             for (slot, digest) in slots.iter().zip(rest) {
                 match slot.settle(digest) {
                     Settle::New => adopted += 1,
@@ -261,6 +263,7 @@ impl Content {
         for block in blocks {
             changed += u64::from(self.table.set_aliased(block, aliased));
         }
+        race_point!(c"aliases_changed");
         let before = self.aliased.load(Relaxed);
         if changed == 0 {
             return 0;
@@ -289,6 +292,7 @@ impl Content {
     ///
     /// `plain` is not freed before [`Content::withdraw`] was called with it.
     pub(crate) unsafe fn publish(&self, owner: &SharedInode, plain: &Plain) {
+        race_point!(c"publish");
         let mut lock = self.aliases.lock();
         if self.aliased.load(Relaxed) == 0 {
             // SAFETY: By the function's safety requirements.

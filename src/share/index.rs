@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     io::{memcg::CHARGED, wait::cond_resched},
+    race::race_point,
     stats::{Field, GLOBAL},
 };
 
@@ -148,7 +149,10 @@ pub(crate) fn enter_all(shared: &SharedInode, blocks: Range<u64>) -> Result {
                 }
                 Ok(Entered::Instead) => 0,
                 // What follows it there is likely to follow it here.
-                Ok(Entered::Elsewhere) => alias::run(shared, at..blocks.end).max(1),
+                Ok(Entered::Elsewhere) => {
+                    race_point!(c"index_elsewhere");
+                    alias::run(shared, at..blocks.end).max(1)
+                }
                 Err(err) => {
                     result = Err(err);
                     0
@@ -186,6 +190,7 @@ fn enter(shared: &SharedInode, block: u64) -> Result<Entered> {
     let probe = entry()?;
     // SAFETY: It goes into the tree; `leave` takes it out.
     let node = RBTreeNode::new(unsafe { entry()?.into_entry() }, (), CHARGED)?;
+    race_point!(c"index_enter");
     let mut shard = shards(shared).ok_or(ENOENT)?.of(&probe).lock();
     let tree = &mut shard.tree;
     let Some(old) = tree.insert(node) else {

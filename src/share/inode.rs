@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     io::{folio::FolioRef, folios::Folios},
+    race::race_point,
     raw,
     stats::{Field, GLOBAL},
 };
@@ -120,7 +121,9 @@ impl Node {
             }
             // INVARIANT: Not new: `get` sets the mode, and leaves none behind that is.
             let shared = &*inode.cast::<Unheld>();
+            race_point!(c"evict_truncated");
             index::leave(shared);
+            race_point!(c"evict_left");
             shared
                 .content()
                 .forget_aliases(0..shared.identity().blocks());

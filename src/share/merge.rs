@@ -25,6 +25,7 @@ use crate::{
         sort::sort_by_start,
         wait::cond_resched,
     },
+    race::race_point,
     stats::{Field, GLOBAL},
 };
 
@@ -307,6 +308,7 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     }
     if count == all {
         drop(folio);
+        race_point!(c"merge_decided");
         return drop_pages(shared, &pages, blocks);
     }
     if count * 2 < all || folio.is_hot() {
@@ -321,6 +323,7 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
             let _paying = payer.pays();
             drop(folio);
             let merged = drop_pages(shared, &pages, blocks.filter(is_twin));
+            race_point!(c"merge_give");
             if let Merge::Done(_) = merged {
                 for (at, part) in parts {
                     shared.give(at, part);
@@ -362,9 +365,11 @@ fn drop_pages(
 ) -> Merge {
     // The note comes first: who finds no page looks for it.
     let noted = shared.content().set_aliases(twins.clone(), true);
+    race_point!(c"merge_noted");
     if shared.drop_pages(pages.clone()) {
         return Merge::Done(noted);
     }
+    race_point!(c"merge_busy");
     shared.content().set_aliases(twins, false);
     Merge::Busy
 }

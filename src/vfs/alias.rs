@@ -10,6 +10,7 @@ use kernel::{bindings, page::PAGE_SIZE, prelude::*};
 use super::{page::Unready, FileSystem, Inode, Tables};
 use crate::{
     io::folios::Folios,
+    race::race_point,
     raw,
     share::{
         alias::{self, Piece, MANY},
@@ -42,6 +43,7 @@ impl<T: FileSystem> Inode<T> {
             if alias::run(shared, block..block + 1) != 0 {
                 return block;
             }
+            race_point!(c"alias_gone");
             shared.content().forget_aliases(block..block + 1);
             at = block + 1;
         }
@@ -61,6 +63,7 @@ impl<T: FileSystem> Inode<T> {
                 continue;
             }
             let [piece] = alias::gather(shared, here.clone(), false);
+            race_point!(c"alias_copy");
             if let Some(piece) = piece {
                 let mut folios = Folios::scratch(at, 1, 0)?;
                 match &piece {
@@ -103,6 +106,7 @@ impl<T: FileSystem> Tables<T> {
             ready = unsafe { inode.ensure((*iocb).ki_filp, binding, blocks.clone())? };
         }
         let ready = blocks.start..blocks.start.saturating_add(ready);
+        race_point!(c"pieces_ready");
         // SAFETY: By the function's safety requirements.
         let copied = unsafe {
             if ready.end - ready.start <= FEW as u64 {

@@ -19,6 +19,7 @@ use crate::{
         page::{PageRef, PageState},
         wait::is_dying,
     },
+    race::race_point,
     raw,
 };
 
@@ -89,6 +90,7 @@ impl<T: FileSystem> Inode<T> {
                 state = unsafe { PageState::find(mapping, index as u64) };
             }
             ahead = false;
+            race_point!(c"page_found");
             let pages = match state {
                 PageState::Ready(folio) => {
                     if folio.is_readahead() {

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     io::{folio::FolioRef, page::PageState, wait::is_dying},
+    race::race_point,
     raw,
     share::{inode::MAX_ORDER, Binding},
 };
@@ -126,6 +127,7 @@ impl<T: FileSystem> Tables<T> {
             let mapping = (*file).f_mapping;
             let index = (*vmf).__bindgen_anon_1.pgoff;
             if inode.is_plain(mapping) && needs_no_wait(mapping, index) {
+                race_point!(c"fault_plain");
                 let ret = bindings::filemap_fault(vmf);
                 // With an error it has not given up the lock, so that `vmf` and `file` are still valid
                 // ("never return VM_FAULT_RETRY with an error bit", mm/filemap.c).
@@ -231,6 +233,7 @@ impl<T: FileSystem> Tables<T> {
         // SAFETY: By the function's safety requirements. If the lock was given up, the result has
         // `VM_FAULT_RETRY`, and nothing of the fault is used any more.
         unsafe {
+            race_point!(c"fault_ready");
             let ret = bindings::filemap_fault(vmf);
             if ret & raw::EROFS_SHARED_VM_FAULT_RETRY != 0 {
                 return Ok(Next::Return(ret));
@@ -245,6 +248,7 @@ impl<T: FileSystem> Tables<T> {
                     Ok(Next::Return(ret))
                 };
             }
+            race_point!(c"fault_locked");
             // The whole folio is going to be mapped.
             let folio = raw::erofs_shared_page_folio((*vmf).page);
             if binding.covers(FolioRef::pages_of_raw(folio)) {

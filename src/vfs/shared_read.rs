@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     io::{folio::FolioRef, wait::is_dying},
+    race::race_point,
     raw,
     share::{Binding, BLOCK_SHIFT, BLOCK_SIZE},
 };
@@ -238,6 +239,7 @@ impl<T: FileSystem> Tables<T> {
                     // The first block is nowhere else.
                     let content = binding.shared().content();
                     content.forget_aliases(start..start + 1);
+                    race_point!(c"read_nowhere");
                     let next = inode.next_elsewhere(&binding, blocks.clone());
                     if next <= start {
                         // It is now: its page has been merged since.
@@ -312,6 +314,7 @@ impl<T: FileSystem> Tables<T> {
                 // It reads ahead all the same, but does not wait for what it finds locked.
                 (*iocb).ki_flags = flags | raw::EROFS_SHARED_IOCB_NOWAIT as i32;
             }
+            race_point!(c"read_ready");
             let ret = if flags & raw::EROFS_SHARED_IOCB_NOWAIT as i32 != 0 {
                 Self::filemap_read(iocb, to)
             } else {
@@ -426,6 +429,7 @@ impl<T: FileSystem> Tables<T> {
                 if copy {
                     return bindings::copy_splice_read(file, ppos, pipe, len, flags);
                 }
+                race_point!(c"splice_ready");
                 bindings::filemap_splice_read(file, ppos, pipe, len, flags)
             };
             if ret < 0 && matches!(inode.through(mapping), FileMapping::Stale(_)) {
@@ -462,6 +466,7 @@ impl<T: FileSystem> Tables<T> {
                 let start = blocks.start;
                 if inode.has_aliases(&binding) {
                     let first = inode.next_elsewhere(&binding, blocks.clone());
+                    race_point!(c"splice_elsewhere");
                     if first <= start {
                         // The alias may be gone again, and its block read in: that is copied, too.
                         let run = binding.shared().content().alias_run(blocks).max(1);

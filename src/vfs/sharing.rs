@@ -34,6 +34,7 @@ use crate::{
         folios::Folios,
         wait::{cond_resched, is_dying},
     },
+    race::race_point,
     raw,
     share::{
         binding::{Window, MAX_BINDINGS},
@@ -136,7 +137,9 @@ impl<T: FileSystem> Filled for CacheFill<T> {
                 return;
             }
             let next = block + (bytes.len() / BLOCK_SIZE) as u64;
+            race_point!(c"fill_checked");
             folios.finish_first();
+            race_point!(c"fill_finished");
             if !trusted {
                 inode.enter(&self.binding, block..next);
             }
@@ -164,6 +167,7 @@ impl<T: FileSystem> Filled for WindowFill<T> {
         let mut check = || {
             zero_tail(&mut folios, block << BLOCK_SHIFT, inode.size());
             while let Some(bytes) = folios.first() {
+                race_point!(c"window_check");
                 inode.check(&self.binding, block, bytes)?;
                 block += (bytes.len() / BLOCK_SIZE) as u64;
                 folios.finish_first();
@@ -298,6 +302,7 @@ impl<T: FileSystem> Inode<T> {
             return Ok(());
         };
         T::counters(self.sb().info())?.add(Field::BlocksDiverged, 1);
+        race_point!(c"diverge");
         self.diverge(binding, block, &digest);
         Err(ESTALE)
     }
@@ -397,6 +402,7 @@ impl<T: FileSystem> Inode<T> {
             counters.add(Field::InodesDiverged, 1);
         }
         let next = self.next_variant(old, block, digest).ok();
+        race_point!(c"diverged");
         let mut slots = sharing.slots.lock();
         old.shared().content().withdraw(self.plain());
         match &next {
@@ -478,6 +484,7 @@ impl<T: FileSystem> Inode<T> {
             shared.number(),
             shared.identity().variant,
         );
+        race_point!(c"bind");
         let mut slots = sharing.slots.lock();
         if !slots.push(&binding) {
             return Ok(None);
@@ -545,6 +552,7 @@ impl<T: FileSystem> Inode<T> {
             }
             first += (bytes.len() / BLOCK_SIZE) as u64;
         }
+        race_point!(c"bind_head");
         // What is elsewhere is not needed here.
         let absent = resident(&binding, 0, head) < head;
         if absent && shared.content().next_alias(0..head).is_none() {
@@ -646,6 +654,7 @@ impl<T: FileSystem> Inode<T> {
                 return Ok(());
             }
         }
+        race_point!(c"verify_other");
         // It is resident through another inode, here or elsewhere.
         Ok(self.verify_resident(binding, blocks)?)
     }
