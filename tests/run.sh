@@ -48,8 +48,8 @@ done
 # Without KVM the debug kernel takes about four times as long.
 limit=2700 test_limit=1000 memory=3G kernel=stock smp=2
 if [ "${VM_KERNEL:-}" = debug ]; then
-	# With more processors than the machine has one is taken away from a thread anywhere.
-	limit=6000 test_limit=2400 memory=4G kernel=debug smp=$(($(nproc) * 2 > 4 ? 4 : $(nproc) * 2))
+	# With more processors than the machine has, one may be taken away from a thread anywhere.
+	limit=6000 test_limit=2400 memory=4G kernel=debug smp=$(($(nproc) + 1))
 fi
 if [ ${#stress[@]} != 0 ]; then
 	STRESS=${STRESS:-60}
