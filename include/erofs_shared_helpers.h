@@ -9,6 +9,7 @@
 #include <linux/blkdev.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
+#include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
@@ -88,6 +89,7 @@ void erofs_shared_noio_restore(unsigned int flags);
 void erofs_shared_cond_resched(void);
 void erofs_shared_dec_and_wake(atomic_t *count);
 void erofs_shared_wait_zero(atomic_t *count);
+int erofs_shared_mutex_lock_killable(struct mutex *lock);
 
 /* memory cgroups */
 struct mem_cgroup *erofs_shared_memcg_get(void);

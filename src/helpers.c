@@ -482,6 +482,11 @@ void erofs_shared_dec_and_wake(atomic_t *count)
 		wake_up_var(count);
 }
 
+int erofs_shared_mutex_lock_killable(struct mutex *lock)
+{
+	return mutex_lock_killable(lock);
+}
+
 void erofs_shared_wait_zero(atomic_t *count)
 {
 	wait_var_event(count, !atomic_read(count));

@@ -15,6 +15,7 @@ pub(crate) mod folio;
 pub(crate) mod folios;
 pub(crate) mod hash;
 pub(crate) mod later;
+pub(crate) mod lock;
 pub(crate) mod memcg;
 pub(crate) mod page;
 pub(crate) mod sort;

@@ -32,6 +32,7 @@ use crate::{
         device::SuperPtr,
         fill::{fill, fill_and_wait, zero_tail, Filled, Keeper, Plan},
         folios::Folios,
+        lock::lock_killable,
         wait::{cond_resched, is_dying},
     },
     race::race_point,
@@ -465,7 +466,8 @@ impl<T: FileSystem> Inode<T> {
             return Ok(None);
         };
         let sharing = self.sharing_or_new()?;
-        let _lock = sharing.lock.lock();
+        // Who has it may be reading the beginning of the image's file.
+        let _lock = lock_killable(&sharing.lock)?;
         if let Some(binding) = sharing.current() {
             return Ok(Some(binding));
         }
@@ -681,7 +683,9 @@ impl<T: FileSystem> Inode<T> {
             result = self
                 .open_window(binding, at..at + len)
                 .and_then(|window| window.over.wait());
-            binding.windows().lock().lengths.restart(at + len, len);
+            lock_killable(binding.windows())?
+                .lengths
+                .restart(at + len, len);
         }
         result
     }
@@ -689,7 +693,7 @@ impl<T: FileSystem> Inode<T> {
     /// The window with the first of these blocks: one that is under way, or a new one. If the reader is
     /// sequential, the one after it is started, too.
     fn window(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<Arc<Window>> {
-        let mut ahead = binding.windows().lock();
+        let mut ahead = lock_killable(binding.windows())?;
         for slot in &mut ahead.under_way {
             if slot.as_ref().is_some_and(|window| window.over.is_over()) {
                 *slot = None;
