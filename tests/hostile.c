@@ -12,27 +12,15 @@
  * every other image is mounted through that. SEED makes runs repeatable: image
  * number N depends on SEED and N only; "hostile … 1 SEED+N" makes it alone.
  */
-#define _GNU_SOURCE
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/fiemap.h>
-#include <linux/fs.h>
+#include "hostile.h"
 #include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/xattr.h>
-#include <unistd.h>
 
 #define SUPER 1024
 #define MAX_IMAGE (1 << 20)
-#define MAX_ENTRIES 20000	/* far more than an image of this size can hold */
 
 static unsigned char pristine[MAX_IMAGE], image[MAX_IMAGE];
 static size_t image_size;
@@ -242,141 +230,6 @@ static void damage(void)
 	/* the checksum covers the block of the superblock, inodes too */
 	if (rnd() % 32)
 		seal();
-}
-
-/* --- use ------------------------------------------------------------------- */
-
-static unsigned long seen, errors, bytes;
-static unsigned int entries;
-static int endless;
-
-static void use_file(int fd, off_t size)
-{
-	static char space[65536];
-	static char map[sizeof(struct fiemap) + 16 * sizeof(struct fiemap_extent)];
-	struct fiemap *fm = (void *)map;
-	off_t pos = 0;
-	ssize_t n;
-
-	for (int i = 0; i < 16 && (n = read(fd, space, sizeof(space))) > 0; i++)
-		bytes += n;
-	if (n < 0)
-		errors++;
-	/* the end, and a place in the middle */
-	if (pread(fd, space, 8192, size > 8192 ? size - 8192 : 0) < 0)
-		errors++;
-	if (pread(fd, space, 4096, size / 2) < 0)
-		errors++;
-	for (int i = 0; i < 16 && pos >= 0; i++) {
-		pos = lseek(fd, pos, SEEK_DATA);
-		if (pos >= 0)
-			pos = lseek(fd, pos, SEEK_HOLE);
-	}
-	memset(map, 0, sizeof(map));
-	fm->fm_length = ~0ULL;
-	fm->fm_extent_count = 16;
-	if (ioctl(fd, FS_IOC_FIEMAP, fm) < 0)
-		errors++;
-}
-
-static void use(int at, const char *name, int depth)
-{
-	static char list[65536], value[65536];
-	char link[80];
-	struct stat st;
-	ssize_t n;
-	int fd;
-
-	seen++;
-	if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-		errors++;
-		return;
-	}
-	if (S_ISLNK(st.st_mode) && readlinkat(at, name, value, sizeof(value)) < 0)
-		errors++;
-	fd = openat(at, name, O_PATH | O_NOFOLLOW);
-	if (fd < 0) {
-		errors++;
-		return;
-	}
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = listxattr(link, list, sizeof(list));
-	if (n < 0)
-		errors++;
-	for (char *p = list; n > 0 && p < list + n; p += strlen(p) + 1)
-		if (getxattr(link, p, value, sizeof(value)) < 0)
-			errors++;
-	getxattr(link, "user.a", value, sizeof(value));
-	getxattr(link, "trusted.overlay.x", value, sizeof(value));
-	getxattr(link, "user.not-there", value, sizeof(value));
-	getxattr(link, "system.posix_acl_access", value, sizeof(value));
-	close(fd);
-
-	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
-		return;
-	fd = openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-	if (fd < 0) {
-		errors++;
-		return;
-	}
-	if (S_ISREG(st.st_mode)) {
-		use_file(fd, st.st_size);
-		close(fd);
-		return;
-	}
-	/* names that may or may not be there */
-	for (const char *const *p = (const char *const[]){ "inline", "name0", "namename1", "zzz", "", NULL }; *p; p++)
-		fstatat(fd, *p, &st, AT_SYMLINK_NOFOLLOW);
-	if (depth < 6) {
-		DIR *dir = fdopendir(fd);
-		unsigned int here = 0;
-		struct dirent *de;
-
-		while ((errno = 0, de = readdir(dir))) {
-			if (++here > MAX_ENTRIES) {
-				endless = 1;
-				break;
-			}
-			if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, ".."))
-				continue;
-			if (entries++ < 400)
-				use(fd, de->d_name, depth + 1);
-		}
-		if (errno)
-			errors++;
-		closedir(dir);
-	} else {
-		close(fd);
-	}
-}
-
-/* --- the log --------------------------------------------------------------- */
-
-static int kmsg;
-static char last_line[1024];
-
-/* the messages since the last call: is there one that names the image? */
-static int logged(const char *fstype, const char *name1, const char *name2)
-{
-	char line[8192];
-	ssize_t n;
-	int found = 0;
-
-	for (;;) {
-		n = read(kmsg, line, sizeof(line) - 1);
-		if (n < 0 && errno == EPIPE)
-			continue;
-		if (n <= 0)
-			return found;
-		line[n] = 0;
-		if (strstr(line, fstype) || strstr(line, "erofs_shared")) {
-			snprintf(last_line, sizeof(last_line), "%.1000s",
-				 strchr(line, ';') ? strchr(line, ';') + 1 : line);
-			last_line[strcspn(last_line, "\n")] = 0;
-			if (strstr(line, name1) || strstr(line, name2))
-				found = 1;
-		}
-	}
 }
 
 static volatile unsigned long current;

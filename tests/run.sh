@@ -66,7 +66,15 @@ limit=$((limit + ${#stress[@]} * (${STRESS:-0} * 2 + 600)))
 mkdir -p $B/bin
 for source in tests/*.c; do
 	program=$B/bin/$(basename "$source" .c)
-	[ "$program" -nt "$source" ] || echo "$program $source"
+	if [ ! "$program" -nt "$source" ]; then
+		echo "$program $source"
+		continue
+	fi
+	for header in tests/*.h; do
+		if grep -q "\"${header##*/}\"" "$source" && [ ! "$program" -nt "$header" ]; then
+			echo "$program $source"
+		fi
+	done
 done > $B/compile
 if [ -s $B/compile ]; then
 	# one visit to the Debian tree for all
@@ -92,6 +100,10 @@ if [ "$(cat $B/images.key 2> /dev/null)" != "$key" ]; then
 	echo "$key" > $B/images.key
 fi
 
+if [[ " ${tests[*]} " = *" hostile_structure "* ]]; then
+	tests/structure_images.sh "${COUNT:-3000}" "${SEED:-20261124}" || die "the images for hostile_structure could not be made"
+fi
+
 # --- the guests ----------------------------------------------------------------------------------------------------------
 
 # seconds NAME: about how long it takes
@@ -99,6 +111,7 @@ seconds() {
 	case $1 in
 	stress_*) echo $((STRESS + 30)) ;;
 	compare | hostile) echo 360 ;;
+	hostile_structure) echo 150 ;;
 	share | share_ways) echo 250 ;;
 	twins) echo 120 ;;
 	blocks | read | share_life) echo 110 ;;
@@ -135,7 +148,7 @@ guest() {
 		[[ "${names[$1]} " != *" $name "* ]] || mine+=("$name")
 	done
 	exec scripts/vm "${options[@]}" --name "tests-$kernel" --timeout "${TIMEOUT:-$limit}" --mem $memory --smp "${SMP:-$smp}" --disk $B/disk.ext4 \
-		--env "FSTYPE=$FSTYPE" --env "TEST_TIMEOUT=$test_limit" --env "STRESS=${STRESS:-}" \
+		--env "FSTYPE=$FSTYPE" --env "TEST_TIMEOUT=${TEST_TIMEOUT:-$test_limit}" --env "STRESS=${STRESS:-}" \
 		-f tests/guest.sh "${mine[@]}" 2>&1
 }
 all=("$@") others=()
