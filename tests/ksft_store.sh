@@ -13,7 +13,7 @@ modprobe -a ext4 dm_mod dm_delay
 mkdir -p "$TMP/tree" "$TMP/more" $S $DISK
 head -c 1000123 /dev/urandom > "$TMP/tree/one"
 head -c 4194304 /dev/urandom > "$TMP/tree/four"
-seq 90000 > "$TMP/tree/text"
+seq 180000 > "$TMP/tree/text"
 cp "$T/bin/mnt" "$TMP/tree/prog"
 # an image of its own for the healthy store: other places, other order
 cp "$TMP"/tree/* "$TMP/more/"
@@ -49,18 +49,21 @@ both() { at "$FSTYPE" "$1" $A "$2" && at "$FSTYPE" "$3" $B; }
 
 b=$(loop "$TMP/b") dev=$(loop "$TMP/a")
 LOOPS+=("$b" "$dev")
-# the scenarios that run; tests/store.py has more
-file=(bad_block hang fault fault_other) device=(bad_block) compressed=(bad_extent)
+# the scenarios that run; those of tests/store.py that take long are tried one way
+direct=(errors bad_block hang kill killed cold opening fault fault_other slow short change)
+cached=(errors bad_block hang killed opening)
+compressed=(errors bad_extent kill killed cold)
+device=(errors bad_block kill killed cold opening)
 
 # --- image files on the misbehaving filesystem ------------------------------------------------------------------------------
 ok "the store is mounted" store "$TMP/a" $S
 MOUNTS+=("$S")
 scenarios "store" $S "$TMP/a" smoke
 ok "direct: mount" both $S/image directio $DISK/b
-scenarios "direct" $S "$TMP/a" "${file[@]}"
+scenarios "direct" $S "$TMP/a" "${direct[@]}"
 ok "direct: unmount" away $A $B
 ok "cached: mount" both $S/image "" "$b"
-scenarios "cached" $S "$TMP/a" "${file[@]}"
+scenarios "cached" $S "$TMP/a" "${cached[@]}"
 ok "cached: unmount" away $A $B $S
 
 ok "the store has a compressed image" store "$TMP/z" $S

@@ -29,6 +29,7 @@ class Place:
     def __init__(self, label, store, a, b, tree, image):
         self.label, self.a, self.b, self.tree, self.image = label, a, b, tree, image
         self.store = Device(*store.split(",")) if "," in store else Store(store)
+        self.name = "one" if os.path.exists(f"{a}/one") else "text"
         self.late = LATE
 
     def data(self, name):
@@ -128,21 +129,21 @@ def all_at_once(functions, limit):
 
 def errors(p):
     """The store fails while the blocks are resident through the other mount, and not verified by this one."""
-    data = p.data("one")
+    data = p.data(p.name)
     p.fresh()
-    check(Child(by_read, f"{p.b}/one").wait(), data, f"{p.label}: the other image's file")
-    fd = os.open(f"{p.a}/one", os.O_RDONLY)
+    check(Child(by_read, f"{p.b}/{p.name}").wait(), data, f"{p.label}: the other image's file")
+    fd = os.open(f"{p.a}/{p.name}", os.O_RDONLY)
     for name in p.store.errnos:
         p.store.say("ok", f"errno all {getattr(errno, name, name)}")
         ways = WAYS if name == p.store.errnos[-1] else {"pread": by_pread, "mmap": by_mmap}
         # each has blocks of its own, lest the one waits for the other's window
-        functions = {way: (ways[way], f"{p.a}/one", (i + 1) * (128 << 10), 64 << 10) for i, way in enumerate(ways)}
+        functions = {way: (ways[way], f"{p.a}/{p.name}", (i + 1) * (128 << 10), 64 << 10) for i, way in enumerate(ways)}
         seen = all_at_once(functions, SOON)
         want = {way: "SIGBUS" if way == "mmap" else "EIO" for way in ways}
         result(seen == want, f"{p.label}: {name}: readers get EIO or SIGBUS, in time", seen)
-    check(Child(by_read, f"{p.b}/one").wait(), data, f"{p.label}: errors: the other image's readers get its bytes")
+    check(Child(by_read, f"{p.b}/{p.name}").wait(), data, f"{p.label}: errors: the other image's readers get its bytes")
     p.store.say("ok")
-    check(Child(by_read, f"{p.a}/one").wait(), data, f"{p.label}: errors: the store is well again, and so is the file")
+    check(Child(by_read, f"{p.a}/{p.name}").wait(), data, f"{p.label}: errors: the store is well again, and so is the file")
     os.close(fd)
 
 
@@ -329,19 +330,21 @@ def populate(path, at, size):
 
 def kill(p):
     """Whoever waits for the store can be killed at once."""
-    data = p.data("one")
+    data = p.data(p.name)
+    names = [name for name in (p.name, "prog") if os.path.exists(f"{p.a}/{name}")]
     ways = {**WAYS, "WILLNEED": fadvise, "MAP_POPULATE": populate}
     for resident in (False, True):
         p.fresh()
-        fds = [os.open(f"{p.a}/{name}", os.O_RDONLY) for name in ("one", "prog")]
+        fds = [os.open(f"{p.a}/{name}", os.O_RDONLY) for name in names]
         if resident:
-            for name in ("one", "prog"):
+            for name in names:
                 Child(by_read, f"{p.b}/{name}").wait()
         p.store.say("deaf 1", "hang all")
         children = {}
         for i, (way, function) in enumerate(ways.items()):
-            children[way] = Child(function, f"{p.a}/one", (i + 1) * (64 << 10), 64 << 10)
-        children["exec"] = Child(os.execv, f"{p.a}/prog", ["prog"])
+            children[way] = Child(function, f"{p.a}/{p.name}", (i + 1) * (64 << 10), 64 << 10)
+        if "prog" in names:
+            children["exec"] = Child(os.execv, f"{p.a}/prog", ["prog"])
         time.sleep(0.7)
         waiting = [way for way, child in children.items() if not child.reap(0)]
         result(len(waiting) == len(children), f"{p.label}: they all wait", waiting)
@@ -352,28 +355,45 @@ def kill(p):
         p.store.say("ok", "deaf 0")
         for fd in fds:
             os.close(fd)
-        check(Child(by_read, f"{p.a}/one").wait(), data, f"{p.label}: and the file is right afterwards")
+        check(Child(by_read, f"{p.a}/{p.name}").wait(), data, f"{p.label}: and the file is right afterwards")
+
+
+def cold(p):
+    """Nothing of the image is cached: who looks for a file, and who waits for that, can be killed."""
+    p.fresh()
+    p.store.say("deaf 1", "hang all")
+    children = [Child(by_read, f"{p.a}/{p.name}") for _ in range(2)]
+    time.sleep(0.5)
+    result(not any(child.reap(0) for child in children), f"{p.label}: two wait for metadata")
+    for child in children:
+        os.kill(child.pid, signal.SIGKILL)
+    died = [child.reap(1) for child in children]
+    result(all(died), f"{p.label}: who waits for metadata can be killed", died)
+    p.store.say("ok", "deaf 0")
+    check(Child(by_read, f"{p.a}/{p.name}").wait(), p.data(p.name), f"{p.label}: and the file is right afterwards")
 
 
 def killed(p):
     """Two wait for the same: the one is killed, and the other one has the bytes."""
-    data = p.data("one")
+    data = p.data(p.name)
     for resident in (False, True):
-        p.fresh()
-        fd = os.open(f"{p.a}/one", os.O_RDONLY)
-        if resident:
-            Child(by_read, f"{p.b}/one").wait()
-        p.store.say("hang all")
-        first = Child(by_pread, f"{p.a}/one")
-        p.store.wait_for(1)
-        second = Child(by_pread, f"{p.a}/one")
-        time.sleep(0.3)
-        label = f"{p.label}: two wait for {'what others have' if resident else 'a page'}"
-        result(first.kill(), f"{label}: one of them can be killed")
-        time.sleep(0.3)
-        p.store.say("ok")
-        check(second.wait(), data, f"{label}: the other one has the file")
-        os.close(fd)
+        for victim in ("first", "second"):
+            p.fresh()
+            fd = os.open(f"{p.a}/{p.name}", os.O_RDONLY)
+            if resident:
+                Child(by_read, f"{p.b}/{p.name}").wait()
+            p.store.say("hang all")
+            first = Child(by_pread, f"{p.a}/{p.name}")
+            p.store.wait_for(1)
+            second = Child(by_pread, f"{p.a}/{p.name}")
+            time.sleep(0.3)
+            label = f"{p.label}: two wait for {'what others have' if resident else 'a page'}"
+            dies, stays = (first, second) if victim == "first" else (second, first)
+            result(dies.kill(1), f"{label}: the {victim} of them can be killed")
+            time.sleep(0.2)
+            p.store.say("ok")
+            check(stays.wait(), data, f"{label}: the other one has the file")
+            os.close(fd)
 
 
 def opening(p):
@@ -386,6 +406,9 @@ def opening(p):
     p.store.wait_for(1)
     got = Child(by_read, f"{p.b}/one").wait(2 * LATE)
     check(got, data, f"{p.label}: one waits in open: the other image's file can be opened")
+    second = Child(by_read, f"{p.a}/one")
+    late = second.wait(0.5, False)
+    result(late == "late" and second.kill(1), f"{p.label}: who waits for the one who waits in open can be killed", late)
     result(opens.wait(0.5, False) == "late" and opens.kill(1), f"{p.label}: who waits in open can be killed")
 
     def interrupted():

@@ -20,23 +20,6 @@ use crate::raw;
 /// Folio ranges in one request. With large folios this is megabytes.
 const MAX_RANGES: usize = 16;
 
-/// What a reader hears when the I/O behind it ends with the errno `ret`: `ENOMEM`, `EINTR`, and `EIO`
-/// for everything else. What a device or the filesystem of a backing file means by another number
-/// (`ESTALE`, `EAGAIN`, `ENOENT`, ...) means something else to who reads a file.
-pub(super) fn failed(ret: isize) -> Error {
-    /// `ERESTARTSYS`, the first of the codes by which a signal restarts a system call.
-    const RESTART_FIRST: isize = 512;
-    /// `ERESTART_RESTARTBLOCK`, the last one.
-    const RESTART_LAST: isize = 516;
-
-    match ret.checked_neg() {
-        Some(RESTART_FIRST..=RESTART_LAST) => EINTR,
-        Some(_) if ret == EINTR.to_errno() as isize => EINTR,
-        Some(_) if ret == ENOMEM.to_errno() as isize => ENOMEM,
-        _ => EIO,
-    }
-}
-
 /// The size of a backing file, as it is now.
 ///
 /// # Safety
@@ -47,7 +30,10 @@ pub(super) unsafe fn file_bytes(file: NonNull<bindings::file>) -> u64 {
     unsafe { raw::erofs_shared_inode_size((*file.as_ptr()).f_inode) as u64 }
 }
 
-/// How many bytes of a file came by a read of `bytes` bytes from `pos` on that ended with `ret`.
+/// How many bytes of a file came by a read of `bytes` bytes from `pos` on that ended with `ret`. `EIO`
+/// if it failed: by any errno, as in-tree. What the file's filesystem means by its errno (`ESTALE`,
+/// `EAGAIN`, `ENOMEM`, ...) means something else to who reads a file of the image; a fault that gets
+/// `ENOMEM` would even be tried again without end.
 ///
 /// A read that meets the file becoming shorter may see the zeros by which that begins; so what lies behind
 /// the file's end by now has not been read.
@@ -61,7 +47,7 @@ pub(super) unsafe fn bytes_read(
     bytes: usize,
     ret: isize,
 ) -> Result<usize> {
-    let got = usize::try_from(ret).map_err(|_| failed(ret))?.min(bytes);
+    let got = usize::try_from(ret).map_err(|_| EIO)?.min(bytes);
     // SAFETY: By the function's safety requirements.
     let left = unsafe { file_bytes(file) }.saturating_sub(pos);
     Ok(got.min(usize::try_from(left).unwrap_or(usize::MAX)))

@@ -22,7 +22,7 @@ use kernel::{
 use super::{
     decode::{Encoded, Job, NoIo, Recipe, Source},
     decompress::Failure,
-    file_read::{bytes_read, failed, file_bytes},
+    file_read::{bytes_read, file_bytes},
     folios::Folios,
     memcg::Payer,
     wait::{cond_resched, Event},
@@ -252,9 +252,9 @@ impl<F: Filled> Fill<F> {
         // SAFETY: By the function's safety requirements.
         unsafe {
             let this = NonNull::new_unchecked((*bio).bi_private.cast::<Self>());
-            let ret = bindings::blk_status_to_errno((*bio).bi_status);
-            if ret < 0 {
-                this.as_ref().fail(failed(ret as isize));
+            if (*bio).bi_status != 0 {
+                // Whatever the device means by it.
+                this.as_ref().fail(EIO);
             }
             bindings::bio_put(bio);
             Self::put(this);

@@ -11,7 +11,7 @@ use kernel::{
     prelude::*,
 };
 
-use super::wait::cond_resched;
+use super::{page::PageState, wait::cond_resched};
 use crate::{
     format::{self, error::Kind, source::Source},
     raw,
@@ -159,6 +159,29 @@ impl<'a> CacheBytes<'a> {
         }
     }
 
+    /// The folio with page `index`, uptodate, with a reference. A fatal signal ends the wait for it, also if
+    /// somebody else is reading it, for whom `read_cache_folio()` waits whatever happens.
+    fn folio(&self, index: usize) -> Result<NonNull<bindings::folio>> {
+        let mapping = self.mapping.as_ptr();
+        loop {
+            // SAFETY: By the type invariants.
+            match unsafe { PageState::find(mapping, index as u64) } {
+                PageState::Ready(folio) => {
+                    // SAFETY: By the type invariants of `FolioRef` the folio is live.
+                    unsafe { bindings::folio_mark_accessed(folio.as_ptr()) };
+                    return NonNull::new(folio.into_raw()).ok_or(EIO);
+                }
+                PageState::Locked(folio) => folio.wait()?,
+                PageState::Absent | PageState::Failed(_) => break,
+            }
+        }
+        // SAFETY: By the type invariants the mapping is live and has a `read_folio`.
+        let folio = from_err_ptr(unsafe {
+            bindings::read_cache_folio(mapping, index, None, core::ptr::null_mut())
+        })?;
+        NonNull::new(folio).ok_or(EIO)
+    }
+
     /// Like [`Source::bread`], with the lifetime of the inode instead of `self`.
     pub(crate) fn bytes(&self, pos: u64) -> Result<FolioBytes<'a>, ReadError> {
         if pos >= self.size {
@@ -174,12 +197,8 @@ impl<'a> CacheBytes<'a> {
         if self.around.is_some() {
             self.read_ahead(pos, 1);
         }
-        // SAFETY: By the type invariants the mapping is live and has a `read_folio`.
-        let folio = from_err_ptr(unsafe {
-            bindings::read_cache_folio(self.mapping.as_ptr(), index, None, core::ptr::null_mut())
-        })?;
-        let folio = NonNull::new(folio).ok_or(EIO)?;
-        // SAFETY: `read_cache_folio` returned a referenced, uptodate folio that contains `index`.
+        let folio = self.folio(index)?;
+        // SAFETY: This is a referenced, uptodate folio that contains `index`.
         let (base, start, size) = unsafe {
             (
                 raw::erofs_shared_folio_address(folio.as_ptr()).cast::<u8>(),
@@ -195,7 +214,7 @@ impl<'a> CacheBytes<'a> {
             len = rest as usize;
         }
         if in_folio >= size {
-            // SAFETY: The reference from `read_cache_folio` is given back, once.
+            // SAFETY: The reference is given back, once.
             unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) };
             return Err(ReadError::Io(EIO));
         }

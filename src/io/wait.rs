@@ -64,7 +64,8 @@ impl Event {
     /// Waits until it has happened, and gives its result. `EINTR` on a fatal signal.
     pub(crate) fn wait(&self) -> Result {
         // SAFETY: By the type invariants.
-        to_result(unsafe { bindings::wait_for_completion_killable(self.inner.get()) })?;
+        to_result(unsafe { bindings::wait_for_completion_killable(self.inner.get()) })
+            .map_err(|_| EINTR)?;
         to_result(self.result.load(Acquire))
     }
 

@@ -658,28 +658,35 @@ impl<T: FileSystem> Inode<T> {
         }
         race_point!(c"verify_other");
         // It is resident through another inode, here or elsewhere.
-        Ok(self.verify_resident(binding, blocks)?)
+        self.verify_resident(binding, blocks)
+            .map_err(|err| match err {
+                // What is kept about the file cannot be charged to the reader's cgroup. Its own page cache
+                // needs nothing of that.
+                err if err == ENOMEM => Unready::Busy,
+                err => Unready::Failed(err),
+            })
     }
 
     /// Verifies the first of these blocks, which is resident, and those that lie in the same window.
     ///
-    /// A window fails as a whole. An error of another block is none of the first one: shorter windows
-    /// are tried, down to the block alone.
+    /// A window fails as a whole: because of another block, or of a signal that ended the reader in whose
+    /// name it was read. Shorter ones are tried, down to the block alone.
     fn verify_resident(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result {
         let at = blocks.start;
-        let (mut result, end) = match self.window(binding, blocks.clone()) {
-            Ok(window) => (window.over.wait(), window.blocks.end),
-            Err(err) => (Err(err), blocks.end),
+        let (mut result, mut len) = match self.window(binding, blocks.clone()) {
+            Ok(window) => (window.over.wait(), window.blocks.end.saturating_sub(at)),
+            Err(err) => (Err(err), blocks.end - at),
         };
-        let mut len = end.saturating_sub(at);
-        while result.is_err() && len > 1 {
+        let mut alone = false;
+        while result.is_err() && !alone {
             if binding.run(at..at + 1) != 0 {
                 return Ok(());
             }
             if is_dying() || !self.is_current(binding) {
                 break;
             }
-            len /= 2;
+            len = (len / 2).max(1);
+            alone = len == 1;
             result = self
                 .open_window(binding, at..at + len)
                 .and_then(|window| window.over.wait());
