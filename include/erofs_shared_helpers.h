@@ -81,6 +81,8 @@ void erofs_shared_mapping_set_max_order(struct address_space *mapping,
 struct workqueue_struct *erofs_shared_workqueue_create(void);
 void erofs_shared_later_init(void (*fn)(void));
 void erofs_shared_later_after(unsigned int ms);
+void erofs_shared_work_queue(struct workqueue_struct *queue,
+			     struct work_struct *work, work_func_t fn);
 void erofs_shared_later_stop(void);
 bool erofs_shared_one_cpu(void);
 unsigned int erofs_shared_cpus(void);

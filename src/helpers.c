@@ -385,6 +385,14 @@ static DECLARE_DELAYED_WORK(later_work, later_run);
 void erofs_shared_later_init(void (*fn)(void))
 {
 	later_fn = fn;
+/* Has @fn called with @work, which is memory of any content. */
+void erofs_shared_work_queue(struct workqueue_struct *queue,
+			     struct work_struct *work, work_func_t fn)
+{
+	INIT_WORK(work, fn);
+	queue_work(queue, work);
+}
+
 }
 
 /* In @ms milliseconds, or earlier if that was asked for. */

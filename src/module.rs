@@ -36,7 +36,7 @@ struct ErofsShared {
     _top: stats::TopRegistration,
     _registration: vfs::Registration<fs::Erofs>,
     // Without mounts no work begins; without work nothing uses shared inodes.
-    _workers: io::fill::Workers,
+    _workers: io::workers::Workers,
     _decoders: io::decompress::Registration,
     _stats: stats::Registration,
     _shared: share::PseudoFs,
@@ -49,7 +49,7 @@ impl kernel::Module for ErofsShared {
         let spares = io::spare::Spares::new();
         let shared = share::PseudoFs::mount()?;
         let decoders = io::decompress::Registration::new()?;
-        let workers = io::fill::Workers::new()?;
+        let workers = io::workers::Workers::new()?;
         let stats = stats::Registration::new(&fs::HOOKS)?;
         let registration = vfs::Registration::new(module)?;
         Ok(Self {

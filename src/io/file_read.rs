@@ -15,6 +15,7 @@ use core::{
 
 use kernel::{bindings, ffi, prelude::*, types::Opaque};
 
+use super::workers;
 use crate::raw;
 
 /// Folio ranges in one request. With large folios this is megabytes.
@@ -78,6 +79,10 @@ struct Request {
     /// How many of the bytes matter: what lies behind the inode's end in its last block need not be there.
     wanted: usize,
     file: NonNull<bindings::file>,
+    /// What completion has got: the bytes that have been read. For the worker, if there is one.
+    got: usize,
+    /// The worker's.
+    work: Opaque<bindings::work_struct>,
     ranges: [Range; MAX_RANGES],
     bvecs: [MaybeUninit<bindings::bio_vec>; MAX_RANGES],
 }
@@ -119,15 +124,21 @@ impl Request {
         true
     }
 
-    /// Marks all folios as read or failed; `ret` is what the file's `->read_iter` gave.
-    fn finish(&self, ret: isize) {
+    /// How many bytes have been read; `ret` is what the file's `->read_iter` gave.
+    fn read(&self, ret: isize) -> usize {
         // SAFETY: By the type invariants.
-        let read = unsafe { bytes_read(self.file, self.pos, self.bytes, ret) };
-        let (mut got, failed) = match read {
-            Ok(got) => (got, EIO),
-            Err(err) => (0, err),
-        };
-        let enough = got >= self.wanted;
+        unsafe { bytes_read(self.file, self.pos, self.bytes, ret) }.unwrap_or(0)
+    }
+
+    /// Whether that is all that matters.
+    fn is_enough(&self, got: usize) -> bool {
+        got >= self.wanted
+    }
+
+    /// Marks all folios as read or failed, of which `got` bytes have been read. In process context, unless
+    /// that is enough.
+    fn finish(&self, mut got: usize) {
+        let enough = self.is_enough(got);
         for range in self.ranges.iter().take(self.nr) {
             let here = got.min(range.len);
             got -= here;
@@ -142,7 +153,7 @@ impl Request {
                             .write_bytes(0, range.len - here);
                     }
                 } else {
-                    error = failed.to_errno();
+                    error = EIO.to_errno();
                 }
             }
             // SAFETY: By the type invariants completion of this range is ours, and it happens once.
@@ -170,9 +181,30 @@ impl Request {
         let field = Opaque::cast_from(iocb);
         // SAFETY: Only `submit` sets this callback, on the `iocb` of a live request.
         let this = unsafe { kernel::container_of!(field, Request, iocb) }.cast_mut();
-        // SAFETY: Completion holds a reference and comes once.
+        // SAFETY: Completion holds a reference and comes once. The reference goes to the worker, if there is
+        // one; `got` and `work` are completion's. The locked folios keep the mount, and so the workers.
         unsafe {
-            (*this).finish(ret);
+            let got = (*this).read(ret);
+            if (*this).is_enough(got) {
+                (*this).finish(got);
+                Request::put(this);
+            } else {
+                (*this).got = got;
+                workers::call((*this).work.get(), Self::fail);
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// What `complete` has a worker call.
+    unsafe extern "C" fn fail(work: *mut bindings::work_struct) {
+        let field = Opaque::cast_from(work);
+        // SAFETY: By the function's safety requirements this is the work of a live request, of which
+        // completion's reference is owned here.
+        unsafe {
+            let this = kernel::container_of!(field, Request, work).cast_mut();
+            (*this).finish((*this).got);
             Request::put(this);
         }
     }
@@ -199,8 +231,11 @@ impl Request {
             )
         };
         if ret != EIOCBQUEUED.to_errno() as isize {
-            // SAFETY: The file will not call back; completion's reference is used here.
-            unsafe { Self::complete((*this).iocb.get(), ret) };
+            // SAFETY: The file will not call back; completion's reference is used here, in process context.
+            unsafe {
+                (*this).finish((*this).read(ret));
+                Self::put(this);
+            }
         }
         // SAFETY: The submitter's reference.
         unsafe { Self::put(this) };
@@ -262,6 +297,8 @@ unsafe extern "C" fn read_folio_range(
             nr: 0,
             wanted: 0,
             file,
+            got: 0,
+            work: Opaque::zeroed(),
             ranges: [Range {
                 folio: core::ptr::null_mut(),
                 offset: 0,

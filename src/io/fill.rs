@@ -16,7 +16,7 @@ use kernel::{
     prelude::*,
     sync::atomic::{Acquire, Atomic, Full, Relaxed},
     types::Opaque,
-    workqueue::{Queue, Work, WorkItem},
+    workqueue::{Work, WorkItem},
 };
 
 use super::{
@@ -26,7 +26,7 @@ use super::{
     folios::Folios,
     memcg::Payer,
     wait::{cond_resched, Event},
-    Device, Extent, ReadError, Target,
+    workers, Device, Extent, ReadError, Target,
 };
 use crate::raw;
 
@@ -61,35 +61,6 @@ const WORKER: u32 = 0;
 const WAITER: u32 = 1;
 /// The I/O is done, and the fill belongs to who waited.
 const DONE: u32 = 2;
-
-/// The workqueue for what follows I/O, while the module is loaded.
-static QUEUE: Atomic<*mut bindings::workqueue_struct> = Atomic::new(core::ptr::null_mut());
-
-/// The workqueue of all fills. Dropping it waits for what is queued.
-pub(crate) struct Workers(NonNull<bindings::workqueue_struct>);
-
-// SAFETY: A workqueue may be used and destroyed from any thread.
-unsafe impl Send for Workers {}
-// SAFETY: There is nothing to do with a shared reference.
-unsafe impl Sync for Workers {}
-
-impl Workers {
-    /// Starts them. There is one at a time: that of the module.
-    pub(crate) fn new() -> Result<Self> {
-        // SAFETY: Creating a workqueue has no preconditions.
-        let queue = NonNull::new(unsafe { raw::erofs_shared_workqueue_create() }).ok_or(ENOMEM)?;
-        QUEUE.store(queue.as_ptr(), Relaxed);
-        Ok(Self(queue))
-    }
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        // SAFETY: No fill is under way any more: the module's superblocks are gone.
-        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
-        QUEUE.store(core::ptr::null_mut(), Relaxed);
-    }
-}
 
 /// Folios, the I/O that fills them, and what comes after.
 ///
@@ -222,8 +193,8 @@ impl<F: Filled> Fill<F> {
         }
         // SAFETY: By the type invariants it is ours now; it came from a pinned box.
         let this = unsafe { Pin::new_unchecked(KBox::from_raw(this.as_ptr())) };
-        // SAFETY: The queue exists as long as there are fills.
-        unsafe { Queue::from_raw(QUEUE.load(Relaxed)) }.enqueue(this);
+        // SAFETY: The workers are there as long as there are fills.
+        unsafe { workers::queue() }.enqueue(this);
     }
 
     /// As [`Fill::put`], by the submitter.

@@ -21,6 +21,7 @@ pub(crate) mod page;
 pub(crate) mod sort;
 pub(crate) mod spare;
 pub(crate) mod wait;
+pub(crate) mod workers;
 
 pub(crate) use decode::Encoded;
 pub(crate) use device::Device;
