@@ -38,7 +38,9 @@ void erofs_shared_read_around(struct address_space *mapping, pgoff_t index,
 			      unsigned long nr, unsigned int depth);
 void *erofs_shared_map_pages(struct page **pages, unsigned int count);
 void erofs_shared_unmap_pages(void *address, unsigned int count);
-struct folio *erofs_shared_folio_alloc(unsigned int order);
+struct folio *erofs_shared_folio_alloc(unsigned int order, bool cache,
+				       bool charged);
+bool erofs_shared_folio_charged(struct folio *folio);
 void *erofs_shared_bvec_address(const struct bio_vec *bvec);
 bool erofs_shared_folio_ready(struct folio *folio, loff_t pos, size_t *offset,
 			      size_t *size);
@@ -79,10 +81,10 @@ void erofs_shared_mapping_set_max_order(struct address_space *mapping,
 
 /* work and waiting */
 struct workqueue_struct *erofs_shared_workqueue_create(void);
-void erofs_shared_later_init(void (*fn)(void));
-void erofs_shared_later_after(unsigned int ms);
 void erofs_shared_work_queue(struct workqueue_struct *queue,
 			     struct work_struct *work, work_func_t fn);
+void erofs_shared_later_init(void (*fn)(void));
+void erofs_shared_later_after(unsigned int ms);
 void erofs_shared_later_stop(void);
 bool erofs_shared_one_cpu(void);
 unsigned int erofs_shared_cpus(void);

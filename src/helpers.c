@@ -121,14 +121,26 @@ void erofs_shared_unmap_pages(void *address, unsigned int count)
 	vm_unmap_ram(address, count);
 }
 
-/* Fit for the page cache of an inode that takes any memory. */
-struct folio *erofs_shared_folio_alloc(unsigned int order)
+/*
+ * Memory for bytes: for a page cache that takes any memory, which charges it when
+ * it gets it (and only what is in a page cache can be moved), or for a while, by
+ * default at the expense of the task's cgroup.
+ */
+struct folio *erofs_shared_folio_alloc(unsigned int order, bool cache,
+				       bool charged)
 {
-	gfp_t gfp = GFP_HIGHUSER_MOVABLE;
+	gfp_t gfp = cache ? GFP_HIGHUSER_MOVABLE :
+			    charged ? GFP_KERNEL_ACCOUNT : GFP_KERNEL;
 
 	if (order)
 		gfp |= __GFP_NORETRY | __GFP_NOWARN;
 	return filemap_alloc_folio(gfp, order, NULL);
+}
+
+/* Whether a memory cgroup pays for @folio. */
+bool erofs_shared_folio_charged(struct folio *folio)
+{
+	return folio_memcg_charged(folio);
 }
 
 void *erofs_shared_bvec_address(const struct bio_vec *bvec)
@@ -373,6 +385,14 @@ struct workqueue_struct *erofs_shared_workqueue_create(void)
 			       WQ_UNBOUND | WQ_HIGHPRI | WQ_MEM_RECLAIM, 0);
 }
 
+/* Has @fn called with @work, which is memory of any content. */
+void erofs_shared_work_queue(struct workqueue_struct *queue,
+			     struct work_struct *work, work_func_t fn)
+{
+	INIT_WORK(work, fn);
+	queue_work(queue, work);
+}
+
 static void (*later_fn)(void);
 
 static void later_run(struct work_struct *work)
@@ -385,14 +405,6 @@ static DECLARE_DELAYED_WORK(later_work, later_run);
 void erofs_shared_later_init(void (*fn)(void))
 {
 	later_fn = fn;
-/* Has @fn called with @work, which is memory of any content. */
-void erofs_shared_work_queue(struct workqueue_struct *queue,
-			     struct work_struct *work, work_func_t fn)
-{
-	INIT_WORK(work, fn);
-	queue_work(queue, work);
-}
-
 }
 
 /* In @ms milliseconds, or earlier if that was asked for. */

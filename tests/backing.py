@@ -24,6 +24,12 @@ def drop(what=3):
     return b""
 
 
+def available():
+    """Bytes of memory that are free, or could be."""
+    with open("/proc/meminfo", encoding="ascii") as f:
+        return next(int(line.split()[1]) << 10 for line in f if line.startswith("MemAvailable:"))
+
+
 def read(path):
     with open(path, "rb") as f:
         return f.read()
@@ -232,6 +238,17 @@ def by_sendfile(path, at=0, size=1 << 30):
             break
         at += got
     return os.pread(to, os.fstat(to).st_size, 0)
+
+
+def fadvise(path, at, size):
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, at, size, os.POSIX_FADV_WILLNEED)
+    return os.pread(fd, size, at)
+
+
+def populate(path, at, size):
+    with open(path, "rb") as f:
+        return mmap.mmap(f.fileno(), size, flags=mmap.MAP_SHARED | 0x8000, prot=mmap.PROT_READ, offset=at)[:]
 
 
 WAYS = {"pread": by_pread, "read": by_read, "mmap": by_mmap, "splice": by_splice, "sendfile": by_sendfile}

@@ -16,11 +16,12 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import tap
-from backing import LATE, PAGE, SOON, WAYS, Child, Device, Store, by_exec, by_mmap, by_pread, by_read, by_splice, check, drop, once, \
-    read, result, where
+from backing import EVER, LATE, PAGE, SOON, WAYS, Child, Device, Store, available, by_exec, by_mmap, by_pread, by_read, by_splice, \
+    check, drop, fadvise, once, populate, read, result, where
 
 
 class Place:
@@ -317,17 +318,6 @@ def walk(directory):
     return b""
 
 
-def fadvise(path, at, size):
-    fd = os.open(path, os.O_RDONLY)
-    os.posix_fadvise(fd, at, size, os.POSIX_FADV_WILLNEED)
-    return os.pread(fd, size, at)
-
-
-def populate(path, at, size):
-    with open(path, "rb") as f:
-        return mmap.mmap(f.fileno(), size, flags=mmap.MAP_SHARED | 0x8000, prot=mmap.PROT_READ, offset=at)[:]
-
-
 def kill(p):
     """Whoever waits for the store can be killed at once."""
     data = p.data(p.name)
@@ -394,6 +384,45 @@ def killed(p):
             p.store.say("ok")
             check(stays.wait(), data, f"{label}: the other one has the file")
             os.close(fd)
+
+
+def memory(p):
+    """Who waits for compressed data has memory for that, not for all that comes before the wanted page when it is decoded."""
+    count, size = 64, os.stat(f"{p.a}/big").st_size
+    p.fresh()
+    with open(f"{p.a}/big", "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as m:
+        m.madvise(mmap.MADV_RANDOM)
+        seen = {}
+
+        def touch(at):
+            # the kernel touches the page, so that the other threads can go on
+            r, w = os.pipe()
+            with memoryview(m)[at:at + 8] as view:
+                os.write(w, view)
+            seen[at] = int.from_bytes(os.read(r, 8), "little")
+            os.close(r)
+            os.close(w)
+
+        places = [(i + 1) * (size // count) - PAGE for i in range(count)]
+        for at in places:
+            touch(at - PAGE)
+        before = available()
+        p.store.say("hang all")
+        threads = [threading.Thread(target=touch, args=(at,), daemon=True) for at in places]
+        for thread in threads:
+            thread.start()
+        p.store.wait_for(1)
+        time.sleep(1.5)
+        used = before - available()
+        waiting = sum(thread.is_alive() for thread in threads)
+        result(waiting == count, f"{p.label}: {count} threads wait for compressed data", waiting)
+        result(used < 32 << 20, f"{p.label}: they do not have memory for what is decoded", f"{used >> 20} MiB")
+        print(f"# {used >> 20} MiB")
+        p.store.say("ok")
+        for thread in threads:
+            thread.join(EVER)
+        wrong = [at for at in places if seen.get(at) != at // PAGE]
+        result(not wrong, f"{p.label}: what they get is right", len(wrong))
 
 
 def opening(p):

@@ -70,13 +70,6 @@ pub(super) struct Job {
     plen: usize,
     /// The blocks that the compressed bytes are in.
     input: Folios,
-    room: Room,
-}
-
-/// Memory that decoding needs beside its input and its target.
-struct Room {
-    /// For what comes before the wanted part.
-    scratch: Option<Folios>,
     /// For making one piece of several.
     pages: Pages,
 }
@@ -113,34 +106,32 @@ impl Recipe {
         self.skip.saturating_add(self.len)
     }
 
-    fn room(&self, input: Option<&Folios>, target: &mut Folios) -> Result<Room> {
-        let mut scratch = None;
+    /// Pages for what comes before the wanted part: up to 12 MiB, so they are got only when it is decoded.
+    fn scratch_pages(&self) -> usize {
+        let before = self.skip.saturating_sub(self.at % PAGE_SIZE);
+        before.div_ceil(PAGE_SIZE)
+    }
+
+    fn pages(&self, input: Option<&Folios>, target: &mut Folios) -> Result<Pages> {
         let mut pages = match input {
             Some(input) if !input.is_one() => input.bytes() / PAGE_SIZE,
             _ => 0,
         };
         if matches!(self.coding, Coding::Compressed(_)) {
-            let before = self.skip.saturating_sub(self.at % PAGE_SIZE);
-            let count = before.div_ceil(PAGE_SIZE);
-            if count != 0 {
-                scratch = Some(Folios::buffer(count as u64, MAX_ORDER)?);
-            }
+            let count = self.scratch_pages();
             let room = target.place(self.at).map_or(0, |place| place.2);
             if count != 0 || room < self.len {
                 pages = pages.max(count + self.len.div_ceil(PAGE_SIZE) + 1);
             }
         }
-        Ok(Room {
-            scratch,
-            pages: Pages::with_capacity(pages)?,
-        })
+        Pages::with_capacity(pages)
     }
 
-    fn run(&self, input: &[u8], target: &mut Folios, room: &mut Room) -> Result<(), Failure> {
+    fn run(&self, input: &[u8], target: &mut Folios, pages: &mut Pages) -> Result<(), Failure> {
         match self.coding {
             Coding::Shifted => self.copy(input, 0, self.skip, self.len, self.at, target),
             Coding::Interlaced => self.interlaced(input, target),
-            Coding::Compressed(algorithm) => self.decompress(algorithm, input, target, room),
+            Coding::Compressed(algorithm) => self.decompress(algorithm, input, target, pages),
         }
     }
 
@@ -186,7 +177,7 @@ impl Recipe {
         algorithm: Algorithm,
         input: &[u8],
         target: &mut Folios,
-        room: &mut Room,
+        pages: &mut Pages,
     ) -> Result<(), Failure> {
         let whole = !self.partial && self.decoded() as u64 == self.llen;
         let (input, extent) = if self.padded || algorithm != Algorithm::Lz4 {
@@ -206,27 +197,29 @@ impl Recipe {
         } else {
             (input, decompress::Extent::Prefix)
         };
-        let mut output = target.span(
-            room.scratch.as_mut(),
-            self.at,
-            self.skip,
-            self.len,
-            &mut room.pages,
-        )?;
-        decompress::decode(algorithm, input, &mut output, extent)
+        let count = self.scratch_pages();
+        // There are few decoders, so there is little of this memory at a time, however many read.
+        decompress::with(algorithm, count != 0, |decoder| {
+            let mut scratch = match count {
+                0 => None,
+                _ => Some(Folios::buffer(count as u64, MAX_ORDER)?),
+            };
+            let (at, skip, len) = (self.at, self.skip, self.len);
+            let mut output = target.span(scratch.as_mut(), at, skip, len, pages)?;
+            decoder.decode(input, &mut output, extent)
+        })?
     }
 
     /// Decodes bytes that are at hand.
     pub(super) fn run_now(&self, input: &[u8], target: &mut Folios) -> Result<(), Failure> {
-        let mut room = self.room(None, target)?;
+        let mut pages = self.pages(None, target)?;
         let _noio = NoIo::new();
-        self.run(input, target, &mut room)
+        self.run(input, target, &mut pages)
     }
 }
 
 impl Job {
-    /// Gets memory for `bytes` bytes of blocks, `plen` of them compressed data, and for all that decoding
-    /// needs.
+    /// Gets memory for `bytes` bytes of blocks, `plen` of them compressed data.
     pub(super) fn new(
         recipe: Recipe,
         plen: usize,
@@ -235,12 +228,12 @@ impl Job {
     ) -> Result<Self> {
         let pages = bytes.div_ceil(PAGE_SIZE) as u64;
         let input = Folios::buffer(pages, MAX_ORDER)?;
-        let room = recipe.room(Some(&input), target)?;
+        let page_list = recipe.pages(Some(&input), target)?;
         Ok(Self {
             recipe,
             plen,
             input,
-            room,
+            pages: page_list,
         })
     }
 
@@ -274,8 +267,8 @@ impl Job {
         let _noio = NoIo::new();
         let input = self
             .input
-            .span(None, self.recipe.lead, 0, self.plen, &mut self.room.pages)?;
-        self.recipe.run(&input, target, &mut self.room)
+            .span(None, self.recipe.lead, 0, self.plen, &mut self.pages)?;
+        self.recipe.run(&input, target, &mut self.pages)
     }
 }
 

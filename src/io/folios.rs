@@ -18,8 +18,10 @@ use crate::raw;
 enum Kind {
     /// In a page cache, locked: to be unlocked, uptodate or not.
     Cache,
-    /// Of no page cache: to be put.
+    /// Of no page cache, and not for one: to be put.
     Scratch,
+    /// Of no page cache yet, but fit for one: to be put.
+    New,
 }
 
 impl Kind {
@@ -34,6 +36,8 @@ impl Kind {
             Kind::Cache => unsafe { raw::erofs_shared_folio_end_read(folio.as_ptr(), false) },
             // SAFETY: By the function's safety requirements the reference is the caller's, and the only one.
             Kind::Scratch => unsafe { spare::give(folio) },
+            // SAFETY: As above.
+            Kind::New => unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) },
         }
     }
 }
@@ -153,12 +157,23 @@ impl Folios {
         }
     }
 
-    /// New folios of no page cache for the file's blocks from page `index` on, `pages` of them. They
-    /// are large where `index` allows, so that they may go into the page cache at that place.
+    /// Folios for the file's blocks from page `index` on, `pages` of them, that are to be looked at only.
+    /// The task's memory cgroup pays for most of them.
     pub(crate) fn scratch(index: u64, pages: u64, max_order: u32) -> Result<Self> {
+        Self::new(Kind::Scratch, index, pages, max_order)
+    }
+
+    /// As [`Folios::scratch`], for [`Folios::give`]: they are large where `index` allows, so that they may go
+    /// into the page cache at that place, which then has them charged.
+    pub(crate) fn for_cache(index: u64, pages: u64, max_order: u32) -> Result<Self> {
+        Self::new(Kind::New, index, pages, max_order)
+    }
+
+    fn new(kind: Kind, index: u64, pages: u64, max_order: u32) -> Result<Self> {
+        let cache = kind == Kind::New;
         let mut this = Self {
             folios: KVec::new(),
-            kind: Kind::Scratch,
+            kind,
             done: 0,
             bytes: 0,
         };
@@ -173,10 +188,12 @@ impl Folios {
             let mut order = fits.min(aligned).min(max_order);
             let folio = loop {
                 this.folios.reserve(1, GFP_KERNEL)?;
-                let spare = (order == spare::ORDER).then(spare::take).flatten();
+                let spare = (!cache && order == spare::ORDER)
+                    .then(spare::take)
+                    .flatten();
                 let folio = spare.or_else(|| {
                     // SAFETY: Allocating memory has no preconditions.
-                    NonNull::new(unsafe { raw::erofs_shared_folio_alloc(order) })
+                    NonNull::new(unsafe { raw::erofs_shared_folio_alloc(order, cache, true) })
                 });
                 match (folio, order) {
                     (Some(folio), _) => break folio,
@@ -402,6 +419,8 @@ impl Folios {
             Kind::Cache => unsafe { raw::erofs_shared_folio_end_read(folio.as_ptr(), true) },
             // SAFETY: By the type invariants the reference is ours, and the only one.
             Kind::Scratch => unsafe { spare::give(folio) },
+            // SAFETY: As above.
+            Kind::New => unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) },
         }
     }
 
@@ -421,18 +440,18 @@ impl Folios {
         }
     }
 
-    /// Moves filled scratch folios into a page cache from page `index` on; a place that is taken
-    /// stays as it is. The content becomes readable through the cache.
+    /// Moves filled folios of [`Folios::for_cache`] into a page cache from page `index` on; a place that is
+    /// taken stays as it is. The content becomes readable through the cache.
     ///
     /// # Safety
     ///
     /// `mapping` is live, and the bytes are what it holds at that place.
     pub(crate) unsafe fn give(mut self, mapping: *mut bindings::address_space, index: u64) {
         let mut at = index as usize;
-        while let (Some((folio, _)), Kind::Scratch) = (self.rest().first().copied(), self.kind) {
+        while let (Some((folio, _)), Kind::New) = (self.rest().first().copied(), self.kind) {
             // INVARIANT: The reference is dropped below.
             self.done += 1;
-            // SAFETY: The folio is live, of no cache, and `index` is aligned to its size (`scratch`).
+            // SAFETY: The folio is live, of no cache, and `index` is aligned to its size (`new`).
             // `filemap_add_folio` locks it and takes a reference of its own.
             unsafe {
                 let pages = raw::erofs_shared_folio_size(folio.as_ptr()) / PAGE_SIZE;

@@ -16,7 +16,7 @@ pub(super) const ORDER: u32 = 4;
 /// How many are kept: 1 MiB.
 const MAX: usize = 16;
 
-/// A folio that nobody uses.
+/// A folio that nobody uses, and no memory cgroup pays for.
 ///
 /// # Invariants
 ///
@@ -37,6 +37,8 @@ impl Drop for Spare {
 struct Stack {
     spares: [Option<Spare>; MAX],
     count: usize,
+    /// How many were allocated to be kept, at nobody's expense: [`MAX`] at most.
+    made: usize,
 }
 
 kernel::sync::global_lock! {
@@ -44,6 +46,7 @@ kernel::sync::global_lock! {
     unsafe(uninit) static STACK: SpinLock<Stack> = Stack {
         spares: [const { None }; MAX],
         count: 0,
+        made: 0,
     };
 }
 
@@ -61,36 +64,60 @@ impl Spares {
 
 impl Drop for Spares {
     fn drop(&mut self) {
-        while take().is_some_and(|folio| {
-            // INVARIANT: It comes from the stack.
-            drop(Spare(folio));
-            true
-        }) {}
+        while pop().is_some() {}
     }
 }
 
-/// A folio of order [`ORDER`], if one is there. The reference is the caller's.
-pub(super) fn take() -> Option<NonNull<bindings::folio>> {
+/// A folio that is kept.
+fn pop() -> Option<Spare> {
     let mut stack = STACK.lock();
     stack.count = stack.count.checked_sub(1)?;
     let count = stack.count;
-    let spare = stack.spares.get_mut(count)?.take()?;
-    drop(stack);
-    // INVARIANT: The reference passes on.
-    Some(core::mem::ManuallyDrop::new(spare).0)
+    stack.spares.get_mut(count)?.take()
+}
+
+/// Counts one more that is allocated to be kept; `false` if there are enough.
+fn may_make() -> bool {
+    let mut stack = STACK.lock();
+    let may = stack.made < MAX;
+    stack.made += usize::from(may);
+    may
+}
+
+/// A folio of order [`ORDER`], if one is there or may be made. The reference is the caller's.
+pub(super) fn take() -> Option<NonNull<bindings::folio>> {
+    if let Some(spare) = pop() {
+        // INVARIANT: The reference passes on.
+        return Some(core::mem::ManuallyDrop::new(spare).0);
+    }
+    if !may_make() {
+        return None;
+    }
+    // SAFETY: Allocating memory has no preconditions.
+    let folio = NonNull::new(unsafe { raw::erofs_shared_folio_alloc(ORDER, false, false) });
+    if folio.is_none() {
+        STACK.lock().made -= 1;
+    }
+    folio
 }
 
 /// Keeps a folio, or frees it.
 ///
 /// # Safety
 ///
-/// It is of no page cache, and the caller gives up the only reference.
+/// It is of no page cache and not movable, and the caller gives up the only reference.
 pub(super) unsafe fn give(folio: NonNull<bindings::folio>) {
     // SAFETY: By the function's safety requirements it is live.
-    let size = unsafe { raw::erofs_shared_folio_size(folio.as_ptr()) };
+    let (size, charged) = unsafe {
+        (
+            raw::erofs_shared_folio_size(folio.as_ptr()),
+            raw::erofs_shared_folio_charged(folio.as_ptr()),
+        )
+    };
     // INVARIANT: Checked below, else it is only dropped.
     let spare = Spare(folio);
-    if size != kernel::page::PAGE_SIZE << ORDER {
+    // Whose cgroup pays for it gets it back.
+    if charged || size != kernel::page::PAGE_SIZE << ORDER {
         return;
     }
     let mut stack = STACK.lock();

@@ -347,7 +347,7 @@ fn copies(
     while at < blocks.end {
         let run = (at..blocks.end).take_while(|block| !is_twin(block)).count() as u64;
         if run != 0 {
-            let mut part = Folios::scratch(at, run, PART_ORDER)?;
+            let mut part = Folios::for_cache(at, run, PART_ORDER)?;
             let offset = usize::try_from((at - first) << super::BLOCK_SHIFT)?;
             part.copy_from(folio.bytes().get(offset..).ok_or(EIO)?);
             parts.push((at, part), GFP_KERNEL)?;

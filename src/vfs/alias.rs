@@ -65,7 +65,7 @@ impl<T: FileSystem> Inode<T> {
             let [piece] = alias::gather(shared, here.clone(), false);
             race_point!(c"alias_copy");
             if let Some(piece) = piece {
-                let mut folios = Folios::scratch(at, 1, 0)?;
+                let mut folios = Folios::for_cache(at, 1, 0)?;
                 match &piece {
                     Piece::Zeros { .. } => folios.copy_from(&[0; BLOCK_SIZE]),
                     Piece::Folio { folio, offset, .. } => {

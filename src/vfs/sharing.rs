@@ -513,7 +513,7 @@ impl<T: FileSystem> Inode<T> {
         let blocks = self.size().div_ceil(BLOCK_SIZE as u64);
         let count = blocks.min(KEY_DIGESTS as u64);
         let head = self.head(count, blocks);
-        let folios = Folios::scratch(0, head, KEY_DIGESTS.ilog2())?;
+        let folios = Folios::for_cache(0, head, KEY_DIGESTS.ilog2())?;
         let mut folios = fill_and_wait(
             folios,
             &self.plan(0, false),

@@ -2,8 +2,19 @@
 
 //! LZ4 blocks.
 
-use super::{Extent, Failure};
+use kernel::prelude::*;
+
+use super::{pool::State, Extent, Failure};
 use crate::raw;
+
+/// Leave to use memory beside the output; there is no state.
+pub(super) struct Lz4;
+
+impl State for Lz4 {
+    fn new(_level: u32) -> Result<Self> {
+        Ok(Self)
+    }
+}
 
 /// Decodes `input` into `output`, and fills it.
 pub(super) fn decode(input: &[u8], output: &mut [u8], extent: Extent) -> Result<(), Failure> {

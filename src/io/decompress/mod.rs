@@ -47,6 +47,8 @@ pub(crate) enum Extent {
 #[pin_data]
 struct Decoders {
     #[pin]
+    lz4: Pool<lz4::Lz4>,
+    #[pin]
     lzma: Pool<lzma::Lzma>,
     #[pin]
     deflate: Pool<deflate::Deflate>,
@@ -64,6 +66,7 @@ impl Registration {
     pub(crate) fn new() -> Result<Self> {
         let decoders = KBox::pin_init(
             pin_init!(Decoders {
+                lz4 <- Pool::new(),
                 lzma <- Pool::new(),
                 deflate <- Pool::new(),
                 zstd <- Pool::new(),
@@ -84,46 +87,76 @@ impl Drop for Registration {
     }
 }
 
-fn decoders() -> Result<&'static Decoders> {
-    // SAFETY: Who decodes belongs to a mount or is a worker; both are gone before the registration is.
-    unsafe { DECODERS.load(Acquire).as_ref() }.ok_or(EIO)
+/// Calls `f` with the module's decoders. `EIO` if there are none.
+fn with_decoders<R>(f: impl FnOnce(&Decoders) -> R) -> Result<R> {
+    // SAFETY: Who decodes belongs to a mount or is a worker, whose call ends before the registration is
+    // dropped: it goes after both. `f` cannot keep the reference for longer than it runs.
+    let decoders = unsafe { DECODERS.load(Acquire).as_ref() };
+    Ok(f(decoders.ok_or(EIO)?))
 }
 
-/// Gets ready for images with these algorithms: decoding needs no memory afterwards.
+/// Gets ready for images with these algorithms: decoders have their state from now on.
 pub(crate) fn prepare(compression: &Compression) -> Result {
-    let decoders = decoders()?;
-    if compression.has(Algorithm::Lzma) {
-        decoders.lzma.prepare(1)?;
-    }
-    if compression.has(Algorithm::Deflate) {
-        decoders.deflate.prepare(1)?;
-    }
-    if compression.has(Algorithm::Zstd) {
-        decoders
-            .zstd
-            .prepare(u32::from(compression.zstd_windowlog).max(1))?;
-    }
-    Ok(())
+    with_decoders(|decoders| {
+        decoders.lz4.prepare(1)?;
+        if compression.has(Algorithm::Lzma) {
+            decoders.lzma.prepare(1)?;
+        }
+        if compression.has(Algorithm::Deflate) {
+            decoders.deflate.prepare(1)?;
+        }
+        if compression.has(Algorithm::Zstd) {
+            decoders
+                .zstd
+                .prepare(u32::from(compression.zstd_windowlog).max(1))?;
+        }
+        Ok(())
+    })?
 }
 
-/// Decodes `input` into `output`, and fills it.
-pub(super) fn decode(
+/// A decoder that is ready to decode, and ours for a while.
+pub(super) struct Decoder<'a>(Kind<'a>);
+
+enum Kind<'a> {
+    Lz4,
+    Lzma(&'a mut lzma::Lzma),
+    Deflate(&'a mut deflate::Deflate),
+    Zstd(&'a mut zstd::Zstd),
+}
+
+impl Decoder<'_> {
+    /// Decodes `input` into `output`, and fills it.
+    pub(super) fn decode(
+        self,
+        input: &[u8],
+        output: &mut [u8],
+        extent: Extent,
+    ) -> Result<(), Failure> {
+        match self.0 {
+            Kind::Lz4 => lz4::decode(input, output, extent),
+            Kind::Lzma(lzma) => lzma.decode(input, output, extent),
+            Kind::Deflate(deflate) => deflate.decode(input, output, extent),
+            Kind::Zstd(zstd) => zstd.decode(input, output, extent),
+        }
+    }
+}
+
+/// Waits for a decoder and calls `f` with it. As there are few, so is what `f` allocates limited for all; `f`
+/// may not wait for another decoder.
+///
+/// LZ4 needs no state, and who allocates nothing (not `bounded`) need not wait.
+pub(super) fn with<R>(
     algorithm: Algorithm,
-    input: &[u8],
-    output: &mut [u8],
-    extent: Extent,
-) -> Result<(), Failure> {
-    let decoders = decoders()?;
-    match algorithm {
-        Algorithm::Lz4 => lz4::decode(input, output, extent),
-        Algorithm::Lzma => decoders
-            .lzma
-            .with(|lzma| lzma.decode(input, output, extent))?,
+    bounded: bool,
+    f: impl FnOnce(Decoder<'_>) -> R,
+) -> Result<R> {
+    with_decoders(|decoders| match algorithm {
+        Algorithm::Lz4 if !bounded => Ok(f(Decoder(Kind::Lz4))),
+        Algorithm::Lz4 => decoders.lz4.with(|_| f(Decoder(Kind::Lz4))),
+        Algorithm::Lzma => decoders.lzma.with(|state| f(Decoder(Kind::Lzma(state)))),
         Algorithm::Deflate => decoders
             .deflate
-            .with(|deflate| deflate.decode(input, output, extent))?,
-        Algorithm::Zstd => decoders
-            .zstd
-            .with(|zstd| zstd.decode(input, output, extent))?,
-    }
+            .with(|state| f(Decoder(Kind::Deflate(state)))),
+        Algorithm::Zstd => decoders.zstd.with(|state| f(Decoder(Kind::Zstd(state)))),
+    })?
 }
