@@ -216,8 +216,8 @@ impl<T: FileSystem> Tables<T> {
         // SAFETY: By the function's safety requirements.
         let block = unsafe { (*vmf).__bindgen_anon_1.pgoff } as u64;
         // SAFETY: The binding holds the mapping's inode.
-        let ready = !binding.shared().content().is_aliased(block)
-            && unsafe { Self::may_fault(binding, block, *failed) };
+        let here = unsafe { Self::may_fault(binding, block, *failed) };
+        let ready = here && !binding.shared().content().is_aliased(block);
         if !ready {
             // SAFETY: By the function's safety requirements.
             return unsafe {
