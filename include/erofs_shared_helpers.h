@@ -86,6 +86,9 @@ void erofs_shared_work_queue(struct workqueue_struct *queue,
 void erofs_shared_later_init(void (*fn)(void));
 void erofs_shared_later_after(unsigned int ms);
 void erofs_shared_later_stop(void);
+void erofs_shared_disposal_init(void (*fn)(void));
+void erofs_shared_disposal_start(void);
+void erofs_shared_disposal_flush(void);
 bool erofs_shared_one_cpu(void);
 unsigned int erofs_shared_cpus(void);
 unsigned int erofs_shared_noio_save(void);

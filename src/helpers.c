@@ -423,6 +423,30 @@ void erofs_shared_later_stop(void)
 	cancel_delayed_work_sync(&later_work);
 }
 
+static void (*disposal_fn)(void);
+
+static void disposal_run(struct work_struct *work)
+{
+	disposal_fn();
+}
+
+static DECLARE_WORK(disposal_work, disposal_run);
+
+void erofs_shared_disposal_init(void (*fn)(void))
+{
+	disposal_fn = fn;
+}
+
+void erofs_shared_disposal_start(void)
+{
+	queue_work(system_dfl_wq, &disposal_work);
+}
+
+void erofs_shared_disposal_flush(void)
+{
+	flush_work(&disposal_work);
+}
+
 struct shrinker *
 erofs_shared_shrinker_register(erofs_shared_shrinker_fn count,
 			       erofs_shared_shrinker_fn scan, void *data)

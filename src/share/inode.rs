@@ -25,6 +25,7 @@ use kernel::{
 
 use super::{
     alias,
+    chunks::Disposal,
     digest::Key,
     index::{self, Index},
     merge::Merger,
@@ -373,7 +374,8 @@ pub(crate) struct PseudoFs {
     cache: NonNull<bindings::kmem_cache>,
     // Ends first: it holds shared inodes.
     merger: Option<Merger>,
-    // Both end last, in this order, when all shared inodes are gone.
+    // These end last, in this order, when all shared inodes are gone.
+    _disposal: Disposal,
     _shrinker: Shrinker,
     _index: Index,
 }
@@ -416,6 +418,7 @@ impl PseudoFs {
         let index = Index::new()?;
         // SAFETY: `PseudoFs` drops the shrinker before the index, and so does an error here.
         let shrinker = unsafe { Shrinker::new(&index) }?;
+        let disposal = Disposal::new();
         // SAFETY: The name is NUL-terminated, the constructor fits the objects.
         let cache = unsafe {
             raw::erofs_shared_inode_cache_create(
@@ -432,6 +435,7 @@ impl PseudoFs {
                 mnt,
                 cache,
                 merger: Some(Merger::new()),
+                _disposal: disposal,
                 _shrinker: shrinker,
                 _index: index,
             }),

@@ -8,12 +8,13 @@
 //! > it, and a page enters a shared inode's cache only if its digest is the one recorded there.
 //!
 //! * [`digest`], [`bits`], [`window`]: pure; cargo builds and tests them on a host, too.
-//! * [`content`]: what a shared inode knows of its blocks; [`table`]: where their digests lie.
+//! * [`content`]: what a shared inode knows of its blocks; [`table`] and [`chunks`]: where
+//!   their digests lie.
 //! * [`index`]: where a block with a digest is kept; [`alias`]: the bytes of blocks that are elsewhere;
 //!   [`merge`]: drops pages that are.
 //! * [`binding`]: what one real inode has verified of a shared inode.
 //! * [`inode`]: shared inodes and the internal pseudo filesystem that they live on (a wrapper of raw
-//!   bindings, as are [`table`], [`plain`], [`sha256`] and [`shrinker`]).
+//!   bindings, as are [`table`], [`chunks`], [`plain`], [`sha256`] and [`shrinker`]).
 //!
 //! `vfs::sharing` puts them under the kernel's file operations.
 
@@ -21,6 +22,7 @@ pub(crate) mod alias;
 pub(crate) mod binding;
 #[allow(unreachable_pub)]
 pub(crate) mod bits;
+mod chunks;
 pub(crate) mod content;
 #[allow(unreachable_pub)]
 pub(crate) mod digest;

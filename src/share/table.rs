@@ -20,6 +20,7 @@ use kernel::{
 };
 
 use super::{
+    chunks::Chunks,
     digest::{Digest, ZERO_DIGEST},
     SharedInode, Unheld,
 };
@@ -176,7 +177,7 @@ fn bytes(words: [u64; 4]) -> Digest {
 
 /// What a chunk begins with.
 #[repr(C, align(32))]
-struct Header {
+pub(super) struct Header {
     /// Whose blocks these are.
     owner: NonNull<Unheld>,
     /// The first of them.
@@ -215,11 +216,6 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// Pointers to the chunks behind the first.
-struct Root {
-    chunks: KVVec<Atomic<*mut Header>>,
-}
-
 /// Says that nobody else makes chunks or sets digests of the same table: in the lock that sees to that.
 pub(super) struct Writer(());
 
@@ -238,7 +234,7 @@ impl Writer {
 pub(super) struct Table {
     /// The first chunk, which is the only one of most files.
     first: Atomic<*mut Header>,
-    root: Atomic<*mut Root>,
+    root: Atomic<*mut Chunks>,
 }
 
 impl Table {
@@ -257,7 +253,7 @@ impl Table {
         };
         // SAFETY: By the type invariants: it is null, or lives as long as the table.
         let root = unsafe { read_pointer(&self.root).as_ref() }?;
-        root.chunks.get(usize::try_from(behind).ok()?)
+        root.all().get(usize::try_from(behind).ok()?)
     }
 
     fn chunk(&self, block: u64) -> Option<Chunk<'_>> {
@@ -291,13 +287,8 @@ impl Table {
         }
         if block >= CHUNK && self.root.load(Relaxed).is_null() {
             let count = usize::try_from(blocks.div_ceil(CHUNK) - 1)?;
-            let mut chunks = KVVec::with_capacity(count, CHARGED)?;
-            while chunks.len() < count {
-                let none = Atomic::new(core::ptr::null_mut());
-                chunks.push_within_capacity(none).map_err(|_| EIO)?;
-            }
-            *allocated += (size_of::<Root>() + count * size_of::<*mut Header>()) as u64;
-            let root = KBox::new(Root { chunks }, CHARGED)?;
+            let root = Chunks::new(count)?;
+            *allocated += root.bytes();
             // INVARIANT: It was null, and `_writer` keeps others away.
             self.root.store(KBox::into_raw(root), Release);
         }
@@ -396,7 +387,7 @@ impl Table {
     pub(super) fn chunks(&self) -> impl Iterator<Item = core::ops::Range<u64>> + '_ {
         // SAFETY: By the type invariants: it is null, or lives as long as the table.
         let root = unsafe { self.root.load(Acquire).as_ref() };
-        let behind = root.into_iter().flat_map(|root| root.chunks.iter());
+        let behind = root.into_iter().flat_map(|root| root.all().iter());
         let all = Iterator::chain(core::iter::once(&self.first), behind);
         all.filter_map(|chunk| {
             // SAFETY: As above.
@@ -409,18 +400,14 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        let free = |place: &Atomic<*mut Header>| {
-            // SAFETY: By the type invariants it is null, or comes from `Kmalloc`; nobody uses the table any more.
-            unsafe { bindings::kfree(place.load(Relaxed).cast()) };
-        };
-        free(&self.first);
+        // SAFETY: By the type invariants it is null, or comes from `Kmalloc`; nobody uses the table any
+        // more.
+        unsafe { bindings::kfree(self.first.load(Relaxed).cast()) };
         let root = self.root.load(Relaxed);
-        if root.is_null() {
-            return;
+        if !root.is_null() {
+            // SAFETY: By the type invariants it comes from a box.
+            Chunks::dispose(unsafe { KBox::from_raw(root) });
         }
-        // SAFETY: By the type invariants it comes from a box.
-        let root = unsafe { KBox::from_raw(root) };
-        root.chunks.iter().for_each(free);
     }
 }
 
