@@ -17,6 +17,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
+#include <linux/slab.h>
 #include <linux/statfs.h>
 #include <linux/sysfs.h>
 #include <linux/uaccess.h>
@@ -513,6 +514,63 @@ struct mem_cgroup *erofs_shared_memcg_enter(struct mem_cgroup *memcg)
 {
 	return set_active_memcg(memcg);
 }
+
+#ifdef CONFIG_MEMCG
+/* What is left of a cgroup's memory for what it cannot do without. */
+#define MEMCG_ROOM	SZ_1M
+
+/* Whether the cgroup that pays now, and all above it, may take @bytes more. */
+static bool memcg_has_margin(size_t bytes)
+{
+	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(NULL);
+	unsigned long pages = DIV_ROUND_UP(bytes, PAGE_SIZE);
+	struct page_counter *counter;
+	bool ret = true;
+
+	if (!memcg)
+		return true;
+	for (counter = &memcg->memory; ret && counter; counter = counter->parent)
+		ret = page_counter_read(counter) + pages <= READ_ONCE(counter->max);
+	mem_cgroup_put(memcg);
+	return ret;
+}
+
+/*
+ * Whether the cgroup that pays now has room for @bytes and a little more. One
+ * that is full of what cannot be reclaimed has none for the next page of a
+ * file, and tasks of it are killed.
+ */
+bool erofs_shared_memcg_has_room(size_t bytes, gfp_t gfp)
+{
+	size_t want = bytes + 2 * MEMCG_ROOM, got;
+	void **probes = NULL, **probe;
+
+	if (memcg_has_margin(bytes + MEMCG_ROOM))
+		return true;
+	/*
+	 * As a rule it is full of what can be reclaimed, and this makes room: more than
+	 * is asked for, so that it is not done each time.
+	 */
+	for (got = 0; got < want; got += SZ_32K) {
+		probe = kmalloc(SZ_32K, gfp);
+		if (!probe)
+			break;
+		*probe = probes;
+		probes = probe;
+	}
+	while (probes) {
+		probe = probes;
+		probes = *probe;
+		kfree(probe);
+	}
+	return got >= want;
+}
+#else
+bool erofs_shared_memcg_has_room(size_t bytes, gfp_t gfp)
+{
+	return true;
+}
+#endif
 
 void erofs_shared_cond_resched(void)
 {

@@ -10,55 +10,78 @@ use kernel::{
     sync::{Arc, Mutex, SpinLock},
 };
 
-use super::{bits, window::Windows, SharedRef};
+use super::{
+    bits::{self, Need},
+    window::Windows,
+    SharedRef,
+};
 use crate::{
-    io::wait::{cond_resched, Event},
+    io::{
+        memcg::{has_room, CHARGED},
+        wait::Event,
+    },
     stats::{Counters, Field},
 };
 
-/// Shared inodes that a real inode may be bound to one after the other. After these it keeps to its
-/// own page cache: it, or somebody before it, changes behind the mount all the time.
-pub(crate) const MAX_BINDINGS: usize = 8;
+/// Shared inodes whose mappings files of one real inode may have, beside that of the current one. After
+/// these it keeps to its own page cache.
+const MAX_FORMER: usize = 7;
 
-/// Blocks between two offers to let others run.
-const RESCHED: u64 = 1024;
+/// How often a real inode leaves a shared inode. After that it keeps to its own page cache: it, or
+/// somebody before it, changes behind the mount all the time.
+const MAX_LEFT: u32 = 64;
 
-/// A set of blocks: that of a file of up to 256 KiB needs no memory.
-enum Set {
-    Small(u64),
-    Large(KVVec<u64>),
+/// Windows of one real inode under way at once. Who needs another one waits: so no block is read twice,
+/// and the memory for them is bounded, however many threads read.
+const MAX_WINDOWS: usize = 8;
+
+/// Blocks that are verified.
+type Set = bits::Set<KVec<Option<KVec<u64>>>, KVec<u64>>;
+
+/// Bytes that a set takes beside itself.
+fn bytes_of(set: &Set) -> u64 {
+    let (pages, words) = set.size();
+    (pages * size_of::<Option<KVec<u64>>>() + words * size_of::<u64>()) as u64
 }
 
-impl Set {
-    /// An empty set, of up to `blocks`.
-    fn new(blocks: u64) -> Result<Self> {
-        let words = usize::try_from(bits::words(blocks))?;
-        Ok(if words <= 1 {
-            Self::Small(0)
-        } else {
-            Self::Large(KVVec::zeroed(words, GFP_KERNEL)?)
+/// Memory for a set.
+enum Memory {
+    Directory(KVec<Option<KVec<u64>>>),
+    Page(usize, KVec<u64>),
+}
+
+impl Memory {
+    /// What is needed, charged to who reads.
+    fn new(need: Need) -> Result<Self> {
+        Ok(match need {
+            Need::Directory(count) => {
+                has_room(count * size_of::<Option<KVec<u64>>>())?;
+                let mut pages = KVec::with_capacity(count, CHARGED)?;
+                while pages.len() < count {
+                    pages.push_within_capacity(None).map_err(|_| EIO)?;
+                }
+                Self::Directory(pages)
+            }
+            Need::Page(at, words) => {
+                has_room(words * size_of::<u64>())?;
+                Self::Page(at, KVec::zeroed(words, CHARGED)?)
+            }
         })
     }
 
-    fn words(&self) -> &[u64] {
-        match self {
-            Self::Small(word) => core::slice::from_ref(word),
-            Self::Large(words) => words,
-        }
+    /// Bytes that it has.
+    fn bytes(&self) -> u64 {
+        (match self {
+            Self::Directory(pages) => pages.len() * size_of::<Option<KVec<u64>>>(),
+            Self::Page(_, words) => words.len() * size_of::<u64>(),
+        }) as u64
     }
 
-    fn words_mut(&mut self) -> &mut [u64] {
+    /// Gives it to a set; back if that does not need it any more.
+    fn give(self, set: &mut Set) -> Option<Self> {
         match self {
-            Self::Small(word) => core::slice::from_mut(word),
-            Self::Large(words) => words,
-        }
-    }
-
-    /// Bytes that it takes by itself.
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Small(_) => 0,
-            Self::Large(words) => words.len() * 8,
+            Self::Directory(pages) => set.bring_directory(pages).map(Self::Directory),
+            Self::Page(at, page) => set.bring_page(at, page).map(|page| Self::Page(at, page)),
         }
     }
 }
@@ -69,6 +92,18 @@ enum Verified {
     All,
     /// Those in the set; `left` are not.
     Some { set: Set, left: u64 },
+    /// The real inode has left the shared inode: nothing is verified, nor will be.
+    Gone,
+}
+
+impl Verified {
+    /// Bytes that it takes beside itself.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Some { set, .. } => bytes_of(set),
+            Self::All | Self::Gone => 0,
+        }
+    }
 }
 
 /// A real inode's tie to a shared inode.
@@ -90,8 +125,45 @@ pub(crate) struct Binding {
 pub(crate) struct Ahead {
     /// Their lengths.
     pub(crate) lengths: Windows,
-    /// Those under way, at most two: that of the reader and the one ahead of it.
-    pub(crate) under_way: [Option<Arc<Window>>; 2],
+    /// Those under way: a sequential reader has two, the one that it waits for and the one after that.
+    under_way: [Option<Arc<Window>>; MAX_WINDOWS],
+}
+
+impl Ahead {
+    fn new() -> Self {
+        Self {
+            lengths: Windows::new(),
+            under_way: [const { None }; MAX_WINDOWS],
+        }
+    }
+
+    /// Forgets those that are over.
+    pub(crate) fn forget_ended(&mut self) {
+        for slot in &mut self.under_way {
+            if slot.as_ref().is_some_and(|window| window.over.is_over()) {
+                *slot = None;
+            }
+        }
+    }
+
+    /// That which has a block.
+    pub(crate) fn find(&self, block: u64) -> Option<Arc<Window>> {
+        let mut all = self.under_way.iter().flatten();
+        all.find(|window| window.blocks.contains(&block)).cloned()
+    }
+
+    /// One that has to end before there is room for another; `None` if there is room.
+    pub(crate) fn in_the_way(&self) -> Option<Arc<Window>> {
+        let first = self.under_way.first()?.clone();
+        first.filter(|_| self.under_way.iter().all(Option::is_some))
+    }
+
+    /// Remembers one, for which there is room.
+    pub(crate) fn add(&mut self, window: &Arc<Window>) {
+        if let Some(slot) = self.under_way.iter_mut().find(|slot| slot.is_none()) {
+            *slot = Some(window.clone());
+        }
+    }
 }
 
 /// A range of blocks whose verification is under way.
@@ -99,19 +171,22 @@ pub(crate) struct Ahead {
 pub(crate) struct Window {
     /// Which blocks.
     pub(crate) blocks: Range<u64>,
+    /// Started before somebody wanted its blocks.
+    pub(crate) is_ahead: bool,
     /// Set once, when it is over.
     #[pin]
     pub(crate) over: Event,
 }
 
 impl Window {
-    pub(crate) fn new(blocks: Range<u64>) -> Result<Arc<Self>> {
+    pub(crate) fn new(blocks: Range<u64>, is_ahead: bool) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 blocks,
+                is_ahead,
                 over <- Event::new(),
             }),
-            GFP_KERNEL,
+            CHARGED,
         )
     }
 }
@@ -119,13 +194,14 @@ impl Window {
 impl Binding {
     /// A new tie, with nothing verified, or all of it if its fingerprint is trusted.
     pub(crate) fn new(shared: SharedRef, counters: &Arc<Counters>) -> Result<Arc<Self>> {
+        has_room(size_of::<Self>())?;
         let id = *shared.identity();
         let blocks = id.blocks();
         let verified = if id.trusted {
             Verified::All
         } else {
             Verified::Some {
-                set: Set::new(blocks)?,
+                set: Set::new(blocks),
                 left: blocks,
             }
         };
@@ -134,12 +210,9 @@ impl Binding {
                 shared,
                 counters: counters.clone(),
                 verified <- new_spinlock!(verified, "erofs_shared::Binding::verified"),
-                windows <- new_mutex!(Ahead {
-                    lengths: Windows::new(),
-                    under_way: [None, None],
-                }, "erofs_shared::Binding::windows"),
+                windows <- new_mutex!(Ahead::new(), "erofs_shared::Binding::windows"),
             }),
-            GFP_KERNEL,
+            CHARGED,
         )?;
         this.shared.content().count_bound();
         if id.trusted {
@@ -150,11 +223,7 @@ impl Binding {
     }
 
     fn bytes(&self) -> u64 {
-        let set = match &*self.verified.lock() {
-            Verified::All => 0,
-            Verified::Some { set, .. } => set.bytes(),
-        };
-        (set + core::mem::size_of::<Self>()) as u64
+        self.verified.lock().bytes() + size_of::<Self>() as u64
     }
 
     /// The shared inode.
@@ -172,28 +241,62 @@ impl Binding {
         &self.windows
     }
 
-    /// Notes that these blocks have been verified. `true` if all are now.
-    pub(crate) fn verify(&self, blocks: Range<u64>) -> bool {
-        // Freed when the lock is not held any more.
-        let mut gone = Set::Small(0);
+    /// Notes that these blocks have been verified. `true` if all are now. `ESTALE`: the real inode has
+    /// left the shared inode.
+    pub(crate) fn verify(&self, blocks: Range<u64>) -> Result<bool> {
+        // What turns out not to be needed is freed on return, when the lock is not held any more.
+        let mut memory: Option<Memory> = None;
+        loop {
+            let mut verified = self.verified.lock();
+            let (set, left) = match &mut *verified {
+                Verified::All => return Ok(true),
+                Verified::Gone => return Err(ESTALE),
+                Verified::Some { set, left } => (set, left),
+            };
+            if let Some(new) = memory.take() {
+                let bytes = new.bytes();
+                memory = new.give(set);
+                if memory.is_none() {
+                    self.counters.add(Field::MetadataBytes, bytes);
+                }
+            }
+            if let Some(need) = set.need(blocks.clone()) {
+                drop(verified);
+                memory = Some(Memory::new(need)?);
+                continue;
+            }
+            let added = set.insert(blocks);
+            *left = left.saturating_sub(added);
+            // Under the lock, so that `retire` does not take away what was not counted yet.
+            self.shared.content().count_verified(added);
+            let all = *left == 0;
+            let full = all.then(|| core::mem::replace(&mut *verified, Verified::All));
+            drop(verified);
+            if let Some(full) = full {
+                self.counters.sub(Field::MetadataBytes, full.bytes());
+            }
+            return Ok(all);
+        }
+    }
+
+    /// The real inode has left the shared inode. What it had verified takes no memory any more; this
+    /// stays only to hold the shared inode for files that have its mapping.
+    pub(crate) fn retire(&self) {
         let mut verified = self.verified.lock();
-        let Verified::Some { set, left } = &mut *verified else {
-            return true;
-        };
-        let added = bits::insert(set.words_mut(), blocks);
-        *left = left.saturating_sub(added);
-        let all = *left == 0;
-        if all {
-            core::mem::swap(set, &mut gone);
-            *verified = Verified::All;
-        }
+        let before = core::mem::replace(&mut *verified, Verified::Gone);
         drop(verified);
-        self.shared.content().count_verified(added);
-        let bytes = gone.bytes();
-        if bytes != 0 {
-            self.counters.sub(Field::MetadataBytes, bytes as u64);
-        }
-        all
+        self.counters.sub(Field::MetadataBytes, before.bytes());
+        self.uncount(&before);
+    }
+
+    fn uncount(&self, verified: &Verified) {
+        let left = match verified {
+            Verified::All => 0,
+            Verified::Some { left, .. } => *left,
+            Verified::Gone => return,
+        };
+        let verified = self.blocks().saturating_sub(left);
+        self.shared.content().uncount(verified);
     }
 
     /// How many blocks from `blocks.start` on, and below `blocks.end`, are verified without a gap.
@@ -201,7 +304,8 @@ impl Binding {
     pub(crate) fn run(&self, blocks: Range<u64>) -> u64 {
         match &*self.verified.lock() {
             Verified::All => blocks.end.saturating_sub(blocks.start),
-            Verified::Some { set, .. } => bits::run(set.words(), blocks),
+            Verified::Some { set, .. } => set.run(blocks),
+            Verified::Gone => 0,
         }
     }
 
@@ -217,64 +321,27 @@ impl Binding {
     pub(crate) fn is_complete(&self) -> bool {
         matches!(&*self.verified.lock(), Verified::All)
     }
-
-    /// Takes over what `old` has verified, except `but`, if nothing that is recorded here says
-    /// otherwise. `Ok(false)`: something does.
-    pub(crate) fn carry_over(&self, old: &Binding, but: u64) -> Result<bool> {
-        let (from, to) = (old.shared.content(), self.shared.content());
-        // First look, then record: a variant that does not fit is left as it was.
-        for record in [false, true] {
-            let mut block = 0;
-            while block < self.blocks() {
-                if block % RESCHED == 0 {
-                    cond_resched();
-                }
-                let here = block;
-                block += 1;
-                if here == but || old.run(here..block) == 0 {
-                    continue;
-                }
-                let Some(ours) = from.digest(here) else {
-                    continue;
-                };
-                if !record {
-                    if to.digest(here).is_some_and(|theirs| theirs != ours) {
-                        return Ok(false);
-                    }
-                    continue;
-                }
-                match to.settle(&self.shared, here, core::slice::from_ref(&ours))? {
-                    super::Settled::Agree { .. } => {
-                        self.verify(here..block);
-                    }
-                    super::Settled::Differ { .. } => return Ok(false),
-                }
-            }
-        }
-        Ok(true)
-    }
 }
 
 #[pinned_drop]
 impl PinnedDrop for Binding {
     fn drop(self: Pin<&mut Self>) {
         self.counters.sub(Field::MetadataBytes, self.bytes());
-        let left = match &*self.verified.lock() {
-            Verified::All => 0,
-            Verified::Some { left, .. } => *left,
-        };
-        self.shared
-            .content()
-            .uncount(self.blocks().saturating_sub(left));
+        let verified = core::mem::replace(&mut *self.verified.lock(), Verified::Gone);
+        self.uncount(&verified);
     }
 }
 
-/// The bindings of one real inode, the current one last. The earlier ones stay until the inode goes,
-/// since somebody may be looking at them in atomic context, where the last reference must not be
-/// dropped.
+/// The bindings of one real inode.
 pub(crate) struct Slots {
-    bindings: [Option<Arc<Binding>>; MAX_BINDINGS],
-    count: usize,
+    current: Option<Arc<Binding>>,
+    /// Files may have the mapping of the current one.
+    opened: bool,
+    /// Those before it whose mappings files may have. They stay until the inode goes, which is longer
+    /// than files do.
+    former: [Option<Arc<Binding>>; MAX_FORMER],
+    /// How many there have been before the current one.
+    left: u32,
     /// It keeps to its own page cache from now on.
     alone: bool,
 }
@@ -282,43 +349,53 @@ pub(crate) struct Slots {
 impl Slots {
     pub(crate) const fn new() -> Self {
         Self {
-            bindings: [const { None }; MAX_BINDINGS],
-            count: 0,
+            current: None,
+            opened: false,
+            former: [const { None }; MAX_FORMER],
+            left: 0,
             alone: false,
         }
     }
 
     /// The current binding.
     pub(crate) fn current(&self) -> Option<&Arc<Binding>> {
-        if self.alone {
-            return None;
+        self.current.as_ref()
+    }
+
+    /// As [`Slots::current`], for a file that gets its mapping.
+    pub(crate) fn open(&mut self) -> Option<&Arc<Binding>> {
+        self.opened |= self.current.is_some();
+        self.current.as_ref()
+    }
+
+    /// Makes a binding the current one, if there is none. `false`: the inode stays alone.
+    pub(crate) fn bind(&mut self, binding: &Arc<Binding>) -> bool {
+        if self.alone || self.current.is_some() {
+            return false;
         }
-        self.bindings.get(self.count.checked_sub(1)?)?.as_ref()
+        self.current = Some(binding.clone());
+        self.opened = false;
+        true
     }
 
-    /// Makes a binding the current one. `false`, and the inode stays alone, when there were too many.
-    pub(crate) fn push(&mut self, binding: &Arc<Binding>) -> bool {
-        match self.bindings.get_mut(self.count) {
-            Some(slot) if !self.alone => {
-                *slot = Some(binding.clone());
-                self.count += 1;
-                true
+    /// The current binding, which is that no more. The caller retires and drops it when no lock is
+    /// held. If another one is to follow, [`Slots::bind`] makes it the current one.
+    pub(crate) fn leave(&mut self) -> Option<Arc<Binding>> {
+        let old = self.current.take()?;
+        self.left = self.left.saturating_add(1);
+        self.alone |= self.left >= MAX_LEFT;
+        if self.opened {
+            let mapping = old.shared().mapping();
+            let mut former = self.former.iter().flatten();
+            if !former.any(|held| held.shared().mapping() == mapping) {
+                if let Some(slot) = self.former.iter_mut().find(|slot| slot.is_none()) {
+                    *slot = Some(old.clone());
+                }
             }
-            _ => {
-                self.alone = true;
-                false
-            }
+            // The next one could not be kept for files that have its mapping.
+            self.alone |= self.former.iter().all(Option::is_some);
         }
-    }
-
-    /// All bindings, of now and earlier.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Binding>> {
-        self.bindings.iter().flatten()
-    }
-
-    /// No sharing any more.
-    pub(crate) fn leave(&mut self) {
-        self.alone = true;
+        Some(old)
     }
 
     /// Whether it keeps to its own page cache for good.

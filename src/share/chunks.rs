@@ -14,7 +14,10 @@ use kernel::{
 
 use super::table::Header;
 use crate::{
-    io::{memcg::CHARGED, wait::cond_resched},
+    io::{
+        memcg::{has_room, CHARGED},
+        wait::cond_resched,
+    },
     raw,
 };
 
@@ -36,6 +39,7 @@ pub(super) struct Chunks {
 impl Chunks {
     /// So many null pointers.
     pub(super) fn new(count: usize) -> Result<KBox<Self>> {
+        has_room(count * size_of::<*mut Header>())?;
         let mut chunks = KVVec::with_capacity(count, CHARGED)?;
         while chunks.len() < count {
             let none = Atomic::new(ptr::null_mut());

@@ -20,7 +20,7 @@ use kernel::{
 use super::{
     digest::{Digest, Key},
     merge::{Link, QUEUE},
-    plain::{Plain, Watched},
+    plain::Mark,
     table::{read_once, Probe, Settle, Slot, Table, Writer},
     SharedInode,
 };
@@ -35,7 +35,7 @@ use crate::{
 pub(crate) struct Identity {
     /// Sharing mode, domain, size, and start of the content.
     pub(crate) key: Key,
-    /// Contents that differ behind the same start are numbered from 0.
+    /// How many differences from other contents led to this key: see [`Key::variant`].
     pub(crate) variant: u32,
     /// Size in bytes.
     pub(crate) size: u64,
@@ -66,10 +66,8 @@ pub(crate) enum Settled {
     },
 }
 
-/// What changes together: who may read without more ado, and what stands against it.
+/// Under one lock, which also guards which blocks have aliases.
 struct Aliases {
-    /// Real inodes that may.
-    plain: Watched,
     /// Blocks that were read in although another place has them, for the merge worker.
     twins: Twins,
 }
@@ -109,6 +107,8 @@ pub(crate) struct Content {
     aliases: SpinLock<Aliases>,
     /// Blocks with an alias. Changed under `aliases`.
     aliased: Atomic<u64>,
+    /// Set while there are any: what reads look at that need not do more.
+    mark: Mark,
     /// In the merge worker's queue.
     queued: Atomic<u32>,
     /// What is behind it there.
@@ -122,15 +122,15 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    pub(super) fn new() -> impl PinInit<Self> {
+    pub(super) fn new(mark: Mark) -> impl PinInit<Self> {
         pin_init!(Self {
             table: Table::new(),
             writer <- new_mutex!(Writer::new(), "erofs_shared::Content"),
             aliases <- new_spinlock!(Aliases {
-                plain: Watched::new(),
                 twins: Twins::new(),
             }, "erofs_shared::Content::aliases"),
             aliased: Atomic::new(0),
+            mark,
             queued: Atomic::new(0),
             link: GlobalLockedBy::new(Link::new()),
             bytes: Atomic::new(0),
@@ -191,12 +191,6 @@ impl Content {
         })
     }
 
-    /// The digest of a block, if it is known.
-    pub(crate) fn digest(&self, block: u64) -> Option<Digest> {
-        let _writer = self.writer.lock();
-        self.table.slots(block).first()?.settled()
-    }
-
     /// The digests from that of `block` on, as far as they lie side by side. Needs no lock.
     pub(super) fn slots(&self, block: u64) -> &[Slot] {
         self.table.slots(block)
@@ -255,10 +249,10 @@ impl Content {
         end.saturating_sub(blocks.start)
     }
 
-    /// Notes that a block has an alias, or that it has none any more. From the first on no file is read without
-    /// looking for them.
+    /// Notes that these blocks have an alias, or that they have none any more. From the first on no
+    /// file is read without looking for them. For as many blocks as a folio has at most.
     pub(super) fn set_aliases(&self, blocks: impl Iterator<Item = u64>, aliased: bool) -> u64 {
-        let mut lock = self.aliases.lock();
+        let _lock = self.aliases.lock();
         let mut changed = 0;
         for block in blocks {
             changed += u64::from(self.table.set_aliased(block, aliased));
@@ -268,15 +262,23 @@ impl Content {
         if changed == 0 {
             return 0;
         }
-        if aliased {
-            lock.plain.clear();
-            self.aliased.store(before.saturating_add(changed), Relaxed);
+        let after = if aliased {
             GLOBAL.add(Field::Aliases, changed);
+            before.saturating_add(changed)
         } else {
-            self.aliased.store(before.saturating_sub(changed), Relaxed);
             GLOBAL.sub(Field::Aliases, changed);
-        }
+            before.saturating_sub(changed)
+        };
+        self.aliased.store(after, Relaxed);
+        self.mark.set(after != 0);
         changed
+    }
+
+    /// The shared inode is being evicted: its aliases do not count any more. Nobody notes another one.
+    pub(super) fn end_aliases(&self) {
+        // The bits go with the table; who still looks at one finds no page.
+        GLOBAL.sub(Field::Aliases, self.aliased.xchg(0, Relaxed));
+        self.mark.set(false);
     }
 
     /// These blocks are resident here, or nowhere else: they have no alias any more.
@@ -284,25 +286,6 @@ impl Content {
         if self.aliased() != 0 {
             self.set_aliases(blocks, false);
         }
-    }
-
-    /// Lets files be read through `plain` without more ado, unless there are aliases.
-    ///
-    /// # Safety
-    ///
-    /// `plain` is not freed before [`Content::withdraw`] was called with it.
-    pub(crate) unsafe fn publish(&self, owner: &SharedInode, plain: &Plain) {
-        race_point!(c"publish");
-        let mut lock = self.aliases.lock();
-        if self.aliased.load(Relaxed) == 0 {
-            // SAFETY: By the function's safety requirements.
-            unsafe { lock.plain.add(plain, owner.mapping()) };
-        }
-    }
-
-    /// Ends what [`Content::publish`] began, if it did.
-    pub(crate) fn withdraw(&self, plain: &Plain) {
-        self.aliases.lock().plain.remove(plain);
     }
 
     /// Remembers blocks that another place has, too, for the merge worker.

@@ -99,6 +99,18 @@ impl Key {
         Self(H::digest(parts.as_flattened()))
     }
 
+    /// The key of files that have this key, too, but in which block `block` differs: it has the digest
+    /// `digest`. So the difference says where a file goes, and no number of files that differ in
+    /// another way is in its way.
+    pub fn variant<H: Sha256>(&self, block: u64, digest: &Digest) -> Self {
+        // As in `of`, with a mode of its own.
+        let mut parts = [[0u8; 32], self.0, *digest];
+        let (to, _) = parts[0].split_at_mut(8);
+        to.copy_from_slice(&block.to_le_bytes());
+        parts[0][8] = 3;
+        Self(H::digest(parts.as_flattened()))
+    }
+
     /// Of no file: before it is set.
     pub const fn none() -> Self {
         Self([0; 32])

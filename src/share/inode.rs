@@ -29,6 +29,7 @@ use super::{
     digest::Key,
     index::{self, Index},
     merge::Merger,
+    plain::Mark,
     shrinker::Shrinker,
     Content, Identity,
 };
@@ -94,9 +95,11 @@ impl Node {
         if node.is_null() {
             return core::ptr::null_mut();
         }
-        // SAFETY: A new object, exclusively ours; it does not move.
+        // SAFETY: A new object, exclusively ours; it does not move. The content is dropped before the
+        // inode's memory is freed, and nobody else writes the word of the mark.
         unsafe {
-            pin_init::raw_init((&raw mut (*node).content).cast(), Content::new());
+            let mark = Mark::of(Opaque::cast_into(&raw const (*node).inode));
+            pin_init::raw_init((&raw mut (*node).content).cast(), Content::new(mark));
             (&raw mut (*node).identity).write(UnsafeCell::new(Identity {
                 key: Key::none(),
                 variant: 0,
@@ -125,9 +128,7 @@ impl Node {
             race_point!(c"evict_truncated");
             index::leave(shared);
             race_point!(c"evict_left");
-            shared
-                .content()
-                .forget_aliases(0..shared.identity().blocks());
+            shared.content().end_aliases();
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) use binding::{Binding, Slots};
 pub(crate) use content::{Content, Identity, Settled};
 pub(crate) use digest::{Domain, BLOCK_SHIFT, BLOCK_SIZE};
 pub(crate) use inode::{PseudoFs, SharedInode, SharedRef, Unheld};
-pub(crate) use plain::Plain;
+pub(crate) use plain::{is_marked, Plain};
 
 /// With whom an inode's data is shared.
 pub(crate) enum Scope<'a> {

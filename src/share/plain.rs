@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who may read a shared inode's pages without more ado: a word in each real inode, which the shared
-//! inode can take back. A wrapper module.
-
-use core::ptr::NonNull;
+//! Which files may be read without more ado: two words, which a read looks at before anything else.
+//! A wrapper module.
+//!
+//! One is in the real inode ([`Plain`]): the mapping all of which it has verified. The other is in
+//! the inode that the mapping belongs to ([`Mark`]): whether blocks of it have aliases. So an alias is
+//! noted in one place, however many real inodes are bound.
 
 use kernel::{
-    bindings,
-    prelude::*,
+    bindings, ffi,
     sync::atomic::{Atomic, Release},
 };
 
 /// The mapping through which files of a real inode may be read without more ado, if they have it: the
 /// inode's own, if it has no other; that of a shared inode all of which it has verified. Null: it is
-/// not bound yet, or has not verified all, or there is more to look at.
+/// not bound, or has not verified all.
 pub(crate) struct Plain(Atomic<*mut bindings::address_space>);
 
 impl Plain {
@@ -36,52 +37,54 @@ impl Plain {
     }
 }
 
-/// The words that a shared inode can take back. Under its lock.
+/// Says in a shared inode whether blocks of it have aliases: in `i_private`, which is the
+/// filesystem's own. It is null in all other inodes of this module.
 ///
 /// # Invariants
 ///
-/// What the pointers point to is not freed as long as they are here.
-pub(super) struct Watched(KVec<NonNull<Plain>>);
+/// The address of the `i_private` of an inode that lives at least as long as this. Nobody else writes
+/// that word once the inode is set up.
+pub(super) struct Mark(*mut *mut ffi::c_void);
 
-// SAFETY: A `Plain` may be used from any thread.
-unsafe impl Send for Watched {}
+// SAFETY: The word is written as a whole, under a lock, and read as a whole.
+unsafe impl Send for Mark {}
+// SAFETY: As above.
+unsafe impl Sync for Mark {}
 
-impl Watched {
-    pub(super) const fn new() -> Self {
-        Self(KVec::new())
-    }
-
-    /// Sets `plain` to `mapping`, until it is taken back. If there is no memory to remember it, it is not set: that
-    /// costs time only.
+impl Mark {
+    /// That of an inode.
     ///
     /// # Safety
     ///
-    /// `plain` is not freed before it is removed here.
-    pub(super) unsafe fn add(&mut self, plain: &Plain, mapping: *mut bindings::address_space) {
-        let ptr = NonNull::from(plain);
+    /// `inode` lives at least as long as what this returns. Nobody else writes its `i_private` once
+    /// the inode is set up.
+    pub(super) unsafe fn of(inode: *mut bindings::inode) -> Self {
         // INVARIANT: By the function's safety requirements.
-        if self.0.contains(&ptr) || self.0.push(ptr, GFP_NOWAIT).is_ok() {
-            plain.set(mapping);
-        }
+        // SAFETY: The address of a field of what `inode` points to.
+        Self(unsafe { &raw mut (*inode).i_private })
     }
 
-    /// Takes one back.
-    pub(super) fn remove(&mut self, plain: &Plain) {
-        let ptr = NonNull::from(plain);
-        if let Some(at) = self.0.iter().position(|other| *other == ptr) {
-            let last = self.0.len() - 1;
-            self.0.swap(at, last);
-            self.0.truncate(last);
-            plain.set(core::ptr::null_mut());
-        }
+    /// Sets it, or takes it back.
+    pub(super) fn set(&self, aliased: bool) {
+        let value = match aliased {
+            true => self.0.cast(),
+            false => core::ptr::null_mut(),
+        };
+        // SAFETY: By the type invariants. This is WRITE_ONCE(): reads look at it without a lock.
+        unsafe { self.0.write_volatile(value) };
     }
+}
 
-    /// Takes all back.
-    pub(super) fn clear(&mut self) {
-        for plain in &self.0 {
-            // SAFETY: By the type invariants.
-            unsafe { plain.as_ref() }.set(core::ptr::null_mut());
-        }
-        self.0.clear();
+/// Whether the inode that a mapping is in has a [`Mark`] that is set.
+///
+/// # Safety
+///
+/// `mapping` is the own one (`i_data`) of a live inode.
+#[inline(always)]
+pub(crate) unsafe fn is_marked(mapping: *mut bindings::address_space) -> bool {
+    // SAFETY: By the function's safety requirements. This is READ_ONCE().
+    unsafe {
+        let inode = kernel::container_of!(mapping, bindings::inode, i_data);
+        !(&raw const (*inode).i_private).read_volatile().is_null()
     }
 }

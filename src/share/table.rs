@@ -24,7 +24,7 @@ use super::{
     digest::{Digest, ZERO_DIGEST},
     SharedInode, Unheld,
 };
-use crate::io::memcg::CHARGED;
+use crate::io::memcg::{has_room, CHARGED};
 
 /// Bytes of a digest, of a chunk's header, and their alignment.
 const UNIT: usize = 32;
@@ -107,11 +107,6 @@ impl Slot {
     fn settled_words(&self) -> Option<[u64; 4]> {
         let words = [0, 1, 2, 3].map(|at: usize| read_once(&self.0[at]));
         (words != [0; 4]).then_some(words)
-    }
-
-    /// The digest exactly, if it is set. Only for who keeps others from setting it.
-    pub(super) fn settled(&self) -> Option<Digest> {
-        self.settled_words().map(bytes)
     }
 
     /// Sets it, if it is not set, and tells that; else whether it is this. Only for who keeps others from doing so.
@@ -302,6 +297,7 @@ impl Table {
                 aliased: [const { Atomic::new(0) }; 2],
             };
             let layout = Chunk::layout(header.count)?;
+            has_room(layout.size())?;
             let flags = CHARGED | __GFP_ZERO;
             let chunk = Kmalloc::alloc(layout, flags, NumaNode::NO_NODE)?.cast::<Header>();
             *allocated += layout.size() as u64;

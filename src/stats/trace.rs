@@ -6,7 +6,8 @@
 use super::Dev;
 use crate::raw;
 
-/// The inode `nid` of `size` bytes was bound to the shared inode `shared`, which is the `variant`th of its key.
+/// The inode `nid` of `size` bytes was bound to the shared inode `shared`, to whose key `variant`
+/// divergences led.
 pub(crate) fn bind(dev: Dev, nid: u64, size: u64, shared: u64, variant: u32) {
     // SAFETY: Takes numbers only, in any context.
     unsafe { raw::erofs_shared_trace_bind(dev.0, nid, size, shared, variant) }

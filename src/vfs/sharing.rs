@@ -18,7 +18,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        Arc, Mutex, SpinLock,
+        Arc, Mutex, MutexGuard, SpinLock,
     },
 };
 
@@ -38,9 +38,9 @@ use crate::{
     race::race_point,
     raw,
     share::{
-        binding::{Window, MAX_BINDINGS},
+        binding::{Ahead, Window},
         digest::{digest_blocks, Digest, Key, KEY_DIGESTS},
-        index,
+        index, is_marked,
         sha256::KernelSha256,
         Binding, Domain, Identity, Scope, Settled, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
     },
@@ -210,7 +210,9 @@ impl<T: FileSystem> Inode<T> {
     /// Whether the pages of `mapping` may be used without more ado.
     #[inline(always)]
     pub(super) fn is_plain(&self, mapping: *mut bindings::address_space) -> bool {
-        self.plain_mapping() == mapping
+        // SAFETY: As `plain` says it is this inode's own mapping, or that of a shared inode which this
+        // one holds: the own one of an inode in either case.
+        self.plain_mapping() == mapping && !unsafe { is_marked(mapping) }
     }
 
     /// Pages that its device wants to be read ahead.
@@ -251,19 +253,19 @@ impl<T: FileSystem> Inode<T> {
         let Some(sharing) = self.sharing() else {
             return;
         };
-        let slots = sharing.slots.lock();
+        let mut slots = sharing.slots.lock();
         if slots.current().is_some_and(|at| Arc::ptr_eq(at, binding)) {
-            self.publish(binding);
+            self.publish(&mut slots, binding);
         }
     }
 
     /// As [`Inode::publish_plain`]. The caller holds `slots`, in which `binding` is the current one.
-    fn publish(&self, binding: &Binding) {
+    fn publish(&self, slots: &mut Slots, binding: &Binding) {
+        race_point!(c"publish");
         if binding.is_complete() {
-            let shared = binding.shared();
-            // SAFETY: `plain` is freed with the inode, which calls `withdraw` for all its bindings before, in
-            // `evict_sharing`. Nobody has a file of it then, so nobody comes here any more.
-            unsafe { shared.content().publish(shared, self.plain()) };
+            // Files that are opened from now on may take the mapping from there.
+            slots.open();
+            self.plain().set(binding.shared().mapping());
         }
     }
 
@@ -299,12 +301,16 @@ impl<T: FileSystem> Inode<T> {
     /// recorded. Those that agree are verified, and recorded if they were not; at the first that does
     /// not, this inode leaves the shared inode: `ESTALE`.
     fn check(&self, binding: &Arc<Binding>, first: u64, bytes: &[u8]) -> Result {
-        let Some((block, digest)) = self.compare(binding, first, bytes)? else {
-            return Ok(());
-        };
-        T::counters(self.sb().info())?.add(Field::BlocksDiverged, 1);
-        race_point!(c"diverge");
-        self.diverge(binding, block, &digest);
+        match self.compare(binding, first, bytes) {
+            Ok(None) => return Ok(()),
+            Ok(Some((block, digest))) => {
+                T::counters(self.sb().info())?.add(Field::BlocksDiverged, 1);
+                race_point!(c"diverge");
+                self.diverge(binding, block, &digest);
+            }
+            Err(err) if err == ENOMEM => self.retreat(binding),
+            Err(err) => return Err(err),
+        }
         Err(ESTALE)
     }
 
@@ -332,7 +338,7 @@ impl<T: FileSystem> Inode<T> {
             match shared.content().settle(shared, first, digests)? {
                 Settled::Agree { adopted } => {
                     self.count_settled(counters, first, adopted, count as u64);
-                    if binding.verify(first..first + count as u64) {
+                    if binding.verify(first..first + count as u64)? {
                         self.publish_plain(binding);
                     }
                 }
@@ -370,22 +376,16 @@ impl<T: FileSystem> Inode<T> {
 
     /// The inode is being evicted.
     pub(super) fn evict_sharing(&self) {
-        let Some(sharing) = self.sharing() else {
-            return;
-        };
-        let slots = sharing.slots.lock();
-        for binding in slots.all() {
-            binding.shared().content().withdraw(self.plain());
-        }
-        let bound = slots.current().is_some();
-        drop(slots);
+        let bound = self
+            .sharing()
+            .is_some_and(|sharing| sharing.current().is_some());
         if bound {
             self.count_unbound();
         }
     }
 
     /// Block `block` of this inode has another digest than that of the shared inode to which it is
-    /// bound: binds it to the next variant that agrees with all that it has verified, or to a new one.
+    /// bound: binds it to that which is named by this difference.
     fn diverge(&self, old: &Arc<Binding>, block: u64, digest: &Digest) {
         let Some(sharing) = self.sharing() else {
             return;
@@ -402,47 +402,62 @@ impl<T: FileSystem> Inode<T> {
         if let Ok(counters) = T::counters(self.sb().info()) {
             counters.add(Field::InodesDiverged, 1);
         }
-        let next = self.next_variant(old, block, digest).ok();
+        // Without memory for it the inode is bound anew at its next open.
+        let next = self.variant(old, block, digest).ok();
         race_point!(c"diverged");
-        let mut slots = sharing.slots.lock();
-        old.shared().content().withdraw(self.plain());
-        match &next {
-            Some(binding) if slots.push(binding) => {
-                self.plain().set(core::ptr::null_mut());
-                self.publish(binding);
-            }
-            _ => {
-                slots.leave();
-                self.count_unbound();
-                self.plain().set(self.own_mapping());
+        self.leave(sharing, next);
+    }
+
+    /// There is no memory to verify more of this inode: until it is opened again, it keeps to its own
+    /// page cache, which needs none.
+    fn retreat(&self, binding: &Arc<Binding>) {
+        if let Some(sharing) = self.sharing() {
+            let _lock = sharing.lock.lock();
+            if self.is_current(binding) {
+                self.leave(sharing, None);
             }
         }
     }
 
-    fn next_variant(&self, old: &Binding, block: u64, digest: &Digest) -> Result<Arc<Binding>> {
-        let mut id = *old.shared().identity();
-        for _ in 0..MAX_BINDINGS {
-            id.variant = id.variant.checked_add(1).ok_or(EOVERFLOW)?;
-            if id.variant as usize >= MAX_BINDINGS {
-                break;
-            }
-            let shared = SharedInode::get(&id, &Tables::<T>::SHARED_ASPACE_OPS)?;
-            match shared.content().digest(block) {
-                Some(theirs) if theirs != *digest => continue,
-                _ => {}
-            }
-            let binding = Binding::new(shared, T::counters(self.sb().info())?)?;
-            if !binding.carry_over(old, block)? {
-                continue;
-            }
-            let digest = core::slice::from_ref(digest);
-            let shared = binding.shared();
-            if let Settled::Agree { .. } = shared.content().settle(shared, block, digest)? {
-                binding.verify(block..block + 1);
-                return Ok(binding);
+    /// Leaves the current shared inode, for `next` if there is one. The caller holds
+    /// `sharing.lock`.
+    fn leave(&self, sharing: &Sharing, next: Option<Arc<Binding>>) {
+        let mut slots = sharing.slots.lock();
+        let left = slots.leave();
+        self.plain().set(core::ptr::null_mut());
+        match &next {
+            Some(binding) if slots.bind(binding) => self.publish(&mut slots, binding),
+            _ => {
+                self.count_unbound();
+                if slots.is_alone() {
+                    self.plain().set(self.own_mapping());
+                }
             }
         }
-        Err(ESTALE)
+        drop(slots);
+        // This may free memory, and drop the last reference to the shared inode.
+        if let Some(left) = left {
+            left.retire();
+        }
+    }
+
+    /// What the inode is bound to when its block `block` has the digest `digest`, and not that which
+    /// `old` has.
+    fn variant(&self, old: &Binding, block: u64, digest: &Digest) -> Result<Arc<Binding>> {
+        let mut id = *old.shared().identity();
+        id.key = id.key.variant::<KernelSha256>(block, digest);
+        id.variant = id.variant.checked_add(1).ok_or(EOVERFLOW)?;
+        let shared = SharedInode::get(&id, &Tables::<T>::SHARED_ASPACE_OPS)?;
+        let binding = Binding::new(shared, T::counters(self.sb().info())?)?;
+        let shared = binding.shared();
+        let digests = core::slice::from_ref(digest);
+        match shared.content().settle(shared, block, digests)? {
+            Settled::Agree { .. } => {}
+            // The key is made of the digest, and who comes here records it first of all.
+            Settled::Differ { .. } => return Err(EIO),
+        }
+        binding.verify(block..block + 1)?;
+        Ok(binding)
     }
 
     /// Binds this inode to its shared inode, at its first open. `None`: it keeps to its own page cache,
@@ -453,8 +468,8 @@ impl<T: FileSystem> Inode<T> {
             return Ok(None);
         }
         if let Some(sharing) = self.sharing() {
-            let slots = sharing.slots.lock();
-            if let Some(binding) = slots.current() {
+            let mut slots = sharing.slots.lock();
+            if let Some(binding) = slots.open() {
                 return Ok(Some(binding.clone()));
             }
             if slots.is_alone() {
@@ -468,8 +483,14 @@ impl<T: FileSystem> Inode<T> {
         let sharing = self.sharing_or_new()?;
         // Who has it may be reading the beginning of the image's file.
         let _lock = lock_killable(&sharing.lock)?;
-        if let Some(binding) = sharing.current() {
-            return Ok(Some(binding));
+        {
+            let mut slots = sharing.slots.lock();
+            if let Some(binding) = slots.open() {
+                return Ok(Some(binding.clone()));
+            }
+            if slots.is_alone() {
+                return Ok(None);
+            }
         }
         let binding = match scope {
             Scope::Content(domain) => self.bind_by_content(domain)?,
@@ -488,11 +509,13 @@ impl<T: FileSystem> Inode<T> {
         );
         race_point!(c"bind");
         let mut slots = sharing.slots.lock();
-        if !slots.push(&binding) {
+        if !slots.bind(&binding) {
             return Ok(None);
         }
+        // The file that is being opened gets its mapping.
+        slots.open();
         T::counters(self.sb().info())?.add(Field::BoundInodes, 1);
-        self.publish(&binding);
+        self.publish(&mut slots, &binding);
         drop(slots);
         Ok(Some(binding))
     }
@@ -545,7 +568,7 @@ impl<T: FileSystem> Inode<T> {
             // The key is made of the digests, so these cannot differ.
             Settled::Differ { .. } => return Err(EIO),
         }
-        binding.verify(0..count);
+        binding.verify(0..count)?;
         let mut first = 0;
         for bytes in folios.all() {
             // A block further on that differs is for who reads it to find.
@@ -674,7 +697,8 @@ impl<T: FileSystem> Inode<T> {
     fn verify_resident(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result {
         let at = blocks.start;
         let (mut result, mut len) = match self.window(binding, blocks.clone()) {
-            Ok(window) => (window.over.wait(), window.blocks.end.saturating_sub(at)),
+            Ok(None) => return Ok(()),
+            Ok(Some(window)) => (window.over.wait(), window.blocks.end.saturating_sub(at)),
             Err(err) => (Err(err), blocks.end - at),
         };
         let mut alone = false;
@@ -688,63 +712,90 @@ impl<T: FileSystem> Inode<T> {
             len = (len / 2).max(1);
             alone = len == 1;
             result = self
-                .open_window(binding, at..at + len)
+                .short_window(binding, at..at + len)
                 .and_then(|window| window.over.wait());
-            lock_killable(binding.windows())?
-                .lengths
-                .restart(at + len, len);
         }
         result
     }
 
-    /// The window with the first of these blocks: one that is under way, or a new one. If the reader is
-    /// sequential, the one after it is started, too.
-    fn window(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<Arc<Window>> {
-        let mut ahead = lock_killable(binding.windows())?;
-        for slot in &mut ahead.under_way {
-            if slot.as_ref().is_some_and(|window| window.over.is_over()) {
-                *slot = None;
+    /// Waits until another window may be started, or `enough` says that none is needed.
+    fn windows<'a>(
+        &self,
+        binding: &'a Arc<Binding>,
+        enough: impl Fn(&Ahead) -> bool,
+    ) -> Result<MutexGuard<'a, Ahead>> {
+        loop {
+            let mut ahead = lock_killable(binding.windows())?;
+            ahead.forget_ended();
+            let Some(other) = ahead.in_the_way().filter(|_| !enough(&ahead)) else {
+                return Ok(ahead);
+            };
+            drop(ahead);
+            // How it ends is for those to know who want its blocks.
+            let _ = other.over.wait();
+            if is_dying() || !self.is_current(binding) {
+                return Err(EINTR);
             }
         }
-        let find = |under_way: &[Option<Arc<Window>>; 2], block: u64| {
-            let mut all = under_way.iter().flatten();
-            all.find(|window| window.blocks.contains(&block)).cloned()
-        };
-        let (window, sequential) = match find(&ahead.under_way, blocks.start) {
-            Some(window) => (window, true),
+    }
+
+    /// A new window of these blocks, though others may be verifying some of them.
+    fn short_window(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<Arc<Window>> {
+        let mut ahead = self.windows(binding, |_| false)?;
+        let (next, len) = (blocks.end, blocks.end - blocks.start);
+        let window = self.open_window(binding, blocks, false)?;
+        ahead.lengths.restart(next, len);
+        ahead.add(&window);
+        Ok(window)
+    }
+
+    /// The window with the first of these blocks: one that is under way, or a new one. `None`: that
+    /// block is verified by now. If the reader is sequential, the window after it is started, too.
+    fn window(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<Option<Arc<Window>>> {
+        let at = blocks.start;
+        // A window that has ended has noted before what it verified.
+        let verified = || binding.run(at..at + 1) != 0;
+        let mut ahead = self.windows(binding, |ahead| ahead.find(at).is_some() || verified())?;
+        let (window, sequential) = match ahead.find(at) {
+            Some(window) => {
+                // The reader whose window it is has seen to the next one; else this is that reader.
+                let sequential = window.is_ahead;
+                (window, sequential)
+            }
+            None if verified() => return Ok(None),
             None => {
-                let want = blocks.end - blocks.start;
-                let (len, sequential) = ahead.lengths.open(blocks.start, want);
-                let window = self.start_window(binding, blocks.start, len)?;
+                let (len, sequential) = ahead.lengths.open(at, blocks.end - at);
+                let window = self.start_window(binding, at, len, false)?;
                 ahead.lengths.close(window.blocks.end);
-                if let Some(slot) = ahead.under_way.iter_mut().find(|slot| slot.is_none()) {
-                    *slot = Some(window.clone());
-                }
+                ahead.add(&window);
                 (window, sequential)
             }
         };
         let next = window.blocks.end;
         let may_go_on = sequential && next < binding.blocks();
-        if may_go_on && find(&ahead.under_way, next).is_none() {
-            if let Some(at) = ahead.under_way.iter().position(Option::is_none) {
-                let (len, _) = ahead.lengths.open(next, 1);
-                // Only what is there and not verified is worth it; what fails now will fail again for
-                // who needs it.
-                if binding.run(next..next + 1) == 0 && present(binding, next, 1) != 0 {
-                    if let Ok(window) = self.start_window(binding, next, len) {
-                        ahead.lengths.close(window.blocks.end);
-                        if let Some(slot) = ahead.under_way.get_mut(at) {
-                            *slot = Some(window);
-                        }
-                    }
+        if may_go_on && ahead.in_the_way().is_none() && ahead.find(next).is_none() {
+            let (len, _) = ahead.lengths.open(next, 1);
+            // Only what is there and not verified is worth it; what fails now will fail again for
+            // who needs it.
+            if binding.run(next..next + 1) == 0 && present(binding, next, 1) != 0 {
+                if let Ok(window) = self.start_window(binding, next, len, true) {
+                    ahead.lengths.close(window.blocks.end);
+                    ahead.add(&window);
                 }
             }
         }
-        Ok(window)
+        Ok(Some(window))
     }
 
     /// Starts to verify up to `len` blocks from `start` on: those that are resident and not verified.
-    fn start_window(&self, binding: &Arc<Binding>, start: u64, len: u64) -> Result<Arc<Window>> {
+    /// `is_ahead`: nobody waits for it yet.
+    fn start_window(
+        &self,
+        binding: &Arc<Binding>,
+        start: u64,
+        len: u64,
+        is_ahead: bool,
+    ) -> Result<Arc<Window>> {
         let wanted = start;
         let (start, len) = self.whole_extents(binding, start, len);
         let left = binding.blocks().saturating_sub(start);
@@ -753,13 +804,18 @@ impl<T: FileSystem> Inode<T> {
         while end < start + len && binding.run(end..end + 1) == 0 {
             end += 1;
         }
-        self.open_window(binding, start..end)
+        self.open_window(binding, start..end, is_ahead)
     }
 
     /// Starts to verify these blocks.
-    fn open_window(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<Arc<Window>> {
+    fn open_window(
+        &self,
+        binding: &Arc<Binding>,
+        blocks: Range<u64>,
+        is_ahead: bool,
+    ) -> Result<Arc<Window>> {
         let (start, len) = (blocks.start, blocks.end - blocks.start);
-        let window = Window::new(blocks)?;
+        let window = Window::new(blocks, is_ahead)?;
         let folios = Folios::scratch(start, len, KEY_DIGESTS.ilog2())?;
         let filled = WindowFill {
             under_way: UnderWay::new(self),

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, fmt::Write};
 
 use erofs_shared_format::share::{
-    bits,
+    bits::{self, Need, Set, PAGE_BITS},
     digest::{digest_blocks, Digest, Domain, Key, Sha256, BLOCK_SIZE, KEY_DIGESTS, ZERO_DIGEST},
     window::{Windows, MAX_BLOCKS},
 };
@@ -196,5 +196,90 @@ proptest! {
         let mut windows = Windows::new();
         let (len, _) = windows.open(start, end);
         prop_assert!((1..=MAX_BLOCKS).contains(&len));
+    }
+}
+
+/// Gives a set what it needs for these bits.
+fn provide(set: &mut Set<Vec<Option<Vec<u64>>>, Vec<u64>>, bits: std::ops::Range<u64>) {
+    while let Some(need) = set.need(bits.clone()) {
+        match need {
+            Need::Directory(pages) => {
+                let pages = (0..pages).map(|_| None).collect();
+                assert_eq!(set.bring_directory(pages), None);
+            }
+            Need::Page(at, words) => assert_eq!(set.bring_page(at, vec![0; words]), None),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_set_in_pages_agrees_with_a_set(
+        size in 1..4 * PAGE_BITS,
+        ranges in prop::collection::vec((0..4 * PAGE_BITS, 1..PAGE_BITS + 100), 1..12),
+    ) {
+        let mut set = Set::new(size);
+        let mut model = vec![false; size as usize];
+        for (start, len) in ranges {
+            let range = start..start + len;
+            provide(&mut set, range.clone());
+            let mut expected = 0;
+            for bit in range.start..range.end.min(size) {
+                expected += u64::from(!std::mem::replace(&mut model[bit as usize], true));
+            }
+            prop_assert_eq!(set.insert(range.clone()), expected);
+            for from in [0, 1, 63, 64, 65, range.start, range.end - 1, size - 1] {
+                let until = size.min(from + len);
+                let run = (from..until).take_while(|bit| model[*bit as usize]).count() as u64;
+                prop_assert_eq!(set.run(from..until), run);
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_ranges_of_a_set_in_pages_do_not_overflow(size: u64, start: u64, end: u64) {
+        let mut set = Set::<Vec<Option<Vec<u64>>>, Vec<u64>>::new(size);
+        prop_assert!(set.insert(start..end) <= 64);
+        prop_assert!(set.run(start..end) <= 64);
+        let _ = set.need(start..end);
+    }
+}
+
+#[test]
+fn a_set_takes_memory_where_it_has_bits_only() {
+    // 64 GiB of blocks
+    let mut set = Set::<Vec<Option<Vec<u64>>>, Vec<u64>>::new(16 << 20);
+    assert_eq!(set.need(0..64), None);
+    assert_eq!(set.insert(0..64), 64);
+    assert_eq!(set.size(), (0, 0));
+    // What nobody brought memory for is not added.
+    assert_eq!(set.insert(64..65), 0);
+    provide(&mut set, 9 << 20..(9 << 20) + 1);
+    assert_eq!(set.insert(9 << 20..(9 << 20) + 1), 1);
+    assert_eq!(set.size(), (512, 512));
+    assert_eq!(set.need(16 << 20..17 << 20), None);
+    // What was brought twice comes back.
+    assert_eq!(set.bring_page(288, vec![7]), Some(vec![7]));
+    assert_eq!(set.bring_directory(Vec::new()), Some(Vec::new()));
+}
+
+#[test]
+fn variants_are_told_by_block_and_digest() {
+    let head = [HostSha256::digest(b"head")];
+    let key = Key::of_content::<HostSha256>(&domain(b""), 1 << 20, &head);
+    let (one, two) = (HostSha256::digest(b"one"), HostSha256::digest(b"two"));
+    let variant = key.variant::<HostSha256>(20, &one);
+    assert_eq!(variant, key.variant::<HostSha256>(20, &one));
+    let others = [
+        key,
+        key.variant::<HostSha256>(21, &one),
+        key.variant::<HostSha256>(20, &two),
+        variant.variant::<HostSha256>(20, &one),
+        key.variant::<HostSha256>(21, &one)
+            .variant::<HostSha256>(20, &one),
+    ];
+    for (at, other) in others.iter().enumerate() {
+        assert_ne!(variant, *other, "{at}");
+        assert!(!others[..at].contains(other), "{at}");
     }
 }

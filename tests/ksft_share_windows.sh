@@ -1,0 +1,67 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Threads that verify blocks of one file at the same time share that work: each block is read and hashed once, also when they
+# are at more places of the file than a sequential reader is. The device answers late, so that all are at it together.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+A=/mnt/windows-a B=/mnt/windows-b
+PLACES=24 EACH=3
+modprobe -a dm-mod dm-delay
+mkdir -p "$TMP/tree"
+head -c 16M /dev/urandom > "$TMP/tree/file"
+mkfs.erofs --quiet "$TMP/image.erofs" "$TMP/tree" > /dev/null
+first=$(loop "$TMP/image.erofs") second=$(loop "$TMP/image.erofs")
+LOOPS+=("$first" "$second")
+sectors=$(blockdev --getsz "$second")
+dmsetup create windows-slow --readonly --table "0 $sectors delay $second 0 150" || exit 1
+dmsetup mknodes
+slow=/dev/mapper/windows-slow
+blockdev --setra 8 $slow
+
+hashed() { cat /sys/fs/erofs-shared/stats/blocks_hashed; }
+readers() {
+	python3 - "$B/file" "$TMP/tree/file" $PLACES $EACH <<- 'END'
+		import os, sys, threading
+		name, reference, places, each = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+		files = [os.open(name, os.O_RDONLY) for _ in range(places * each)]
+		with open(reference, "rb") as f:
+		    right = f.read()
+		step = len(right) // (places + 1)
+		ready, wrong = threading.Barrier(len(files)), []
+
+		def read(number):
+		    at = (number % places + 1) * step // 4096 * 4096
+		    ready.wait()
+		    if os.pread(files[number], 4096, at) != right[at:at + 4096]:
+		        wrong.append(at)
+
+		threads = [threading.Thread(target=read, args=(n,)) for n in range(len(files))]
+		for thread in threads:
+		    thread.start()
+		for thread in threads:
+		    thread.join()
+		sys.exit(bool(wrong))
+	END
+}
+at_most() {
+	echo "$1, at most $2 expected"
+	[ "$1" -le "$2" ]
+}
+
+ok "mount" at "$FSTYPE" "$first" $A
+cat $A/file > /dev/null
+ok "mount, slow" at "$FSTYPE" $slow $B
+exec 3< $B/file
+before=$(hashed)
+ok "$((PLACES * EACH)) threads at $PLACES places read what is there" readers
+after=$(hashed)
+note "blocks hashed: $((after - before))"
+# Each place once; a window may have a few blocks more than what was asked for.
+ok "each block was hashed once" at_most $((after - before)) $((PLACES + PLACES / 4))
+exec 3<&-
+ok "umount" away $A $B
+ok "nothing holds the device" dmsetup remove --retry windows-slow
+finish
