@@ -16,7 +16,7 @@
 //! * [`inode`]: shared inodes and the internal pseudo filesystem that they live on (a wrapper of raw
 //!   bindings, as are [`table`], [`chunks`], [`plain`], [`sha256`] and [`shrinker`]).
 //!
-//! `vfs::sharing` puts them under the kernel's file operations.
+//! `vfs::{sharing, binding, verify}` put them under the kernel's file operations.
 
 pub(crate) mod alias;
 pub(crate) mod binding;

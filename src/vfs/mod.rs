@@ -14,6 +14,7 @@
 //! * `T::Inode` is set while the inode is new (`I_NEW`, not yet visible), then never changes.
 
 mod alias;
+mod binding;
 pub(crate) mod context;
 pub(crate) mod data;
 pub(crate) mod dir;
@@ -26,6 +27,7 @@ mod shared_fault;
 mod shared_read;
 pub(crate) mod sharing;
 pub(crate) mod superblock;
+mod verify;
 pub(crate) mod xattr;
 
 use core::{marker::PhantomData, ops::Range};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How open files of real inodes get at the page cache of shared inodes: binding, filling, verifying,
-//! and leaving when the content turns out to be another.
+//! How open files of real inodes get at the page cache of shared inodes, and how that is filled.
+//! `binding` says which shared inode it is; `verify` looks at what others have brought in.
 //!
 //! A file that was opened while its inode was bound has `f_mapping` of the shared inode, for good,
 //! since mappings of memory may hang on it. If the inode leaves that shared inode, the file is *stale*:
@@ -16,47 +16,33 @@ use kernel::{
     bindings, new_mutex, new_spinlock,
     page::PAGE_SHIFT,
     prelude::*,
-    sync::{
-        atomic::{Atomic, Relaxed},
-        Arc, Mutex, MutexGuard, SpinLock,
-    },
+    sync::{atomic::Atomic, Arc, Mutex, SpinLock},
 };
 
 use super::{
-    page::Unready,
     superblock::{file_inode, UnderWay},
     FileSystem, Inode, Super, Tables,
 };
 use crate::{
     io::{
         device::SuperPtr,
-        fill::{fill, fill_and_wait, zero_tail, Filled, Keeper, Plan},
+        fill::{fill, zero_tail, Filled, Keeper, Plan},
         folios::Folios,
-        lock::lock_killable,
-        wait::{cond_resched, is_dying},
+        wait::cond_resched,
     },
     race::race_point,
     raw,
     share::{
-        binding::{Ahead, Window},
-        digest::{digest_blocks, Digest, Key, KEY_DIGESTS},
+        digest::{digest_blocks, Digest},
         index, is_marked,
         sha256::KernelSha256,
-        Binding, Domain, Identity, Scope, Settled, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
+        Binding, Settled, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
     },
     stats::{self, Counters, Field},
 };
 
 /// Bytes that one fill reads and one worker hashes at most (but for a folio that is larger).
 const FILL_BYTES: usize = 512 << 10;
-
-/// The largest file that is shared, in bytes. What is known of its blocks takes up to 5 MiB before the
-/// first of them is read, which an image of a few KiB must not get for any size it likes to claim.
-const MAX_SIZE: u64 = 64 << 30;
-
-/// Blocks at the start of a file that are read at its first open because they are decoded with the very first ones,
-/// at most: 512 KiB.
-const HEAD_BLOCKS: u64 = 128;
 
 /// Blocks that are hashed before their digests are looked at.
 const RUN: usize = 16;
@@ -66,12 +52,12 @@ const RUN: usize = 16;
 pub(super) struct Sharing {
     /// Held while the inode is bound, or bound anew.
     #[pin]
-    lock: Mutex<()>,
+    pub(super) lock: Mutex<()>,
     /// Its bindings. Taken for a few instructions; nothing sleeps under it.
     #[pin]
-    slots: SpinLock<Slots>,
+    pub(super) slots: SpinLock<Slots>,
     /// It has been reported that its content is not what it was.
-    reported: Atomic<u32>,
+    pub(super) reported: Atomic<u32>,
     /// Until when its readers do not wait for other images, by `ktime_get`; 0: they do.
     pub(super) impatient_until: Atomic<i64>,
 }
@@ -86,21 +72,21 @@ impl Sharing {
         })
     }
 
-    fn current(&self) -> Option<Arc<Binding>> {
+    pub(super) fn current(&self) -> Option<Arc<Binding>> {
         self.slots.lock().current().cloned()
     }
 }
 
 /// Time spent hashing.
-struct HashTime(i64);
+pub(super) struct HashTime(i64);
 
 impl HashTime {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         // SAFETY: Reading the clock has no preconditions.
         Self(unsafe { bindings::ktime_get() })
     }
 
-    fn stop(self, counters: &Counters, blocks: u64) {
+    pub(super) fn stop(self, counters: &Counters, blocks: u64) {
         // SAFETY: As above.
         let ns = unsafe { bindings::ktime_get() }.saturating_sub(self.0);
         counters.add(Field::HashNs, ns.unsigned_abs());
@@ -147,37 +133,6 @@ impl<T: FileSystem> Filled for CacheFill<T> {
             block = next;
             cond_resched();
         }
-    }
-
-    fn bad_data(&self, pos: u64, what: &'static str) {
-        self.under_way.bad_data(pos, what);
-    }
-}
-
-/// Blocks that are resident, being read from the inode's own image to be compared.
-struct WindowFill<T: FileSystem> {
-    binding: Arc<Binding>,
-    window: Arc<Window>,
-    under_way: UnderWay<T>,
-}
-
-impl<T: FileSystem> Filled for WindowFill<T> {
-    fn filled(self, mut folios: Folios, result: Result) {
-        let inode = self.under_way.inode();
-        let mut block = self.window.blocks.start;
-        let mut check = || {
-            zero_tail(&mut folios, block << BLOCK_SHIFT, inode.size());
-            while let Some(bytes) = folios.first() {
-                race_point!(c"window_check");
-                inode.check(&self.binding, block, bytes)?;
-                block += (bytes.len() / BLOCK_SIZE) as u64;
-                folios.finish_first();
-                cond_resched();
-            }
-            Ok(())
-        };
-        // What could be read is verified, whatever became of the rest.
-        self.window.over.done(check().and(result));
     }
 
     fn bad_data(&self, pos: u64, what: &'static str) {
@@ -260,7 +215,7 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// As [`Inode::publish_plain`]. The caller holds `slots`, in which `binding` is the current one.
-    fn publish(&self, slots: &mut Slots, binding: &Binding) {
+    pub(super) fn publish(&self, slots: &mut Slots, binding: &Binding) {
         race_point!(c"publish");
         if binding.is_complete() {
             // Files that are opened from now on may take the mapping from there.
@@ -271,7 +226,7 @@ impl<T: FileSystem> Inode<T> {
 
     /// Enters blocks that have been read into the page cache in the index, and has those merged that
     /// are elsewhere, too.
-    fn enter(&self, binding: &Binding, blocks: Range<u64>) {
+    pub(super) fn enter(&self, binding: &Binding, blocks: Range<u64>) {
         let shared = binding.shared();
         let blocks = blocks.start..blocks.end.min(binding.blocks());
         // They are here now.
@@ -283,7 +238,7 @@ impl<T: FileSystem> Inode<T> {
         let _ = index::enter_all(shared, blocks);
     }
 
-    fn plan(&self, pos: u64, ahead: bool) -> Plan {
+    pub(super) fn plan(&self, pos: u64, ahead: bool) -> Plan {
         Plan {
             pos,
             size: self.size(),
@@ -293,14 +248,14 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Reads what `folios` are for from this inode's image.
-    fn fill_from_image<F: Filled>(&self, folios: Folios, plan: &Plan, filled: F) {
+    pub(super) fn fill_from_image<F: Filled>(&self, folios: Folios, plan: &Plan, filled: F) {
         fill(folios, plan, |pos| T::map(self, pos, false), filled);
     }
 
     /// Hashes blocks of this inode's image from block `first` on, and compares them with what is
     /// recorded. Those that agree are verified, and recorded if they were not; at the first that does
     /// not, this inode leaves the shared inode: `ESTALE`.
-    fn check(&self, binding: &Arc<Binding>, first: u64, bytes: &[u8]) -> Result {
+    pub(super) fn check(&self, binding: &Arc<Binding>, first: u64, bytes: &[u8]) -> Result {
         match self.compare(binding, first, bytes) {
             Ok(None) => return Ok(()),
             Ok(Some((block, digest))) => {
@@ -315,7 +270,7 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// As [`Inode::check`], but gives the first block that does not agree, and its digest.
-    fn compare(
+    pub(super) fn compare(
         &self,
         binding: &Arc<Binding>,
         first: u64,
@@ -353,7 +308,7 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Counts blocks that agree, of which the first time it was heard of so many.
-    fn count_settled(&self, counters: &Counters, first: u64, adopted: u64, count: u64) {
+    pub(super) fn count_settled(&self, counters: &Counters, first: u64, adopted: u64, count: u64) {
         let (dev, number) = (self.sb().dev(), self.number());
         let verified = count - adopted;
         counters.add(Field::BlocksAdopted, adopted);
@@ -366,509 +321,6 @@ impl<T: FileSystem> Inode<T> {
             stats::trace::verify(dev, number, first, verified as u32);
         }
     }
-
-    /// The inode is bound no more.
-    fn count_unbound(&self) {
-        if let Ok(counters) = T::counters(self.sb().info()) {
-            counters.sub(Field::BoundInodes, 1);
-        }
-    }
-
-    /// The inode is being evicted.
-    pub(super) fn evict_sharing(&self) {
-        let bound = self
-            .sharing()
-            .is_some_and(|sharing| sharing.current().is_some());
-        if bound {
-            self.count_unbound();
-        }
-    }
-
-    /// Block `block` of this inode has another digest than that of the shared inode to which it is
-    /// bound: binds it to that which is named by this difference.
-    fn diverge(&self, old: &Arc<Binding>, block: u64, digest: &Digest) {
-        let Some(sharing) = self.sharing() else {
-            return;
-        };
-        let _lock = sharing.lock.lock();
-        if !self.is_current(old) {
-            return;
-        }
-        let changed = old.run(block..block + 1) != 0;
-        if changed && sharing.reported.xchg(1, Relaxed) == 0 {
-            T::report_change(self, block);
-        }
-        stats::trace::diverge(self.sb().dev(), self.number(), block);
-        if let Ok(counters) = T::counters(self.sb().info()) {
-            counters.add(Field::InodesDiverged, 1);
-        }
-        // Without memory for it the inode is bound anew at its next open.
-        let next = self.variant(old, block, digest).ok();
-        race_point!(c"diverged");
-        self.leave(sharing, next);
-    }
-
-    /// There is no memory to verify more of this inode: until it is opened again, it keeps to its own
-    /// page cache, which needs none.
-    fn retreat(&self, binding: &Arc<Binding>) {
-        if let Some(sharing) = self.sharing() {
-            let _lock = sharing.lock.lock();
-            if self.is_current(binding) {
-                self.leave(sharing, None);
-            }
-        }
-    }
-
-    /// Leaves the current shared inode, for `next` if there is one. The caller holds
-    /// `sharing.lock`.
-    fn leave(&self, sharing: &Sharing, next: Option<Arc<Binding>>) {
-        let mut slots = sharing.slots.lock();
-        let left = slots.leave();
-        self.plain().set(core::ptr::null_mut());
-        match &next {
-            Some(binding) if slots.bind(binding) => self.publish(&mut slots, binding),
-            _ => {
-                self.count_unbound();
-                if slots.is_alone() {
-                    self.plain().set(self.own_mapping());
-                }
-            }
-        }
-        drop(slots);
-        // This may free memory, and drop the last reference to the shared inode.
-        if let Some(left) = left {
-            left.retire();
-        }
-    }
-
-    /// What the inode is bound to when its block `block` has the digest `digest`, and not that which
-    /// `old` has.
-    fn variant(&self, old: &Binding, block: u64, digest: &Digest) -> Result<Arc<Binding>> {
-        let mut id = *old.shared().identity();
-        id.key = id.key.variant::<KernelSha256>(block, digest);
-        id.variant = id.variant.checked_add(1).ok_or(EOVERFLOW)?;
-        let shared = SharedInode::get(&id, &Tables::<T>::SHARED_ASPACE_OPS)?;
-        let binding = Binding::new(shared, T::counters(self.sb().info())?)?;
-        let shared = binding.shared();
-        let digests = core::slice::from_ref(digest);
-        match shared.content().settle(shared, block, digests)? {
-            Settled::Agree { .. } => {}
-            // The key is made of the digest, and who comes here records it first of all.
-            Settled::Differ { .. } => return Err(EIO),
-        }
-        binding.verify(block..block + 1)?;
-        Ok(binding)
-    }
-
-    /// Binds this inode to its shared inode, at its first open. `None`: it keeps to its own page cache,
-    /// for now or for good.
-    fn bind(&self) -> Result<Option<Arc<Binding>>> {
-        if self.size() == 0 || self.size() > MAX_SIZE {
-            self.plain().set(self.own_mapping());
-            return Ok(None);
-        }
-        if let Some(sharing) = self.sharing() {
-            let mut slots = sharing.slots.lock();
-            if let Some(binding) = slots.open() {
-                return Ok(Some(binding.clone()));
-            }
-            if slots.is_alone() {
-                return Ok(None);
-            }
-        }
-        let Some(scope) = T::scope(self)? else {
-            self.plain().set(self.own_mapping());
-            return Ok(None);
-        };
-        let sharing = self.sharing_or_new()?;
-        // Who has it may be reading the beginning of the image's file.
-        let _lock = lock_killable(&sharing.lock)?;
-        {
-            let mut slots = sharing.slots.lock();
-            if let Some(binding) = slots.open() {
-                return Ok(Some(binding.clone()));
-            }
-            if slots.is_alone() {
-                return Ok(None);
-            }
-        }
-        let binding = match scope {
-            Scope::Content(domain) => self.bind_by_content(domain)?,
-            Scope::Fingerprint(domain, fingerprint) => {
-                let key = Key::of_fingerprint::<KernelSha256>(domain, self.size(), &fingerprint);
-                self.bind_to(key, domain, true)?
-            }
-        };
-        let shared = binding.shared();
-        stats::trace::bind(
-            self.sb().dev(),
-            self.number(),
-            self.size(),
-            shared.number(),
-            shared.identity().variant,
-        );
-        race_point!(c"bind");
-        let mut slots = sharing.slots.lock();
-        if !slots.bind(&binding) {
-            return Ok(None);
-        }
-        // The file that is being opened gets its mapping.
-        slots.open();
-        T::counters(self.sb().info())?.add(Field::BoundInodes, 1);
-        self.publish(&mut slots, &binding);
-        drop(slots);
-        Ok(Some(binding))
-    }
-
-    fn bind_to(&self, key: Key, domain: &Domain, trusted: bool) -> Result<Arc<Binding>> {
-        let id = Identity {
-            key,
-            variant: 0,
-            size: self.size(),
-            domain: domain.id(),
-            trusted,
-        };
-        let shared = SharedInode::get(&id, &Tables::<T>::SHARED_ASPACE_OPS)?;
-        Binding::new(shared, T::counters(self.sb().info())?)
-    }
-
-    fn bind_by_content(&self, domain: &Domain) -> Result<Arc<Binding>> {
-        let blocks = self.size().div_ceil(BLOCK_SIZE as u64);
-        let count = blocks.min(KEY_DIGESTS as u64);
-        let head = self.head(count, blocks);
-        let folios = Folios::for_cache(0, head, KEY_DIGESTS.ilog2())?;
-        let mut folios = fill_and_wait(
-            folios,
-            &self.plan(0, false),
-            |pos| T::map(self, pos, false),
-            UnderWay::new(self),
-        )?;
-        zero_tail(&mut folios, 0, self.size());
-
-        let mut digests = [[0u8; 32]; KEY_DIGESTS];
-        let digests = digests.get_mut(..count as usize).ok_or(EIO)?;
-        let hashing = HashTime::start();
-        let mut rest = &mut *digests;
-        for bytes in folios.all() {
-            let here = (bytes.len() / BLOCK_SIZE).min(rest.len());
-            let (now, later) = rest.split_at_mut(here);
-            digest_blocks::<KernelSha256>(bytes, now);
-            rest = later;
-        }
-        let counters = T::counters(self.sb().info())?;
-        hashing.stop(counters, count);
-
-        let key = Key::of_content::<KernelSha256>(domain, self.size(), digests);
-        let binding = self.bind_to(key, domain, false)?;
-        let shared = binding.shared();
-        match shared.content().settle(shared, 0, digests)? {
-            Settled::Agree { adopted } => {
-                self.count_settled(counters, 0, adopted, count);
-            }
-            // The key is made of the digests, so these cannot differ.
-            Settled::Differ { .. } => return Err(EIO),
-        }
-        binding.verify(0..count)?;
-        let mut first = 0;
-        for bytes in folios.all() {
-            // A block further on that differs is for who reads it to find.
-            if first >= count && self.compare(&binding, first, bytes)?.is_some() {
-                return Ok(binding);
-            }
-            first += (bytes.len() / BLOCK_SIZE) as u64;
-        }
-        race_point!(c"bind_head");
-        // What is elsewhere is not needed here.
-        let absent = resident(&binding, 0, head) < head;
-        if absent && shared.content().next_alias(0..head).is_none() {
-            // SAFETY: The mapping is the shared inode's, and these bytes have the digests recorded there.
-            unsafe { folios.give(shared.mapping(), 0) };
-            self.enter(&binding, 0..head);
-        }
-        Ok(binding)
-    }
-
-    /// How many blocks are read together with the first `count` of a file of `blocks`: those that are
-    /// decoded with them.
-    fn head(&self, count: u64, blocks: u64) -> u64 {
-        if !T::is_encoded(self) {
-            return count;
-        }
-        let around = T::around(self, 0..count << BLOCK_SHIFT);
-        let end = around.end.div_ceil(BLOCK_SIZE as u64);
-        if end > HEAD_BLOCKS {
-            return count;
-        }
-        end.max(count).min(blocks)
-    }
-
-    /// Verifies blocks, and returns how many from `blocks.start` on are verified: at least one. Blocks
-    /// that are not resident come into the page cache by this.
-    ///
-    /// # Safety
-    ///
-    /// `file` is an open file of this inode.
-    pub(super) unsafe fn ensure(
-        &self,
-        file: *mut bindings::file,
-        binding: &Arc<Binding>,
-        blocks: Range<u64>,
-    ) -> Result<u64, Unready> {
-        let mut at = blocks.start;
-        while at < blocks.end {
-            let run = binding.run(at..blocks.end);
-            if run != 0 {
-                at += run;
-                continue;
-            }
-            // SAFETY: By the function's safety requirements.
-            let step = unsafe { self.verify_at(file, binding, at..blocks.end) };
-            let step = match step {
-                Err(_) if !self.is_current(binding) => Err(Unready::Left),
-                Ok(()) if is_dying() => Err(Unready::Failed(EINTR)),
-                other => other,
-            };
-            match step {
-                Ok(()) => {}
-                Err(_) if at > blocks.start => break,
-                Err(why) => return Err(why),
-            }
-        }
-        Ok(at - blocks.start)
-    }
-
-    /// Verifies all of these blocks.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Inode::ensure`].
-    pub(super) unsafe fn ensure_all(
-        &self,
-        file: *mut bindings::file,
-        binding: &Arc<Binding>,
-        blocks: Range<u64>,
-    ) -> Result<(), Unready> {
-        let mut at = blocks.start;
-        while at < blocks.end {
-            // SAFETY: By the function's safety requirements.
-            at += unsafe { self.ensure(file, binding, at..blocks.end) }?.max(1);
-        }
-        Ok(())
-    }
-
-    /// One step towards the first of these blocks being verified.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Inode::ensure`].
-    unsafe fn verify_at(
-        &self,
-        file: *mut bindings::file,
-        binding: &Arc<Binding>,
-        blocks: Range<u64>,
-    ) -> Result<(), Unready> {
-        let first = blocks.start..blocks.start + 1;
-        let content = binding.shared().content();
-        if content.next_alias(first.clone()).is_none() {
-            let mapping = binding.shared().mapping();
-            let want = (blocks.end - blocks.start) as usize;
-            // SAFETY: By the function's safety requirements. A page that is not resident is read from
-            // this inode's image, and the block verified by that.
-            unsafe { self.page_in(file, mapping, blocks.start as usize, want) }?;
-            if binding.run(first) != 0 {
-                return Ok(());
-            }
-        }
-        race_point!(c"verify_other");
-        // It is resident through another inode, here or elsewhere.
-        self.verify_resident(binding, blocks)
-            .map_err(|err| match err {
-                // What is kept about the file cannot be charged to the reader's cgroup. Its own page cache
-                // needs nothing of that.
-                err if err == ENOMEM => Unready::Busy,
-                err => Unready::Failed(err),
-            })
-    }
-
-    /// Verifies the first of these blocks, which is resident, and those that lie in the same window.
-    ///
-    /// A window fails as a whole: because of another block, or of a signal that ended the reader in whose
-    /// name it was read. Shorter ones are tried, down to the block alone.
-    fn verify_resident(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result {
-        let at = blocks.start;
-        let (mut result, mut len) = match self.window(binding, blocks.clone()) {
-            Ok(None) => return Ok(()),
-            Ok(Some(window)) => (window.over.wait(), window.blocks.end.saturating_sub(at)),
-            Err(err) => (Err(err), blocks.end - at),
-        };
-        let mut alone = false;
-        while result.is_err() && !alone {
-            if binding.run(at..at + 1) != 0 {
-                return Ok(());
-            }
-            if is_dying() || !self.is_current(binding) {
-                break;
-            }
-            len = (len / 2).max(1);
-            alone = len == 1;
-            result = self
-                .short_window(binding, at..at + len)
-                .and_then(|window| window.over.wait());
-        }
-        result
-    }
-
-    /// Waits until another window may be started, or `enough` says that none is needed.
-    fn windows<'a>(
-        &self,
-        binding: &'a Arc<Binding>,
-        enough: impl Fn(&Ahead) -> bool,
-    ) -> Result<MutexGuard<'a, Ahead>> {
-        loop {
-            let mut ahead = lock_killable(binding.windows())?;
-            ahead.forget_ended();
-            let Some(other) = ahead.in_the_way().filter(|_| !enough(&ahead)) else {
-                return Ok(ahead);
-            };
-            drop(ahead);
-            // How it ends is for those to know who want its blocks.
-            let _ = other.over.wait();
-            if is_dying() || !self.is_current(binding) {
-                return Err(EINTR);
-            }
-        }
-    }
-
-    /// A new window of these blocks, though others may be verifying some of them.
-    fn short_window(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<Arc<Window>> {
-        let mut ahead = self.windows(binding, |_| false)?;
-        let (next, len) = (blocks.end, blocks.end - blocks.start);
-        let window = self.open_window(binding, blocks, false)?;
-        ahead.lengths.restart(next, len);
-        ahead.add(&window);
-        Ok(window)
-    }
-
-    /// The window with the first of these blocks: one that is under way, or a new one. `None`: that
-    /// block is verified by now. If the reader is sequential, the window after it is started, too.
-    fn window(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<Option<Arc<Window>>> {
-        let at = blocks.start;
-        // A window that has ended has noted before what it verified.
-        let verified = || binding.run(at..at + 1) != 0;
-        let mut ahead = self.windows(binding, |ahead| ahead.find(at).is_some() || verified())?;
-        let (window, sequential) = match ahead.find(at) {
-            Some(window) => {
-                // The reader whose window it is has seen to the next one; else this is that reader.
-                let sequential = window.is_ahead;
-                (window, sequential)
-            }
-            None if verified() => return Ok(None),
-            None => {
-                let (len, sequential) = ahead.lengths.open(at, blocks.end - at);
-                let window = self.start_window(binding, at, len, false)?;
-                ahead.lengths.close(window.blocks.end);
-                ahead.add(&window);
-                (window, sequential)
-            }
-        };
-        let next = window.blocks.end;
-        let may_go_on = sequential && next < binding.blocks();
-        if may_go_on && ahead.in_the_way().is_none() && ahead.find(next).is_none() {
-            let (len, _) = ahead.lengths.open(next, 1);
-            // Only what is there and not verified is worth it; what fails now will fail again for
-            // who needs it.
-            if binding.run(next..next + 1) == 0 && present(binding, next, 1) != 0 {
-                if let Ok(window) = self.start_window(binding, next, len, true) {
-                    ahead.lengths.close(window.blocks.end);
-                    ahead.add(&window);
-                }
-            }
-        }
-        Ok(Some(window))
-    }
-
-    /// Starts to verify up to `len` blocks from `start` on: those that are resident and not verified.
-    /// `is_ahead`: nobody waits for it yet.
-    fn start_window(
-        &self,
-        binding: &Arc<Binding>,
-        start: u64,
-        len: u64,
-        is_ahead: bool,
-    ) -> Result<Arc<Window>> {
-        let wanted = start;
-        let (start, len) = self.whole_extents(binding, start, len);
-        let left = binding.blocks().saturating_sub(start);
-        let len = present(binding, start, len.min(left)).max(wanted - start + 1);
-        let mut end = wanted + 1;
-        while end < start + len && binding.run(end..end + 1) == 0 {
-            end += 1;
-        }
-        self.open_window(binding, start..end, is_ahead)
-    }
-
-    /// Starts to verify these blocks.
-    fn open_window(
-        &self,
-        binding: &Arc<Binding>,
-        blocks: Range<u64>,
-        is_ahead: bool,
-    ) -> Result<Arc<Window>> {
-        let (start, len) = (blocks.start, blocks.end - blocks.start);
-        let window = Window::new(blocks, is_ahead)?;
-        let folios = Folios::scratch(start, len, KEY_DIGESTS.ilog2())?;
-        let filled = WindowFill {
-            under_way: UnderWay::new(self),
-            binding: binding.clone(),
-            window: window.clone(),
-        };
-        self.fill_from_image(folios, &self.plan(start << BLOCK_SHIFT, false), filled);
-        Ok(window)
-    }
-
-    /// These blocks, and those around them that are decoded together with them and are not verified yet.
-    fn whole_extents(&self, binding: &Binding, start: u64, len: u64) -> (u64, u64) {
-        if !T::is_encoded(self) {
-            return (start, len);
-        }
-        let blocks = start..start.saturating_add(len).min(binding.blocks());
-        let around = T::around(self, start << BLOCK_SHIFT..blocks.end << BLOCK_SHIFT);
-        let first = around.start >> BLOCK_SHIFT;
-        let end = around.end.div_ceil(BLOCK_SIZE as u64).max(blocks.end);
-        let mut at = start;
-        while at > first && binding.run(at - 1..at) == 0 {
-            at -= 1;
-        }
-        if present(binding, at, start - at) < start - at {
-            at = start;
-        }
-        (at, end - at)
-    }
-}
-
-/// How many pages from `start` on, up to `len`, are in the shared inode's page cache without a gap.
-fn resident(binding: &Binding, start: u64, len: u64) -> u64 {
-    let mapping = binding.shared().mapping();
-    // SAFETY: The mapping lives as long as the binding.
-    unsafe { raw::erofs_shared_resident(mapping, start as usize, len as usize, false) as u64 }
-}
-
-/// How many pages from `start` on, up to `len`, are there or elsewhere without a gap.
-fn present(binding: &Binding, start: u64, len: u64) -> u64 {
-    let content = binding.shared().content();
-    let mut count = 0;
-    while count < len {
-        let at = start.saturating_add(count);
-        let here = resident(binding, at, len - count);
-        count += here;
-        let at = start.saturating_add(count);
-        let elsewhere = content.alias_run(at..at.saturating_add(len - count));
-        count += elsewhere;
-        if here == 0 && elsewhere == 0 {
-            break;
-        }
-    }
-    count
 }
 
 impl<T: FileSystem> Tables<T> {
@@ -880,27 +332,6 @@ impl<T: FileSystem> Tables<T> {
             direct_IO: Some(bindings::noop_direct_IO),
             ..pin_init::zeroed()
         };
-
-    /// Gives a file that is being opened the page cache of its shared inode, which is looked for if this is
-    /// the inode's first open.
-    ///
-    /// # Safety
-    ///
-    /// `file` is being opened, by `->open`, and one of `inode`.
-    #[inline(never)]
-    pub(super) unsafe fn share_file(inode: &Inode<T>, file: *mut bindings::file) -> Result {
-        let binding = match inode.bind() {
-            Ok(Some(binding)) => binding,
-            Ok(None) => return Ok(()),
-            Err(err) if err == EINTR || err == ERESTARTSYS => return Err(EINTR),
-            // It stays unbound, and the read that meets the error returns it.
-            Err(_) => return Ok(()),
-        };
-        // SAFETY: Nobody has used the file yet. The inode holds the binding, and this the shared inode,
-        // until it is evicted: longer than there are files.
-        unsafe { (*file).f_mapping = binding.shared().mapping() };
-        Ok(())
-    }
 
     /// Sets up read-ahead by the device's setting: the VFS took that of the internal filesystem, 0.
     ///

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which shared inode a real inode is bound to: found at the first open, and left when the content
+//! turns out to be another.
+
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{atomic::Relaxed, Arc},
+};
+
+use super::{
+    sharing::{HashTime, Sharing},
+    superblock::UnderWay,
+    verify::resident,
+    FileSystem, Inode, Tables,
+};
+use crate::{
+    io::{
+        fill::{fill_and_wait, zero_tail},
+        folios::Folios,
+        lock::lock_killable,
+    },
+    race::race_point,
+    share::{
+        digest::{digest_blocks, Digest, Key, KEY_DIGESTS},
+        sha256::KernelSha256,
+        Binding, Domain, Identity, Scope, Settled, SharedInode, BLOCK_SHIFT, BLOCK_SIZE,
+    },
+    stats::{self, Field},
+};
+
+/// The largest file that is shared, in bytes. What is known of its blocks takes up to 5 MiB before the
+/// first of them is read, which an image of a few KiB must not get for any size it likes to claim.
+const MAX_SIZE: u64 = 64 << 30;
+
+/// Blocks at the start of a file that are read at its first open because they are decoded with the very first ones,
+/// at most: 512 KiB.
+const HEAD_BLOCKS: u64 = 128;
+
+impl<T: FileSystem> Inode<T> {
+    /// The inode is bound no more.
+    fn count_unbound(&self) {
+        if let Ok(counters) = T::counters(self.sb().info()) {
+            counters.sub(Field::BoundInodes, 1);
+        }
+    }
+
+    /// The inode is being evicted.
+    pub(super) fn evict_sharing(&self) {
+        let bound = self
+            .sharing()
+            .is_some_and(|sharing| sharing.current().is_some());
+        if bound {
+            self.count_unbound();
+        }
+    }
+
+    /// Block `block` of this inode has another digest than that of the shared inode to which it is
+    /// bound: binds it to that which is named by this difference.
+    pub(super) fn diverge(&self, old: &Arc<Binding>, block: u64, digest: &Digest) {
+        let Some(sharing) = self.sharing() else {
+            return;
+        };
+        let _lock = sharing.lock.lock();
+        if !self.is_current(old) {
+            return;
+        }
+        let changed = old.run(block..block + 1) != 0;
+        if changed && sharing.reported.xchg(1, Relaxed) == 0 {
+            T::report_change(self, block);
+        }
+        stats::trace::diverge(self.sb().dev(), self.number(), block);
+        if let Ok(counters) = T::counters(self.sb().info()) {
+            counters.add(Field::InodesDiverged, 1);
+        }
+        // Without memory for it the inode is bound anew at its next open.
+        let next = self.variant(old, block, digest).ok();
+        race_point!(c"diverged");
+        self.leave(sharing, next);
+    }
+
+    /// There is no memory to verify more of this inode: until it is opened again, it keeps to its own
+    /// page cache, which needs none.
+    pub(super) fn retreat(&self, binding: &Arc<Binding>) {
+        if let Some(sharing) = self.sharing() {
+            let _lock = sharing.lock.lock();
+            if self.is_current(binding) {
+                self.leave(sharing, None);
+            }
+        }
+    }
+
+    /// Leaves the current shared inode, for `next` if there is one. The caller holds
+    /// `sharing.lock`.
+    fn leave(&self, sharing: &Sharing, next: Option<Arc<Binding>>) {
+        let mut slots = sharing.slots.lock();
+        let left = slots.leave();
+        self.plain().set(core::ptr::null_mut());
+        match &next {
+            Some(binding) if slots.bind(binding) => self.publish(&mut slots, binding),
+            _ => {
+                self.count_unbound();
+                if slots.is_alone() {
+                    self.plain().set(self.own_mapping());
+                }
+            }
+        }
+        drop(slots);
+        // This may free memory, and drop the last reference to the shared inode.
+        if let Some(left) = left {
+            left.retire();
+        }
+    }
+
+    /// What the inode is bound to when its block `block` has the digest `digest`, and not that which
+    /// `old` has.
+    fn variant(&self, old: &Binding, block: u64, digest: &Digest) -> Result<Arc<Binding>> {
+        let mut id = *old.shared().identity();
+        id.key = id.key.variant::<KernelSha256>(block, digest);
+        id.variant = id.variant.checked_add(1).ok_or(EOVERFLOW)?;
+        let shared = SharedInode::get(&id, &Tables::<T>::SHARED_ASPACE_OPS)?;
+        let binding = Binding::new(shared, T::counters(self.sb().info())?)?;
+        let shared = binding.shared();
+        let digests = core::slice::from_ref(digest);
+        match shared.content().settle(shared, block, digests)? {
+            Settled::Agree { .. } => {}
+            // The key is made of the digest, and who comes here records it first of all.
+            Settled::Differ { .. } => return Err(EIO),
+        }
+        binding.verify(block..block + 1)?;
+        Ok(binding)
+    }
+
+    /// Binds this inode to its shared inode, at its first open. `None`: it keeps to its own page cache,
+    /// for now or for good.
+    fn bind(&self) -> Result<Option<Arc<Binding>>> {
+        if self.size() == 0 || self.size() > MAX_SIZE {
+            self.plain().set(self.own_mapping());
+            return Ok(None);
+        }
+        if let Some(sharing) = self.sharing() {
+            let mut slots = sharing.slots.lock();
+            if let Some(binding) = slots.open() {
+                return Ok(Some(binding.clone()));
+            }
+            if slots.is_alone() {
+                return Ok(None);
+            }
+        }
+        let Some(scope) = T::scope(self)? else {
+            self.plain().set(self.own_mapping());
+            return Ok(None);
+        };
+        let sharing = self.sharing_or_new()?;
+        // Who has it may be reading the beginning of the image's file.
+        let _lock = lock_killable(&sharing.lock)?;
+        {
+            let mut slots = sharing.slots.lock();
+            if let Some(binding) = slots.open() {
+                return Ok(Some(binding.clone()));
+            }
+            if slots.is_alone() {
+                return Ok(None);
+            }
+        }
+        let binding = match scope {
+            Scope::Content(domain) => self.bind_by_content(domain)?,
+            Scope::Fingerprint(domain, fingerprint) => {
+                let key = Key::of_fingerprint::<KernelSha256>(domain, self.size(), &fingerprint);
+                self.bind_to(key, domain, true)?
+            }
+        };
+        let shared = binding.shared();
+        stats::trace::bind(
+            self.sb().dev(),
+            self.number(),
+            self.size(),
+            shared.number(),
+            shared.identity().variant,
+        );
+        race_point!(c"bind");
+        let mut slots = sharing.slots.lock();
+        if !slots.bind(&binding) {
+            return Ok(None);
+        }
+        // The file that is being opened gets its mapping.
+        slots.open();
+        T::counters(self.sb().info())?.add(Field::BoundInodes, 1);
+        self.publish(&mut slots, &binding);
+        drop(slots);
+        Ok(Some(binding))
+    }
+
+    fn bind_to(&self, key: Key, domain: &Domain, trusted: bool) -> Result<Arc<Binding>> {
+        let id = Identity {
+            key,
+            variant: 0,
+            size: self.size(),
+            domain: domain.id(),
+            trusted,
+        };
+        let shared = SharedInode::get(&id, &Tables::<T>::SHARED_ASPACE_OPS)?;
+        Binding::new(shared, T::counters(self.sb().info())?)
+    }
+
+    fn bind_by_content(&self, domain: &Domain) -> Result<Arc<Binding>> {
+        let blocks = self.size().div_ceil(BLOCK_SIZE as u64);
+        let count = blocks.min(KEY_DIGESTS as u64);
+        let head = self.head(count, blocks);
+        let folios = Folios::for_cache(0, head, KEY_DIGESTS.ilog2())?;
+        let mut folios = fill_and_wait(
+            folios,
+            &self.plan(0, false),
+            |pos| T::map(self, pos, false),
+            UnderWay::new(self),
+        )?;
+        zero_tail(&mut folios, 0, self.size());
+
+        let mut digests = [[0u8; 32]; KEY_DIGESTS];
+        let digests = digests.get_mut(..count as usize).ok_or(EIO)?;
+        let hashing = HashTime::start();
+        let mut rest = &mut *digests;
+        for bytes in folios.all() {
+            let here = (bytes.len() / BLOCK_SIZE).min(rest.len());
+            let (now, later) = rest.split_at_mut(here);
+            digest_blocks::<KernelSha256>(bytes, now);
+            rest = later;
+        }
+        let counters = T::counters(self.sb().info())?;
+        hashing.stop(counters, count);
+
+        let key = Key::of_content::<KernelSha256>(domain, self.size(), digests);
+        let binding = self.bind_to(key, domain, false)?;
+        let shared = binding.shared();
+        match shared.content().settle(shared, 0, digests)? {
+            Settled::Agree { adopted } => {
+                self.count_settled(counters, 0, adopted, count);
+            }
+            // The key is made of the digests, so these cannot differ.
+            Settled::Differ { .. } => return Err(EIO),
+        }
+        binding.verify(0..count)?;
+        let mut first = 0;
+        for bytes in folios.all() {
+            // A block further on that differs is for who reads it to find.
+            if first >= count && self.compare(&binding, first, bytes)?.is_some() {
+                return Ok(binding);
+            }
+            first += (bytes.len() / BLOCK_SIZE) as u64;
+        }
+        race_point!(c"bind_head");
+        // What is elsewhere is not needed here.
+        let absent = resident(&binding, 0, head) < head;
+        if absent && shared.content().next_alias(0..head).is_none() {
+            // SAFETY: The mapping is the shared inode's, and these bytes have the digests recorded there.
+            unsafe { folios.give(shared.mapping(), 0) };
+            self.enter(&binding, 0..head);
+        }
+        Ok(binding)
+    }
+
+    /// How many blocks are read together with the first `count` of a file of `blocks`: those that are
+    /// decoded with them.
+    fn head(&self, count: u64, blocks: u64) -> u64 {
+        if !T::is_encoded(self) {
+            return count;
+        }
+        let around = T::around(self, 0..count << BLOCK_SHIFT);
+        let end = around.end.div_ceil(BLOCK_SIZE as u64);
+        if end > HEAD_BLOCKS {
+            return count;
+        }
+        end.max(count).min(blocks)
+    }
+}
+
+impl<T: FileSystem> Tables<T> {
+    /// Gives a file that is being opened the page cache of its shared inode, which is looked for if this is
+    /// the inode's first open.
+    ///
+    /// # Safety
+    ///
+    /// `file` is being opened, by `->open`, and one of `inode`.
+    #[inline(never)]
+    pub(super) unsafe fn share_file(inode: &Inode<T>, file: *mut bindings::file) -> Result {
+        let binding = match inode.bind() {
+            Ok(Some(binding)) => binding,
+            Ok(None) => return Ok(()),
+            Err(err) if err == EINTR || err == ERESTARTSYS => return Err(EINTR),
+            // It stays unbound, and the read that meets the error returns it.
+            Err(_) => return Ok(()),
+        };
+        // SAFETY: Nobody has used the file yet. The inode holds the binding, and this the shared inode,
+        // until it is evicted: longer than there are files.
+        unsafe { (*file).f_mapping = binding.shared().mapping() };
+        Ok(())
+    }
+}

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Verifying blocks that are resident through another inode: a reader's own image is read in windows,
+//! into scratch pages, and compared.
+
+use core::ops::Range;
+
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{Arc, MutexGuard},
+};
+
+use super::{page::Unready, superblock::UnderWay, FileSystem, Inode};
+use crate::{
+    io::{
+        fill::{zero_tail, Filled, Keeper},
+        folios::Folios,
+        lock::lock_killable,
+        wait::{cond_resched, is_dying},
+    },
+    race::race_point,
+    raw,
+    share::{
+        binding::{Ahead, Window},
+        digest::KEY_DIGESTS,
+        Binding, BLOCK_SHIFT, BLOCK_SIZE,
+    },
+};
+
+/// Blocks that are resident, being read from the inode's own image to be compared.
+struct WindowFill<T: FileSystem> {
+    binding: Arc<Binding>,
+    window: Arc<Window>,
+    under_way: UnderWay<T>,
+}
+
+impl<T: FileSystem> Filled for WindowFill<T> {
+    fn filled(self, mut folios: Folios, result: Result) {
+        let inode = self.under_way.inode();
+        let mut block = self.window.blocks.start;
+        let mut check = || {
+            zero_tail(&mut folios, block << BLOCK_SHIFT, inode.size());
+            while let Some(bytes) = folios.first() {
+                race_point!(c"window_check");
+                inode.check(&self.binding, block, bytes)?;
+                block += (bytes.len() / BLOCK_SIZE) as u64;
+                folios.finish_first();
+                cond_resched();
+            }
+            Ok(())
+        };
+        // What could be read is verified, whatever became of the rest.
+        self.window.over.done(check().and(result));
+    }
+
+    fn bad_data(&self, pos: u64, what: &'static str) {
+        self.under_way.bad_data(pos, what);
+    }
+}
+
+impl<T: FileSystem> Inode<T> {
+    /// Verifies blocks, and returns how many from `blocks.start` on are verified: at least one. Blocks
+    /// that are not resident come into the page cache by this.
+    ///
+    /// # Safety
+    ///
+    /// `file` is an open file of this inode.
+    pub(super) unsafe fn ensure(
+        &self,
+        file: *mut bindings::file,
+        binding: &Arc<Binding>,
+        blocks: Range<u64>,
+    ) -> Result<u64, Unready> {
+        let mut at = blocks.start;
+        while at < blocks.end {
+            let run = binding.run(at..blocks.end);
+            if run != 0 {
+                at += run;
+                continue;
+            }
+            // SAFETY: By the function's safety requirements.
+            let step = unsafe { self.verify_at(file, binding, at..blocks.end) };
+            let step = match step {
+                Err(_) if !self.is_current(binding) => Err(Unready::Left),
+                Ok(()) if is_dying() => Err(Unready::Failed(EINTR)),
+                other => other,
+            };
+            match step {
+                Ok(()) => {}
+                Err(_) if at > blocks.start => break,
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(at - blocks.start)
+    }
+
+    /// Verifies all of these blocks.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Inode::ensure`].
+    pub(super) unsafe fn ensure_all(
+        &self,
+        file: *mut bindings::file,
+        binding: &Arc<Binding>,
+        blocks: Range<u64>,
+    ) -> Result<(), Unready> {
+        let mut at = blocks.start;
+        while at < blocks.end {
+            // SAFETY: By the function's safety requirements.
+            at += unsafe { self.ensure(file, binding, at..blocks.end) }?.max(1);
+        }
+        Ok(())
+    }
+
+    /// One step towards the first of these blocks being verified.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Inode::ensure`].
+    unsafe fn verify_at(
+        &self,
+        file: *mut bindings::file,
+        binding: &Arc<Binding>,
+        blocks: Range<u64>,
+    ) -> Result<(), Unready> {
+        let first = blocks.start..blocks.start + 1;
+        let content = binding.shared().content();
+        if content.next_alias(first.clone()).is_none() {
+            let mapping = binding.shared().mapping();
+            let want = (blocks.end - blocks.start) as usize;
+            // SAFETY: By the function's safety requirements. A page that is not resident is read from
+            // this inode's image, and the block verified by that.
+            unsafe { self.page_in(file, mapping, blocks.start as usize, want) }?;
+            if binding.run(first) != 0 {
+                return Ok(());
+            }
+        }
+        race_point!(c"verify_other");
+        // It is resident through another inode, here or elsewhere.
+        self.verify_resident(binding, blocks)
+            .map_err(|err| match err {
+                // What is kept about the file cannot be charged to the reader's cgroup. Its own page cache
+                // needs nothing of that.
+                err if err == ENOMEM => Unready::Busy,
+                err => Unready::Failed(err),
+            })
+    }
+
+    /// Verifies the first of these blocks, which is resident, and those that lie in the same window.
+    ///
+    /// A window fails as a whole: because of another block, or of a signal that ended the reader in whose
+    /// name it was read. Shorter ones are tried, down to the block alone.
+    fn verify_resident(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result {
+        let at = blocks.start;
+        let (mut result, mut len) = match self.window(binding, blocks.clone()) {
+            Ok(None) => return Ok(()),
+            Ok(Some(window)) => (window.over.wait(), window.blocks.end.saturating_sub(at)),
+            Err(err) => (Err(err), blocks.end - at),
+        };
+        let mut alone = false;
+        while result.is_err() && !alone {
+            if binding.run(at..at + 1) != 0 {
+                return Ok(());
+            }
+            if is_dying() || !self.is_current(binding) {
+                break;
+            }
+            len = (len / 2).max(1);
+            alone = len == 1;
+            result = self
+                .short_window(binding, at..at + len)
+                .and_then(|window| window.over.wait());
+        }
+        result
+    }
+
+    /// Waits until another window may be started, or `enough` says that none is needed.
+    fn windows<'a>(
+        &self,
+        binding: &'a Arc<Binding>,
+        enough: impl Fn(&Ahead) -> bool,
+    ) -> Result<MutexGuard<'a, Ahead>> {
+        loop {
+            let mut ahead = lock_killable(binding.windows())?;
+            ahead.forget_ended();
+            let Some(other) = ahead.in_the_way().filter(|_| !enough(&ahead)) else {
+                return Ok(ahead);
+            };
+            drop(ahead);
+            // How it ends is for those to know who want its blocks.
+            let _ = other.over.wait();
+            if is_dying() || !self.is_current(binding) {
+                return Err(EINTR);
+            }
+        }
+    }
+
+    /// A new window of these blocks, though others may be verifying some of them.
+    fn short_window(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<Arc<Window>> {
+        let mut ahead = self.windows(binding, |_| false)?;
+        let (next, len) = (blocks.end, blocks.end - blocks.start);
+        let window = self.open_window(binding, blocks, false)?;
+        ahead.lengths.restart(next, len);
+        ahead.add(&window);
+        Ok(window)
+    }
+
+    /// The window with the first of these blocks: one that is under way, or a new one. `None`: that
+    /// block is verified by now. If the reader is sequential, the window after it is started, too.
+    fn window(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<Option<Arc<Window>>> {
+        let at = blocks.start;
+        // A window that has ended has noted before what it verified.
+        let verified = || binding.run(at..at + 1) != 0;
+        let mut ahead = self.windows(binding, |ahead| ahead.find(at).is_some() || verified())?;
+        let (window, sequential) = match ahead.find(at) {
+            Some(window) => {
+                // The reader whose window it is has seen to the next one; else this is that reader.
+                let sequential = window.is_ahead;
+                (window, sequential)
+            }
+            None if verified() => return Ok(None),
+            None => {
+                let (len, sequential) = ahead.lengths.open(at, blocks.end - at);
+                let window = self.start_window(binding, at, len, false)?;
+                ahead.lengths.close(window.blocks.end);
+                ahead.add(&window);
+                (window, sequential)
+            }
+        };
+        let next = window.blocks.end;
+        let may_go_on = sequential && next < binding.blocks();
+        if may_go_on && ahead.in_the_way().is_none() && ahead.find(next).is_none() {
+            let (len, _) = ahead.lengths.open(next, 1);
+            // Only what is there and not verified is worth it; what fails now will fail again for
+            // who needs it.
+            if binding.run(next..next + 1) == 0 && present(binding, next, 1) != 0 {
+                if let Ok(window) = self.start_window(binding, next, len, true) {
+                    ahead.lengths.close(window.blocks.end);
+                    ahead.add(&window);
+                }
+            }
+        }
+        Ok(Some(window))
+    }
+
+    /// Starts to verify up to `len` blocks from `start` on: those that are resident and not verified.
+    /// `is_ahead`: nobody waits for it yet.
+    fn start_window(
+        &self,
+        binding: &Arc<Binding>,
+        start: u64,
+        len: u64,
+        is_ahead: bool,
+    ) -> Result<Arc<Window>> {
+        let wanted = start;
+        let (start, len) = self.whole_extents(binding, start, len);
+        let left = binding.blocks().saturating_sub(start);
+        let len = present(binding, start, len.min(left)).max(wanted - start + 1);
+        let mut end = wanted + 1;
+        while end < start + len && binding.run(end..end + 1) == 0 {
+            end += 1;
+        }
+        self.open_window(binding, start..end, is_ahead)
+    }
+
+    /// Starts to verify these blocks.
+    fn open_window(
+        &self,
+        binding: &Arc<Binding>,
+        blocks: Range<u64>,
+        is_ahead: bool,
+    ) -> Result<Arc<Window>> {
+        let (start, len) = (blocks.start, blocks.end - blocks.start);
+        let window = Window::new(blocks, is_ahead)?;
+        let folios = Folios::scratch(start, len, KEY_DIGESTS.ilog2())?;
+        let filled = WindowFill {
+            under_way: UnderWay::new(self),
+            binding: binding.clone(),
+            window: window.clone(),
+        };
+        self.fill_from_image(folios, &self.plan(start << BLOCK_SHIFT, false), filled);
+        Ok(window)
+    }
+
+    /// These blocks, and those around them that are decoded together with them and are not verified yet.
+    fn whole_extents(&self, binding: &Binding, start: u64, len: u64) -> (u64, u64) {
+        if !T::is_encoded(self) {
+            return (start, len);
+        }
+        let blocks = start..start.saturating_add(len).min(binding.blocks());
+        let around = T::around(self, start << BLOCK_SHIFT..blocks.end << BLOCK_SHIFT);
+        let first = around.start >> BLOCK_SHIFT;
+        let end = around.end.div_ceil(BLOCK_SIZE as u64).max(blocks.end);
+        let mut at = start;
+        while at > first && binding.run(at - 1..at) == 0 {
+            at -= 1;
+        }
+        if present(binding, at, start - at) < start - at {
+            at = start;
+        }
+        (at, end - at)
+    }
+}
+
+/// How many pages from `start` on, up to `len`, are in the shared inode's page cache without a gap.
+pub(super) fn resident(binding: &Binding, start: u64, len: u64) -> u64 {
+    let mapping = binding.shared().mapping();
+    // SAFETY: The mapping lives as long as the binding.
+    unsafe { raw::erofs_shared_resident(mapping, start as usize, len as usize, false) as u64 }
+}
+
+/// How many pages from `start` on, up to `len`, are there or elsewhere without a gap.
+fn present(binding: &Binding, start: u64, len: u64) -> u64 {
+    let content = binding.shared().content();
+    let mut count = 0;
+    while count < len {
+        let at = start.saturating_add(count);
+        let here = resident(binding, at, len - count);
+        count += here;
+        let at = start.saturating_add(count);
+        let elsewhere = content.alias_run(at..at.saturating_add(len - count));
+        count += elsewhere;
+        if here == 0 && elsewhere == 0 {
+            break;
+        }
+    }
+    count
+}
