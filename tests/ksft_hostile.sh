@@ -8,7 +8,7 @@
 ktap_print_header
 
 SEED=${SEED:-20260711}
-COUNT=${COUNT:-1050}                    # of each image
+COUNT=${COUNT:-250}                     # of each image
 SUBJECTS=${SUBJECTS:-tiny tiny-flat}
 REF=${REF:-tiny}                        # what is in all of them
 

@@ -62,7 +62,7 @@ mutations() {
 		choice=share=$way
 		[ $way != fingerprint ] || choice+=,domain_id=trusted
 		[ "$FSTYPE" = erofs-shared ] || choice=''
-		triples+=("$choice${extra:+${choice:+,}device=$extra}" "$choice${extra:+${choice:+,}device=$extra_dev}" /mnt/intact-$way)
+		triples+=("$choice${extra:+${choice:+,}device=$extra}" "$choice${extra:+${choice:+,}device=$extra_dev}" "/mnt/intact-$way")
 	done
 	hostile_structure "$FSTYPE" "$IMAGES/$name.mutations" "$S/hostile.img" "$dev" /mnt/mutated "$number" "${triples[@]}"
 	status=$?
