@@ -176,99 +176,73 @@ fn a_chunk_is_found_too_early_without_release() {
     explore(|| publish_chunk(Ordering::Relaxed));
 }
 
-/// `Content::publish()`, `Content::withdraw()`, `Content::set_aliases()`, and the word in the real inode
-/// that they set (`Plain`).
+/// `Content::set_aliases()`: the note, and the mark that `is_plain()` reads without a lock.
 struct Content {
-    /// `Content::aliases`: whether the word is in `Watched`.
-    watched: Mutex<bool>,
+    /// `Content::aliases`.
+    lock: Mutex<()>,
     /// `Content::aliased`.
     aliased: AtomicU64,
-    /// `Plain`.
-    plain: AtomicU64,
+    /// `Mark`.
+    mark: AtomicU64,
 }
 
 impl Content {
     fn new() -> Self {
         Self {
-            watched: Mutex::new(false),
+            lock: Mutex::new(()),
             aliased: AtomicU64::new(0),
-            plain: AtomicU64::new(0),
+            mark: AtomicU64::new(0),
         }
     }
 
-    fn publish(&self) {
-        let mut watched = self.watched.lock().unwrap();
-        if self.aliased.load(Ordering::Relaxed) == 0 {
-            *watched = true;
-            self.plain.store(1, Ordering::Release);
-        }
-    }
-
-    /// As `publish()`, but it looks for aliases before it has the lock.
-    fn publish_early(&self) {
-        if self.aliased.load(Ordering::Relaxed) == 0 {
-            let mut watched = self.watched.lock().unwrap();
-            *watched = true;
-            self.plain.store(1, Ordering::Release);
-        }
-    }
-
-    fn withdraw(&self) {
-        let mut watched = self.watched.lock().unwrap();
-        if std::mem::take(&mut *watched) {
-            self.plain.store(0, Ordering::Release);
-        }
+    fn count(&self, aliased: bool) -> u64 {
+        let before = self.aliased.load(Ordering::Relaxed);
+        let after = if aliased { before + 1 } else { before - 1 };
+        self.aliased.store(after, Ordering::Relaxed);
+        after
     }
 
     fn set_aliases(&self, aliased: bool) {
-        let mut watched = self.watched.lock().unwrap();
-        let before = self.aliased.load(Ordering::Relaxed);
-        if aliased {
-            if std::mem::take(&mut *watched) {
-                self.plain.store(0, Ordering::Release);
-            }
-            self.aliased.store(before + 1, Ordering::Relaxed);
-        } else {
-            self.aliased.store(before - 1, Ordering::Relaxed);
-        }
+        let _lock = self.lock.lock().unwrap();
+        let after = self.count(aliased);
+        self.mark.store(u64::from(after != 0), Ordering::Relaxed);
+    }
+
+    /// As `set_aliases()`, but it sets the mark when it has the lock no more.
+    fn set_aliases_late(&self, aliased: bool) {
+        let lock = self.lock.lock().unwrap();
+        let after = self.count(aliased);
+        drop(lock);
+        self.mark.store(u64::from(after != 0), Ordering::Relaxed);
     }
 }
 
-/// A merge worker that notes an alias, and takes the note back if `busy`, beside two readers that have
-/// verified the last block.
-fn publish_and_merge(publish: fn(&Content), busy: bool) {
+/// A merge worker that notes an alias, and takes the note back, as its page was in use, beside another thread
+/// that notes one, drops the page of it, and then has a reader look at the mark.
+fn note_and_look(set_aliases: fn(&Content, bool)) {
     let content = Arc::new(Content::new());
-    let readers = [(); 2].map(|()| {
+    let worker = {
         let content = content.clone();
-        thread::spawn(move || publish(&content))
-    });
-    content.set_aliases(true);
-    if busy {
-        content.set_aliases(false);
-    }
-    for reader in readers {
-        reader.join().unwrap();
-    }
+        thread::spawn(move || {
+            set_aliases(&content, true);
+            set_aliases(&content, false);
+        })
+    };
+    set_aliases(&content, true);
+    worker.join().unwrap();
     let aliased = content.aliased.load(Ordering::Relaxed) != 0;
-    let plain = content.plain.load(Ordering::Relaxed) != 0;
-    assert!(!(aliased && plain), "plain with an alias");
-    // The inode is evicted.
-    content.withdraw();
-    assert_eq!(content.plain.load(Ordering::Relaxed), 0);
-    assert!(
-        !*content.watched.lock().unwrap(),
-        "the word is freed, and still watched"
-    );
+    let marked = content.mark.load(Ordering::Relaxed) != 0;
+    assert!(aliased, "a note is lost");
+    assert!(marked, "a file with an alias is read without more ado");
 }
 
 #[test]
-fn no_inode_stays_plain_when_a_block_gets_an_alias() {
-    explore(|| publish_and_merge(Content::publish, false));
-    explore(|| publish_and_merge(Content::publish, true));
+fn no_file_is_plain_when_a_block_has_an_alias() {
+    explore(|| note_and_look(Content::set_aliases));
 }
 
 #[test]
-#[should_panic(expected = "plain with an alias")]
-fn an_inode_stays_plain_if_aliases_are_looked_for_too_early() {
-    explore(|| publish_and_merge(Content::publish_early, false));
+#[should_panic(expected = "a file with an alias is read without more ado")]
+fn a_file_is_plain_with_an_alias_if_the_mark_is_set_too_late() {
+    explore(|| note_and_look(Content::set_aliases_late));
 }
