@@ -110,11 +110,11 @@ fi
 seconds() {
 	case $1 in
 	stress_*) echo $((STRESS + 30)) ;;
-	compare | hostile) echo 360 ;;
-	hostile_structure) echo 150 ;;
-	share | share_ways) echo 250 ;;
-	twins) echo 120 ;;
-	blocks | read | share_life) echo 110 ;;
+	compare | hostile_structure) echo 360 ;;
+	share | share_ways) echo 240 ;;
+	hostile | hostile_packed | twins | store) echo 120 ;;
+	blocks | read | share_life | vfs | mount) echo 100 ;;
+	sysfs) echo 80 ;;
 	*) echo 40 ;;
 	esac
 }
