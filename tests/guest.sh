@@ -19,6 +19,7 @@ for name; do
 	log=$(mktemp)
 	case $name in
 	stress_*) limit=$((STRESS * 2 + 600)) script=("/project/tests/$name.sh" "$STRESS") ;;
+	debug_*) limit=${TEST_TIMEOUT:-400} script=("/project/tests/$name.sh") ;;
 	*) limit=${TEST_TIMEOUT:-400} script=("/project/tests/ksft_$name.sh") ;;
 	esac
 	timeout -k 10 "$limit" bash "${script[@]}" 2>&1 | tee "$log"

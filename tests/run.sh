@@ -7,7 +7,8 @@
 #
 #   FSTYPE=erofs tests/run.sh  puts the kernel's own erofs to the test in place of erofs-shared: a test of the tests
 #
-#   VM_KERNEL=debug tests/run.sh  takes the debug kernel (scripts/debug-kernel) and the module for it
+#   VM_KERNEL=debug tests/run.sh  takes the debug kernel (scripts/debug-kernel) and the module for it, and has the tests that need
+#                              them, tests/debug_NAME.sh, too
 #
 # STRESS=SECONDS is how long each tests/stress_NAME.sh takes (60); if none is named, all are run after the others.
 #
@@ -29,10 +30,21 @@ if [ $# = 0 ]; then
 		name=${name#tests/ksft_}
 		set -- "$@" "${name%.sh}"
 	done
+	if [ "${VM_KERNEL:-}" = debug ]; then
+		for name in tests/debug_*.sh; do
+			name=${name#tests/}
+			set -- "$@" "${name%.sh}"
+		done
+	fi
 fi
 tests=() stress=()
 for name; do
 	case $name in
+	debug_*)
+		[ -e "tests/$name.sh" ] || die "no test $name; there are: $(cd tests && echo debug_*.sh | sed 's/\.sh//g')"
+		[ "${VM_KERNEL:-}" = debug ] || die "$name needs the debug kernel (VM_KERNEL=debug)"
+		tests+=("$name")
+		;;
 	stress_*)
 		[ -e "tests/$name.sh" ] || die "no test $name; there are: $(cd tests && echo stress_*.sh | sed 's/\.sh//g')"
 		stress+=("$name")
@@ -108,8 +120,15 @@ fi
 
 # seconds NAME: about how long it takes
 seconds() {
+	case $kernel-$1 in
+	*-stress_*) echo $((STRESS + 60)); return ;;
+	debug-vfs) echo 600; return ;;
+	debug-share_change | debug-share_life) echo 300; return ;;
+	debug-hostile_structure) echo $((150 + ${COUNT:-3000} * 2)); return ;;
+	debug-hostile) echo $((${COUNT:-250} * 4)); return ;;
+	debug-*) echo 100; return ;;
+	esac
 	case $1 in
-	stress_*) echo $((STRESS + 30)) ;;
 	compare | hostile_structure) echo 360 ;;
 	share | share_ways) echo 240 ;;
 	hostile | hostile_packed | twins | store) echo 120 ;;

@@ -28,6 +28,8 @@ pub(crate) mod content;
 pub(crate) mod digest;
 pub(crate) mod index;
 pub(crate) mod inode;
+#[cfg(CONFIG_KUNIT)]
+mod kunit;
 pub(crate) mod merge;
 pub(crate) mod plain;
 pub(crate) mod sha256;
