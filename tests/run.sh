@@ -58,7 +58,7 @@ done
 [ "$FSTYPE" = erofs ] || [ -e build/erofs_shared.ko ] || die "no build/erofs_shared.ko: run make"
 
 # Without KVM the debug kernel takes about four times as long.
-limit=2700 test_limit=1000 memory=3G kernel=stock smp=2
+limit=3300 test_limit=1500 memory=3G kernel=stock smp=2
 if [ "${VM_KERNEL:-}" = debug ]; then
 	# With more processors than the machine has, one may be taken away from a thread anywhere.
 	limit=6000 test_limit=2400 memory=4G kernel=debug smp=$(($(nproc) + 1))
@@ -113,7 +113,7 @@ if [ "$(cat $B/images.key 2> /dev/null)" != "$key" ]; then
 fi
 
 if [[ " ${tests[*]} " = *" hostile_structure "* ]]; then
-	tests/structure_images.sh "${COUNT:-3000}" "${SEED:-20261124}" || die "the images for hostile_structure could not be made"
+	tests/structure_images.sh "${COUNT:-1000}" "${SEED:-20261124}" || die "the images for hostile_structure could not be made"
 fi
 
 # --- the guests ----------------------------------------------------------------------------------------------------------
@@ -124,13 +124,13 @@ seconds() {
 	*-stress_*) echo $((STRESS + 60)); return ;;
 	debug-vfs) echo 600; return ;;
 	debug-share_change | debug-share_life) echo 300; return ;;
-	debug-hostile_structure) echo $((150 + ${COUNT:-3000} * 2)); return ;;
+	debug-hostile_structure) echo $((150 + ${COUNT:-1000} * 2)); return ;;
 	debug-hostile) echo $((${COUNT:-250} * 4)); return ;;
 	debug-*) echo 100; return ;;
 	esac
 	case $1 in
-	compare | hostile_structure) echo 360 ;;
-	share | share_ways) echo 240 ;;
+	compare) echo 360 ;;
+	share | share_ways | hostile_structure) echo 240 ;;
 	hostile | hostile_packed | twins | store) echo 120 ;;
 	blocks | read | share_life | vfs | mount) echo 100 ;;
 	sysfs) echo 80 ;;
