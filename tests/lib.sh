@@ -144,3 +144,17 @@ log_mark() {
 	echo "$LOG_MARK" > /dev/kmsg
 }
 log_since() { dmesg | sed "1,/$LOG_MARK/d"; }
+
+# reloaded: the module goes and comes again. Inodes that are still held would show: their cache is destroyed when it goes.
+reloaded() {
+	log_mark
+	drop
+	ok "the module can be unloaded" rmmod erofs_shared
+	is "nothing is left behind" "$(log_since | grep -iE 'busy|objects|leak|slab')" ""
+	ok "the module can be loaded again" insmod /project/build/erofs_shared.ko
+}
+
+# no_complaint: what the kernel itself says when things go wrong
+no_complaint() {
+	is "the kernel has no complaint" "$(dmesg | grep -E 'BUG|WARNING|Oops|blocked for more|Busy inodes|rust_kernel: panicked')" ""
+}
