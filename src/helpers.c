@@ -516,11 +516,21 @@ struct mem_cgroup *erofs_shared_memcg_enter(struct mem_cgroup *memcg)
 }
 
 #ifdef CONFIG_MEMCG
-/* What is left of a cgroup's memory for what it cannot do without. */
-#define MEMCG_ROOM	SZ_1M
+/*
+ * What is left of a cgroup's memory for what it cannot do without: an eighth of
+ * its limit, in pages. Per-CPU stocks of charges and batches of folios on their way
+ * to the LRU lists take some of it, and are not reclaimed in time.
+ */
+static unsigned long memcg_room(unsigned long max)
+{
+	return clamp(max / 8, SZ_1M / PAGE_SIZE, SZ_4M / PAGE_SIZE);
+}
 
-/* Whether the cgroup that pays now, and all above it, may take @bytes more. */
-static bool memcg_has_margin(size_t bytes)
+/*
+ * Whether the cgroup that pays now, and all above it, may take @bytes more.
+ * @room is set to the pages that must be left in the smallest of them.
+ */
+static bool memcg_has_margin(size_t bytes, unsigned long *room)
 {
 	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(NULL);
 	unsigned long pages = DIV_ROUND_UP(bytes, PAGE_SIZE);
@@ -529,8 +539,14 @@ static bool memcg_has_margin(size_t bytes)
 
 	if (!memcg)
 		return true;
-	for (counter = &memcg->memory; ret && counter; counter = counter->parent)
-		ret = page_counter_read(counter) + pages <= READ_ONCE(counter->max);
+	*room = memcg_room(PAGE_COUNTER_MAX);
+	for (counter = &memcg->memory; counter; counter = counter->parent) {
+		unsigned long max = READ_ONCE(counter->max), left = memcg_room(max);
+
+		*room = min(*room, left);
+		if (page_counter_read(counter) + pages + left > max)
+			ret = false;
+	}
 	mem_cgroup_put(memcg);
 	return ret;
 }
@@ -538,19 +554,22 @@ static bool memcg_has_margin(size_t bytes)
 /*
  * Whether the cgroup that pays now has room for @bytes and a little more. One
  * that is full of what cannot be reclaimed has none for the next page of a
- * file, and tasks of it are killed.
+ * file, and tasks of it are killed. What is smaller than a page is like the inodes
+ * and dentries that come with it: making room for each would cost more.
  */
 bool erofs_shared_memcg_has_room(size_t bytes, gfp_t gfp)
 {
-	size_t want = bytes + 2 * MEMCG_ROOM, got;
 	void **probes = NULL, **probe;
+	unsigned long room;
+	size_t want, got;
 
-	if (memcg_has_margin(bytes + MEMCG_ROOM))
+	if (bytes < PAGE_SIZE || memcg_has_margin(bytes, &room))
 		return true;
 	/*
 	 * As a rule it is full of what can be reclaimed, and this makes room: more than
 	 * is asked for, so that it is not done each time.
 	 */
+	want = bytes + room * PAGE_SIZE + SZ_1M;
 	for (got = 0; got < want; got += SZ_32K) {
 		probe = kmalloc(SZ_32K, gfp);
 		if (!probe)
