@@ -22,6 +22,9 @@ cd "$(dirname "$0")/.." || exit 1
 B=build/tests
 FSTYPE=${FSTYPE:-erofs-shared}
 CC=gcc-$(. scripts/versions; echo "$GCC_VERSION")
+# Tests that need the name "erofs" free, or containerd: they have a guest of their own, with another root, that runs after the
+# guest with the others.
+NAMED=" containerd "
 
 die() { echo "tests/run.sh: $*" >&2; echo "0 passed, 1 failed"; exit 1; }
 
@@ -116,6 +119,17 @@ if [[ " ${tests[*]} " = *" hostile_structure "* ]]; then
 	tests/structure_images.sh "${COUNT:-1000}" "${SEED:-20261124}" || die "the images for hostile_structure could not be made"
 fi
 
+if [[ " ${tests[*]} " = *" containerd "* ]]; then
+	[ -e build/containers/root.ext4 ] || die "no build/containers: run make setup"
+	key=$(cat tests/oci.py scripts/manifest.py build/debian/versions | sha256sum)
+	if [ "$(cat $B/containers.key 2> /dev/null)" != "$key" ]; then
+		echo "# making the containers' images"
+		rm -f $B/containers.key
+		scripts/in-debian python3 tests/oci.py / $B/containers || die "the containers' images could not be made"
+		echo "$key" > $B/containers.key
+	fi
+fi
+
 # --- the guests ----------------------------------------------------------------------------------------------------------
 
 # seconds NAME: about how long it takes
@@ -123,6 +137,7 @@ seconds() {
 	case $kernel-$1 in
 	*-stress_*) echo $((STRESS + 60)); return ;;
 	debug-vfs) echo 600; return ;;
+	debug-containerd) echo 900; return ;;
 	debug-share_change | debug-share_life) echo 300; return ;;
 	debug-hostile_structure) echo $((150 + ${COUNT:-1000} * 2)); return ;;
 	debug-hostile) echo $((${COUNT:-250} * 4)); return ;;
@@ -131,6 +146,7 @@ seconds() {
 	case $1 in
 	compare) echo 360 ;;
 	share | share_ways | hostile_structure) echo 240 ;;
+	containerd) echo 200 ;;
 	hostile | hostile_packed | twins | store) echo 120 ;;
 	blocks | read | share_life | vfs | mount) echo 100 ;;
 	sysfs) echo 80 ;;
@@ -160,15 +176,30 @@ options=()
 [ $kernel = stock ] || options=(--kernel debug)
 [ "$FSTYPE" != erofs ] || options+=(--no-module)
 [ -z "${COUNT:-}" ] || options+=(--env "COUNT=$COUNT")
-# guest NUMBER: its tests, in the order in which they were named
+# guest NUMBER: its tests, in the order in which they were named; those that need another guest after the others
 guest() {
-	local name mine=()
+	local name mine=() named=() vm='' status=0
 	for name in "${all[@]}"; do
-		[[ "${names[$1]} " != *" $name "* ]] || mine+=("$name")
+		[[ "${names[$1]} " = *" $name "* ]] || continue
+		if [[ $NAMED = *" $name "* ]]; then named+=("$name"); else mine+=("$name"); fi
 	done
-	exec scripts/vm "${options[@]}" --name "tests-$kernel" --timeout "${TIMEOUT:-$limit}" --mem $memory --smp "${SMP:-$smp}" --disk $B/disk.ext4 \
+	trap 'trap "" TERM; [ -z "$vm" ] || kill $vm; wait; exit 130' TERM
+	[ ${#mine[@]} = 0 ] || machine "${mine[@]}" || status=$?
+	[ ${#named[@]} = 0 ] || machine --root build/containers/root.ext4 "${named[@]}" || status=$?
+	return $status
+}
+# machine [--root IMAGE] NAME...; in the background, so that the trap above is not kept waiting
+machine() {
+	local root=()
+	if [ "$1" = --root ]; then
+		root=("${@:1:2}")
+		shift 2
+	fi
+	scripts/vm "${options[@]}" "${root[@]}" --name "tests-$kernel" --timeout "${TIMEOUT:-$limit}" --mem $memory --smp "${SMP:-$smp}" --disk $B/disk.ext4 \
 		--env "FSTYPE=$FSTYPE" --env "TEST_TIMEOUT=${TEST_TIMEOUT:-$test_limit}" --env "STRESS=${STRESS:-}" \
-		-f tests/guest.sh "${mine[@]}" 2>&1
+		-f tests/guest.sh "$@" 2>&1 &
+	vm=$!
+	wait $vm
 }
 all=("$@") others=()
 rm -f "$out" "$out"-*
