@@ -77,14 +77,14 @@ def take(tree, packages, layer):
                 continue
             if source.is_dir() and not source.is_symlink():
                 target.mkdir(parents=True, exist_ok=True)
-                shutil.copystat(source, target)
+                target.chmod(stat.S_IMODE(source.stat().st_mode))
             elif not os.path.lexists(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target, follow_symlinks=False)
-                info_ = source.lstat()
-                os.chown(target, info_.st_uid, info_.st_gid, follow_symlinks=False)
+                status = source.lstat()
+                os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
                 if not source.is_symlink():
-                    target.chmod(stat.S_IMODE(info_.st_mode))
+                    target.chmod(stat.S_IMODE(status.st_mode))
 
 
 def base_layer(tree, layer):
