@@ -109,7 +109,7 @@ vm-run: export VM_COMMAND := $(value CMD)
 
 ##@ Test
 ##  make test               tests on the host, then the kselftests in the guest
-##  make test-debug         the kselftests and stress tests in the debug kernel (TEST_DEBUG='--bounded' for a short round)
+##  make test-debug         the kselftests and stress tests in the debug kernel (TEST_DEBUG=--bounded or --quick: a short round)
 ##  make test-sanitize      the tests of the format core with the address sanitizer, and 2 minutes of fuzzing
 ##  make coverage           which of its lines the tests on the host run
 ##  make check              formatting, clippy, rustdoc, checkpatch, shellcheck
