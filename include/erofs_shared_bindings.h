@@ -14,6 +14,7 @@
 #include <linux/fs_parser.h>
 #include <linux/iomap.h>
 #include <linux/lz4.h>
+#include <linux/magic.h>
 #include <linux/pagemap.h>
 #include <linux/posix_acl_xattr.h>
 #include <linux/pseudo_fs.h>
@@ -29,6 +30,8 @@
 
 /* Macros that bindgen cannot evaluate by itself. */
 const u32 EROFS_SHARED_FS_IOC_GETFSLABEL = FS_IOC_GETFSLABEL;
+const u32 EROFS_SHARED_TMPFS_MAGIC = TMPFS_MAGIC;
+const u32 EROFS_SHARED_AS_KERNEL_FILE = AS_KERNEL_FILE;
 const u32 EROFS_SHARED_BLK_OPEN_READ = BLK_OPEN_READ;
 const u32 EROFS_SHARED_SB_RDONLY = SB_RDONLY;
 const u32 EROFS_SHARED_SB_NOATIME = SB_NOATIME;

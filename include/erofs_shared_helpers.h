@@ -136,6 +136,12 @@ void erofs_shared_fs_type_register_keys(struct file_system_type *type);
 void erofs_shared_fs_type_unregister_keys(struct file_system_type *type);
 void erofs_shared_super_identify(struct super_block *sb, const u8 *uuid,
 				 unsigned int len);
+int erofs_shared_get_tree_file(struct fs_context *fc,
+			       int (*test)(struct super_block *sb,
+					   struct fs_context *fc),
+			       int (*fill)(struct super_block *sb,
+					   struct fs_context *fc));
+bool erofs_shared_super_is_anon(struct super_block *sb);
 void erofs_shared_statfs_fsid(struct super_block *sb, struct kstatfs *buf);
 void erofs_shared_ratelimit_init(struct ratelimit_state *state,
 				 unsigned int window_ms, int burst);
@@ -154,6 +160,18 @@ size_t erofs_shared_iov_bytes(struct iov_iter *iter);
 void erofs_shared_iov_truncate(struct iov_iter *iter, u64 count);
 void erofs_shared_iov_reexpand(struct iov_iter *iter, size_t count);
 bool erofs_shared_file_can_odirect(struct file *file);
+
+/* Which state of which file was opened: equal if nothing wrote to it between. */
+struct erofs_shared_file_state {
+	const struct inode *inode;
+	loff_t size;
+	struct timespec64 mtime;
+	struct timespec64 ctime;
+	u64 change_cookie;
+};
+
+int erofs_shared_file_state(struct file *file,
+			    struct erofs_shared_file_state *state);
 ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
 			       struct bio_vec *bvecs, unsigned long nr,
 			       size_t bytes);
@@ -165,6 +183,33 @@ unsigned long erofs_shared_clear_user(unsigned long to, unsigned long n);
 unsigned long erofs_shared_copy_to_user(unsigned long to, const void *from,
 					unsigned long n);
 struct posix_acl *erofs_shared_acl_from_xattr(const void *value, size_t size);
+
+/* src/params.c */
+#define EROFS_SHARED_DOMAIN_MAX	255
+
+enum {
+	EROFS_SHARED_REGISTER_AUTO,
+	EROFS_SHARED_REGISTER_ON,
+	EROFS_SHARED_REGISTER_OFF,
+};
+
+enum {
+	EROFS_SHARED_SHARE_CONTENT,
+	EROFS_SHARED_SHARE_FINGERPRINT,
+	EROFS_SHARED_SHARE_OFF,
+};
+
+enum {
+	EROFS_SHARED_CHARGE_TOUCHER,
+	EROFS_SHARED_CHARGE_ROOT,
+};
+
+u32 erofs_shared_param_register(void);
+u32 erofs_shared_param_share(void);
+u32 erofs_shared_param_charge(void);
+bool erofs_shared_param_directio(void);
+void erofs_shared_param_domain(char name[EROFS_SHARED_DOMAIN_MAX + 1]);
+void erofs_shared_clear(void *memory, size_t bytes);
 
 /* sysfs */
 void erofs_shared_attr_init(struct attribute *attr);

@@ -517,12 +517,16 @@ struct mem_cgroup *erofs_shared_memcg_enter(struct mem_cgroup *memcg)
 
 #ifdef CONFIG_MEMCG
 /*
- * What is left of a cgroup's memory for what it cannot do without: an eighth of
- * its limit, in pages. Per-CPU stocks of charges and batches of folios on their way
- * to the LRU lists take some of it, and are not reclaimed in time.
+ * What is left of a cgroup's memory for what it cannot do without when @bytes are
+ * allocated, in pages: an eighth of its limit, or 1 MiB for what is like the inodes
+ * and dentries that come with it, as making room for each has its cost. Per-CPU
+ * stocks of charges and batches of folios on their way to the LRU lists take some
+ * of it, and are not reclaimed in time.
  */
-static unsigned long memcg_room(unsigned long max)
+static unsigned long memcg_room(unsigned long max, size_t bytes)
 {
+	if (bytes < PAGE_SIZE)
+		return SZ_1M / PAGE_SIZE;
 	return clamp(max / 8, SZ_1M / PAGE_SIZE, SZ_4M / PAGE_SIZE);
 }
 
@@ -539,9 +543,9 @@ static bool memcg_has_margin(size_t bytes, unsigned long *room)
 
 	if (!memcg)
 		return true;
-	*room = memcg_room(PAGE_COUNTER_MAX);
+	*room = memcg_room(PAGE_COUNTER_MAX, bytes);
 	for (counter = &memcg->memory; counter; counter = counter->parent) {
-		unsigned long max = READ_ONCE(counter->max), left = memcg_room(max);
+		unsigned long max = READ_ONCE(counter->max), left = memcg_room(max, bytes);
 
 		*room = min(*room, left);
 		if (page_counter_read(counter) + pages + left > max)
@@ -554,8 +558,7 @@ static bool memcg_has_margin(size_t bytes, unsigned long *room)
 /*
  * Whether the cgroup that pays now has room for @bytes and a little more. One
  * that is full of what cannot be reclaimed has none for the next page of a
- * file, and tasks of it are killed. What is smaller than a page is like the inodes
- * and dentries that come with it: making room for each would cost more.
+ * file, and tasks of it are killed.
  */
 bool erofs_shared_memcg_has_room(size_t bytes, gfp_t gfp)
 {
@@ -563,7 +566,7 @@ bool erofs_shared_memcg_has_room(size_t bytes, gfp_t gfp)
 	unsigned long room;
 	size_t want, got;
 
-	if (bytes < PAGE_SIZE || memcg_has_margin(bytes, &room))
+	if (memcg_has_margin(bytes, &room))
 		return true;
 	/*
 	 * As a rule it is full of what can be reclaimed, and this makes room: more than
@@ -761,6 +764,38 @@ void erofs_shared_super_identify(struct super_block *sb, const u8 *uuid,
 				     MINOR(sb->s_dev));
 }
 
+bool erofs_shared_super_is_anon(struct super_block *sb)
+{
+	return !MAJOR(sb->s_dev);
+}
+
+/*
+ * get_tree_nodev() with a superblock that exists, if @test finds one. @test is
+ * called under sb_lock for superblocks that are not SB_DEAD.
+ */
+int erofs_shared_get_tree_file(struct fs_context *fc,
+			       int (*test)(struct super_block *sb,
+					   struct fs_context *fc),
+			       int (*fill)(struct super_block *sb,
+					   struct fs_context *fc))
+{
+	struct super_block *sb = sget_fc(fc, test, set_anon_super_fc);
+
+	if (IS_ERR(sb))
+		return PTR_ERR(sb);
+	if (!sb->s_root) {
+		int err = fill(sb, fc);
+
+		if (err) {
+			deactivate_locked_super(sb);
+			return err;
+		}
+		sb->s_flags |= SB_ACTIVE;
+	}
+	fc->root = dget(sb->s_root);
+	return 0;
+}
+
 void erofs_shared_statfs_fsid(struct super_block *sb, struct kstatfs *buf)
 {
 	if (uuid_is_null(&sb->s_uuid))
@@ -859,11 +894,60 @@ bool erofs_shared_file_can_odirect(struct file *file)
 	return file->f_mode & FMODE_CAN_ODIRECT;
 }
 
+/*
+ * Asking for the change time makes filesystems with multigrain timestamps give
+ * the next change another one, however soon it comes.
+ */
+int erofs_shared_file_state(struct file *file,
+			    struct erofs_shared_file_state *state)
+{
+	struct kstat stat;
+	int err = vfs_getattr(&file->f_path, &stat,
+			      STATX_SIZE | STATX_MTIME | STATX_CTIME |
+			      STATX_CHANGE_COOKIE, AT_STATX_SYNC_AS_STAT);
+
+	if (err)
+		return err;
+	state->inode = file_inode(file);
+	state->size = stat.size;
+	state->mtime = stat.mtime;
+	state->ctime = stat.ctime;
+	state->change_cookie = stat.result_mask & STATX_CHANGE_COOKIE ?
+			       stat.change_cookie : 0;
+	return 0;
+}
+
+/* Large folios of a file that is read sequentially are smaller than this. */
+#define FORGET_BEHIND	SZ_512K
+
+/*
+ * Drops the pages of @file that a read has brought into its page cache, since the
+ * bytes are in that of the image's files now. What has been read ahead stays, and is
+ * dropped by the read that uses it, as are folios of which earlier reads have used
+ * the first part. Mapped and dirty folios stay, and those of tmpfs, which has the
+ * bytes nowhere else.
+ *
+ * IOCB_DONTCACHE drops a whole folio after a read of any part of it: it makes small
+ * reads from large folios read the same bytes again and again.
+ */
+static void file_forget(struct file *file, loff_t pos, ssize_t bytes)
+{
+	struct address_space *mapping = file->f_mapping;
+
+	if (!mapping->nrpages || !mapping_can_writeback(mapping))
+		return;
+	invalidate_mapping_pages(mapping,
+				 max(pos - FORGET_BEHIND, 0) >> PAGE_SHIFT,
+				 (pos + bytes - 1) >> PAGE_SHIFT);
+}
+
 /* Read as the opener of @file, whoever the page cache is filled for. */
 ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
 			       struct bio_vec *bvecs, unsigned long nr,
 			       size_t bytes)
 {
+	bool direct = iocb->ki_flags & IOCB_DIRECT;
+	loff_t pos = iocb->ki_pos;
 	struct iov_iter iter;
 	ssize_t ret;
 
@@ -871,6 +955,9 @@ ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
 	iov_iter_bvec(&iter, ITER_DEST, bvecs, nr, bytes);
 	scoped_with_creds(file->f_cred)
 		ret = vfs_iocb_iter_read(file, iocb, &iter);
+	/* A direct read leaves nothing, and may have freed @iocb. */
+	if (!direct && ret > 0)
+		file_forget(file, pos, ret);
 	return ret;
 }
 

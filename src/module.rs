@@ -16,6 +16,7 @@ use kernel::prelude::*;
 mod format;
 mod fs;
 mod io;
+mod params;
 mod race;
 mod raw;
 mod share;
@@ -51,7 +52,8 @@ impl kernel::Module for ErofsShared {
         let decoders = io::decompress::Registration::new()?;
         let workers = io::workers::Workers::new()?;
         let stats = stats::Registration::new(&fs::HOOKS)?;
-        let registration = vfs::Registration::new(module)?;
+        let mut registration = vfs::Registration::new(module)?;
+        fs::register_erofs(&mut registration, module)?;
         Ok(Self {
             _top: stats::TopRegistration::new(&fs::HOOKS),
             _registration: registration,

@@ -18,26 +18,79 @@ use core::ops::Range;
 use kernel::{
     fs::File,
     prelude::*,
-    sync::{aref::ARef, Arc},
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
 };
 
 use crate::{
     format::superblock::SUPER_MAGIC,
     io::Extent,
+    params,
     share::Scope,
     stats::{Counters, Hooks},
     vfs::{
         Attributes, Context, Emit, FileSystem, Inode, InodeRef, Listing, Options, ParamTable,
-        ParamValue, Stat, Super,
+        ParamValue, Registration, Stat, Super,
     },
 };
 
 /// What the module tells about all mounts.
 pub(crate) static HOOKS: Hooks = Hooks {
     features: &[c"blocks", c"content", c"domains", c"fingerprint"],
+    filesystems,
     totals: share::totals,
     top: share::top,
 };
+
+/// The name by which callers look for EROFS that know of no other implementation (containerd, `mount`
+/// without a type).
+const EROFS: &CStr = c"erofs";
+
+/// Whether the type is registered as [`EROFS`], too.
+static IS_EROFS: Atomic<u32> = Atomic::new(0);
+
+/// The names under which the type is registered, for sysfs.
+fn filesystems() -> &'static CStr {
+    match IS_EROFS.load(Relaxed) {
+        0 => c"erofs-shared",
+        _ => c"erofs-shared erofs",
+    }
+}
+
+/// Registers the type as [`EROFS`], too, as the parameter `register_erofs=` has it.
+pub(crate) fn register_erofs(
+    registration: &mut Registration<Erofs>,
+    module: &'static ThisModule,
+) -> Result {
+    let how = params::register();
+    let registered = match how {
+        params::Register::Off => false,
+        params::Register::Auto | params::Register::On => {
+            match registration.register_also(EROFS, module) {
+                Ok(()) => true,
+                Err(err) if err == EBUSY && how == params::Register::Auto => {
+                    pr_info!("the in-tree erofs is loaded: mount with -t erofs-shared\n");
+                    false
+                }
+                Err(err) => {
+                    pr_err!(
+                        "cannot register the filesystem erofs ({:?}); unload the in-tree erofs, or use register_erofs=off\n",
+                        err
+                    );
+                    return Err(err);
+                }
+            }
+        }
+    };
+    IS_EROFS.store(u32::from(registered), Relaxed);
+    if registered {
+        pr_info!("registered as the filesystems erofs-shared and erofs\n");
+    }
+    Ok(())
+}
 
 /// The filesystem type.
 pub(crate) struct Erofs;
@@ -50,6 +103,7 @@ impl FileSystem for Erofs {
 
     type Info = superblock::Info;
     type Held = superblock::Held;
+    type Key = superblock::Key;
     type Inode = inode::Data;
 
     fn new_info() -> Result<Self::Info> {
@@ -73,12 +127,27 @@ impl FileSystem for Erofs {
         superblock::fill(sb, fc, file)
     }
 
+    fn key(info: &mut Self::Info, source: &File) -> Result<Option<Self::Key>> {
+        superblock::Key::new(info, source)
+    }
+
+    fn is_same(one: &Self::Key, other: &Self::Key) -> bool {
+        one.is_same(other)
+    }
+
+    fn mounted_again(sb: &Super<Self>, source: &CStr) {
+        superblock::mounted_again(sb, source);
+    }
+
     fn mounted(sb: &Super<Self>) -> Result {
         sb.info().publish(sb)
     }
 
-    fn reconfigure(info: &Self::Info, new: &Self::Info) {
+    fn reconfigure(info: &Self::Info, key: Option<&Self::Key>, new: &Self::Info) {
         info.options.take_over(&new.options);
+        if let Some(key) = key {
+            key.take_over(&new.options);
+        }
     }
 
     fn acl_enabled(info: &Self::Info) -> bool {

@@ -10,6 +10,7 @@ use kernel::{
 };
 
 use super::superblock::Info;
+use crate::params;
 use crate::share::{sha256::KernelSha256, Domain};
 use crate::vfs::{
     context::{Choice, Choices, Param},
@@ -123,13 +124,24 @@ pub(super) struct Options {
 }
 
 impl Options {
+    /// What holds without mount options: the module's parameters, or in-tree's defaults.
     pub(super) fn new() -> Self {
+        let mut flags = FLAG_USER_XATTR | FLAG_ACL | FLAG_SHARE_BLOCKS;
+        if params::directio() {
+            flags |= FLAG_DIRECTIO;
+        }
+        let mut name = params::DomainName::empty();
+        let domain = params::domain(&mut name);
         Self {
-            flags: Atomic::new(FLAG_USER_XATTR | FLAG_ACL | FLAG_SHARE_BLOCKS),
+            flags: Atomic::new(flags),
             cache_strategy: Atomic::new(CacheStrategy::ReadAround as u32),
-            share: Share::Content,
-            domain: Domain::of::<KernelSha256>(b""),
-            named_domain: false,
+            share: match params::share() {
+                params::Share::Content => Share::Content,
+                params::Share::Fingerprint => Share::Fingerprint,
+                params::Share::Off => Share::Off,
+            },
+            domain: Domain::of::<KernelSha256>(domain),
+            named_domain: !domain.is_empty(),
             fsoffset: 0,
             devices: KVec::new(),
         }
@@ -181,7 +193,12 @@ impl Options {
         self.has(FLAG_SHARE_BLOCKS)
     }
 
-    /// What a remount may change.
+    /// All that a remount may change, as a number.
+    pub(super) fn changeable(&self) -> u64 {
+        u64::from(self.cache_strategy.load(Relaxed)) << 32 | u64::from(self.flags.load(Relaxed))
+    }
+
+    /// Takes over what a remount may change.
     pub(super) fn take_over(&self, new: &Options) {
         self.flags.store(new.flags.load(Relaxed), Relaxed);
         self.cache_strategy

@@ -10,7 +10,6 @@ use kernel::{
     fs::File,
     page::PAGE_SIZE,
     prelude::*,
-    str::CString,
     sync::{
         aref::ARef,
         atomic::{Atomic, Relaxed},
@@ -32,8 +31,12 @@ use crate::{
         superblock::{Area, Superblock},
         xattr::LongPrefix,
     },
-    io::{decompress, folio::Depth, hash::KernelHash, CacheBytes, Device, ReadError},
-    stats::{Counters, MountDirectory, Source, Totals},
+    io::{
+        self, decompress, device::FileState, folio::Depth, hash::KernelHash, CacheBytes, Device,
+        ReadError,
+    },
+    share::Domain,
+    stats::{Counters, Field, MountDirectory, Source, Totals},
     vfs::{BoundInodes, Context, Inode, InodeRef, RateLimit, Stat, Super},
 };
 
@@ -46,9 +49,80 @@ const SECTOR: u64 = 512;
 /// Longest name, `EROFS_NAME_LEN`.
 const NAME_LEN: u32 = 255;
 
+/// What two mounts of an image file have in common if they are one superblock: the state of all files that
+/// they read from, and the options.
+pub(crate) struct Key {
+    source: FileState,
+    devices: KVec<FileState>,
+    share: Share,
+    domain: Domain,
+    fsoffset: u64,
+    /// [`Options::changeable`]: a remount may change them.
+    changeable: Atomic<u64>,
+}
+
+impl Key {
+    /// Opens the files of `device=`. `None` if one of them cannot be opened, which the mount tells
+    /// later, when it knows what the image says of them.
+    pub(super) fn new(info: &mut Info, source: &File) -> Result<Option<Self>> {
+        let mut devices = KVec::with_capacity(info.options.devices.len(), GFP_KERNEL)?;
+        let mut all = true;
+        for path in &info.options.devices {
+            let file = io::device::open_file(path);
+            match &file {
+                Ok(file) => devices.push(FileState::of(file)?, GFP_KERNEL)?,
+                Err(_) => all = false,
+            }
+            info.device_files.push(file, GFP_KERNEL)?;
+        }
+        if !all {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            source: FileState::of(source)?,
+            devices,
+            share: info.options.share,
+            domain: *info.options.domain(),
+            fsoffset: info.options.fsoffset,
+            changeable: Atomic::new(info.options.changeable()),
+        }))
+    }
+
+    /// Whether the mounts with these keys are one superblock.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.source == other.source
+            && self.devices[..] == other.devices[..]
+            && self.share == other.share
+            && self.domain == other.domain
+            && self.fsoffset == other.fsoffset
+            && self.changeable.load(Relaxed) == other.changeable.load(Relaxed)
+    }
+
+    /// What a remount changes.
+    pub(super) fn take_over(&self, new: &Options) {
+        self.changeable.store(new.changeable(), Relaxed);
+    }
+}
+
+/// Says that the image of a superblock has been mounted again, and counts it.
+pub(super) fn mounted_again(sb: &Super<Erofs>, source: &CStr) {
+    if let Ok(counters) = sb.info().counters() {
+        counters.add(Field::Mounts, 1);
+    }
+    if sb.info().log_limit.ask() {
+        pr_info!(
+            "(device {}): {} is mounted already, with these options: the same superblock\n",
+            sb.id(),
+            source
+        );
+    }
+}
+
 /// One mount's state.
 pub(crate) struct Info {
     pub(super) options: Options,
+    /// What `device=` names, for a mount of an image file.
+    device_files: KVec<Result<ARef<File>>>,
     is_file: Atomic<u32>,
     /// For all that is said of the image once it is read.
     pub(super) log_limit: RateLimit,
@@ -120,6 +194,7 @@ impl Info {
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
             options: Options::new(),
+            device_files: KVec::new(),
             is_file: Atomic::new(0),
             log_limit: RateLimit::new()?,
             counters: SetOnce::new(),
@@ -144,6 +219,7 @@ impl Info {
             },
             GFP_KERNEL,
         )?;
+        figures.counters.add(Field::Mounts, 1);
         set(&self.directory, MountDirectory::new(sb.dev(), figures)?)?;
         Ok(())
     }
@@ -445,8 +521,8 @@ fn open_devices(
         total_blocks = total_blocks.saturating_add(slot.blocks);
         slots.push(slot, GFP_KERNEL)?;
     }
-    for path in given {
-        let device = open_device(sb, path, is_file).inspect_err(|err| {
+    for (index, path) in given.iter().enumerate() {
+        let device = open_device(sb, index, path, is_file).inspect_err(|err| {
             fc.error(fmt!(
                 "(device {}): cannot open device={}: {:?}",
                 sb.id(),
@@ -463,15 +539,16 @@ fn open_devices(
     })
 }
 
-fn open_device(sb: &Super<Erofs>, path: &CString, is_file: bool) -> Result<Device> {
+fn open_device(sb: &Super<Erofs>, index: usize, path: &CStr, is_file: bool) -> Result<Device> {
     if !is_file {
         // A mount says by ENOTBLK that its *source* is no block device, on which its caller tries again.
         return Device::claim(path, sb.owner())
             .map_err(|err| if err == ENOTBLK { EINVAL } else { err });
     }
-    let file = crate::io::device::open_file(path)?;
-    crate::io::device::usable_file(&file).map_err(|_| EINVAL)?;
-    Device::of_file(file, 0)
+    let file = sb.info().device_files.get(index).ok_or(EINVAL)?;
+    let file = file.as_ref().map_err(|err| *err)?;
+    io::device::usable_file(file).map_err(|_| EINVAL)?;
+    Device::of_file(file.clone(), 0)
 }
 
 fn read_prefixes(info: &Info, image: &Superblock) -> Result<KVVec<LongPrefix>, ReadError> {

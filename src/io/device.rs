@@ -4,7 +4,13 @@
 
 use core::ptr::NonNull;
 
-use kernel::{bindings, error::from_err_ptr, fs::File, prelude::*, sync::aref::ARef};
+use kernel::{
+    bindings,
+    error::{from_err_ptr, to_result},
+    fs::File,
+    prelude::*,
+    sync::aref::ARef,
+};
 
 use crate::raw;
 
@@ -73,7 +79,7 @@ pub(crate) enum Unusable {
     Kind,
     /// It has no page cache that can be read into.
     NoReadFolio,
-    /// It lies on an erofs or a stacked filesystem.
+    /// It lies on a stacked filesystem, or in an erofs image that is a file itself.
     Stacked,
 }
 
@@ -82,41 +88,42 @@ impl kernel::fmt::Display for Unusable {
         f.write_str(match self {
             Unusable::Kind => "the source is neither a block device nor a regular file",
             Unusable::NoReadFolio => {
-                "the source's filesystem has no ->read_folio (tmpfs?): use a loop device"
+                "the source's filesystem has no ->read_folio: use a loop device"
             }
             Unusable::Stacked => {
-                "the source lies on a stacked filesystem or on erofs: use a loop device"
+                "the source lies on a stacked filesystem or on another image file: use a loop device"
             }
         })
     }
 }
 
-/// `Ok` if images can be read from this file: regular, with a page cache that can be read into, and
-/// not itself on an erofs or a stacked filesystem.
+/// `Ok` if images can be read from this file: regular, with a page cache that can be read into or on
+/// tmpfs, and neither on a stacked filesystem nor in an erofs image that is a file itself.
 ///
-/// That bounds how deep reads nest, since a mount of a file does not count in `s_stack_depth`: this
-/// filesystem is never below itself, nor above the in-tree erofs (both have the same magic number), nor
-/// above overlayfs. The in-tree erofs, which keeps the same rule for itself, may be above this one, once.
+/// That bounds how deep reads nest, since a mount of a file does not count in `s_stack_depth`: of all
+/// filesystems with this magic number, the in-tree erofs among them, one at most is in a file. (In-tree
+/// has the same rule for itself, so that it may be above or below this one, once.)
 pub(crate) fn usable_file(file: &File) -> Result<(), Unusable> {
     let file = file.as_ptr();
     // SAFETY: A live `File` has an inode, a mapping with operations, and a superblock.
-    let (mode, has_read_folio, depth, magic) = unsafe {
+    let (mode, has_read_folio, depth, magic, on_bdev) = unsafe {
         let inode = (*file).f_inode;
         let sb = (*inode).i_sb;
         (
             (*inode).i_mode,
             (*(*(*file).f_mapping).a_ops).read_folio.is_some(),
             (*sb).s_stack_depth,
-            (*sb).s_magic,
+            (*sb).s_magic as u32,
+            !(*sb).s_bdev.is_null(),
         )
     };
     if u32::from(mode) & bindings::S_IFMT != bindings::S_IFREG {
         return Err(Unusable::Kind);
     }
-    if !has_read_folio {
+    if !has_read_folio && magic != raw::EROFS_SHARED_TMPFS_MAGIC {
         return Err(Unusable::NoReadFolio);
     }
-    if depth != 0 || magic as u32 == crate::format::superblock::SUPER_MAGIC {
+    if depth != 0 || (magic == crate::format::superblock::SUPER_MAGIC && !on_bdev) {
         return Err(Unusable::Stacked);
     }
     Ok(())
@@ -131,6 +138,41 @@ pub(crate) fn open_file(path: &CStr) -> Result<ARef<File>> {
     // SAFETY: `filp_open` returned an owned reference; the file was not opened through a descriptor,
     // so no light references (`fdget_pos`) exist.
     Ok(unsafe { ARef::from_raw(file.cast()) })
+}
+
+/// Which state of which file was opened. Two are equal if both are of the same inode and nothing wrote to
+/// it between. One of them must have its file still: an inode's address is used again.
+pub(crate) struct FileState(raw::erofs_shared_file_state);
+
+// SAFETY: The inode's address is compared, and not used.
+unsafe impl Send for FileState {}
+// SAFETY: As above.
+unsafe impl Sync for FileState {}
+
+impl FileState {
+    /// That of an open file now. May sleep.
+    pub(crate) fn of(file: &File) -> Result<Self> {
+        // SAFETY: All-zero is a valid state.
+        let mut state: raw::erofs_shared_file_state = unsafe { core::mem::zeroed() };
+        // SAFETY: A live `File`; the state is ours to fill.
+        to_result(unsafe { raw::erofs_shared_file_state(file.as_ptr(), &mut state) })?;
+        Ok(Self(state))
+    }
+}
+
+impl PartialEq for FileState {
+    fn eq(&self, other: &Self) -> bool {
+        let [one, two] = [&self.0, &other.0].map(|state| {
+            (
+                state.inode,
+                state.size,
+                (state.mtime.tv_sec, state.mtime.tv_nsec),
+                (state.ctime.tv_sec, state.ctime.tv_nsec),
+                state.change_cookie,
+            )
+        });
+        one == two
+    }
 }
 
 impl Device {

@@ -35,6 +35,7 @@ use super::{
 };
 use crate::{
     io::{folio::FolioRef, folios::Folios},
+    params,
     race::race_point,
     raw,
     stats::{Field, GLOBAL},
@@ -325,6 +326,11 @@ impl SharedInode {
                 (*inode).i_size = identity.size.min(i64::MAX as u64) as i64;
                 (*(*inode).i_mapping).a_ops = aops;
                 raw::erofs_shared_mapping_set_max_order((*inode).i_mapping, MAX_ORDER);
+                if params::charge_root() {
+                    // For good: what is in the page cache was counted by it.
+                    let bit = raw::EROFS_SHARED_AS_KERNEL_FILE as usize;
+                    (*(*inode).i_mapping).flags |= 1 << bit;
+                }
                 bindings::unlock_new_inode(inode);
             }
             // INVARIANT: Made by `Node::alloc`, set up above. The reference is ours.

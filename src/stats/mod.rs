@@ -55,10 +55,12 @@ pub(crate) enum Field {
     MergesPartly,
     /// Time spent hashing.
     HashNs,
+    /// Mounts that got a superblock, be it new or not.
+    Mounts,
 }
 
 /// The number of [`Field`]s.
-const FIELDS: usize = Field::HashNs as usize + 1;
+const FIELDS: usize = Field::Mounts as usize + 1;
 
 /// Counters of a mount, or of the module. Only for paths that hash or bind: a count is an atomic addition.
 pub(crate) struct Counters {
@@ -134,6 +136,8 @@ pub(crate) trait Source: Send + Sync + 'static {
 pub(crate) struct Hooks {
     /// Names of the files in `features/`.
     pub(crate) features: &'static [&'static CStr],
+    /// The names under which the filesystem is registered.
+    pub(crate) filesystems: fn() -> &'static CStr,
     /// Computes the totals of all mounts, as [`Source::totals`].
     pub(crate) totals: fn() -> Totals,
     /// Offers every shared file to a list of the most shared ones. May sleep.

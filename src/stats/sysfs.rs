@@ -17,7 +17,7 @@ use super::{
 };
 
 /// The files of a mount's directory: the first of [`FILES`].
-const MOUNT_FILES: usize = 11;
+const MOUNT_FILES: usize = 12;
 
 /// Bytes in a block.
 const BLOCK: u64 = 4096;
@@ -38,6 +38,7 @@ const FILES: [(&CStr, What); MOUNT_FILES + 7] = [
     (c"hash_ns", What::Counter(Field::HashNs)),
     (c"pages_shared", What::Total(|t| t.pages_shared)),
     (c"bytes_saved", What::Total(|t| t.bytes_saved)),
+    (c"mounts", What::Counter(Field::Mounts)),
     (c"index_entries", What::Counter(Field::IndexEntries)),
     (c"index_bytes", What::Times(Field::IndexEntries, ENTRY)),
     (c"aliases", What::Counter(Field::Aliases)),
@@ -72,15 +73,19 @@ fn number_files<S: Source>(directory: Directory, count: usize, source: Arc<S>) -
     Files::new(directory, &FILES.map(|(name, _)| name)[..count], source)
 }
 
-/// `features/`: a file says by being there.
-struct Features;
+/// `features/`: a file says by being there, but for `filesystems`, the last one.
+struct Features(&'static Hooks);
 
 impl Show for Features {
     // The same for everybody who has this module.
     const PRIVATE: bool = false;
 
-    fn show(&self, _index: usize) -> Result<Value> {
-        Ok(Value::Word(c"supported"))
+    fn show(&self, index: usize) -> Result<Value> {
+        Ok(Value::Word(if index < self.0.features.len() {
+            c"supported"
+        } else {
+            (self.0.filesystems)()
+        }))
     }
 }
 
@@ -124,8 +129,11 @@ impl Registration {
         let features = Directory::below(c"features", top.clone())?;
         let stats = Directory::below(c"stats", top.clone())?;
         let mounts = Directory::below(c"mounts", top)?;
+        let mut names = KVec::with_capacity(hooks.features.len() + 1, GFP_KERNEL)?;
+        names.extend_from_slice(hooks.features, GFP_KERNEL)?;
+        names.push(c"filesystems", GFP_KERNEL)?;
         let this = Self {
-            _features: Files::new(features, hooks.features, Arc::new(Features, GFP_KERNEL)?)?,
+            _features: Files::new(features, &names, Arc::new(Features(hooks), GFP_KERNEL)?)?,
             _stats: number_files(stats, FILES.len(), Arc::new(Module(hooks), GFP_KERNEL)?)?,
         };
         *MOUNTS.lock() = Some(Arc::new(mounts, GFP_KERNEL)?);

@@ -195,6 +195,7 @@ pub(super) unsafe extern "C" fn init<T: FileSystem>(fc: *mut bindings::fs_contex
         let private = KBox::new(
             Private::<T> {
                 source: None,
+                key: None,
                 under_way: Atomic::new(0),
                 info: T::new_info()?,
             },
@@ -374,8 +375,8 @@ impl<T: FileSystem> Tables<T> {
         from_result(|| {
             // SAFETY: As for this function.
             if unsafe { Self::given_file(fc)? } {
-                // SAFETY: Live context, whose state has the file.
-                to_result(unsafe { raw::get_tree_nodev(fc, Some(Self::fc_fill_super)) })?;
+                // SAFETY: As for this function; the state has the file.
+                unsafe { Self::get_tree_file(fc)? };
                 return Ok(0);
             }
             // SAFETY: Live context.
@@ -393,10 +394,63 @@ impl<T: FileSystem> Tables<T> {
             // Not a block device: an image file?
             // SAFETY: As for this function.
             unsafe { Self::open_source(fc)? };
-            // SAFETY: Live context, whose state has the file.
-            to_result(unsafe { raw::get_tree_nodev(fc, Some(Self::fc_fill_super)) })?;
+            // SAFETY: As for this function; the state has the file.
+            unsafe { Self::get_tree_file(fc)? };
             Ok(0)
         })
+    }
+
+    /// Gets the superblock of an image file: the one that the image is mounted with, or a new one.
+    ///
+    /// # Safety
+    ///
+    /// As for `fc_get_tree`; the context's state has the source's file.
+    unsafe fn get_tree_file(fc: *mut raw::fs_context) -> Result {
+        // SAFETY: By the function's safety requirements; the borrow ends before a superblock is made.
+        let private = unsafe { Self::private(fc) }.ok_or(EINVAL)?;
+        if let Some(source) = &private.source {
+            private.key = T::key(&mut private.info, source)?;
+        }
+        // SAFETY: Live context; both callbacks fit its state.
+        to_result(unsafe {
+            raw::erofs_shared_get_tree_file(fc, Some(Self::fc_is_same), Some(Self::fc_fill_super))
+        })?;
+        // SAFETY: A superblock that is new has taken the state; one that was there has not, and has a root.
+        unsafe {
+            if !(*fc).s_fs_info.is_null() {
+                let sb = Super::<T>::from_raw((*(*fc).root).d_sb);
+                T::mounted_again(sb, Context::mounting(&mut *fc).source());
+            }
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    ///
+    /// The `test` of `sget_fc`: `sb_lock` is held, `sb` is a superblock of `T` that is not dead, and `fc` is
+    /// the context of `get_tree_file`.
+    unsafe extern "C" fn fc_is_same(
+        sb: *mut bindings::super_block,
+        fc: *mut raw::fs_context,
+    ) -> ffi::c_int {
+        // SAFETY: By the function's safety requirements. One on a block device is dead only after its state
+        // is gone, and is not looked at; `kill_sb` drops that of the others after they are. Nobody
+        // borrows the keys mutably any more: they were set before the superblocks were made.
+        let (old, new) = unsafe {
+            if !raw::erofs_shared_super_is_anon(sb) {
+                return 0;
+            }
+            let [old, new] =
+                [(*sb).s_fs_info, (*fc).s_fs_info].map(|info| info.cast::<Private<T>>());
+            if old.is_null() || new.is_null() || (*fc).exclusive() {
+                return 0;
+            }
+            (&(*old).key, &(*new).key)
+        };
+        match (old, new) {
+            (Some(old), Some(new)) => ffi::c_int::from(T::is_same(old, new)),
+            _ => 0,
+        }
     }
 
     /// Whether the source was given as an open file, which then is one that can hold an image.
@@ -449,7 +503,7 @@ impl<T: FileSystem> Tables<T> {
 
     /// # Safety
     ///
-    /// `fill_super` of `get_tree_bdev`/`get_tree_nodev`: `sb` is new, and has taken the state.
+    /// `fill_super` of `get_tree_bdev`/`get_tree_file`: `sb` is new, and has taken the state.
     unsafe extern "C" fn fc_fill_super(
         sb: *mut bindings::super_block,
         fc: *mut raw::fs_context,
@@ -528,7 +582,7 @@ impl<T: FileSystem> Tables<T> {
             let Some(new) = Self::private(fc) else {
                 return EINVAL.to_errno();
             };
-            T::reconfigure(sb.info(), &new.info);
+            T::reconfigure(sb.info(), sb.key(), &new.info);
             (*fc).sb_flags |= raw::EROFS_SHARED_SB_RDONLY;
             (*fc).sb_flags_mask |= raw::EROFS_SHARED_SB_POSIXACL;
             if T::acl_enabled(sb.info()) {

@@ -67,6 +67,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
 
     /// One mount's state.
     type Info: Send + Sync;
+    /// What a mount of an image file has to have in common with another to use its superblock.
+    type Key: Send + Sync;
     /// What a mount holds, as [`FileSystem::put_super`] gives it back.
     type Held;
     /// One inode's state; plain data, which is not dropped.
@@ -88,10 +90,17 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
         fc: &Context<'_>,
         file: Option<ARef<File>>,
     ) -> Result<InodeRef<Self>>;
+    /// The key of a mount of the image in `source`, which also opens what else the mount reads from.
+    /// `None` if it needs a superblock of its own.
+    fn key(info: &mut Self::Info, source: &File) -> Result<Option<Self::Key>>;
+    /// Whether the mounts with these keys are one superblock. Called under a spinlock.
+    fn is_same(one: &Self::Key, other: &Self::Key) -> bool;
+    /// Called when the image of a superblock has been mounted again.
+    fn mounted_again(sb: &Super<Self>, source: &CStr);
     /// Called as the last step of a mount. If it fails, so does the mount, through `put_super`.
     fn mounted(sb: &Super<Self>) -> Result;
     /// Takes over options of a remount.
-    fn reconfigure(info: &Self::Info, new: &Self::Info);
+    fn reconfigure(info: &Self::Info, key: Option<&Self::Key>, new: &Self::Info);
     /// Whether POSIX ACLs are on.
     fn acl_enabled(info: &Self::Info) -> bool;
     /// Takes all inodes and devices that `info` holds out of it. They are dropped afterwards: the last

@@ -9,17 +9,92 @@ use kernel::{bindings, error::to_result, prelude::*, types::Opaque};
 use super::{context, inode::Node, FileSystem, Tables};
 use crate::raw;
 
+/// A filesystem type under one name.
+///
 /// # Invariants
 ///
-/// `fst` is registered, `cache` has objects for `Node<T>`.
-struct Inner {
+/// `cache` has objects for `Node<T>`, and is there as long as `fst` is registered.
+struct Type {
     fst: Opaque<bindings::file_system_type>,
     cache: NonNull<bindings::kmem_cache>,
 }
 
-/// A registered filesystem type; unregistered on drop.
+impl Type {
+    /// Registers a type of `T` with this name.
+    fn register<T: FileSystem>(
+        name: &'static CStr,
+        cache: NonNull<bindings::kmem_cache>,
+        module: &'static ThisModule,
+    ) -> Result<Registered> {
+        let this = KBox::new(
+            Self {
+                fst: Opaque::new(bindings::file_system_type {
+                    name: name.as_char_ptr(),
+                    fs_flags: (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP) as i32,
+                    init_fs_context: Some(context::init::<T>),
+                    parameters: T::PARAMS.as_ptr().cast(),
+                    kill_sb: Some(Tables::<T>::kill_sb),
+                    owner: module.as_ptr(),
+                    ..pin_init::zeroed()
+                }),
+                cache,
+            },
+            GFP_KERNEL,
+        )?;
+        let this = Registered(NonNull::from(KBox::leak(this)));
+        // On failure the drop's unregistering is refused by the kernel, harmlessly.
+        // SAFETY: `fst` stays where it is until it is unregistered.
+        to_result(unsafe {
+            raw::erofs_shared_fs_type_register_keys(this.0.as_ref().fst.get());
+            bindings::register_filesystem(this.0.as_ref().fst.get())
+        })?;
+        Ok(this)
+    }
+}
+
+/// A [`Type`] that is registered; unregistered and freed on drop.
+///
+/// # Invariants
+///
+/// The pointer comes from a box, and is freed by the drop alone.
+struct Registered(NonNull<Type>);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants. Nobody mounts the type any more after it is unregistered, and the
+        // module's last superblock is gone.
+        unsafe {
+            bindings::unregister_filesystem(self.0.as_ref().fst.get());
+            raw::erofs_shared_fs_type_unregister_keys(self.0.as_ref().fst.get());
+            drop(KBox::from_raw(self.0.as_ptr()));
+        }
+    }
+}
+
+/// The slab for inodes; gone on drop.
+///
+/// # Invariants
+///
+/// The pointer is to a slab that this owns.
+struct InodeCache(NonNull<bindings::kmem_cache>);
+
+impl Drop for InodeCache {
+    fn drop(&mut self) {
+        // SAFETY: The last superblock is gone. Inodes are freed after a grace period, which `rcu_barrier` waits
+        // for before the slab goes.
+        unsafe {
+            bindings::rcu_barrier();
+            bindings::kmem_cache_destroy(self.0.as_ptr());
+        }
+    }
+}
+
+/// A filesystem that is registered under one name, or more; unregistered on drop.
 pub(crate) struct Registration<T: FileSystem> {
-    inner: NonNull<Inner>,
+    also: Option<Registered>,
+    _main: Registered,
+    // The types use it.
+    cache: InodeCache,
     _fs: core::marker::PhantomData<T>,
 }
 
@@ -32,20 +107,20 @@ unsafe impl<T: FileSystem> Sync for Registration<T> {}
 ///
 /// # Safety
 ///
-/// `fst` must be the type that a `Registration<T>` registered.
+/// `fst` must be a type that a `Registration<T>` registered.
 pub(super) unsafe fn inode_cache<T: FileSystem>(
     fst: *mut bindings::file_system_type,
 ) -> *mut bindings::kmem_cache {
-    // SAFETY: By the function's safety requirements it lies in an `Inner`.
+    // SAFETY: By the function's safety requirements it lies in a `Type`.
     unsafe {
-        (*kernel::container_of!(Opaque::cast_from(fst), Inner, fst))
+        (*kernel::container_of!(Opaque::cast_from(fst), Type, fst))
             .cache
             .as_ptr()
     }
 }
 
 impl<T: FileSystem> Registration<T> {
-    /// Registers the type in the name of `module`.
+    /// Registers the filesystem by its own name, for `module`.
     pub(crate) fn new(module: &'static ThisModule) -> Result<Self> {
         // SAFETY: The name is NUL-terminated, the constructor fits the objects.
         let cache = unsafe {
@@ -55,57 +130,23 @@ impl<T: FileSystem> Registration<T> {
                 Some(Node::<T>::init_once),
             )
         };
-        let cache = NonNull::new(cache).ok_or(ENOMEM)?;
-        let inner = KBox::new(
-            Inner {
-                fst: Opaque::new(bindings::file_system_type {
-                    name: T::NAME.as_char_ptr(),
-                    fs_flags: (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP) as i32,
-                    init_fs_context: Some(context::init::<T>),
-                    parameters: T::PARAMS.as_ptr().cast(),
-                    kill_sb: Some(Tables::<T>::kill_sb),
-                    owner: module.as_ptr(),
-                    ..pin_init::zeroed()
-                }),
-                cache,
-            },
-            GFP_KERNEL,
-        );
-        let inner = match inner {
-            Ok(inner) => inner,
-            Err(err) => {
-                // SAFETY: The cache was never used.
-                unsafe { bindings::kmem_cache_destroy(cache.as_ptr()) };
-                return Err(err.into());
-            }
-        };
-        let inner = NonNull::from(KBox::leak(inner));
-        // INVARIANT: Registered below, or dropped.
-        // SAFETY: `fst` stays where it is until it is unregistered.
-        let ret = to_result(unsafe {
-            raw::erofs_shared_fs_type_register_keys(inner.as_ref().fst.get());
-            bindings::register_filesystem(inner.as_ref().fst.get())
-        });
-        let this = Self {
-            inner,
+        // INVARIANT: Made just now.
+        let cache = InodeCache(NonNull::new(cache).ok_or(ENOMEM)?);
+        Ok(Self {
+            _main: Type::register::<T>(T::NAME, cache.0, module)?,
+            also: None,
+            cache,
             _fs: core::marker::PhantomData,
-        };
-        // On failure the drop's unregistering is refused by the kernel, harmlessly.
-        ret.map(|()| this)
+        })
     }
-}
 
-impl<T: FileSystem> Drop for Registration<T> {
-    fn drop(&mut self) {
-        // SAFETY: The box was leaked by `new`; nobody mounts the type any more after it is
-        // unregistered, and the module's last superblock is gone. Inodes are freed after a grace
-        // period, which `rcu_barrier` waits for before the slab goes.
-        unsafe {
-            bindings::unregister_filesystem(self.inner.as_ref().fst.get());
-            bindings::rcu_barrier();
-            bindings::kmem_cache_destroy(self.inner.as_ref().cache.as_ptr());
-            raw::erofs_shared_fs_type_unregister_keys(self.inner.as_ref().fst.get());
-            drop(KBox::from_raw(self.inner.as_ptr()));
-        }
+    /// Registers it by another name, too. `EBUSY` if that is taken.
+    pub(crate) fn register_also(
+        &mut self,
+        name: &'static CStr,
+        module: &'static ThisModule,
+    ) -> Result {
+        self.also = Some(Type::register::<T>(name, self.cache.0, module)?);
+        Ok(())
     }
 }

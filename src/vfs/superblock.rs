@@ -25,6 +25,9 @@ use crate::{
 /// What `s_fs_info` points to: the source file (if the image is one) and the filesystem's state.
 pub(super) struct Private<T: FileSystem> {
     pub(super) source: Option<ARef<File>>,
+    /// By which a mount of the same image file finds this superblock. Not a part of `info`, which
+    /// `put_super` has to itself while others look at this.
+    pub(super) key: Option<T::Key>,
     /// Reads of image data under way whose end nothing else waits for; see [`UnderWay`].
     pub(super) under_way: Atomic<u32>,
     pub(super) info: T::Info,
@@ -155,6 +158,16 @@ impl<T: FileSystem> Super<T> {
     pub(crate) fn info(&self) -> &T::Info {
         // SAFETY: By the type invariants; it is only shared as long as the superblock lives.
         unsafe { &(*(*self.as_ptr()).s_fs_info.cast::<Private<T>>()).info }
+    }
+
+    /// What mounts of the same image file find it by, if it has that.
+    pub(super) fn key(&self) -> Option<&T::Key> {
+        // SAFETY: As in `info`.
+        unsafe {
+            (*(*self.as_ptr()).s_fs_info.cast::<Private<T>>())
+                .key
+                .as_ref()
+        }
     }
 
     /// Its device number, which `stat` shows for its files.

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Module parameters. The module! macro has none for words and strings. Documented
+ * in Documentation/ABI/testing/sysfs-module-erofs-shared.
+ */
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/string.h>
+
+#include "erofs_shared_helpers.h"
+
+/* A parameter that is one of a list of words, by its number in the list. */
+struct word_param {
+	const char * const *words;
+	size_t count;
+	u32 value;
+};
+
+static int word_set(const char *text, const struct kernel_param *kp)
+{
+	struct word_param *param = kp->arg;
+	int value = __sysfs_match_string(param->words, param->count, text);
+
+	if (value < 0)
+		return value;
+	WRITE_ONCE(param->value, value);
+	return 0;
+}
+
+static int word_get(char *buffer, const struct kernel_param *kp)
+{
+	const struct word_param *param = kp->arg;
+
+	return sysfs_emit(buffer, "%s\n", param->words[READ_ONCE(param->value)]);
+}
+
+static const struct kernel_param_ops word_ops = {
+	.set = word_set,
+	.get = word_get,
+};
+
+#define WORD_PARAM(name, initial, mode, ...)				\
+static const char * const name##_words[] = { __VA_ARGS__ };		\
+static struct word_param name##_param = {				\
+	.words = name##_words,						\
+	.count = ARRAY_SIZE(name##_words),				\
+	.value = initial,						\
+};									\
+module_param_cb(name, &word_ops, &name##_param, mode)
+
+WORD_PARAM(register_erofs, EROFS_SHARED_REGISTER_AUTO, 0444,
+	   [EROFS_SHARED_REGISTER_AUTO] = "auto",
+	   [EROFS_SHARED_REGISTER_ON] = "on",
+	   [EROFS_SHARED_REGISTER_OFF] = "off");
+MODULE_PARM_DESC(register_erofs,
+		 "Register the filesystem type \"erofs\", too: auto (if it is free; default), on (fail if it is not), off");
+
+WORD_PARAM(share, EROFS_SHARED_SHARE_CONTENT, 0644,
+	   [EROFS_SHARED_SHARE_CONTENT] = "content",
+	   [EROFS_SHARED_SHARE_FINGERPRINT] = "fingerprint",
+	   [EROFS_SHARED_SHARE_OFF] = "off");
+MODULE_PARM_DESC(share,
+		 "share= of mounts that do not give it: content (default), fingerprint, off");
+
+WORD_PARAM(charge, EROFS_SHARED_CHARGE_TOUCHER, 0644,
+	   [EROFS_SHARED_CHARGE_TOUCHER] = "toucher",
+	   [EROFS_SHARED_CHARGE_ROOT] = "root");
+MODULE_PARM_DESC(charge,
+		 "Memory cgroup that pays for shared pages: toucher (of the task that brings them in; default), root");
+
+static bool directio;
+module_param(directio, bool, 0644);
+MODULE_PARM_DESC(directio,
+		 "Read image files of mounts that do not give [no]directio with direct I/O (default: N)");
+
+/* For root only: who knows the name can join the domain. */
+static char domain_id[EROFS_SHARED_DOMAIN_MAX + 1];
+module_param_string(domain_id, domain_id, sizeof(domain_id), 0600);
+MODULE_PARM_DESC(domain_id,
+		 "domain_id= of mounts that do not give it (default: empty, the domain of all such mounts)");
+
+u32 erofs_shared_param_register(void)
+{
+	return register_erofs_param.value;
+}
+
+u32 erofs_shared_param_share(void)
+{
+	return READ_ONCE(share_param.value);
+}
+
+u32 erofs_shared_param_charge(void)
+{
+	return READ_ONCE(charge_param.value);
+}
+
+bool erofs_shared_param_directio(void)
+{
+	return READ_ONCE(directio);
+}
+
+void erofs_shared_clear(void *memory, size_t bytes)
+{
+	memzero_explicit(memory, bytes);
+}
+
+/* Copies the default domain, without the newline that echo leaves, to @name. */
+void erofs_shared_param_domain(char name[EROFS_SHARED_DOMAIN_MAX + 1])
+{
+	kernel_param_lock(THIS_MODULE);
+	strscpy(name, domain_id, EROFS_SHARED_DOMAIN_MAX + 1);
+	kernel_param_unlock(THIS_MODULE);
+	name[strcspn(name, "\n")] = '\0';
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Module parameters (`src/params.c`), as they are when asked for.
+
+use crate::raw;
+
+/// `register_erofs=`: whether the type `erofs` is registered, too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Register {
+    /// If no other filesystem has the name.
+    Auto,
+    /// Or the module is not loaded.
+    On,
+    /// Not.
+    Off,
+}
+
+/// `share=` of mounts that do not give it.
+pub(crate) enum Share {
+    Content,
+    Fingerprint,
+    Off,
+}
+
+/// Memory for the name of a domain. Holds a secret, so that it is cleared on drop.
+pub(crate) struct DomainName([u8; raw::EROFS_SHARED_DOMAIN_MAX as usize + 1]);
+
+impl DomainName {
+    pub(crate) fn empty() -> Self {
+        Self([0; raw::EROFS_SHARED_DOMAIN_MAX as usize + 1])
+    }
+}
+
+impl Drop for DomainName {
+    fn drop(&mut self) {
+        // SAFETY: The bytes are ours.
+        unsafe { raw::erofs_shared_clear(self.0.as_mut_ptr().cast(), self.0.len()) }
+    }
+}
+
+/// `register_erofs=`
+pub(crate) fn register() -> Register {
+    // SAFETY: No preconditions.
+    match unsafe { raw::erofs_shared_param_register() } {
+        raw::EROFS_SHARED_REGISTER_ON => Register::On,
+        raw::EROFS_SHARED_REGISTER_OFF => Register::Off,
+        _ => Register::Auto,
+    }
+}
+
+/// `share=`
+pub(crate) fn share() -> Share {
+    // SAFETY: No preconditions.
+    match unsafe { raw::erofs_shared_param_share() } {
+        raw::EROFS_SHARED_SHARE_FINGERPRINT => Share::Fingerprint,
+        raw::EROFS_SHARED_SHARE_OFF => Share::Off,
+        _ => Share::Content,
+    }
+}
+
+/// `charge=root`: whether no memory cgroup but the root pays for shared pages.
+pub(crate) fn charge_root() -> bool {
+    // SAFETY: No preconditions.
+    unsafe { raw::erofs_shared_param_charge() == raw::EROFS_SHARED_CHARGE_ROOT }
+}
+
+/// `directio=`
+pub(crate) fn directio() -> bool {
+    // SAFETY: No preconditions.
+    unsafe { raw::erofs_shared_param_directio() }
+}
+
+/// `domain_id=`, copied to `name`; empty if there is none.
+pub(crate) fn domain(name: &mut DomainName) -> &[u8] {
+    // SAFETY: The memory has the size that the function asks for. May sleep, as mounting may.
+    unsafe { raw::erofs_shared_param_domain(name.0.as_mut_ptr().cast()) };
+    let len = name.0.iter().position(|byte| *byte == 0).unwrap_or(0);
+    name.0.get(..len).unwrap_or(&[])
+}

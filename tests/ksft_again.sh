@@ -1,0 +1,278 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# An image file that is mounted again is the same superblock, unless it is another file, another state of the file, or mounted with
+# other options. Beside it what container hosts need of image files: none of their pages stay in memory beside those of the files in
+# them, they may lie on tmpfs and in an image on a block device, and module parameters are the defaults of mount options.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+DIR=/mnt/again DISK=/mnt/again-disk RAM=/mnt/again-ram
+STATS=/sys/fs/erofs-shared
+PARAMS=/sys/module/erofs_shared/parameters
+
+modprobe ext4
+truncate -s 256M "$TMP/ext4"
+mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
+mkdir -p $DISK $RAM $DIR "$TMP/tree/dir"
+mount -o loop "$TMP/ext4" $DISK
+MOUNTS+=("$DISK")
+mount -t tmpfs tmpfs $RAM
+MOUNTS+=("$RAM")
+head -c 30M /dev/urandom > "$TMP/tree/large"
+for i in {1..200}; do head -c $((i * 97)) /dev/urandom > "$TMP/tree/dir/$i"; done
+IMAGE=$DISK/image
+mkfs.erofs --quiet -T0 "$IMAGE" "$TMP/tree" > /dev/null
+(cd "$TMP/tree" && find . -type f -print0 | sort -z | xargs -0 sha256sum) > "$TMP/sums"
+
+# on NAME...: the device numbers of what is mounted there
+on() {
+	local name
+	for name; do stat -c %d "$DIR/$name"; done
+}
+same() { [ "$(on "$@" | sort -u | wc -l)" = 1 ]; }
+other() { [ "$(on "$@" | sort -u | wc -l)" = $# ]; }
+right() { (cd "$DIR/$1" && sha256sum -c --quiet "$TMP/sums"); }
+stat_of() { cat "$STATS/mounts/$(mountpoint -d "$DIR/$1")/$2"; }
+# pages FILE: how many KiB of it are in its own page cache
+pages() {
+	python3 - "$1" <<- 'END'
+	import ctypes, mmap, sys
+	with open(sys.argv[1], "r+b") as f:
+	    memory = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+	    pages = (ctypes.c_ubyte * -(-len(memory) // 4096))()
+	    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+	    assert ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(len(memory)), pages) == 0
+	    print(sum(page & 1 for page in pages) * 4)
+	END
+}
+refused() { ! "$@"; }
+
+# --- the same superblock -------------------------------------------------------------------------------------------------
+
+sync
+drop
+ok "mount" at "$FSTYPE" "$IMAGE" $DIR/1
+ok "its files are right" right 1
+hashed=$(cat $STATS/stats/blocks_hashed)
+reads=$(awk '{ print $1 }' "/sys/block/$(basename "$(findmnt -no SOURCE $DISK)")/stat")
+cached=$(awk '/^Cached:/ { print $2 }' /proc/meminfo)
+for i in {2..40}; do at "$FSTYPE" "$IMAGE" $DIR/$i || break; done
+is "it is mounted 40 times" "$(grep -c " $DIR/[0-9]* $FSTYPE " /proc/mounts)" 40
+ok "all are one superblock" same {1..40}
+is "its directory in sysfs counts them" "$(stat_of 7 mounts)" 40
+is "the mounts show their source" "$(findmnt -no SOURCE $DIR/40)" "$IMAGE"
+ok "its files are right in the last" right 40
+is "nothing was hashed again" "$(($(cat $STATS/stats/blocks_hashed) - hashed))" 0
+is "nothing was read again" "$(($(awk '{ print $1 }' "/sys/block/$(basename "$(findmnt -no SOURCE $DISK)")/stat") - reads))" 0
+cached=$(($(awk '/^Cached:/ { print $2 }' /proc/meminfo) - cached))
+note "page cache after 39 more mounts: $cached KiB more"
+ok "39 more mounts take no page cache" [ $cached -lt 1024 ]
+exec 9< $DIR/1/large
+ok "the first is unmounted, with a file open" umount -l $DIR/1
+for i in {2..39}; do away $DIR/$i; done
+is "the file is right" "$(sha256sum <&9 | cut -d' ' -f1)" "$(sha256sum < "$TMP/tree/large" | cut -d' ' -f1)"
+exec 9<&-
+ok "so are all in the last mount" right 40
+ok "mount again" at "$FSTYPE" "$IMAGE" $DIR/1
+ok "it is the same still" same 1 40
+ok "a hard link to the image" ln "$IMAGE" "$IMAGE.link"
+ok "the link is mounted" at "$FSTYPE" "$IMAGE.link" $DIR/link
+ok "the files are right there" right link
+away $DIR/link
+rm "$IMAGE.link"
+
+# --- other superblocks ---------------------------------------------------------------------------------------------------
+
+ok "mount the linked image anew" at "$FSTYPE" "$IMAGE" $DIR/new
+for options in share=off share=fingerprint,domain_id=x domain_id=x share_blocks=off directio noacl nouser_xattr cache_strategy=disabled; do
+	name=${options//[^a-z]/-}
+	ok "$options: mount" at "$FSTYPE" "$IMAGE" $DIR/$name "$options"
+	ok "$options: a superblock of its own" other new $name
+	ok "$options: mount again" at "$FSTYPE" "$IMAGE" $DIR/$name-2 "$options"
+	ok "$options: the same superblock" same $name $name-2
+	ok "$options: right" right $name-2
+	away $DIR/$name $DIR/$name-2
+done
+dd if="$IMAGE" of=$DISK/shifted bs=4096 seek=3 status=none
+ok "fsoffset: mount" at "$FSTYPE" $DISK/shifted $DIR/shifted fsoffset=12288
+ok "fsoffset: mount again" at "$FSTYPE" $DISK/shifted $DIR/shifted-2 fsoffset=12288
+ok "fsoffset: the same superblock" same shifted shifted-2
+ok "fsoffset: right" right shifted-2
+ok "fsoffset: another one is refused" refused at "$FSTYPE" $DISK/shifted $DIR/no fsoffset=8192
+away $DIR/shifted $DIR/shifted-2
+rm $DISK/shifted
+ok "remount with other options" mount -i -o remount,noacl $DIR/new
+ok "the old options: mount" at "$FSTYPE" "$IMAGE" $DIR/acl
+ok "the old options: a superblock of its own" other new acl
+ok "the new options: mount" at "$FSTYPE" "$IMAGE" $DIR/noacl noacl
+ok "the new options: the same superblock" same new noacl
+away $DIR/acl $DIR/noacl
+
+# --- another image under the same name -----------------------------------------------------------------------------------
+
+echo changed > "$TMP/tree/dir/1"
+mkfs.erofs --quiet -T0 $DISK/other "$TMP/tree" > /dev/null
+cp -p $DISK/other $DISK/other.copy
+ok "another file under the image's name" mv $DISK/other.copy "$IMAGE"
+ok "another file: mount" at "$FSTYPE" "$IMAGE" $DIR/other
+ok "another file: a superblock of its own" other new other
+is "another file: its content" "$(cat $DIR/other/dir/1)" changed
+ok "another file: the old mount has the old one" right new
+ok "another file: both are unmounted" away $DIR/other $DIR/new
+away $DIR/1 $DIR/40
+# written in place, while it is mounted
+ok "written in place: mount" at "$FSTYPE" "$IMAGE" $DIR/old
+echo twice > "$TMP/tree/dir/1"
+mkfs.erofs --quiet -T0 $DISK/third "$TMP/tree" > /dev/null
+touch -r "$IMAGE" "$TMP/time"
+cat $DISK/third > "$IMAGE"
+touch -r "$TMP/time" "$IMAGE"
+ok "written in place: mount again" at "$FSTYPE" "$IMAGE" $DIR/third
+ok "written in place: a superblock of its own" other old third
+is "written in place: its content" "$(cat $DIR/third/dir/1)" twice
+away $DIR/old $DIR/third
+rm $DISK/other $DISK/third
+(cd "$TMP/tree" && find . -type f -print0 | sort -z | xargs -0 sha256sum) > "$TMP/sums"
+
+# --- extra devices -------------------------------------------------------------------------------------------------------
+
+: > $DISK/blob
+mkfs.erofs --quiet -T0 --chunksize=4096 --blobdev=$DISK/blob $DISK/multi "$TMP/tree" > /dev/null
+cp $DISK/blob $DISK/blob-2
+ok "device=: mount" at "$FSTYPE" $DISK/multi $DIR/multi "device=$DISK/blob"
+ok "device=: mount again" at "$FSTYPE" $DISK/multi $DIR/multi-2 "device=$DISK/blob"
+ok "device=: another file with the same bytes" at "$FSTYPE" $DISK/multi $DIR/multi-3 "device=$DISK/blob-2"
+ok "device=: the same superblock" same multi multi-2
+ok "device=: another one" other multi multi-3
+ok "device=: right" right multi-2
+ok "device=: one that is not there is refused" refused at "$FSTYPE" $DISK/multi $DIR/no "device=$DISK/none"
+away $DIR/multi $DIR/multi-2 $DIR/multi-3
+rm $DISK/multi $DISK/blob $DISK/blob-2
+
+# --- racing mounts -------------------------------------------------------------------------------------------------------
+
+race() {
+	local i job failed=0
+	for job in 1 2 3 4; do
+		for ((i = 0; i < 60; i++)); do
+			mkdir -p "$DIR/race-$job"
+			mnt "$FSTYPE" "$IMAGE" "$DIR/race-$job" '' || exit 1
+			[ "$(cat "$DIR/race-$job/dir/1")" = twice ] || exit 1
+			umount "$DIR/race-$job" || exit 1
+		done &
+	done
+	for job in 1 2 3 4; do wait -n || failed=1; done
+	[ $failed = 0 ] && ! grep -q " $DIR/race" /proc/mounts
+}
+ok "four tasks mount, read and unmount it, each 60 times" race
+
+# --- no double caching ---------------------------------------------------------------------------------------------------
+
+for options in '' share=off; do
+	name=${options:-share=content}
+	sync
+	drop
+	ok "$name: mount" at "$FSTYPE" "$IMAGE" $DIR/once "$options"
+	ok "$name: all files are read" right once
+	stay=$(pages "$IMAGE")
+	note "$name: $stay of $(($(stat -c %s "$IMAGE") / 1024)) KiB stay in the image file's page cache"
+	ok "$name: 2 % of the image at most stay in its file's page cache" [ "$stay" -le $(($(stat -c %s "$IMAGE") / 1024 / 50)) ]
+	away $DIR/once
+done
+
+# --- where image files lie -----------------------------------------------------------------------------------------------
+
+cp "$IMAGE" $RAM/image
+ok "tmpfs: mount" at "$FSTYPE" $RAM/image $DIR/ram
+ok "tmpfs: right" right ram
+ok "tmpfs: right again, after its pages were dropped" eval 'drop; right ram'
+is "tmpfs: no loop device" "$(losetup -lnO BACK-FILE | grep -c "^$RAM")" 0
+ok "tmpfs: mount again" at "$FSTYPE" $RAM/image $DIR/ram-2
+ok "tmpfs: the same superblock" same ram ram-2
+away $DIR/ram $DIR/ram-2
+mkdir "$TMP/outer"
+cp "$IMAGE" "$TMP/outer/image"
+mkfs.erofs --quiet $DISK/outer "$TMP/outer" > /dev/null
+dev=$(loop $DISK/outer)
+LOOPS+=("$dev")
+for outer in "$FSTYPE" $ORACLE; do
+	ok "an image in a $outer image on a block device: mount" at "$outer" "$dev" $DIR/outer
+	ok "an image in a $outer image on a block device: mount the inner one" at "$FSTYPE" $DIR/outer/image $DIR/inner
+	ok "an image in a $outer image on a block device: right" right inner
+	away $DIR/inner $DIR/outer
+	ok "an image in a $outer image that is a file: mount" at "$outer" $DISK/outer $DIR/outer
+	ok "an image in a $outer image that is a file: the inner one is refused" refused at "$FSTYPE" $DIR/outer/image $DIR/inner
+	away $DIR/outer
+done
+
+# --- module parameters ---------------------------------------------------------------------------------------------------
+
+set_to() { echo "$2" > $PARAMS/"$1"; }
+# shown NAME OPTION
+shown() { grep " $DIR/$1 " /proc/mounts | grep -q "[, ]$2[, ]"; }
+is "the type erofs is the kernel's own here" "$(cat $STATS/features/filesystems)" erofs-shared
+is "register_erofs" "$(cat $PARAMS/register_erofs)" auto
+is "share" "$(cat $PARAMS/share)" content
+is "charge" "$(cat $PARAMS/charge)" toucher
+is "directio" "$(cat $PARAMS/directio)" N
+is "domain_id is for root only" "$(stat -c %a $PARAMS/domain_id)" 600
+ok "another word is refused" refused set_to share all 2> /dev/null
+ok "the default share=off" set_to share off
+ok "mount" at "$FSTYPE" "$IMAGE" $DIR/off
+ok "it is shown" shown off share=off
+ok "right" right off
+is "nothing is shared" "$(stat_of off bound_inodes)" 0
+ok "the option has precedence" at "$FSTYPE" "$IMAGE" $DIR/content share=content
+ok "right" right content
+ok "all is shared" [ "$(stat_of content bound_inodes)" -ge 200 ]
+away $DIR/off $DIR/content
+set_to share content
+ok "the default directio" set_to directio Y
+ok "mount" at "$FSTYPE" "$IMAGE" $DIR/direct
+ok "it is shown" shown direct directio
+ok "right" right direct
+ok "the option has precedence" at "$FSTYPE" "$IMAGE" $DIR/buffered nodirectio
+ok "it is not shown" refused shown buffered directio
+away $DIR/direct $DIR/buffered
+set_to directio N
+ok "the default domain_id" set_to domain_id one
+ok "mount" at "$FSTYPE" "$IMAGE" $DIR/one
+ok "mount with the same domain" at "$FSTYPE" "$IMAGE" $DIR/one-2 domain_id=one
+set_to domain_id ''
+ok "mount without any" at "$FSTYPE" "$IMAGE" $DIR/none
+ok "the same domain: the same superblock" same one one-2
+ok "none: another one" other one none
+away $DIR/one $DIR/one-2 $DIR/none
+
+# charge=: whom a page is charged to
+GROUP=/sys/fs/cgroup/again
+echo +memory > /sys/fs/cgroup/cgroup.subtree_control
+mkdir -p $GROUP
+charged() {
+	drop
+	bash -c "echo \$\$ > $GROUP/cgroup.procs; exec cat $DIR/charge/large > /dev/null" || return
+	echo $(($(awk '$1 == "file" { print $2 }' $GROUP/memory.stat) >> 20))
+}
+for charge in toucher root; do
+	set_to charge $charge
+	# A shared inode keeps to what held when it was made.
+	drop
+	drop
+	at "$FSTYPE" "$IMAGE" $DIR/charge
+	mib=$(charged)
+	note "charge=$charge: $mib of 30 MiB are charged to the container"
+	if [ $charge = root ]; then
+		ok "charge=root: the container pays for nothing that is shared" [ "$mib" -le 1 ]
+	else
+		ok "charge=toucher: the container that reads them pays for the pages" [ "$mib" -ge 27 ]
+	fi
+	ok "charge=$charge: right" right charge
+	away $DIR/charge
+	drop
+done
+set_to charge toucher
+ok "the group is empty" rmdir $GROUP
+no_complaint
+finish
