@@ -83,6 +83,14 @@ ok "the files are right there" right link
 away $DIR/link
 rm "$IMAGE.link"
 
+ok "a block device: mount" at "$FSTYPE" "$(loop "$IMAGE")" $DIR/device
+LOOPS+=("$(findmnt -no SOURCE $DIR/device)")
+ok "a block device: mount again" at "$FSTYPE" "${LOOPS[-1]}" $DIR/device-2
+ok "a block device: the same superblock" same device device-2
+is "a block device: sysfs counts its mounts" "$(stat_of device mounts)" 2
+ok "a block device: another superblock than the file's" other 1 device
+away $DIR/device $DIR/device-2
+
 # --- other superblocks ---------------------------------------------------------------------------------------------------
 
 ok "mount the linked image anew" at "$FSTYPE" "$IMAGE" $DIR/new

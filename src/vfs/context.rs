@@ -389,6 +389,8 @@ impl<T: FileSystem> Tables<T> {
             };
             if ret != ENOTBLK.to_errno() {
                 to_result(ret)?;
+                // SAFETY: As for this function; the context has a root now.
+                unsafe { Self::tell_if_again(fc) };
                 return Ok(0);
             }
             // Not a block device: an image file?
@@ -415,14 +417,25 @@ impl<T: FileSystem> Tables<T> {
         to_result(unsafe {
             raw::erofs_shared_get_tree_file(fc, Some(Self::fc_is_same), Some(Self::fc_fill_super))
         })?;
-        // SAFETY: A superblock that is new has taken the state; one that was there has not, and has a root.
+        // SAFETY: By the function's safety requirements; the context has a root now.
+        unsafe { Self::tell_if_again(fc) };
+        Ok(())
+    }
+
+    /// Tells the filesystem if the superblock was there before.
+    ///
+    /// # Safety
+    ///
+    /// As for `fc_get_tree`, which has succeeded: the context has a root.
+    unsafe fn tell_if_again(fc: *mut raw::fs_context) {
+        // SAFETY: By the function's safety requirements. A superblock that is new has taken the state; one
+        // that was there has not.
         unsafe {
             if !(*fc).s_fs_info.is_null() {
                 let sb = Super::<T>::from_raw((*(*fc).root).d_sb);
                 T::mounted_again(sb, Context::mounting(&mut *fc).source());
             }
         }
-        Ok(())
     }
 
     /// # Safety
