@@ -12,19 +12,20 @@ DIR=/mnt/again DISK=/mnt/again-disk RAM=/mnt/again-ram
 STATS=/sys/fs/erofs-shared
 PARAMS=/sys/module/erofs_shared/parameters
 
-modprobe ext4
-truncate -s 256M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
 mkdir -p $DISK $RAM $DIR "$TMP/tree/dir"
-mount -o loop "$TMP/ext4" $DISK
-MOUNTS+=("$DISK")
+disk $DISK 256M
 mount -t tmpfs tmpfs $RAM
 MOUNTS+=("$RAM")
+# sums: what right() expects
+sums() { (cd "$TMP/tree" && find . -type f -print0 | sort -z | xargs -0 sha256sum) > "$TMP/sums"; }
+# what the disk has been asked for, and the page cache in KiB
+reads() { awk '{ print $1 }' "/sys/block/$(basename "$(findmnt -no SOURCE $DISK)")/stat"; }
+cached() { awk '/^Cached:/ { print $2 }' /proc/meminfo; }
 head -c 30M /dev/urandom > "$TMP/tree/large"
 for i in {1..200}; do head -c $((i * 97)) /dev/urandom > "$TMP/tree/dir/$i"; done
 IMAGE=$DISK/image
 mkfs.erofs --quiet -T0 "$IMAGE" "$TMP/tree" > /dev/null
-(cd "$TMP/tree" && find . -type f -print0 | sort -z | xargs -0 sha256sum) > "$TMP/sums"
+sums
 
 # on NAME...: the device numbers of what is mounted there
 on() {
@@ -56,8 +57,8 @@ drop
 ok "mount" at "$FSTYPE" "$IMAGE" $DIR/1
 ok "its files are right" right 1
 hashed=$(cat $STATS/stats/blocks_hashed)
-reads=$(awk '{ print $1 }' "/sys/block/$(basename "$(findmnt -no SOURCE $DISK)")/stat")
-cached=$(awk '/^Cached:/ { print $2 }' /proc/meminfo)
+reads=$(reads)
+cached=$(cached)
 for i in {2..40}; do at "$FSTYPE" "$IMAGE" $DIR/$i || break; done
 is "it is mounted 40 times" "$(grep -c " $DIR/[0-9]* $FSTYPE " /proc/mounts)" 40
 ok "all are one superblock" same {1..40}
@@ -65,8 +66,8 @@ is "its directory in sysfs counts them" "$(stat_of 7 mounts)" 40
 is "the mounts show their source" "$(findmnt -no SOURCE $DIR/40)" "$IMAGE"
 ok "its files are right in the last" right 40
 is "nothing was hashed again" "$(($(cat $STATS/stats/blocks_hashed) - hashed))" 0
-is "nothing was read again" "$(($(awk '{ print $1 }' "/sys/block/$(basename "$(findmnt -no SOURCE $DISK)")/stat") - reads))" 0
-cached=$(($(awk '/^Cached:/ { print $2 }' /proc/meminfo) - cached))
+is "nothing was read again" "$(($(reads) - reads))" 0
+cached=$(($(cached) - cached))
 note "page cache after 39 more mounts: $cached KiB more"
 ok "39 more mounts take no page cache" [ $cached -lt 1024 ]
 exec 9< $DIR/1/large
@@ -142,7 +143,7 @@ ok "written in place: a superblock of its own" other old third
 is "written in place: its content" "$(cat $DIR/third/dir/1)" twice
 away $DIR/old $DIR/third
 rm $DISK/other $DISK/third
-(cd "$TMP/tree" && find . -type f -print0 | sort -z | xargs -0 sha256sum) > "$TMP/sums"
+sums
 
 # --- extra devices -------------------------------------------------------------------------------------------------------
 

@@ -10,12 +10,7 @@ ktap_print_header
 STATS=/sys/fs/erofs-shared/stats
 A=/mnt/blocks-a B=/mnt/blocks-b C=/mnt/blocks-c DISK=/mnt/blocks-disk
 MIB=32
-modprobe -a ext4 loop
-mkdir -p $DISK
-truncate -s 400M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
-mount -o loop "$TMP/ext4" $DISK
-MOUNTS+=("$DISK")
+disk $DISK 400M
 read -r CHANGED INSERTED < <(python3 "$(dirname "$0")/share_blocks.py" copies $DISK $MIB)
 declare -A DEV
 for i in a b c; do

@@ -11,11 +11,7 @@ mkdir -p $E "$TMP/tree" "$TMP/more"
 head -c 8388608 /dev/urandom > "$TMP/tree/file"
 cp "$TMP/tree/file" "$TMP/more/"
 head -c 50000 /dev/urandom > "$TMP/more/before"
-modprobe ext4
-truncate -s 64M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
-mount -o loop "$TMP/ext4" $E
-MOUNTS+=("$E")
+disk $E 64M
 mkfs.erofs --quiet -Enoinline_data $E/a "$TMP/tree" > /dev/null
 mkfs.erofs --quiet --chunksize=4096 $E/b "$TMP/more" > /dev/null
 a=$(loop $E/a) b=$(loop $E/b) fp=$(loop "$IMAGES/share-fp-a")

@@ -20,11 +20,7 @@ head -c 2000000 /dev/urandom > "$TMP/tree/last"
 cp "$TMP/tree/last" "$TMP/more/"
 mkfs.erofs --quiet -Enoinline_data "$TMP/a" "$TMP/tree" > /dev/null
 mkfs.erofs --quiet --chunksize=4096 "$TMP/b" "$TMP/more" > /dev/null
-truncate -s 64M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
-mkdir -p $DISK
-mount -o loop "$TMP/ext4" $DISK
-MOUNTS+=("$DISK")
+disk $DISK 64M
 cp "$TMP/a" $DISK/a
 cp "$TMP/a" "$TMP/short"
 cp "$TMP/a" $DISK/short

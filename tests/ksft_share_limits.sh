@@ -13,12 +13,7 @@ LIMIT=${LIMIT:-40}
 COUNT=${COUNT:-400}
 FAR=${FAR:-60}
 
-modprobe ext4
-truncate -s 64M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
-mkdir -p $DISK
-mount -o loop "$TMP/ext4" $DISK
-MOUNTS+=("$DISK")
+disk $DISK 64M
 IMAGE=$DISK/limits.erofs
 echo +memory > /sys/fs/cgroup/cgroup.subtree_control
 mkdir -p $GROUP "$TMP/tree"

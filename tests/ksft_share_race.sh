@@ -14,11 +14,7 @@ STATS=/sys/fs/erofs-shared/stats
 SECONDS_EACH=${RACE_SECONDS:-8}
 D=$TMP/d DISK=/mnt/race-disk
 mkdir -p $D/one $D/two $DISK
-modprobe -a ext4 loop
-truncate -s 48M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
-mount -o loop "$TMP/ext4" $DISK
-MOUNTS+=("$DISK")
+disk $DISK 48M
 
 # The same 4 MiB behind beginnings of different lengths, and with some blocks of their own between them.
 python3 - $D <<'PY'

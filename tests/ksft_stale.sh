@@ -10,12 +10,8 @@ ktap_print_header
 
 A=/mnt/stale-a B=/mnt/stale-b C=/mnt/stale-c DISK=/mnt/stale-disk
 STALE=$(dirname "$0")/stale.py
-modprobe -a ext4 loop
 mkdir -p $DISK "$TMP/secret" "$TMP/plain"
-truncate -s 64M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
-mount -o loop "$TMP/ext4" $DISK
-MOUNTS+=("$DISK")
+disk $DISK 64M
 
 python3 "$STALE" secret "$TMP/secret/secret"
 python3 "$STALE" plain "$TMP/plain/file"

@@ -363,25 +363,23 @@ inner() {
 	done
 	losetup -d "$dev"
 	# Without a loop device: what lies on a file-backed erofs is refused, so that reads do not nest without end.
-	if grep -q "^/dev/[^ ]* $A " /proc/mounts; then
-		mounted "$way: $FSTYPE of a file in it, without a loop device" "$FSTYPE" $A/data/inner.erofs $m
-		ok "$way: content of that, without a loop device" diff -r $ORACLE_DIR/data/sub $m
-		away $m
-	else
-		is "$way: $FSTYPE of a file in it, without a loop device" "$(mnt "$FSTYPE" $A/data/inner.erofs $m 2>&1)" ENOTBLK
-	fi
+	file_in $A "$way: $FSTYPE of a file in it, without a loop device" $m
 	if [ "$FSTYPE" != $ORACLE ]; then
-		if grep -q "^/dev/[^ ]* $ORACLE_DIR " /proc/mounts; then
-			mounted "$way: $FSTYPE of a file in an in-tree mount" "$FSTYPE" $ORACLE_DIR/data/inner.erofs $m
-			ok "$way: content of that in an in-tree mount" diff -r $ORACLE_DIR/data/sub $m
-			away $m
-		else
-			is "$way: $FSTYPE of a file in an in-tree mount" "$(mnt "$FSTYPE" $ORACLE_DIR/data/inner.erofs $m 2>&1)" ENOTBLK
-		fi
+		file_in $ORACLE_DIR "$way: $FSTYPE of a file in an in-tree mount" $m
 		mounted "$way: $ORACLE of a file in it, without a loop device" $ORACLE $A/data/inner.erofs $m
 		ok "$way: content of that $ORACLE" diff -r $ORACLE_DIR/data/sub $m
 		is "$way: $FSTYPE of a file in an overlay on that" "$(on_overlay $m)" ENOTBLK
 		away $m
+	fi
+}
+# file_in OUTER TITLE DIR: an image in the mount OUTER is mounted at DIR if OUTER is on a block device, and refused else
+file_in() {
+	if grep -q "^/dev/[^ ]* $1 " /proc/mounts; then
+		mounted "$2" "$FSTYPE" "$1/data/inner.erofs" "$3"
+		ok "$2: content" diff -r $ORACLE_DIR/data/sub "$3"
+		away "$3"
+	else
+		is "$2" "$(mnt "$FSTYPE" "$1/data/inner.erofs" "$3" 2>&1)" ENOTBLK
 	fi
 }
 # on_overlay DIR: the errno of mounting an image in an overlay on DIR

@@ -111,6 +111,16 @@ at() {
 	MOUNTS+=("$dir")
 }
 
+# disk DIR SIZE: an ext4 filesystem at DIR, for image files on a disk
+disk() {
+	modprobe -a ext4 loop
+	mkdir -p "$1"
+	truncate -s "$2" "$TMP/ext4"
+	mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
+	mount -o loop "$TMP/ext4" "$1" || return
+	MOUNTS+=("$1")
+}
+
 away() {
 	local dir status=0 kept i
 	for dir; do

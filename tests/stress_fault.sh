@@ -59,11 +59,7 @@ failing() {
 }
 
 # --- images ----------------------------------------------------------------------------------------------------------------
-mkdir -p $DISK
-truncate -s 96M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
-mount -o loop "$TMP/ext4" $DISK
-MOUNTS+=("$DISK")
+disk $DISK 96M
 python3 "$(dirname "$0")/share_twins.py" stress "$TOP"
 # files that fill several windows: one that is in both, one that has a twin, and the twin
 head -c 300000 /dev/urandom > "$TOP/0/same"
