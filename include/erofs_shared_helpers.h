@@ -101,7 +101,7 @@ int erofs_shared_mutex_lock_killable(struct mutex *lock);
 /* memory cgroups */
 struct mem_cgroup *erofs_shared_memcg_get(void);
 struct mem_cgroup *erofs_shared_memcg_of_folio(struct folio *folio);
-bool erofs_shared_memcg_has_room(size_t bytes, gfp_t gfp);
+bool erofs_shared_memcg_has_room(size_t bytes);
 void erofs_shared_memcg_put(struct mem_cgroup *memcg);
 struct mem_cgroup *erofs_shared_memcg_enter(struct mem_cgroup *memcg);
 

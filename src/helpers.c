@@ -517,78 +517,65 @@ struct mem_cgroup *erofs_shared_memcg_enter(struct mem_cgroup *memcg)
 
 #ifdef CONFIG_MEMCG
 /*
- * What is left of a cgroup's memory for what it cannot do without when @bytes are
- * allocated, in pages: an eighth of its limit, or 1 MiB for what is like the inodes
- * and dentries that come with it, as making room for each has its cost. Per-CPU
- * stocks of charges and batches of folios on their way to the LRU lists take some
+ * What is left of a cgroup's memory for what it cannot do without: a quarter of
+ * its limit, in pages. Folios that threads are reading or have mapped, per-CPU
+ * stocks of charges, and batches of folios on their way to the LRU lists take some
  * of it, and are not reclaimed in time.
  */
-static unsigned long memcg_room(unsigned long max, size_t bytes)
+static unsigned long memcg_reserve(unsigned long max)
 {
-	if (bytes < PAGE_SIZE)
-		return SZ_1M / PAGE_SIZE;
-	return clamp(max / 8, SZ_1M / PAGE_SIZE, SZ_4M / PAGE_SIZE);
+	return clamp(max / 4, SZ_1M / PAGE_SIZE, SZ_4M / PAGE_SIZE);
+}
+
+/* The pages of files that @memcg itself is charged for, and can give back. */
+static unsigned long memcg_file_pages(struct mem_cgroup *memcg)
+{
+	unsigned long pages = 0;
+	int nid, zone;
+
+	for_each_online_node(nid) {
+		struct mem_cgroup_per_node *node = memcg->nodeinfo[nid];
+
+		for (zone = 0; zone < MAX_NR_ZONES; zone++)
+			pages += READ_ONCE(node->lru_zone_size[zone][LRU_INACTIVE_FILE]) +
+				 READ_ONCE(node->lru_zone_size[zone][LRU_ACTIVE_FILE]);
+	}
+	return pages;
 }
 
 /*
- * Whether the cgroup that pays now, and all above it, may take @bytes more.
- * @room is set to the pages that must be left in the smallest of them.
+ * Whether the cgroup that pays now, and all above it, have room for @bytes and a
+ * reserve beside what cannot be reclaimed. One that is full of that has none for
+ * the next page of a file, and tasks of it are killed.
+ *
+ * Nothing is allocated to find out: memory that one thread holds for a moment is
+ * what another one is killed for. The page cache of other cgroups below the same
+ * limit counts as if it could not be reclaimed.
  */
-static bool memcg_has_margin(size_t bytes, unsigned long *room)
+bool erofs_shared_memcg_has_room(size_t bytes)
 {
 	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(NULL);
-	unsigned long pages = DIV_ROUND_UP(bytes, PAGE_SIZE);
+	unsigned long pages = DIV_ROUND_UP(bytes, PAGE_SIZE), file = 0;
 	struct page_counter *counter;
 	bool ret = true;
 
 	if (!memcg)
 		return true;
-	*room = memcg_room(PAGE_COUNTER_MAX, bytes);
-	for (counter = &memcg->memory; counter; counter = counter->parent) {
-		unsigned long max = READ_ONCE(counter->max), left = memcg_room(max, bytes);
+	for (counter = &memcg->memory; ret && counter; counter = counter->parent) {
+		unsigned long max = READ_ONCE(counter->max), want;
 
-		*room = min(*room, left);
-		if (page_counter_read(counter) + pages + left > max)
-			ret = false;
+		want = page_counter_read(counter) + pages + memcg_reserve(max);
+		if (want <= max)
+			continue;
+		if (!file)
+			file = memcg_file_pages(memcg);
+		ret = want - max <= file;
 	}
 	mem_cgroup_put(memcg);
 	return ret;
 }
-
-/*
- * Whether the cgroup that pays now has room for @bytes and a little more. One
- * that is full of what cannot be reclaimed has none for the next page of a
- * file, and tasks of it are killed.
- */
-bool erofs_shared_memcg_has_room(size_t bytes, gfp_t gfp)
-{
-	void **probes = NULL, **probe;
-	unsigned long room;
-	size_t want, got;
-
-	if (memcg_has_margin(bytes, &room))
-		return true;
-	/*
-	 * As a rule it is full of what can be reclaimed, and this makes room: more than
-	 * is asked for, so that it is not done each time.
-	 */
-	want = bytes + room * PAGE_SIZE + SZ_1M;
-	for (got = 0; got < want; got += SZ_32K) {
-		probe = kmalloc(SZ_32K, gfp);
-		if (!probe)
-			break;
-		*probe = probes;
-		probes = probe;
-	}
-	while (probes) {
-		probe = probes;
-		probes = *probe;
-		kfree(probe);
-	}
-	return got >= want;
-}
 #else
-bool erofs_shared_memcg_has_room(size_t bytes, gfp_t gfp)
+bool erofs_shared_memcg_has_room(size_t bytes)
 {
 	return true;
 }

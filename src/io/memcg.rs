@@ -33,10 +33,10 @@ pub(crate) const CHARGED_NOWAIT: Flags = flags(raw::EROFS_SHARED_GFP_CHARGED_NOW
 
 /// `ENOMEM` if the memory cgroup that pays now has hardly any room left beside these bytes for what it
 /// cannot do without, such as a page of a file. To be asked before memory is allocated that stays for
-/// as long as a file is open. May sleep.
+/// as long as a file is open.
 pub(crate) fn has_room(bytes: usize) -> Result {
-    // SAFETY: May sleep, as the caller may; else no preconditions.
-    match unsafe { raw::erofs_shared_memcg_has_room(bytes, raw::EROFS_SHARED_GFP_CHARGED) } {
+    // SAFETY: No preconditions.
+    match unsafe { raw::erofs_shared_memcg_has_room(bytes) } {
         true => Ok(()),
         false => Err(ENOMEM),
     }
