@@ -15,12 +15,10 @@ pub(crate) enum Register {
     Off,
 }
 
-/// `share=` of mounts that do not give it.
-pub(crate) enum Share {
-    Content,
-    Fingerprint,
-    Off,
-}
+/// Values of `share=`, the mount option and its default alike.
+pub(crate) const SHARE_CONTENT: i32 = raw::EROFS_SHARED_SHARE_CONTENT as i32;
+pub(crate) const SHARE_FINGERPRINT: i32 = raw::EROFS_SHARED_SHARE_FINGERPRINT as i32;
+pub(crate) const SHARE_OFF: i32 = raw::EROFS_SHARED_SHARE_OFF as i32;
 
 /// Memory for the name of a domain. Holds a secret, so that it is cleared on drop.
 pub(crate) struct DomainName([u8; raw::EROFS_SHARED_DOMAIN_MAX as usize + 1]);
@@ -48,14 +46,10 @@ pub(crate) fn register() -> Register {
     }
 }
 
-/// `share=`
-pub(crate) fn share() -> Share {
+/// `share=` of mounts that do not give it: one of the `SHARE_` values.
+pub(crate) fn share() -> i32 {
     // SAFETY: No preconditions.
-    match unsafe { raw::erofs_shared_param_share() } {
-        raw::EROFS_SHARED_SHARE_FINGERPRINT => Share::Fingerprint,
-        raw::EROFS_SHARED_SHARE_OFF => Share::Off,
-        _ => Share::Content,
-    }
+    unsafe { raw::erofs_shared_param_share() as i32 }
 }
 
 /// `charge=root`: whether no memory cgroup but the root pays for shared pages.

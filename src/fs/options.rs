@@ -10,10 +10,10 @@ use kernel::{
 };
 
 use super::superblock::Info;
-use crate::params;
+use crate::params::{self, SHARE_CONTENT, SHARE_FINGERPRINT, SHARE_OFF};
 use crate::share::{sha256::KernelSha256, Domain};
 use crate::vfs::{
-    context::{Choice, Choices, Param},
+    param::{Choice, Choices, Param},
     Context, Options as Out, ParamTable, ParamValue,
 };
 
@@ -30,9 +30,6 @@ const SHARE: u8 = 9;
 const SHARE_BLOCKS: u8 = 10;
 
 const DAX_NEVER: i32 = 1;
-const SHARE_CONTENT: i32 = 0;
-const SHARE_FINGERPRINT: i32 = 1;
-const SHARE_OFF: i32 = 2;
 const ON: i32 = 1;
 
 static CACHE_STRATEGIES: Choices = Choices(&[
@@ -92,6 +89,17 @@ pub(super) enum Share {
     Off,
 }
 
+impl Share {
+    /// The mode with this `SHARE_` value.
+    fn of(mode: i32) -> Self {
+        match mode {
+            SHARE_CONTENT => Share::Content,
+            SHARE_FINGERPRINT => Share::Fingerprint,
+            _ => Share::Off,
+        }
+    }
+}
+
 /// What of a compressed extent is kept when only a part of it is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -135,11 +143,7 @@ impl Options {
         Self {
             flags: Atomic::new(flags),
             cache_strategy: Atomic::new(CacheStrategy::ReadAround as u32),
-            share: match params::share() {
-                params::Share::Content => Share::Content,
-                params::Share::Fingerprint => Share::Fingerprint,
-                params::Share::Off => Share::Off,
-            },
+            share: Share::of(params::share()),
             domain: Domain::of::<KernelSha256>(domain),
             named_domain: !domain.is_empty(),
             fsoffset: 0,
@@ -232,11 +236,7 @@ pub(super) fn parse(
             )))
         }
         (SHARE, ParamValue::Choice(mode)) => {
-            options.share = match mode {
-                SHARE_CONTENT => Share::Content,
-                SHARE_FINGERPRINT => Share::Fingerprint,
-                _ => Share::Off,
-            }
+            options.share = Share::of(mode);
         }
         (SHARE_BLOCKS, ParamValue::Choice(on)) => options.set(FLAG_SHARE_BLOCKS, on == ON),
         (INODE_SHARE, ParamValue::Flag(_)) => options.share = Share::Fingerprint,

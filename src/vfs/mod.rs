@@ -15,12 +15,13 @@
 
 mod alias;
 mod binding;
-pub(crate) mod context;
+mod context;
 pub(crate) mod data;
 pub(crate) mod dir;
 pub(crate) mod export;
 pub(crate) mod inode;
 mod page;
+pub(crate) mod param;
 mod ratelimit;
 pub(crate) mod registration;
 mod shared_fault;
@@ -40,9 +41,10 @@ use kernel::{
 
 use crate::{io::Extent, share::Scope, stats::Counters};
 
-pub(crate) use context::{Context, ParamTable, ParamValue};
+pub(crate) use context::Context;
 pub(crate) use dir::{Emit, Listing};
 pub(crate) use inode::{Inode, InodeRef};
+pub(crate) use param::{ParamTable, ParamValue};
 pub(crate) use ratelimit::RateLimit;
 pub(crate) use registration::Registration;
 pub(crate) use sharing::BoundInodes;
