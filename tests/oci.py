@@ -3,7 +3,9 @@
 """Make two container images, as OCI archives, of files that Debian packages installed in a tree.
 
   oci.py TREE DIR     DIR/python.tar and DIR/perl.tar; for each DIR/NAME.usr, NAME.etc and NAME.srv: records (scripts/manifest.py)
-                      of what a container has there
+                      of what a container has there; DIR/layers: the layers as containerd makes them, NAME-0 lowest:
+                      NAME-N.erofs (a copy of the tar's files), NAME-N.lz4.erofs (compressed), NAME-N.index.erofs (in blocks of
+                      512 bytes over the tar, which follows in the same file)
 
 The images have three layers each, the first in common:
 
@@ -25,6 +27,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import uuid
 from pathlib import Path
 
 TIME = 1700000000
@@ -201,6 +204,24 @@ def archive(name, layers, out):
             tar.addfile(entry, io.BytesIO(data))
 
 
+def layer_images(layers, name, out):
+    """What containerd's differ makes of them (internal/erofsutils in its source), with the options that its documentation gives"""
+    out.mkdir(exist_ok=True)
+    for number, (data, _) in enumerate(layers):
+        path, tar = out / f"{name}-{number}", out / "layer.tar"
+        tar.write_bytes(data)
+        for kind, options in (("", ["--tar=f"]), (".lz4", ["--tar=f", "-zlz4"]), (".index", ["--tar=i"])):
+            image = f"{path}{kind}.erofs"
+            block = ["-Enoinline_data", "-b4096", "-T0", "--mkfs-time"] if kind != ".index" else []
+            # the stable release's mkfs.erofs has no --sort=none for all of these
+            subprocess.run(["mkfs.erofs", *options, "--aufs", "--quiet", *block, "-U", str(uuid.uuid5(uuid.NAMESPACE_OID, image)),
+                            image, str(tar)], check=True)
+            if kind == ".index":
+                with open(image, "ab") as f:
+                    f.write(data)
+        tar.unlink()
+
+
 def main():
     tree, out = map(Path, sys.argv[1:])
     manifest = Path(__file__).resolve().parent.parent / "scripts/manifest.py"
@@ -229,8 +250,9 @@ def main():
             put(top / "srv/SHA256SUMS", sums)
             os.utime(top / "srv/SHA256SUMS", (TIME, TIME))
             settle(top)
-        archive(name, [(packed_base, False), (pack(language, [], []), False), (pack(app, removed, opaque), True)],
-                out / f"{name}.tar")
+        layers = [(packed_base, False), (pack(language, [], []), False), (pack(app, removed, opaque), True)]
+        archive(name, layers, out / f"{name}.tar")
+        layer_images(layers, name, out / "layers")
         for part in ("usr", "etc", "srv"):
             with open(out / f"{name}.{part}", "wb") as f:
                 subprocess.run([sys.executable, str(manifest), "record", str(result / part)], check=True, stdout=f)

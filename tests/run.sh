@@ -24,7 +24,7 @@ FSTYPE=${FSTYPE:-erofs-shared}
 CC=gcc-$(. scripts/versions; echo "$GCC_VERSION")
 # Tests that need the name "erofs" free, or containerd: they have a guest of their own, with another root, that runs after the
 # guest with the others.
-NAMED=" containerd "
+NAMED=" containerd pods "
 
 die() { echo "tests/run.sh: $*" >&2; echo "0 passed, 1 failed"; exit 1; }
 
@@ -119,7 +119,7 @@ if [[ " ${tests[*]} " = *" hostile_structure "* ]]; then
 	tests/structure_images.sh "${COUNT:-1000}" "${SEED:-20261124}" || die "the images for hostile_structure could not be made"
 fi
 
-if [[ " ${tests[*]} " = *" containerd "* ]]; then
+if [[ " ${tests[*]} " =~ " "(containerd|pods)" " ]]; then
 	[ -e build/containers/root.ext4 ] || die "no build/containers: run make setup"
 	key=$(cat tests/oci.py scripts/manifest.py build/debian/versions | sha256sum)
 	if [ "$(cat $B/containers.key 2> /dev/null)" != "$key" ]; then
@@ -147,6 +147,7 @@ seconds() {
 	compare) echo 360 ;;
 	share | share_ways | hostile_structure) echo 240 ;;
 	containerd) echo 200 ;;
+	pods) echo 150 ;;
 	hostile | hostile_packed | twins | store) echo 120 ;;
 	blocks | read | share_life | vfs | mount) echo 100 ;;
 	sysfs) echo 80 ;;
