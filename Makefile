@@ -84,13 +84,15 @@ check-kdir:
 	fi
 
 ##  make setup              everything under build/ that building and testing need (scripts/setup)
-.PHONY: setup setup-build setup-vm
+.PHONY: setup setup-build setup-vm setup-lint
 setup:
 	@scripts/setup
 setup-build:
 	@scripts/setup linux
 setup-vm: setup-build
 	@scripts/setup guest
+setup-lint:
+	@scripts/setup lint
 
 ##@ Try
 ##  make demo               mount two real Debian systems in the stock kernel, compare every file, tell what happened
@@ -132,7 +134,7 @@ test-sanitize: setup-build
 	@scripts/sanitize.sh
 coverage: setup-build
 	@scripts/coverage.sh
-check: setup-build
+check: setup-build setup-lint
 	@scripts/check
 fmt: setup-build
 	@scripts/check --fix

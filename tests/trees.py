@@ -43,7 +43,7 @@ def small(top):
     os.makedirs(top)
     os.chdir(top)
     os.mkdir("sizes")
-    for bits in range(0, 17):
+    for bits in range(17):
         for size in {max(0, (1 << bits) + d) for d in (-1, 0, 1)}:
             write(f"sizes/{size:06}", blob(size))
     for size in (6000, 8100, 12288 + 100, 20000, 70000, 131072 + 17, 1 << 20, (1 << 20) + 123):
