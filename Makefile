@@ -110,16 +110,25 @@ vm-run: module setup-vm
 vm-run: export VM_COMMAND := $(value CMD)
 
 ##@ Test
-##  make test               tests on the host, then the kselftests in the guest
+##  make test               tests on the host, then the kselftests in the guest, then a short benchmark
+##  tests/run.sh NAME…      some of the tests in the guest (JOBS=1, FSTYPE=erofs, VM_KERNEL=debug; Documentation/testing.md)
 ##  make test-debug         the kselftests and stress tests in the debug kernel (TEST_DEBUG=--bounded or --quick: a short round)
 ##  make test-sanitize      the tests of the format core with the address sanitizer, and 2 minutes of fuzzing
 ##  make coverage           which of its lines the tests on the host run
-##  make check              formatting, clippy, rustdoc, checkpatch, shellcheck
-##  make fmt                format the Rust sources
+##  scripts/fuzz.sh         fuzz the format core (a target and seconds)
+##  .ci/run                 all that every change must pass, from a clean clone
+
+##@ Check
+##  make check              formatting, lints, documents, spelling, licences, commit subjects, style counts (CONTRIBUTING.md)
+##  make fmt                format the Rust sources, write Documentation/files.md
+##  make doc                the documentation of the module's code, in build/doc
+
+##@ Measure
 ##  make bench              what it costs, in instructions, memory and time, beside the in-tree erofs (BENCH=--smoke: shorter)
 ##  make pairs              what sharing saves of two releases of Debian and two wheels, beside what is possible
 ##  make plots              draw what make bench measured, for Documentation/
-.PHONY: test test-debug test-sanitize coverage check fmt bench plots pairs
+##  scripts/roots           a real system, compressed by each algorithm: read all of it
+.PHONY: test test-debug test-sanitize coverage check fmt doc bench plots pairs
 bench: module
 	@scripts/bench $(BENCH)
 pairs: module
@@ -138,6 +147,8 @@ check: setup-build setup-lint
 	@scripts/check
 fmt: setup-build
 	@scripts/check --fix
+doc: setup-build
+	@scripts/rustdoc
 
 ##@ Clean up
 ##  make clean              remove what was compiled and the logs
