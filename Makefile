@@ -125,12 +125,16 @@ vm-run: export VM_COMMAND := $(value CMD)
 
 ##@ Measure
 ##  make bench              what it costs, in instructions, memory and time, beside the in-tree erofs (BENCH=--smoke: shorter)
+##  make density            what containers cost in memory and instructions, one image and a fleet of twenty (part of make bench)
 ##  make pairs              what sharing saves of two releases of Debian and two wheels, beside what is possible
 ##  make plots              draw what make bench measured, for Documentation/
 ##  scripts/roots           a real system, compressed by each algorithm: read all of it
-.PHONY: test test-debug test-sanitize coverage check fmt doc bench plots pairs
+.PHONY: test test-debug test-sanitize coverage check fmt doc bench density plots pairs
 bench: module
 	@scripts/bench $(BENCH)
+	$(if $(BENCH),,scripts/density)
+density: module
+	@scripts/density $(DENSITY)
 pairs: module
 	@scripts/pairs
 plots:

@@ -1,0 +1,118 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The guest's part of scripts/density: how many containers of one image, and then a fleet of images, cost, for one contender after
+# the other. Prints lines "CONTENDER CONTAINERS ROW VALUE..." (memory in KiB, time in nanoseconds of the processor that the guest has).
+# Disk vda: ext4 with layers/NAME.erofs and trees/NAME, the same as directories; list has the fleet (scripts/fleet). Which contenders,
+# with commas; the numbers of containers.
+
+set -eu -o pipefail
+programs=/project/build/bench
+export PATH=$programs:$PATH
+contenders=${1//,/ }
+shift
+counts=$*
+
+mkdir -p /mnt/disk /mnt/pods /mnt/once
+modprobe -a overlay loop ext4
+mount -t ext4 -o ro /dev/vda /mnt/disk
+mount -t tmpfs tmpfs /mnt/pods
+
+value() { awk -v names="$1" 'BEGIN { n = split(names, name, "|"); for (i = 1; i <= n; i++) want[name[i] ":"] } $1 in want { sum += $2 } END { print sum }' /proc/meminfo; }
+now() {
+	local shrink
+	for shrink in /sys/kernel/slab/*/shrink; do echo 1 > "$shrink"; done
+	# The module merges blocks in the background.
+	sleep 3
+	cache=$(($(value 'Buffers|Cached') - $(value Shmem)))
+	kernel=$(value 'Slab|Percpu|KernelStack|VmallocUsed|PageTables')
+	available=$(value MemAvailable)
+}
+begin() {
+	sync
+	echo 3 > /proc/sys/vm/drop_caches
+	sleep 1
+	now
+	cache0=$cache kernel0=$kernel available0=$available
+}
+# memory NAME COUNT: what there is more than at the beginning
+memory() {
+	now
+	echo "$1 $2 cache $((cache - cache0))"
+	echo "$1 $2 kernel $((kernel - kernel0))"
+	echo "$1 $2 available $((available0 - available))"
+	[ ! -e /sys/fs/erofs-shared ] || echo "$1 $2 hashed $(cat /sys/fs/erofs-shared/stats/blocks_hashed)"
+}
+
+# as NAME: sets how, where the layers are, and what their names end in; the module that the name erofs belongs to
+as() {
+	grep -q '^erofs ' /proc/modules && rmmod erofs
+	grep -q '^erofs_shared ' /proc/modules && rmmod erofs_shared
+	how=erofs layers=/mnt/disk/layers/ ends=.erofs
+	case $1 in
+	ext4) how=dir layers=/mnt/disk/trees/ ends='' ;;
+	loop) modprobe erofs; how=loop:erofs ;;
+	file) modprobe erofs ;;
+	once) modprobe erofs; how=once:erofs ;;
+	ours) insmod /project/build/erofs_shared.ko ;;
+	*) echo "no contender $1" >&2; exit 1 ;;
+	esac
+}
+
+PYTHON='import time; print(open("/srv/base/keep").read().strip(), flush=True); time.sleep(1e6)'
+one_image() {
+	local name=$1 count had=0 layer python=()
+	for layer in python-2 python-1 python-0; do python+=("$layers$layer$ends"); done
+	begin
+	for count in $counts; do
+		pods start "$how" /mnt/pods $had $((count - had)) "${python[@]}" -- python3.13 -c "$PYTHON" > /tmp/started
+		sed -nE "s/^(start|mount) ([0-9]+) /$name \2 one_\1 /p" /tmp/started
+		memory "$name" "$count" | sed 's/ \([a-z]*\) \([-0-9]*\)$/ one_\1 \2/'
+		had=$count
+	done
+	[ "$(cat /mnt/pods/*/answer | sort -u)" = "the common base" ]
+	pods stop /mnt/pods 0 "$had" > /dev/null
+	rm -r /mnt/pods/*
+}
+
+fleet() {
+	local name=$1 line number=0 image below layer pod_how=$how these
+	begin
+	# containerd 2.1 mounts a layer once, wherever it is used.
+	if [ "$name" = once ]; then
+		for layer in /mnt/disk/layers/*.erofs; do
+			layer=${layer##*/}
+			mkdir -p "/mnt/once/${layer%.erofs}"
+			mount -t erofs -o ro "/mnt/disk/layers/$layer" "/mnt/once/${layer%.erofs}"
+		done
+		pod_how=dir
+	fi
+	while read -r image below line; do
+		these=()
+		for layer in ${below//,/ }; do
+			if [ "$name" = once ]; then these+=("/mnt/once/$layer"); else these+=("$layers$layer$ends"); fi
+		done
+		eval "set -- $line"
+		# shellcheck disable=SC2154
+		timeout 600 pods start "$pod_how" /mnt/pods $number 1 "${these[@]}" -- "$@" > /tmp/started < /dev/null ||
+			{ echo "fleet: $image does not start" >&2; exit 1; }
+		echo "# $name: $image: $(cat /mnt/pods/$number/answer)" >&2
+		sed -nE "s/^(start) ([0-9]+) /$name \2 fleet_\1 /p" /tmp/started
+		number=$((number + 1))
+	done < /mnt/disk/list
+	memory "$name" $number | sed 's/ \([a-z]*\) \([-0-9]*\)$/ fleet_\1 \2/'
+	if [ "$name" = once ]; then
+		resident /mnt/once/* | sed "s/^/once $number fleet_/"
+	fi
+	pods stop /mnt/pods 0 $number > /dev/null
+	rm -r /mnt/pods/*
+	[ "$name" != once ] || umount /mnt/once/*
+}
+
+for name in $contenders; do
+	as "$name"
+	[ -z "$counts" ] || one_image "$name"
+	as "$name"
+	[ ! -s /mnt/disk/list ] || fleet "$name"
+done
+as ours
