@@ -4,6 +4,9 @@
 
 use core::fmt;
 
+/// What is wrong with an image that has incompatible features which are not known here.
+pub(super) const UNKNOWN_INCOMPAT: &str = "unknown incompatible features";
+
 /// Class of an error; each has one error number in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -62,7 +65,7 @@ impl fmt::Display for Error {
             "{}: {:#x} at byte {:#x}",
             self.what, self.value, self.pos
         )?;
-        if self.what == super::superblock::UNKNOWN_INCOMPAT {
+        if self.what == UNKNOWN_INCOMPAT {
             write!(
                 f,
                 " (features beyond those of Linux 7.3: a newer module is needed)"

@@ -3,7 +3,7 @@
 //! The superblock: `struct erofs_super_block`, 128 bytes at byte 1024, and 16 for each extension slot.
 
 use super::{
-    error::{Error, Kind},
+    error::{Error, Kind, UNKNOWN_INCOMPAT},
     hash::Hasher,
     ondisk::super_block as raw,
 };
@@ -26,9 +26,6 @@ const CHECKSUM_SEED: u32 = 0x5045_B54A;
 pub const NID_METABOX: u64 = 1 << 63;
 /// Size of an inode slot (compact inode).
 const ISLOT_BITS: u32 = 5;
-
-/// Message of the error for unknown incompatible features.
-pub(super) const UNKNOWN_INCOMPAT: &str = "unknown incompatible features";
 
 /// `EROFS_FEATURE_COMPAT_*`
 pub mod compat {

@@ -14,7 +14,7 @@ use crate::{
         dirent::{self, DirBlock, DIRENT_SIZE},
         inode::FileType,
     },
-    io::{folio::Depth, CacheBytes},
+    io::{metadata::Depth, CacheBytes},
     vfs::{Emit, Inode, InodeRef, Listing},
 };
 

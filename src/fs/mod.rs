@@ -159,7 +159,12 @@ impl FileSystem for Erofs {
     }
 
     fn show_options(info: &Self::Info, out: &Options<'_>) {
-        options::show(info, out);
+        options::show(
+            &info.options,
+            info.has_compressed_data(),
+            info.is_file(),
+            out,
+        );
     }
 
     fn statfs(info: &Self::Info) -> Stat {

@@ -9,7 +9,6 @@ use kernel::{
     sync::atomic::{Atomic, Relaxed},
 };
 
-use super::superblock::Info;
 use crate::params::{self, SHARE_CONTENT, SHARE_FINGERPRINT, SHARE_OFF};
 use crate::share::{sha256::KernelSha256, Domain};
 use crate::vfs::{
@@ -252,16 +251,16 @@ pub(super) fn parse(
     Ok(())
 }
 
-/// Shows the options in effect, in the in-tree order.
-pub(super) fn show(info: &Info, out: &Out<'_>) {
-    let options = &info.options;
+/// Shows the options in effect, in the in-tree order. `has_compressed_data` and `is_file` are about the
+/// image: some options have no effect without.
+pub(super) fn show(options: &Options, has_compressed_data: bool, is_file: bool, out: &Out<'_>) {
     out.put(if options.user_xattr() {
         c",user_xattr"
     } else {
         c",nouser_xattr"
     });
     out.put(if options.acl() { c",acl" } else { c",noacl" });
-    if info.has_compressed_data() {
+    if has_compressed_data {
         out.put(match options.cache_strategy() {
             CacheStrategy::Disabled => c",cache_strategy=disabled",
             CacheStrategy::ReadAhead => c",cache_strategy=readahead",
@@ -279,7 +278,7 @@ pub(super) fn show(info: &Info, out: &Out<'_>) {
     if options.has(FLAG_DAX_NEVER) {
         out.put(c",dax=never");
     }
-    if info.is_file() && options.direct_io() {
+    if is_file && options.direct_io() {
         out.put(c",directio");
     }
     if options.fsoffset != 0 {

@@ -32,7 +32,7 @@ use crate::{
         xattr::LongPrefix,
     },
     io::{
-        self, decompress, device::FileState, folio::Depth, hash::KernelHash, CacheBytes, Device,
+        self, decompress, device::FileState, hash::KernelHash, metadata::Depth, CacheBytes, Device,
         ReadError,
     },
     share::Domain,

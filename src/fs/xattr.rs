@@ -18,7 +18,7 @@ use crate::{
         superblock::{Area, Superblock},
         xattr::{self, index, XattrSources},
     },
-    io::{folio::FolioBytes, hash::KernelHash, ReadError},
+    io::{hash::KernelHash, metadata::FolioBytes, ReadError},
     vfs::{xattr::may_see_trusted, Inode},
 };
 

@@ -6,9 +6,8 @@ use kernel::{page::PAGE_SIZE, prelude::*};
 
 use super::{
     decompress::{self, Failure},
-    fill::copy,
-    folio::FolioBytes,
     folios::{Folios, Pages},
+    metadata::FolioBytes,
     Device,
 };
 use crate::{
@@ -147,8 +146,7 @@ impl Recipe {
     ) -> Result<(), Failure> {
         let start = base.checked_add(skip);
         let range = start.and_then(|start| input.get(start..start.checked_add(len)?));
-        copy(
-            target,
+        target.write(
             at,
             range.ok_or(Failure::Corrupted("not enough plain data"))?,
         );

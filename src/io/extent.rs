@@ -2,7 +2,7 @@
 
 //! Where a range of a file's bytes is, in terms that I/O can use.
 
-use super::{folio::FolioBytes, CacheBytes, Device, Encoded};
+use super::{metadata::FolioBytes, CacheBytes, Device, Encoded};
 
 /// What holds a range of bytes.
 pub(crate) enum Target<'a> {

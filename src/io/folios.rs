@@ -305,6 +305,47 @@ impl Folios {
         })
     }
 
+    /// Copies `data` to where byte `at` is, as far as there is room.
+    pub(super) fn write(&mut self, mut at: usize, mut data: &[u8]) {
+        while !data.is_empty() {
+            let Some(to) = self.bytes_mut(at) else {
+                return;
+            };
+            let part = to.len().min(data.len());
+            let (now, later) = data.split_at(part);
+            if let Some(to) = to.get_mut(..part) {
+                to.copy_from_slice(now);
+            }
+            at += part;
+            data = later;
+        }
+    }
+
+    /// Zeroes `len` bytes from `at` on, as far as they are here.
+    pub(super) fn zero(&mut self, mut at: usize, mut len: usize) {
+        while len > 0 {
+            let Some(to) = self.bytes_mut(at) else {
+                return;
+            };
+            let part = to.len().min(len);
+            if let Some(to) = to.get_mut(..part) {
+                to.fill(0);
+            }
+            at += part;
+            len -= part;
+        }
+    }
+
+    /// Zeroes what a read of whole blocks may have brought in from behind the end of the file, whose size
+    /// is `size`. The folios begin at byte `pos` of it.
+    pub(crate) fn zero_tail(&mut self, pos: u64, size: u64) {
+        let bytes = self.bytes();
+        let end = size.saturating_sub(pos);
+        if end < bytes as u64 {
+            self.zero(end as usize, bytes - end as usize);
+        }
+    }
+
     /// Whether all is in one folio.
     pub(super) fn is_one(&self) -> bool {
         self.rest().len() <= 1

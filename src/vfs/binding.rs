@@ -16,11 +16,7 @@ use super::{
     FileSystem, Inode, Tables,
 };
 use crate::{
-    io::{
-        fill::{fill_and_wait, zero_tail},
-        folios::Folios,
-        lock::lock_killable,
-    },
+    io::{fill::fill_and_wait, folios::Folios, lock::lock_killable},
     race::race_point,
     share::{
         digest::{digest_blocks, Digest, Key, KEY_DIGESTS},
@@ -215,7 +211,7 @@ impl<T: FileSystem> Inode<T> {
             |pos| T::map(self, pos, false),
             UnderWay::new(self),
         )?;
-        zero_tail(&mut folios, 0, self.size());
+        folios.zero_tail(0, self.size());
 
         let mut digests = [[0u8; 32]; KEY_DIGESTS];
         let digests = digests.get_mut(..count as usize).ok_or(EIO)?;

@@ -11,11 +11,7 @@ use kernel::{bindings, error::from_result, ffi, prelude::*};
 
 use super::{superblock::file_inode, FileSystem, Inode, Tables};
 use crate::{
-    io::{
-        file_read::FILE_READ_OPS,
-        folio::{copy_resident, FolioBytes},
-        Extent, Target,
-    },
+    io::{file_read::FILE_READ_OPS, metadata::FolioBytes, resident::copy_resident, Extent, Target},
     raw,
 };
 

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     io::{
         device::SuperPtr,
-        fill::{fill, zero_tail, Filled, Keeper, Plan},
+        fill::{fill, Filled, Keeper, Plan},
         folios::Folios,
         wait::cond_resched,
     },
@@ -116,7 +116,7 @@ impl<T: FileSystem> Filled for CacheFill<T> {
         // Those that failed are not uptodate; who needs one reads it again by itself.
         let inode = self.under_way.inode();
         let pos = folios.pos();
-        zero_tail(&mut folios, pos, inode.size());
+        folios.zero_tail(pos, inode.size());
         let trusted = self.binding.shared().identity().trusted;
         let mut block = pos >> BLOCK_SHIFT;
         while let Some(bytes) = folios.first() {
@@ -149,7 +149,7 @@ impl<T: FileSystem> Filled for OwnFill<T> {
     fn filled(self, mut folios: Folios, _result: Result) {
         // As for `CacheFill`.
         let pos = folios.pos();
-        zero_tail(&mut folios, pos, self.under_way.inode().size());
+        folios.zero_tail(pos, self.under_way.inode().size());
         while folios.first().is_some() {
             folios.finish_first();
             cond_resched();

@@ -14,7 +14,7 @@ use kernel::{
 use super::{page::Unready, superblock::UnderWay, FileSystem, Inode};
 use crate::{
     io::{
-        fill::{zero_tail, Filled, Keeper},
+        fill::{Filled, Keeper},
         folios::Folios,
         lock::lock_killable,
         wait::{cond_resched, is_dying},
@@ -40,7 +40,7 @@ impl<T: FileSystem> Filled for WindowFill<T> {
         let inode = self.under_way.inode();
         let mut block = self.window.blocks.start;
         let mut check = || {
-            zero_tail(&mut folios, block << BLOCK_SHIFT, inode.size());
+            folios.zero_tail(block << BLOCK_SHIFT, inode.size());
             while let Some(bytes) = folios.first() {
                 race_point!(c"window_check");
                 inode.check(&self.binding, block, bytes)?;

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The header of a compressed inode: how its extents are described.
+
+use super::super::{
+    compression::Algorithm,
+    error::{Error, Kind},
+    inode::{Inode, Layout},
+    ondisk::{lcluster_index, map_header},
+    source::{read_exact, Source},
+    superblock::{incompat, Superblock},
+};
+
+/// `struct z_erofs_map_header`
+pub(super) const HEADER_SIZE: u64 = map_header::SIZE as u64;
+/// What full indexes have between the header and the first entry.
+pub(super) const FULL_GAP: u64 = 8;
+/// `struct z_erofs_lcluster_index`
+pub(super) const FULL_SIZE: u64 = lcluster_index::SIZE as u64;
+
+/// `Z_EROFS_FRAGMENT_INODE_BIT` of `h_clusterbits`: the whole file is in the packed inode.
+pub(super) const FRAGMENT_INODE: u64 = 1 << 63;
+
+/// `Z_EROFS_ADVISE_COMPACTED_2B`, of compact indexes.
+pub(super) const ADVISE_COMPACTED_2B: u16 = 0x01;
+/// `Z_EROFS_ADVISE_EXTENTS`, of the full layout.
+pub(super) const ADVISE_EXTENTS: u16 = 0x01;
+pub(super) const ADVISE_BIG_PCLUSTER_1: u16 = 0x02;
+pub(super) const ADVISE_BIG_PCLUSTER_2: u16 = 0x04;
+pub(super) const ADVISE_INLINE_PCLUSTER: u16 = 0x08;
+pub(super) const ADVISE_INTERLACED_PCLUSTER: u16 = 0x10;
+pub(super) const ADVISE_FRAGMENT_PCLUSTER: u16 = 0x20;
+
+/// How a file's extents are described.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mode {
+    /// Nothing is: the whole file is a fragment.
+    Fragment { pos: u64 },
+    /// Full indexes.
+    Full,
+    /// Compact indexes.
+    Compact,
+    /// Records of 4 or 8 bytes for extents of one lcluster each.
+    Fixed,
+    /// Records of 16 or 32 bytes.
+    Sorted { count: u64 },
+}
+
+/// What a file with indexes has at its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tail {
+    /// Nothing special.
+    None,
+    /// The extent whose head is `lcn` has its pcluster behind the inode.
+    Inline { lcn: u64, pa: u64, len: u16 },
+    /// The extent whose head is `lcn` is a fragment.
+    Fragment { lcn: u64, pos: u64 },
+}
+
+/// The header of a compressed inode, checked, and what was found out about its tail. Made once for an inode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    pub(super) mode: Mode,
+    pub(super) advise: u16,
+    pub(super) algorithms: [Algorithm; 2],
+    pub(super) lclusterbits: u8,
+    /// Where entries or records start; for compact indexes the end of the header.
+    pub(super) start: u64,
+    pub(super) tail: Tail,
+}
+
+/// Whether there is an inode whose data fragments are in.
+pub(super) fn has_packed(sb: &Superblock) -> bool {
+    sb.has_fragments() && sb.packed_nid != 0
+}
+
+/// Whether the inode is the one whose data fragments are in.
+pub(super) fn is_packed(sb: &Superblock, inode: &Inode) -> bool {
+    has_packed(sb) && inode.nid == sb.packed_nid
+}
+
+impl Header {
+    /// Reads and checks the header itself, but for what the file ends with, and gives its bytes, too.
+    pub(super) fn load<S: Source>(
+        sb: &Superblock,
+        inode: &Inode,
+        src: &S,
+    ) -> Result<(Self, [u8; map_header::SIZE]), S::Error> {
+        let compact = match inode.layout {
+            Layout::CompressedFull => false,
+            Layout::CompressedCompact => true,
+            _ => {
+                return Err(Error::corrupted("not a compressed inode", inode.iloc, 0).into());
+            }
+        };
+        if !sb.is_compressed() {
+            let what = "compressed inode in an image without compression";
+            return Err(Error::corrupted(what, inode.iloc, inode.nid).into());
+        }
+        let pos = inode
+            .body_end()?
+            .checked_next_multiple_of(8)
+            .ok_or(Error::corrupted("inode position", inode.iloc, inode.nid))?;
+        let mut raw = [0u8; map_header::SIZE];
+        read_exact(src, pos, &mut raw)?;
+        let word = map_header::WORD.get(&raw);
+        let mut this = Self {
+            mode: if compact { Mode::Compact } else { Mode::Full },
+            advise: map_header::H_ADVISE.get(&raw),
+            algorithms: [Algorithm::Lz4; 2],
+            lclusterbits: sb.blkszbits + map_header::LCLUSTERBITS.get(&raw),
+            start: pos
+                .checked_add(HEADER_SIZE + FULL_GAP + FULL_SIZE)
+                .map(|_| pos + HEADER_SIZE)
+                .ok_or(Error::corrupted("inode position", inode.iloc, inode.nid))?,
+            tail: Tail::None,
+        };
+        if word & FRAGMENT_INODE != 0 {
+            this.mode = Mode::Fragment {
+                pos: map_header::FRAGMENT.get(&raw),
+            };
+            this.advise = ADVISE_FRAGMENT_PCLUSTER;
+            if is_packed(sb, inode) {
+                return Err(Error::corrupted("fragment in the packed inode", pos, word).into());
+            }
+            return Ok((this, raw));
+        }
+        if this.has_fragment() && is_packed(sb, inode) {
+            return Err(Error::corrupted("fragment in the packed inode", pos + 4, word).into());
+        }
+        if !compact && this.has(ADVISE_EXTENTS) {
+            this.load_table(inode, &raw)?;
+        } else {
+            this.load_indexes(sb, pos, &raw)?;
+        }
+        Ok((this, raw))
+    }
+
+    /// Completes the header of an inode with encoded extents.
+    fn load_table(&mut self, inode: &Inode, raw: &[u8; map_header::SIZE]) -> Result<(), Error> {
+        let size = self.record_size();
+        self.start = self
+            .start
+            .checked_next_multiple_of(size)
+            .ok_or(Error::corrupted("inode position", inode.iloc, inode.nid))?;
+        self.mode = if size <= 8 {
+            Mode::Fixed
+        } else {
+            Mode::Sorted {
+                count: u64::from(map_header::H_EXTENTS_LO.get(raw))
+                    | (u64::from(map_header::H_EXTENTS_HI.get(raw)) << 32),
+            }
+        };
+        Ok(())
+    }
+
+    /// Completes the header of an inode with indexes. `pos` is the header's position.
+    fn load_indexes(
+        &mut self,
+        sb: &Superblock,
+        pos: u64,
+        raw: &[u8; map_header::SIZE],
+    ) -> Result<(), Error> {
+        let numbers = [map_header::HEAD1.get(raw), map_header::HEAD2.get(raw)];
+        for (to, number) in self.algorithms.iter_mut().zip(numbers) {
+            *to = Algorithm::from_number(number.into()).ok_or(Error::new(
+                Kind::Unsupported,
+                "h_algorithmtype is not known",
+                pos + 6,
+                map_header::H_ALGORITHMTYPE.get(raw).into(),
+            ))?;
+        }
+        let (big1, big2) = (
+            self.has(ADVISE_BIG_PCLUSTER_1),
+            self.has(ADVISE_BIG_PCLUSTER_2),
+        );
+        if (big1 || big2) && !sb.has_incompat(incompat::COMPR_CFGS) {
+            let what = "h_advise: big pclusters, which the superblock does not know of";
+            return Err(Error::corrupted(what, pos + 4, self.advise.into()));
+        }
+        if self.mode == Mode::Full {
+            self.start += FULL_GAP;
+        } else if big1 != big2 {
+            let what = "h_advise: big pclusters for one head type only";
+            return Err(Error::corrupted(what, pos + 4, self.advise.into()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn has(&self, advise: u16) -> bool {
+        self.advise & advise != 0
+    }
+
+    /// Size of a record of encoded extents: 4, 8, 16 or 32.
+    pub(super) fn record_size(&self) -> u64 {
+        4 << ((self.advise >> 1) & 3)
+    }
+
+    /// Logarithm of the size of lclusters: that of blocks and up to 15 more. (Unused by records of 16 and
+    /// 32 bytes.)
+    pub fn lclusterbits(&self) -> u32 {
+        self.lclusterbits.into()
+    }
+
+    pub(super) fn lcluster_mask(&self) -> u64 {
+        (1 << self.lclusterbits) - 1
+    }
+
+    /// Whether any part of the file may be in the packed inode.
+    pub fn has_fragment(&self) -> bool {
+        self.has(ADVISE_FRAGMENT_PCLUSTER)
+    }
+
+    /// The whole file is in the packed inode: from which byte on.
+    pub fn whole_fragment(&self) -> Option<u64> {
+        match (self.mode, self.tail) {
+            (Mode::Fragment { pos }, _) | (_, Tail::Fragment { lcn: 0, pos }) => Some(pos),
+            _ => None,
+        }
+    }
+
+    /// In words: the kind of index or table.
+    pub fn layout_name(&self) -> &'static str {
+        match self.mode {
+            Mode::Fragment { .. } => "fragment",
+            Mode::Full => "full indexes",
+            Mode::Compact if self.has(ADVISE_COMPACTED_2B) => "compact indexes (2 bytes)",
+            Mode::Compact => "compact indexes (4 bytes)",
+            Mode::Fixed if self.record_size() == 4 => "extents (4 bytes)",
+            Mode::Fixed => "extents (8 bytes)",
+            Mode::Sorted { .. } if self.record_size() == 16 => "extents (16 bytes)",
+            Mode::Sorted { .. } => "extents (32 bytes)",
+        }
+    }
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Metadata bytes out of a page cache.
+
+use core::{marker::PhantomData, ops::Deref, ptr::NonNull};
+
+use kernel::{
+    bindings,
+    error::from_err_ptr,
+    page::{PAGE_SHIFT, PAGE_SIZE},
+    prelude::*,
+};
+
+use super::page::PageState;
+use crate::{
+    format::{self, error::Kind, source::Source},
+    raw,
+};
+
+/// Why metadata could not be read: the image says nonsense, or reading failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ReadError {
+    /// What the format core found wrong.
+    Format(format::error::Error),
+    /// The read itself failed.
+    Io(Error),
+}
+
+impl From<format::error::Error> for ReadError {
+    fn from(err: format::error::Error) -> Self {
+        ReadError::Format(err)
+    }
+}
+
+impl From<Error> for ReadError {
+    fn from(err: Error) -> Self {
+        ReadError::Io(err)
+    }
+}
+
+/// A readable, uptodate folio's bytes from one position to the end of that page.
+///
+/// # Invariants
+///
+/// `folio` is uptodate and this owns one reference to it; `ptr..ptr + len` lies inside it. The folio
+/// belongs to the mapping of a regular file or a directory of this module. Nobody can write to that (no
+/// `write_iter`, no shared writable mapping, and `page_get_link`, which ends a target with a NUL, is for
+/// symbolic links alone), so its bytes do not change while the reference is held.
+pub(crate) struct FolioBytes<'a> {
+    folio: NonNull<bindings::folio>,
+    ptr: *const u8,
+    len: usize,
+    _mapping: PhantomData<&'a bindings::address_space>,
+}
+
+impl FolioBytes<'_> {
+    /// Gives up the reference as raw parts: the folio and the first byte's address. Take it back with
+    /// [`FolioBytes::put_raw`].
+    pub(crate) fn into_raw(self) -> (*mut bindings::folio, *mut u8) {
+        let this = core::mem::ManuallyDrop::new(self);
+        (this.folio.as_ptr(), this.ptr.cast_mut())
+    }
+
+    /// Drops what [`FolioBytes::into_raw`] gave up.
+    ///
+    /// # Safety
+    ///
+    /// `folio` comes from `into_raw` and is not used afterwards.
+    pub(crate) unsafe fn put_raw(folio: *mut bindings::folio) {
+        // SAFETY: The caller hands over the reference.
+        unsafe { raw::erofs_shared_folio_put(folio) }
+    }
+}
+
+impl Deref for FolioBytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: By the type invariants the range is inside a live folio and does not change.
+        unsafe { core::slice::from_raw_parts(self.ptr, self.len) }
+    }
+}
+
+impl Drop for FolioBytes<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants this owns the reference.
+        unsafe { raw::erofs_shared_folio_put(self.folio.as_ptr()) }
+    }
+}
+
+/// What data is of which, in the order in which one is read while another waits for it: files' and
+/// directories', the packed inode's, the metabox's.
+#[derive(Clone, Copy)]
+pub(crate) enum Depth {
+    /// A directory, or a file that reads no other.
+    Directory = 1,
+    /// The packed inode.
+    Packed = 2,
+    /// The metabox inode.
+    Metabox = 3,
+}
+
+/// The bytes of a mapping of this module, as the format core reads them.
+///
+/// # Invariants
+///
+/// `mapping` is the live `i_mapping` of a regular file or a directory of this module for `'a`, and has a
+/// `readahead` and a `read_folio`.
+#[derive(Clone, Copy)]
+pub(crate) struct CacheBytes<'a> {
+    mapping: NonNull<bindings::address_space>,
+    size: u64,
+    /// Its pages are worth reading with those around them.
+    around: Option<Depth>,
+    _inode: PhantomData<&'a bindings::inode>,
+}
+
+impl<'a> CacheBytes<'a> {
+    /// # Safety
+    ///
+    /// `mapping` must be the `i_mapping` of an inode of this module that lives for `'a`, is a regular
+    /// file or a directory, and has a `readahead` and a `read_folio`; `size` is that inode's size.
+    pub(crate) unsafe fn new(mapping: NonNull<bindings::address_space>, size: u64) -> Self {
+        // INVARIANT: By the function's safety requirements.
+        Self {
+            mapping,
+            size,
+            around: None,
+            _inode: PhantomData,
+        }
+    }
+
+    /// The same, for data that is compressed: what is not in the page cache comes there with all that is
+    /// compressed together with it.
+    pub(crate) fn encoded(self, depth: Depth) -> Self {
+        Self {
+            around: Some(depth),
+            ..self
+        }
+    }
+
+    /// Reads `len` bytes from `pos` on into the page cache, unless the first of them is there.
+    pub(crate) fn read_ahead(&self, pos: u64, len: usize) {
+        let depth = self.around.unwrap_or(Depth::Packed);
+        if pos >= self.size || len == 0 {
+            return;
+        }
+        let end = pos.saturating_add(len as u64).min(self.size);
+        let first = pos >> PAGE_SHIFT;
+        let count = ((end - 1) >> PAGE_SHIFT) - first + 1;
+        // SAFETY: By the type invariants the mapping is live and has a `readahead`.
+        unsafe {
+            raw::erofs_shared_read_around(
+                self.mapping.as_ptr(),
+                first as usize,
+                count as usize,
+                depth as u32,
+            );
+        }
+    }
+
+    /// The folio with page `index`, uptodate, with a reference. A fatal signal ends the wait for it, also if
+    /// somebody else is reading it, for whom `read_cache_folio()` waits whatever happens.
+    fn folio(&self, index: usize) -> Result<NonNull<bindings::folio>> {
+        let mapping = self.mapping.as_ptr();
+        loop {
+            // SAFETY: By the type invariants.
+            match unsafe { PageState::find(mapping, index as u64) } {
+                PageState::Ready(folio) => {
+                    // SAFETY: By the type invariants of `FolioRef` the folio is live.
+                    unsafe { bindings::folio_mark_accessed(folio.as_ptr()) };
+                    return NonNull::new(folio.into_raw()).ok_or(EIO);
+                }
+                PageState::Locked(folio) => folio.wait()?,
+                PageState::Absent | PageState::Failed(_) => break,
+            }
+        }
+        // SAFETY: By the type invariants the mapping is live and has a `read_folio`.
+        let folio = from_err_ptr(unsafe {
+            bindings::read_cache_folio(mapping, index, None, core::ptr::null_mut())
+        })?;
+        NonNull::new(folio).ok_or(EIO)
+    }
+
+    /// Like [`Source::bread`], with the lifetime of the inode instead of `self`.
+    pub(crate) fn bytes(&self, pos: u64) -> Result<FolioBytes<'a>, ReadError> {
+        if pos >= self.size {
+            return Err(ReadError::Format(format::error::Error {
+                kind: Kind::Corrupted,
+                what: "metadata past the end",
+                pos,
+                value: self.size,
+            }));
+        }
+        let page_mask = (PAGE_SIZE - 1) as u64;
+        let index = (pos >> PAGE_SHIFT) as usize;
+        if self.around.is_some() {
+            self.read_ahead(pos, 1);
+        }
+        let folio = self.folio(index)?;
+        // SAFETY: This is a referenced, uptodate folio that contains `index`.
+        let (base, start, size) = unsafe {
+            (
+                raw::erofs_shared_folio_address(folio.as_ptr()).cast::<u8>(),
+                raw::erofs_shared_folio_pos(folio.as_ptr()) as u64,
+                raw::erofs_shared_folio_size(folio.as_ptr()),
+            )
+        };
+        let in_folio = pos.wrapping_sub(start) as usize;
+        let in_page = (pos & page_mask) as usize;
+        let mut len = PAGE_SIZE - in_page;
+        let rest = self.size - pos;
+        if rest < len as u64 {
+            len = rest as usize;
+        }
+        if in_folio >= size {
+            // SAFETY: The reference is given back, once.
+            unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) };
+            return Err(ReadError::Io(EIO));
+        }
+        // INVARIANT: The reference is now owned here, and `in_folio + len` is at most the end of a
+        // page of the folio. The mapping is one of this module's, by the type invariants.
+        Ok(FolioBytes {
+            folio,
+            // SAFETY: `in_folio < size`.
+            ptr: unsafe { base.add(in_folio) },
+            len,
+            _mapping: PhantomData,
+        })
+    }
+}
+
+impl<'m> Source for CacheBytes<'m> {
+    type Error = ReadError;
+    type Buf<'a>
+        = FolioBytes<'a>
+    where
+        Self: 'a;
+
+    fn bread(&self, pos: u64) -> Result<Self::Buf<'_>, ReadError> {
+        self.bytes(pos)
+    }
+}

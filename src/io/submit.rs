@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Gathers a fill's I/O into bios and reads of backing files, and submits them.
+
+use core::{mem::MaybeUninit, ops::Range, ptr::NonNull};
+
+use kernel::{
+    bindings, ffi,
+    page::{PAGE_SHIFT, PAGE_SIZE},
+    prelude::*,
+    sync::atomic::{Atomic, Full},
+    types::Opaque,
+};
+
+use super::{
+    file_read::{bytes_read, file_bytes},
+    fill_state::{Filled, Share, Shares},
+    folios::Folios,
+    Device,
+};
+use crate::raw;
+
+/// Pieces of memory that a bio for compressed bytes has room for at least.
+const ENCODED_SEGMENTS: u16 = 64;
+
+/// Ranges in one read of a backing file.
+const FILE_RANGES: usize = 16;
+
+/// A bio that is being gathered.
+struct PendingBio {
+    bio: NonNull<bindings::bio>,
+    bdev: NonNull<bindings::block_device>,
+    /// Byte on the device after its last.
+    end: u64,
+    /// It may be one of the few that are kept for when there is no memory. Nobody who has one of these may
+    /// wait for another before it is submitted.
+    reserved: bool,
+}
+
+/// A read of a backing file, being gathered or under way.
+///
+/// # Invariants
+///
+/// `bvecs[..nr]` describe memory of the fill's folios, `bytes` in all. `file` is open until the fill is
+/// over.
+struct FileRead<F: Filled> {
+    iocb: Opaque<bindings::kiocb>,
+    /// Submitter and completion each hold one: the file may still look at `iocb` and `bvecs` after
+    /// it has completed the read.
+    refs: Atomic<u32>,
+    /// Completion's, which takes it.
+    share: Option<Share<F>>,
+    pos: u64,
+    bytes: usize,
+    nr: usize,
+    /// How many of the bytes matter: what lies behind them in their block is nobody's, and need not be
+    /// there when the file ends before that.
+    wanted: usize,
+    file: NonNull<bindings::file>,
+    bvecs: [MaybeUninit<bindings::bio_vec>; FILE_RANGES],
+}
+
+impl<F: Filled> FileRead<F> {
+    /// The read is over, with `ret` as the file's `->read_iter` gave it.
+    fn finish(&self, share: &Share<F>, ret: isize) {
+        // SAFETY: By the type invariants the file is open as long as the fill is not over.
+        let got = match unsafe { bytes_read(self.file, self.pos, self.bytes, ret) } {
+            Ok(got) if got >= self.wanted => got,
+            Ok(_) => return share.fail(EIO),
+            Err(err) => return share.fail(err),
+        };
+        let mut skip = got;
+        for bvec in self.bvecs.iter().take(self.nr) {
+            // SAFETY: By the type invariants this is initialised and describes memory of the fill's
+            // folios, which the fill owns.
+            unsafe {
+                let bvec = bvec.assume_init_ref();
+                let len = bvec.bv_len as usize;
+                let skipped = skip.min(len);
+                skip -= skipped;
+                raw::erofs_shared_bvec_address(bvec)
+                    .cast::<u8>()
+                    .add(skipped)
+                    .write_bytes(0, len - skipped);
+            }
+        }
+    }
+
+    /// Drops one of the two references.
+    ///
+    /// # Safety
+    ///
+    /// `this` comes from `KBox::into_raw`; the caller owns one of its references.
+    unsafe fn put(this: *mut Self) {
+        // SAFETY: The caller's reference keeps it alive here.
+        if unsafe { (*this).refs.fetch_sub(1, Full) } == 1 {
+            // SAFETY: The last reference is gone.
+            drop(unsafe { KBox::from_raw(this) });
+        }
+    }
+
+    /// `kiocb::ki_complete`
+    ///
+    /// # Safety
+    ///
+    /// * `iocb` is that of a read that [`FileRead::submit`] started.
+    /// * The read completes once.
+    unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: ffi::c_long) {
+        let field = Opaque::cast_from(iocb);
+        // SAFETY: `iocb` lies in a `FileRead`, to which completion holds a reference.
+        let this = unsafe { kernel::container_of!(field, Self, iocb) }.cast_mut();
+        // SAFETY: The read is live, and only completion looks at its `share`, once.
+        let share = unsafe { (*(&raw mut (*this).share)).take() };
+        if let Some(share) = &share {
+            // SAFETY: The read is live, and nothing changes the fields that this looks at any more.
+            unsafe { (*this).finish(share, ret) };
+        }
+        // SAFETY: Completion's reference, which comes before the share: the bvecs describe the fill's memory.
+        unsafe { Self::put(this) };
+        drop(share);
+    }
+
+    /// Starts the read.
+    fn submit(self_: KBox<Self>, direct: bool) {
+        let file = self_.file.as_ptr();
+        let this = KBox::into_raw(self_);
+        // SAFETY: The read is live (two references) and exclusively ours until it starts.
+        let iocb = unsafe { (*this).iocb.get() };
+        // SAFETY: The same; `iocb` is a part of it, which nothing else looks at yet. The file is open.
+        unsafe {
+            (*iocb).ki_filp = file;
+            (*iocb).ki_pos = (*this).pos as bindings::loff_t;
+            (*iocb).ki_complete = Some(Self::complete);
+            if direct && raw::erofs_shared_file_can_odirect(file) {
+                (*iocb).ki_flags = raw::EROFS_SHARED_IOCB_DIRECT as i32;
+            }
+        }
+        // SAFETY: By the type invariants `bvecs` describe memory of the fill, which lives until completion
+        // has dropped its share. The read itself lives at least until the submitter's reference is gone.
+        let ret = unsafe {
+            let bvecs = (*this).bvecs.as_mut_ptr().cast();
+            raw::erofs_shared_file_read(file, iocb, bvecs, (*this).nr, (*this).bytes)
+        };
+        if ret != EIOCBQUEUED.to_errno() as isize {
+            // SAFETY: The file will not call back; completion's reference is used here.
+            unsafe { Self::complete(iocb, ret) };
+        }
+        // SAFETY: The submitter's reference.
+        unsafe { Self::put(this) };
+    }
+}
+
+/// `bio::bi_end_io` of a fill's bios.
+///
+/// # Safety
+///
+/// * `bio` is live, and this has its reference.
+/// * Its `bi_private` is a [`Share`] of a fill with this `F`.
+unsafe extern "C" fn bio_done<F: Filled>(bio: *mut bindings::bio) {
+    // SAFETY: By this function's requirements; a bio ends once.
+    let share = unsafe { Share::<F>::from_raw((*bio).bi_private) };
+    // SAFETY: The bio is live until the reference is given back, here and once.
+    let status = unsafe {
+        let status = (*bio).bi_status;
+        bindings::bio_put(bio);
+        status
+    };
+    if status != 0 {
+        // Whatever the device means by it.
+        share.fail(EIO);
+    }
+}
+
+/// I/O that is being gathered for a fill.
+pub(super) struct Submitter<'a, F: Filled> {
+    fill: Shares<'a, F>,
+    ahead: bool,
+    direct: bool,
+    /// How many pieces of memory a bio has room for, a guess. More go into another bio.
+    segments: u16,
+    bio: Option<PendingBio>,
+    read: Option<KBox<FileRead<F>>>,
+}
+
+impl<'a, F: Filled> Submitter<'a, F> {
+    /// For I/O of this fill. `segments` is a guess of how many pieces of memory it has.
+    pub(super) fn new(fill: Shares<'a, F>, ahead: bool, direct: bool, segments: usize) -> Self {
+        Self {
+            fill,
+            ahead,
+            direct,
+            segments: u16::try_from(segments).unwrap_or(u16::MAX),
+            bio: None,
+            read: None,
+        }
+    }
+
+    /// What comes is compressed bytes, for which there are pieces of memory of their own.
+    pub(super) fn expect_encoded(&mut self) {
+        self.segments = self.segments.max(ENCODED_SEGMENTS);
+    }
+
+    /// Gets ready for allocating bios elsewhere: starts what was gathered if it must not be held back
+    /// meanwhile.
+    pub(super) fn before_others(&mut self) {
+        if self.bio.as_ref().is_some_and(|pending| pending.reserved) {
+            self.flush();
+        }
+    }
+
+    /// Starts what was gathered.
+    pub(super) fn flush(&mut self) {
+        if let Some(pending) = self.bio.take() {
+            let share = self.fill.share().into_raw();
+            // SAFETY: The bio is ours until it is submitted; its memory belongs to the fill, which lives
+            // until `bio_done` drops the share.
+            unsafe {
+                (*pending.bio.as_ptr()).bi_private = share;
+                (*pending.bio.as_ptr()).bi_end_io = Some(bio_done::<F>);
+                raw::erofs_shared_bio_submit(pending.bio.as_ptr());
+            }
+        }
+        if let Some(mut read) = self.read.take() {
+            read.share = Some(self.fill.share());
+            FileRead::submit(read, self.direct);
+        }
+    }
+
+    /// Adds the bytes of `folios` from `at` on, which are `len` bytes from byte `addr` of a device on
+    /// (`Device::offset` not yet added). Only the first `wanted` matter: those behind them belong to the
+    /// same block. On failure tells how many were added.
+    pub(super) fn add(
+        &mut self,
+        device: &Device,
+        addr: u64,
+        folios: &Folios,
+        at: usize,
+        len: usize,
+        wanted: usize,
+    ) -> Result<(), (usize, Error)> {
+        let mut done = 0;
+        while done < len {
+            let added = self.add_part(device, addr, folios, at, done..len, wanted);
+            done += added.map_err(|err| (done, err))?;
+        }
+        Ok(())
+    }
+
+    /// A part of what [`Submitter::add`] adds: as much as lies in one folio, and how much that is.
+    fn add_part(
+        &mut self,
+        device: &Device,
+        addr: u64,
+        folios: &Folios,
+        at: usize,
+        left: Range<usize>,
+        wanted: usize,
+    ) -> Result<usize> {
+        let (folio, offset, room) = folios.place(at + left.start).ok_or(EIO)?;
+        let len = room.min(left.end - left.start);
+        let addr = addr
+            .checked_add(device.offset())
+            .and_then(|addr| addr.checked_add(left.start as u64))
+            .ok_or(EFSCORRUPTED)?;
+        if let Some(bdev) = device.bdev() {
+            self.add_to_bio(bdev, addr, folio, offset, len)?;
+        } else if let Some(file) = device.file() {
+            let file = NonNull::new(file.as_ptr()).ok_or(EIO)?;
+            let wanted = wanted.saturating_sub(left.start).min(len);
+            self.add_to_read(file, addr, folio, offset, (len, wanted))?;
+        } else {
+            return Err(EIO);
+        }
+        Ok(len)
+    }
+
+    fn add_to_bio(
+        &mut self,
+        bdev: NonNull<bindings::block_device>,
+        addr: u64,
+        folio: NonNull<bindings::folio>,
+        offset: usize,
+        len: usize,
+    ) -> Result {
+        let goes_on = self
+            .bio
+            .as_ref()
+            .is_some_and(|pending| pending.bdev == bdev && pending.end == addr);
+        if !goes_on {
+            self.flush();
+        }
+        for _ in 0..2 {
+            if let Some(pending) = &mut self.bio {
+                // SAFETY: The bio is ours; the range is inside the folio, which the fill owns.
+                if unsafe {
+                    bindings::bio_add_folio(pending.bio.as_ptr(), folio.as_ptr(), len, offset)
+                } {
+                    pending.end = addr.saturating_add(len as u64);
+                    return Ok(());
+                }
+                self.flush();
+            }
+            // SAFETY: The device is open.
+            let alloc = |wait| unsafe {
+                let (device, segments) = (bdev.as_ptr(), self.segments);
+                raw::erofs_shared_bio_alloc(device, addr, segments, self.ahead, wait)
+            };
+            // The second way may wait for others' bios. This has none that is not submitted: it was flushed.
+            let (bio, reserved) = match NonNull::new(alloc(false)) {
+                Some(bio) => (bio, false),
+                None => (NonNull::new(alloc(true)).ok_or(ENOMEM)?, true),
+            };
+            self.bio = Some(PendingBio {
+                bio,
+                bdev,
+                end: addr,
+                reserved,
+            });
+        }
+        Err(EIO)
+    }
+
+    fn add_to_read(
+        &mut self,
+        file: NonNull<bindings::file>,
+        addr: u64,
+        folio: NonNull<bindings::folio>,
+        offset: usize,
+        (len, wanted): (usize, usize),
+    ) -> Result {
+        // What is not there any more fails here, so that what comes before it is read.
+        // SAFETY: The mount holds the file open.
+        if unsafe { file_bytes(file) } < addr.saturating_add(wanted as u64) {
+            return Err(EIO);
+        }
+        let goes_on = self.read.as_ref().is_some_and(|read| {
+            read.file == file
+                && read.nr < FILE_RANGES
+                && read.pos.checked_add(read.bytes as u64) == Some(addr)
+        });
+        if !goes_on {
+            self.flush();
+            // INVARIANT: The mount holds the file open, and waits for its fills before it lets go of it.
+            let read = KBox::new(
+                FileRead {
+                    iocb: Opaque::zeroed(),
+                    refs: Atomic::new(2),
+                    share: None,
+                    pos: addr,
+                    bytes: 0,
+                    nr: 0,
+                    wanted: 0,
+                    file,
+                    bvecs: [const { MaybeUninit::uninit() }; FILE_RANGES],
+                },
+                GFP_KERNEL,
+            )?;
+            self.read = Some(read);
+        }
+        let read = self.read.as_mut().ok_or(EIO)?;
+        let nr = read.nr;
+        let slot = read.bvecs.get_mut(nr).ok_or(EIO)?;
+        slot.write(bindings::bio_vec {
+            // SAFETY: A folio's pages are consecutive `struct page`s; `offset` is inside the folio.
+            bv_page: unsafe {
+                folio
+                    .as_ptr()
+                    .cast::<bindings::page>()
+                    .add(offset >> PAGE_SHIFT)
+            },
+            bv_len: len as u32,
+            bv_offset: (offset & (PAGE_SIZE - 1)) as u32,
+        });
+        read.nr += 1;
+        if wanted != 0 {
+            read.wanted = read.bytes.saturating_add(wanted);
+        }
+        read.bytes = read.bytes.saturating_add(len);
+        Ok(())
+    }
+}
