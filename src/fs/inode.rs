@@ -18,7 +18,7 @@ use crate::{
     },
     io::ReadError,
     vfs::{
-        inode::{Fields, Iget, NewInode},
+        new_inode::{Fields, Iget, NewInode},
         Inode, InodeRef, Super,
     },
 };

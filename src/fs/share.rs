@@ -73,7 +73,7 @@ pub(super) fn report_change(inode: &Inode<Erofs>, block: u64) {
 /// What all mounts share.
 pub(super) fn totals() -> Totals {
     let mut totals = Totals::default();
-    share::inode::for_each(&mut |shared| {
+    share::for_each(&mut |shared| {
         totals.shared_inodes = totals.shared_inodes.saturating_add(1);
         if shared.content().bound() > 1 {
             totals.pages_shared = totals.pages_shared.saturating_add(shared.pages());
@@ -86,7 +86,7 @@ pub(super) fn totals() -> Totals {
 
 /// Offers all shared inodes to a list of the first of them.
 pub(super) fn top(top: &mut Top) {
-    share::inode::for_each(&mut |shared| {
+    share::for_each(&mut |shared| {
         let id = shared.identity();
         let mut key = [0; 16];
         key.iter_mut()

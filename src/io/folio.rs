@@ -12,7 +12,7 @@ use crate::raw;
 ///
 /// # Invariants
 ///
-/// `folio` is uptodate and this owns one reference to it. Nobody can write to it (see [`FolioBytes`]), so
+/// `folio` is uptodate and this owns one reference to it. Nobody can write to it (see [`FolioBytes`](super::metadata::FolioBytes)), so
 /// its bytes do not change while the reference is held, even when the page cache drops it.
 pub(crate) struct FolioRef(NonNull<bindings::folio>);
 

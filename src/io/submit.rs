@@ -110,7 +110,7 @@ impl<F: Filled> FileRead<F> {
         // SAFETY: `iocb` lies in a `FileRead`, to which completion holds a reference.
         let this = unsafe { kernel::container_of!(field, Self, iocb) }.cast_mut();
         // SAFETY: The read is live, and only completion looks at its `share`, once.
-        let share = unsafe { (*(&raw mut (*this).share)).take() };
+        let share = unsafe { (*this).share.take() };
         if let Some(share) = &share {
             // SAFETY: The read is live, and nothing changes the fields that this looks at any more.
             unsafe { (*this).finish(share, ret) };

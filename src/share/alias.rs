@@ -6,7 +6,11 @@ use core::ops::Range;
 
 use kernel::sync::rcu;
 
-use super::{digest::BLOCK_SIZE, index, Unheld};
+use super::{
+    digest::BLOCK_SIZE,
+    handle::{SharedInode, Unheld},
+    index,
+};
 use crate::{
     io::{folio::FolioRef, wait::cond_resched},
     race::race_point,
@@ -178,7 +182,7 @@ pub(crate) fn run(shared: &Unheld, blocks: Range<u64>) -> u64 {
 /// How many blocks that have an alias have their bytes in memory now: the note outlives the other place.
 /// Blocks of zeros count if anything of the file is in memory (`some`, or another place that has a block of
 /// it): they need no page, and nothing else tells whether they would have one. May sleep.
-pub(super) fn elsewhere(shared: &Unheld, some: bool) -> u64 {
+fn elsewhere(shared: &Unheld, some: bool) -> u64 {
     let content = shared.content();
     let end = shared.identity().blocks();
     let (mut zeros, mut copies, mut at) = (0u64, 0u64, 0u64);
@@ -202,5 +206,20 @@ pub(super) fn elsewhere(shared: &Unheld, some: bool) -> u64 {
         copies.saturating_add(zeros)
     } else {
         0
+    }
+}
+
+impl SharedInode {
+    /// Pages that would be in memory more than they are if its real inodes had caches of their own: as
+    /// many copies of its pages (also of those that are resident elsewhere) as those inodes have verified,
+    /// less what is there. Looks at each block that has an alias; may sleep.
+    pub(crate) fn pages_saved(&self) -> u64 {
+        let (pages, blocks) = (self.pages(), self.identity().blocks().max(1));
+        let all = pages.saturating_add(elsewhere(self, pages != 0));
+        let verified = self.content().verified();
+        let wanted = all
+            .saturating_mul(verified / blocks)
+            .saturating_add(all.saturating_mul(verified % blocks) / blocks);
+        wanted.saturating_sub(pages)
     }
 }

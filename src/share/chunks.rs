@@ -4,7 +4,7 @@
 //! freed: a table goes in an RCU callback, where nothing else runs meanwhile, and a worker frees those
 //! that have too many chunks for that. A wrapper module.
 
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use kernel::{
     bindings,
@@ -12,7 +12,7 @@ use kernel::{
     sync::atomic::{Atomic, Full, Relaxed},
 };
 
-use super::table::Header;
+use super::handle::Unheld;
 use crate::{
     io::{
         memcg::{has_room, CHARGED},
@@ -23,6 +23,19 @@ use crate::{
 
 /// Chunks that are freed without letting others run. They stand for 500 MiB of a file.
 const MANY: usize = 1024;
+
+/// What a chunk begins with.
+#[repr(C, align(32))]
+pub(super) struct Header {
+    /// Whose blocks these are.
+    pub(super) owner: NonNull<Unheld>,
+    /// The first of them.
+    pub(super) first: u32,
+    /// How many.
+    pub(super) count: u32,
+    /// Those with an alias: see [`Content`](super::content::Content). Changed under its lock.
+    pub(super) aliased: [Atomic<u64>; 2],
+}
 
 /// Pointers to the chunks of a table behind the first.
 ///

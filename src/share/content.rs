@@ -19,10 +19,10 @@ use kernel::{
 
 use super::{
     digest::{Digest, Key},
-    merge::{Link, QUEUE},
+    handle::Unheld,
     plain::Mark,
-    table::{read_once, Probe, Settle, Slot, Table, Writer},
-    SharedInode,
+    queue::{Link, QUEUE},
+    table::{read_once, Settle, Slot, Table, Writer},
 };
 use crate::{
     io::memcg::CHARGED_NOWAIT,
@@ -141,10 +141,10 @@ impl Content {
 
     /// Compares digests of consecutive blocks from `first` on with what is recorded; records what is
     /// not known yet, up to the first that differs. `owner` is the shared inode that this is the content
-    /// of. May sleep.
-    pub(crate) fn settle(
+    /// of, and its number of blocks. May sleep.
+    pub(super) fn settle(
         &self,
-        owner: &SharedInode,
+        owner: (&Unheld, u64),
         first: u64,
         digests: &[Digest],
     ) -> Result<Settled> {
@@ -168,7 +168,7 @@ impl Content {
             };
             race_point!(c"settle");
             for (slot, digest) in slots.iter().zip(rest) {
-                match slot.settle(digest) {
+                match slot.settle(&mut writer, digest) {
                     Settle::New => adopted += 1,
                     Settle::Same => {}
                     Settle::Other => {
@@ -196,9 +196,9 @@ impl Content {
         self.table.slots(block)
     }
 
-    /// Where a block is, for the index.
-    pub(super) fn entry(&self, block: u64) -> Option<Probe<'_>> {
-        self.table.entry(block)
+    /// A block's digest, and what an entry of the index needs beside that.
+    pub(super) fn slot(&self, block: u64) -> Option<(&Slot, u32)> {
+        self.table.slot(block)
     }
 
     /// Ranges of blocks; those whose digest is known are in one of them.

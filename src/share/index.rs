@@ -9,7 +9,7 @@
 //! Entries hold no references. A shared inode takes its own out before it is freed ([`leave`]), and is
 //! freed an RCU grace period later: what is found is valid as long as the reader's RCU guard is.
 
-use core::{ops::Range, pin::Pin, ptr::NonNull};
+use core::{pin::Pin, ptr::NonNull};
 
 use kernel::{
     bindings, new_spinlock,
@@ -22,9 +22,9 @@ use kernel::{
 };
 
 use super::{
-    alias, merge,
-    table::{Entry, Probe, Slot, Start},
-    SharedInode, Unheld,
+    entry::{Entry, Probe, Start},
+    handle::{SharedInode, Unheld},
+    table::Slot,
 };
 use crate::{
     io::{memcg::CHARGED, wait::cond_resched},
@@ -130,53 +130,8 @@ impl Shards {
     }
 }
 
-/// Enters blocks that are resident and have digests. Those that another place has, which is resident, are
-/// left for the merge worker; places that are not resident any more give way. May sleep.
-pub(crate) fn enter_all(shared: &SharedInode, blocks: Range<u64>) -> Result {
-    let mut twins = 0..0;
-    let mut result = Ok(());
-    let mut at = blocks.start;
-    let mut new = 0;
-    while at < blocks.end && result.is_ok() {
-        let run = alias::zeros(shared, at..blocks.end);
-        let run = if run != 0 {
-            run
-        } else {
-            match enter(shared, at) {
-                Ok(Entered::New) => {
-                    new += 1;
-                    0
-                }
-                Ok(Entered::Instead) => 0,
-                // What follows it there is likely to follow it here.
-                Ok(Entered::Elsewhere) => {
-                    race_point!(c"index_elsewhere");
-                    alias::run(shared, at..blocks.end).max(1)
-                }
-                Err(err) => {
-                    result = Err(err);
-                    0
-                }
-            }
-        };
-        if run != 0 {
-            if twins.end != at {
-                merge::found(shared, twins);
-                twins = at..at;
-            }
-            twins.end = at + run;
-        }
-        at += run.max(1);
-    }
-    merge::found(shared, twins);
-    if new != 0 {
-        GLOBAL.add(Field::IndexEntries, new);
-    }
-    result
-}
-
 /// What became of a block that was to be entered.
-enum Entered {
+pub(super) enum Entered {
     /// It is in the index, which had nothing for its digest.
     New,
     /// It is in the index, in the place of itself or of one that is not resident.
@@ -185,8 +140,9 @@ enum Entered {
     Elsewhere,
 }
 
-fn enter(shared: &SharedInode, block: u64) -> Result<Entered> {
-    let entry = || shared.content().entry(block).ok_or(ENOENT);
+/// Enters a block that is resident and has a digest, unless another one is there, which is resident.
+pub(super) fn enter(shared: &SharedInode, block: u64) -> Result<Entered> {
+    let entry = || Probe::of(shared, block).ok_or(ENOENT);
     let probe = entry()?;
     // SAFETY: It goes into the tree; `leave` takes it out.
     let node = RBTreeNode::new(unsafe { entry()?.into_entry() }, (), CHARGED)?;
@@ -215,7 +171,7 @@ pub(crate) fn find<'a>(
     block: u64,
     _guard: &'a rcu::Guard,
 ) -> Option<(&'a Unheld, u64)> {
-    let probe = shared.content().entry(block)?;
+    let probe = Probe::of(shared, block)?;
     let shard = shards(shared)?.of(&probe).lock();
     let cursor = shard.tree.cursor_lower_bound(&probe)?;
     let (found, ()) = cursor.current();
@@ -234,7 +190,7 @@ pub(super) fn has(shared: &Unheld, block: u64) -> bool {
     if slot.is_none_or(Slot::is_zeros) {
         return false;
     }
-    let (Some(probe), Some(shards)) = (shared.content().entry(block), shards(shared)) else {
+    let (Some(probe), Some(shards)) = (Probe::of(shared, block), shards(shared)) else {
         return false;
     };
     let shard = shards.of(&probe).lock();
@@ -255,7 +211,7 @@ pub(super) fn leave(shared: &Unheld) {
             if slot.is_none_or(Slot::is_zeros) {
                 continue;
             }
-            let Some(probe) = shared.content().entry(block) else {
+            let Some(probe) = Probe::of(shared, block) else {
                 continue;
             };
             let mut shard = shards.of(&probe).lock();

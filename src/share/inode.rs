@@ -1,59 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Shared inodes: they own the page cache of one content. They live on a pseudo filesystem of the
-//! module's own, which nobody can mount.
+//! What a shared inode carries. Shared inodes own the page cache of one content; they live on a pseudo
+//! filesystem of the module's own ([`super::pseudo_fs`]).
 //!
 //! A shared inode is found by its [`Identity`] in the inode hash of the kernel. It is held by the
 //! [`Binding`](super::Binding)s of real inodes and by the files opened through them; without these
 //! it stays as long as its pages do, like any unused inode: memory pressure takes it, or `rmmod`.
 
-use core::{
-    cell::UnsafeCell,
-    ops::{Deref, Range},
-    ptr::NonNull,
-};
+use core::cell::UnsafeCell;
 
-use kernel::{
-    bindings, ffi,
-    prelude::*,
-    sync::{
-        aref::{ARef, AlwaysRefCounted},
-        atomic::{Atomic, Relaxed},
-    },
-    types::Opaque,
-};
+use kernel::{bindings, prelude::*, types::Opaque};
 
 use super::{
-    alias,
-    chunks::Disposal,
-    digest::Key,
-    index::{self, Index},
-    merge::Merger,
-    plain::Mark,
-    shrinker::Shrinker,
-    Content, Identity,
+    content::{Content, Identity, Settled},
+    digest::Digest,
+    handle::Unheld,
 };
-use crate::{
-    io::{folio::FolioRef, folios::Folios},
-    params,
-    race::race_point,
-    raw,
-    stats::{Field, GLOBAL},
-};
-
-/// Magic number of the internal filesystem: "ersh".
-const MAGIC: usize = 0x6572_7368;
-
-/// Largest folio order in a shared inode's page cache: below that of a PMD. So no page table entry
-/// ever maps more than such a folio, and the kernel does not collapse small folios into one that is
-/// mapped whole, which could show blocks that the mapping's own inode has not verified.
-pub(crate) const MAX_ORDER: u32 = raw::EROFS_SHARED_PMD_ORDER - 1;
-
-/// The slab for shared inodes, while the module is loaded.
-static CACHE: Atomic<*mut bindings::kmem_cache> = Atomic::new(core::ptr::null_mut());
-
-/// The internal filesystem's superblock, while it is mounted.
-static SUPER: Atomic<*mut bindings::super_block> = Atomic::new(core::ptr::null_mut());
 
 /// What the slab holds.
 ///
@@ -62,474 +24,41 @@ static SUPER: Atomic<*mut bindings::super_block> = Atomic::new(core::ptr::null_m
 /// `inode` is initialised (`inode_init_once` at slab construction). `content` and `identity` are
 /// initialised from `alloc` to `free`; `identity` is written while the inode is new, then constant.
 #[repr(C)]
-struct Node {
-    content: core::mem::MaybeUninit<Content>,
-    identity: UnsafeCell<Identity>,
-    inode: Opaque<bindings::inode>,
+pub(super) struct Node {
+    pub(super) content: core::mem::MaybeUninit<Content>,
+    pub(super) identity: UnsafeCell<Identity>,
+    pub(super) inode: Opaque<bindings::inode>,
 }
 
 impl Node {
+    /// What an inode lies in.
+    ///
     /// # Safety
     ///
     /// `inode` must be one of the internal filesystem.
-    unsafe fn of(inode: *mut bindings::inode) -> *mut Self {
+    pub(super) unsafe fn of(inode: *mut bindings::inode) -> *mut Self {
         // SAFETY: All inodes of the internal filesystem are made by `alloc`.
         unsafe { kernel::container_of!(Opaque::cast_from(inode), Node, inode) }.cast_mut()
     }
-
-    /// # Safety
-    ///
-    /// Slab constructor: `ptr` is memory for a `Node`.
-    unsafe extern "C" fn init_once(ptr: *mut ffi::c_void) {
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            bindings::inode_init_once(Opaque::cast_into(&raw const (*ptr.cast::<Self>()).inode))
-        };
-    }
-
-    /// # Safety
-    ///
-    /// `super_operations::alloc_inode` of the internal filesystem.
-    unsafe extern "C" fn alloc(sb: *mut bindings::super_block) -> *mut bindings::inode {
-        // SAFETY: The cache has objects of the size of `Node`, and lives as long as the superblock.
-        let node = unsafe { raw::erofs_shared_inode_alloc(sb, CACHE.load(Relaxed)) }.cast::<Self>();
-        if node.is_null() {
-            return core::ptr::null_mut();
-        }
-        // SAFETY: A new object, exclusively ours; it does not move. The content is dropped before the
-        // inode's memory is freed, and nobody else writes the word of the mark.
-        unsafe {
-            let mark = Mark::of(Opaque::cast_into(&raw const (*node).inode));
-            pin_init::raw_init((&raw mut (*node).content).cast(), Content::new(mark));
-            (&raw mut (*node).identity).write(UnsafeCell::new(Identity {
-                key: Key::none(),
-                variant: 0,
-                size: 0,
-                domain: [0; 16],
-                trusted: false,
-            }));
-            Opaque::cast_into(&raw const (*node).inode)
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `super_operations::evict_inode` of the internal filesystem: nobody uses `inode` but those who find
-    /// it in the index.
-    unsafe extern "C" fn evict(inode: *mut bindings::inode) {
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
-            bindings::clear_inode(inode);
-            if !is_regular(inode) {
-                return;
-            }
-            // INVARIANT: Not new: `get` sets the mode, and leaves none behind that is.
-            let shared = &*inode.cast::<Unheld>();
-            race_point!(c"evict_truncated");
-            index::leave(shared);
-            race_point!(c"evict_left");
-            shared.content().end_aliases();
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `super_operations::free_inode`: nobody uses `inode` any more.
-    unsafe extern "C" fn free(inode: *mut bindings::inode) {
-        // SAFETY: By the type invariants the content is initialised; nobody else uses it.
-        unsafe {
-            let node = Self::of(inode);
-            let content = (*node).content.as_mut_ptr();
-            GLOBAL.sub(Field::MetadataBytes, (*content).bytes());
-            core::ptr::drop_in_place(content);
-            bindings::kfree(node.cast());
-        }
-    }
-
-    /// # Safety
-    ///
-    /// Callback of `iget5_locked` on the internal filesystem; `data` is an `Identity`.
-    unsafe extern "C" fn test(inode: *mut bindings::inode, data: *mut ffi::c_void) -> ffi::c_int {
-        // SAFETY: By the function's safety requirements; `set` ran before the inode was hashed.
-        let same = unsafe { *(*Self::of(inode)).identity.get() == *data.cast::<Identity>() };
-        same.into()
-    }
-
-    /// # Safety
-    ///
-    /// As for `test`; the inode is new.
-    unsafe extern "C" fn set(inode: *mut bindings::inode, data: *mut ffi::c_void) -> ffi::c_int {
-        // SAFETY: By the function's safety requirements.
-        unsafe { *(*Self::of(inode)).identity.get() = *data.cast::<Identity>() };
-        0
-    }
 }
-
-/// A shared inode to which nobody needs to have a reference: it may be on its way out, and is there as
-/// long as something else sees to that, such as the lock of the index where it was found, or RCU.
-/// A reference to it cannot be had.
-///
-/// # Invariants
-///
-/// A regular file of the internal filesystem. Lies in a [`Node`], and is not new any more.
-#[repr(transparent)]
-pub(crate) struct Unheld(Opaque<bindings::inode>);
-
-/// A shared inode.
-///
-/// # Invariants
-///
-/// Somebody has a reference to it as long as this is borrowed.
-#[repr(transparent)]
-pub(crate) struct SharedInode(Unheld);
-
-/// An owned reference to a shared inode. Dropping it may sleep.
-pub(crate) type SharedRef = ARef<SharedInode>;
-
-impl Deref for SharedInode {
-    type Target = Unheld;
-
-    fn deref(&self) -> &Unheld {
-        &self.0
-    }
-}
-
-// SAFETY: `ihold`/`iput` count references.
-unsafe impl AlwaysRefCounted for SharedInode {
-    fn inc_ref(&self) {
-        // SAFETY: By the type invariants it has a reference.
-        unsafe { bindings::ihold(self.0 .0.get()) }
-    }
-
-    unsafe fn dec_ref(obj: NonNull<Self>) {
-        // SAFETY: The caller gives up a reference.
-        unsafe { bindings::iput(obj.as_ref().0 .0.get()) }
-    }
-}
-
-// SAFETY: Inodes may be used and released from any thread.
-unsafe impl Send for Unheld {}
-// SAFETY: What is reachable through `&Unheld` is constant or has a lock.
-unsafe impl Sync for Unheld {}
 
 impl Unheld {
+    /// Compares digests of consecutive blocks from `first` on with what is recorded; records what is
+    /// not known yet, up to the first that differs. May sleep.
+    pub(crate) fn settle(&self, first: u64, digests: &[Digest]) -> Result<Settled> {
+        let owner = (self, self.identity().blocks());
+        self.content().settle(owner, first, digests)
+    }
+
     /// Which one it is.
     pub(crate) fn identity(&self) -> &Identity {
         // SAFETY: By the type invariants it lies in a `Node` whose identity is constant now.
-        unsafe { &*(*Node::of(self.0.get())).identity.get() }
+        unsafe { &*(*Node::of(self.as_ptr())).identity.get() }
     }
 
     /// What it knows of its blocks.
     pub(crate) fn content(&self) -> &Content {
         // SAFETY: By the type invariants it lies in a `Node` whose content is initialised.
-        unsafe { (*Node::of(self.0.get())).content.assume_init_ref() }
-    }
-
-    /// Its page cache.
-    pub(crate) fn mapping(&self) -> *mut bindings::address_space {
-        // SAFETY: By the type invariants: an inode has a mapping until it is freed.
-        unsafe { (*self.0.get()).i_mapping }
-    }
-
-    /// Its number on the internal filesystem.
-    pub(crate) fn number(&self) -> u64 {
-        // SAFETY: By the type invariants; the number is constant.
-        unsafe { (*self.0.get()).i_ino }
-    }
-
-    /// Pages in its page cache.
-    pub(crate) fn pages(&self) -> u64 {
-        // SAFETY: By the type invariants; a racy read of a counter.
-        unsafe { core::ptr::read_volatile(&raw const (*self.mapping()).nrpages) as u64 }
-    }
-
-    /// Whether a block's page is in its page cache and may be read. May be called in atomic context.
-    pub(crate) fn is_resident(&self, block: u64) -> bool {
-        self.folio(block).is_some()
-    }
-
-    /// The first of these blocks whose page may be in its page cache, from which others may take it at any
-    /// time. Looks at what is there only, however many blocks these are.
-    pub(super) fn next_cached(&self, blocks: Range<u64>) -> Option<u64> {
-        let (from, to) = (blocks.start as usize, blocks.end as usize);
-        // SAFETY: By the type invariants the inode is not freed, nor is its mapping.
-        let next = unsafe { raw::erofs_shared_next_cached(self.mapping(), from, to) };
-        Some(next as u64).filter(|next| *next < blocks.end)
-    }
-
-    /// The folio with a block, if it is in its page cache and may be read. May be called in atomic
-    /// context.
-    pub(crate) fn folio(&self, block: u64) -> Option<FolioRef> {
-        // SAFETY: By the type invariants the inode is not freed, nor is its mapping.
-        unsafe { FolioRef::find(self.mapping(), block) }
-    }
-}
-
-impl SharedInode {
-    /// Drops pages that are in use by nobody. Tells whether all of them are gone.
-    pub(super) fn drop_pages(&self, pages: Range<u64>) -> bool {
-        let count = pages.end.saturating_sub(pages.start);
-        let (first, last) = (pages.start as usize, pages.end.saturating_sub(1) as usize);
-        // SAFETY: Live inode.
-        let gone = unsafe { bindings::invalidate_mapping_pages(self.mapping(), first, last) };
-        gone as u64 >= count
-    }
-
-    /// Takes filled pages into its page cache, from block `at` on. They hold what these blocks have the
-    /// digests of.
-    pub(super) fn give(&self, at: u64, folios: Folios) {
-        // SAFETY: Live inode; the rest is this function's documentation.
-        unsafe { folios.give(self.mapping(), at) }
-    }
-
-    /// Pages that would be in memory more than they are if its real inodes had caches of their own: as
-    /// many copies of its pages (also of those that are resident elsewhere) as those inodes have verified,
-    /// less what is there. Looks at each block that has an alias; may sleep.
-    pub(crate) fn pages_saved(&self) -> u64 {
-        let (pages, blocks) = (self.pages(), self.identity().blocks().max(1));
-        let all = pages.saturating_add(alias::elsewhere(self, pages != 0));
-        let verified = self.content().verified();
-        let wanted = all
-            .saturating_mul(verified / blocks)
-            .saturating_add(all.saturating_mul(verified % blocks) / blocks);
-        wanted.saturating_sub(pages)
-    }
-
-    /// The shared inode of an identity; made if there is none. `aops` fill its page cache.
-    pub(crate) fn get(
-        identity: &Identity,
-        aops: &'static bindings::address_space_operations,
-    ) -> Result<SharedRef> {
-        let hash = identity
-            .key
-            .hash()
-            .wrapping_add(u64::from(identity.variant));
-        // SAFETY: The internal filesystem is mounted as long as the module has mounts. The callbacks
-        // take an `Identity`, and do not keep it.
-        let inode = unsafe {
-            bindings::iget5_locked(
-                SUPER.load(Relaxed),
-                hash,
-                Some(Node::test),
-                Some(Node::set),
-                core::ptr::from_ref(identity).cast_mut().cast(),
-            )
-        };
-        let node = NonNull::new(inode).ok_or(ENOMEM)?.cast::<SharedInode>();
-        // SAFETY: `iget5_locked` gave a live inode; if it is new, it is ours to set up.
-        unsafe {
-            if raw::erofs_shared_inode_is_new(inode) {
-                (*inode).i_ino = bindings::get_next_ino().into();
-                (*inode).i_mode = (bindings::S_IFREG | 0o444) as u16;
-                bindings::set_nlink(inode, 1);
-                (*inode).i_size = identity.size.min(i64::MAX as u64) as i64;
-                (*(*inode).i_mapping).a_ops = aops;
-                raw::erofs_shared_mapping_set_max_order((*inode).i_mapping, MAX_ORDER);
-                if params::charge_root() {
-                    // For good: what is in the page cache was counted by it.
-                    let bit = raw::EROFS_SHARED_AS_KERNEL_FILE as usize;
-                    (*(*inode).i_mapping).flags |= 1 << bit;
-                }
-                bindings::unlock_new_inode(inode);
-            }
-            // INVARIANT: Made by `Node::alloc`, set up above. The reference is ours.
-            Ok(ARef::from_raw(node))
-        }
-    }
-}
-
-/// Whether an inode of the internal filesystem is a shared inode: all but the root directory are.
-///
-/// # Safety
-///
-/// `inode` is one of the internal filesystem that is not new any more.
-unsafe fn is_regular(inode: *mut bindings::inode) -> bool {
-    // SAFETY: By the function's safety requirements; the mode is constant.
-    unsafe { u32::from((*inode).i_mode) & bindings::S_IFMT == bindings::S_IFREG }
-}
-
-/// Calls `f`, which may sleep, for each shared inode in memory.
-pub(crate) fn for_each(f: &mut dyn FnMut(&SharedInode)) {
-    /// # Safety
-    ///
-    /// `inode` is an inode of the internal filesystem that is not new, and to which somebody has a
-    /// reference; `data` is a `&mut dyn FnMut(&SharedInode)`.
-    unsafe extern "C" fn visit(inode: *mut bindings::inode, data: *mut ffi::c_void) {
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            if is_regular(inode) {
-                // INVARIANT: The reference is there for the call.
-                (*data.cast::<&mut dyn FnMut(&SharedInode)>())(&*inode.cast::<SharedInode>())
-            }
-        }
-    }
-    let sb = SUPER.load(Relaxed);
-    if !sb.is_null() {
-        let mut f = f;
-        // SAFETY: The superblock is live: it goes after the files in sysfs and debugfs that ask for this,
-        // and after the merge worker. `visit` gets what it asks for.
-        unsafe { raw::erofs_shared_visit_inodes(sb, Some(visit), (&raw mut f).cast()) }
-    }
-}
-
-/// The mounted internal filesystem. Dropping it releases all shared inodes and their pages; no real
-/// inode may be bound to them any more.
-pub(crate) struct PseudoFs {
-    fst: NonNull<Opaque<bindings::file_system_type>>,
-    mnt: NonNull<bindings::vfsmount>,
-    cache: NonNull<bindings::kmem_cache>,
-    // Ends first: it holds shared inodes.
-    merger: Option<Merger>,
-    // These end last, in this order, when all shared inodes are gone.
-    _disposal: Disposal,
-    _shrinker: Shrinker,
-    _index: Index,
-}
-
-// SAFETY: It is only ever dropped, which may happen on any thread.
-unsafe impl Send for PseudoFs {}
-// SAFETY: There is nothing to do with a shared reference.
-unsafe impl Sync for PseudoFs {}
-
-/// Callbacks of the internal filesystem.
-const SUPER_OPS: bindings::super_operations = bindings::super_operations {
-    alloc_inode: Some(Node::alloc),
-    evict_inode: Some(Node::evict),
-    free_inode: Some(Node::free),
-    statfs: Some(bindings::simple_statfs),
-    ..pin_init::zeroed()
-};
-
-/// A promoted constant, so that it has an address for good.
-static SUPER_OPS_REF: &bindings::super_operations = &SUPER_OPS;
-
-/// # Safety
-///
-/// `file_system_type::init_fs_context`
-unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> ffi::c_int {
-    // SAFETY: `fc` is valid; `init_pseudo` returns a context of which the operations may be set.
-    unsafe {
-        let ctx = raw::init_pseudo(fc.cast(), MAGIC);
-        if ctx.is_null() {
-            return ENOMEM.to_errno();
-        }
-        (*ctx).ops = SUPER_OPS_REF;
-    }
-    0
-}
-
-impl PseudoFs {
-    /// Mounts it. Once in the life of the module.
-    pub(crate) fn mount() -> Result<Self> {
-        let index = Index::new()?;
-        // SAFETY: `PseudoFs` drops the shrinker before the index, and so does an error here.
-        let shrinker = unsafe { Shrinker::new(&index) }?;
-        let disposal = Disposal::new();
-        // SAFETY: The name is NUL-terminated, the constructor fits the objects.
-        let cache = unsafe {
-            raw::erofs_shared_inode_cache_create(
-                c"erofs_shared_content".as_char_ptr(),
-                core::mem::size_of::<Node>() as u32,
-                Some(Node::init_once),
-            )
-        };
-        let cache = NonNull::new(cache).ok_or(ENOMEM)?;
-        CACHE.store(cache.as_ptr(), Relaxed);
-        match Self::mount_with() {
-            Ok((fst, mnt)) => Ok(Self {
-                fst,
-                mnt,
-                cache,
-                merger: Some(Merger::new()),
-                _disposal: disposal,
-                _shrinker: shrinker,
-                _index: index,
-            }),
-            Err(err) => {
-                // SAFETY: The cache has no objects: the root directory, should it have been made, is
-                // freed after a grace period, which `rcu_barrier` waits for.
-                unsafe {
-                    bindings::rcu_barrier();
-                    bindings::kmem_cache_destroy(cache.as_ptr());
-                }
-                Err(err)
-            }
-        }
-    }
-
-    #[allow(clippy::type_complexity)]
-    fn mount_with() -> Result<(
-        NonNull<Opaque<bindings::file_system_type>>,
-        NonNull<bindings::vfsmount>,
-    )> {
-        let fst = KBox::new(
-            Opaque::new(bindings::file_system_type {
-                name: c"erofs-shared-content".as_char_ptr(),
-                init_fs_context: Some(init_fs_context),
-                kill_sb: Some(bindings::kill_anon_super),
-                // No owner: its mount would keep the module from being unloaded, which unmounts it.
-                owner: core::ptr::null_mut(),
-                ..pin_init::zeroed()
-            }),
-            GFP_KERNEL,
-        )?;
-        // SAFETY: The type stays where it is until the mount is gone.
-        let mnt = kernel::error::from_err_ptr(unsafe {
-            raw::erofs_shared_fs_type_register_keys(fst.get());
-            bindings::kern_mount(fst.get())
-        });
-        // SAFETY: Nothing uses the type.
-        let mnt = mnt.inspect_err(|_| unsafe {
-            raw::erofs_shared_fs_type_unregister_keys(fst.get());
-        })?;
-        let mnt = NonNull::new(mnt).ok_or(ENOMEM)?;
-        // SAFETY: A live mount.
-        let sb = unsafe { (*mnt.as_ptr()).mnt_sb };
-        // SAFETY: A live superblock, which nobody else knows yet.
-        if let Err(err) = unsafe { set_up_backing_device(sb) } {
-            // SAFETY: The mount is ours, and the type is not used after it.
-            unsafe {
-                bindings::kern_unmount(mnt.as_ptr());
-                raw::erofs_shared_fs_type_unregister_keys(fst.get());
-            }
-            return Err(err);
-        }
-        SUPER.store(sb, Relaxed);
-        Ok((NonNull::from(KBox::leak(fst)), mnt))
-    }
-}
-
-/// Gives the internal filesystem a backing device of its own: the kernel ignores `posix_fadvise` and
-/// `readahead` where there is none. It reads nothing ahead by itself, so that a file that is opened
-/// there takes the setting of its own device.
-///
-/// # Safety
-///
-/// `sb` is live and has no backing device yet.
-unsafe fn set_up_backing_device(sb: *mut bindings::super_block) -> Result {
-    // SAFETY: By the function's safety requirements.
-    unsafe {
-        kernel::error::to_result(bindings::super_setup_bdi(sb))?;
-        (*(*sb).s_bdi).ra_pages = 0;
-    }
-    Ok(())
-}
-
-impl Drop for PseudoFs {
-    fn drop(&mut self) {
-        self.merger = None;
-        SUPER.store(core::ptr::null_mut(), Relaxed);
-        // SAFETY: The mount and the type are ours, made by `mount`. Nobody holds a shared inode any
-        // more. Inodes are freed after a grace period, which `rcu_barrier` waits for before the slab
-        // goes.
-        unsafe {
-            bindings::kern_unmount(self.mnt.as_ptr());
-            bindings::rcu_barrier();
-            bindings::kmem_cache_destroy(self.cache.as_ptr());
-            raw::erofs_shared_fs_type_unregister_keys(self.fst.as_ref().get());
-            drop(KBox::from_raw(self.fst.as_ptr()));
-        }
-        CACHE.store(core::ptr::null_mut(), Relaxed);
+        unsafe { (*Node::of(self.as_ptr())).content.assume_init_ref() }
     }
 }

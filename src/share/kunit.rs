@@ -16,6 +16,7 @@ mod tests {
     };
 
     use super::super::{
+        dedup,
         digest::{Digest, Key},
         index, is_marked, Binding, Identity, Settled, SharedInode, SharedRef, BLOCK_SIZE,
     };
@@ -47,7 +48,7 @@ mod tests {
 
     /// How many were recorded just now; `None`: one differs.
     fn settle(shared: &SharedRef, first: u64, digests: &[Digest]) -> Result<Option<u64>> {
-        Ok(match shared.content().settle(shared, first, digests)? {
+        Ok(match shared.settle(first, digests)? {
             Settled::Agree { adopted } => Some(adopted),
             Settled::Differ { .. } => None,
         })
@@ -117,13 +118,13 @@ mod tests {
         settle(&one, 7, &[digest(41), digest(42)])?;
         settle(&two, 20, &[digest(42)])?;
         settle(&other, 20, &[digest(42)])?;
-        index::enter_all(&one, 7..9)?;
+        dedup::enter_all(&one, 7..9)?;
         assert_eq!(found(&two, 20), Some((one.number(), 8)));
         // It is not elsewhere for itself, nor for another domain.
         assert_eq!(found(&one, 8), None);
         assert_eq!(found(&other, 20), None);
         // What is not resident gives way.
-        index::enter_all(&two, 20..21)?;
+        dedup::enter_all(&two, 20..21)?;
         assert_eq!(found(&one, 8), Some((two.number(), 20)));
         assert_eq!(found(&two, 20), None);
         Ok(())

@@ -10,12 +10,16 @@
 
 use core::ops::Range;
 
-use kernel::{
-    prelude::*,
-    time::{Instant, Monotonic},
-};
+use kernel::{prelude::*, time::Instant};
 
-use super::{alias, bits, content::Twins, index, SharedInode, SharedRef};
+use super::{
+    alias, bits,
+    content::Twins,
+    digest::BLOCK_SHIFT,
+    handle::{SharedInode, SharedRef, MAX_ORDER},
+    index,
+    queue::{Round, QUEUE, TRIES},
+};
 use crate::{
     io::{
         folio::FolioRef,
@@ -33,60 +37,12 @@ use crate::{
 /// have what was read for it.
 const DELAY: u32 = 200;
 
-/// How often a block is tried that is in use.
-const TRIES: u32 = 4;
-
 /// A file is left alone of which fewer than one block in so many is a twin: reading what is in more than
 /// one place costs more than reading what is in one.
 const WORTH: u64 = 16;
 
 /// Largest folio that is put in the place of a part of a larger one: 64 KiB.
 const PART_ORDER: u32 = 4;
-
-/// What is waiting, by how often it was tried.
-pub(super) struct Queue {
-    rounds: [Round; TRIES as usize + 1],
-}
-
-/// What has been tried equally often, hence waits equally long.
-struct Round {
-    /// The one that came last; each knows the one before it ([`Link`]).
-    last: Option<SharedRef>,
-    /// When the first came. The others came later, but need not wait for themselves.
-    since: Option<Instant<Monotonic>>,
-}
-
-impl Round {
-    const fn new() -> Self {
-        Self {
-            last: None,
-            since: None,
-        }
-    }
-
-    /// How many milliseconds it has to wait yet.
-    fn wait(&self, delay: u32) -> u32 {
-        let waited = self.since.map_or(0, |since| since.elapsed().as_millis());
-        delay.saturating_sub(u32::try_from(waited).unwrap_or(u32::MAX))
-    }
-}
-
-/// What is behind a shared inode in the queue, which takes no memory of its own: what is to be merged is
-/// never forgotten for want of some.
-pub(super) struct Link(Option<SharedRef>);
-
-impl Link {
-    pub(super) const fn new() -> Self {
-        Self(None)
-    }
-}
-
-kernel::sync::global_lock! {
-    // SAFETY: `Merger::new` initialises it when the module is loaded, before there is anything to merge.
-    pub(super) unsafe(uninit) static QUEUE: Mutex<Queue> = Queue {
-        rounds: [const { Round::new() }; TRIES as usize + 1],
-    };
-}
 
 /// The worker. Dropping it ends its work, and lets go of what is queued.
 pub(super) struct Merger {
@@ -279,7 +235,7 @@ enum Merge {
 }
 
 /// Words for the blocks of the largest folio.
-const WORDS: usize = 1 << (super::inode::MAX_ORDER - 6);
+const WORDS: usize = 1 << (MAX_ORDER - 6);
 
 fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     let pages = folio.pages();
@@ -348,7 +304,7 @@ fn copies(
         let run = (at..blocks.end).take_while(|block| !is_twin(block)).count() as u64;
         if run != 0 {
             let mut part = Folios::for_cache(at, run, PART_ORDER)?;
-            let offset = usize::try_from((at - first) << super::BLOCK_SHIFT)?;
+            let offset = usize::try_from((at - first) << BLOCK_SHIFT)?;
             part.copy_from(folio.bytes().get(offset..).ok_or(EIO)?);
             parts.push((at, part), GFP_KERNEL)?;
         }

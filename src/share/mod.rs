@@ -8,13 +8,18 @@
 //! > it, and a page enters a shared inode's cache only if its digest is the one recorded there.
 //!
 //! * [`digest`], [`bits`], [`window`]: pure; cargo builds and tests them on a host, too.
+//! * [`handle`]: references to shared inodes; [`inode`]: what they carry; [`pseudo_fs`]: the internal
+//!   filesystem that they live on.
 //! * [`content`]: what a shared inode knows of its blocks; [`table`] and [`chunks`]: where
 //!   their digests lie.
-//! * [`index`]: where a block with a digest is kept; [`alias`]: the bytes of blocks that are elsewhere;
-//!   [`merge`]: drops pages that are.
+//! * [`index`]: where a block with a digest is kept, in 8 bytes ([`entry`]); [`alias`]: the bytes of blocks
+//!   that are elsewhere.
+//! * [`dedup`]: what becomes of blocks that are read; [`merge`]: drops pages that are elsewhere, too
+//!   ([`queue`]).
 //! * [`binding`]: what one real inode has verified of a shared inode.
-//! * [`inode`]: shared inodes and the internal pseudo filesystem that they live on (a wrapper of raw
-//!   bindings, as are [`table`], [`chunks`], [`plain`], [`sha256`] and [`shrinker`]).
+//!
+//! These wrap raw bindings: [`handle`], [`inode`], [`pseudo_fs`], [`table`], [`chunks`], [`entry`], [`plain`],
+//! [`sha256`] and [`shrinker`]. `index` and `merge` have an unsafe block or two.
 //!
 //! `vfs::{sharing, binding, verify}` put them under the kernel's file operations.
 
@@ -24,14 +29,19 @@ pub(crate) mod binding;
 pub(crate) mod bits;
 mod chunks;
 pub(crate) mod content;
+pub(crate) mod dedup;
 #[allow(unreachable_pub)]
 pub(crate) mod digest;
+mod entry;
+mod handle;
 pub(crate) mod index;
-pub(crate) mod inode;
+mod inode;
 #[cfg(CONFIG_KUNIT)]
 mod kunit;
 pub(crate) mod merge;
 pub(crate) mod plain;
+mod pseudo_fs;
+mod queue;
 pub(crate) mod sha256;
 mod shrinker;
 mod table;
@@ -39,10 +49,11 @@ mod table;
 pub(crate) mod window;
 
 pub(crate) use binding::{Binding, Slots};
-pub(crate) use content::{Content, Identity, Settled};
+pub(crate) use content::{Identity, Settled};
 pub(crate) use digest::{Domain, BLOCK_SHIFT, BLOCK_SIZE};
-pub(crate) use inode::{PseudoFs, SharedInode, SharedRef, Unheld};
+pub(crate) use handle::{SharedInode, SharedRef, MAX_ORDER};
 pub(crate) use plain::{is_marked, Plain};
+pub(crate) use pseudo_fs::{for_each, PseudoFs};
 
 /// With whom an inode's data is shared.
 pub(crate) enum Scope<'a> {

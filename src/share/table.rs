@@ -4,10 +4,10 @@
 //! refer to them and readers need no lock.
 //!
 //! A wrapper module: digests lie in chunks whose size is a power of two and which are aligned to their size.
-//! With the size in the low bits of a digest's address ([`Entry`]) that is all it takes to find the
+//! With the size in the low bits of a digest's address ([`Entry`](super::entry::Entry)) that is all it takes to find the
 //! chunk's header, and with it the shared inode and the block: 8 bytes say where a block is.
 
-use core::{alloc::Layout, cmp::Ordering, marker::PhantomData, ops::Deref, ptr::NonNull};
+use core::{alloc::Layout, ptr::NonNull};
 
 use kernel::{
     alloc::{allocator::Kmalloc, Allocator, NumaNode},
@@ -20,14 +20,14 @@ use kernel::{
 };
 
 use super::{
-    chunks::Chunks,
+    chunks::{Chunks, Header},
     digest::{Digest, ZERO_DIGEST},
-    SharedInode, Unheld,
+    handle::Unheld,
 };
 use crate::io::memcg::{has_room, CHARGED};
 
 /// Bytes of a digest, of a chunk's header, and their alignment.
-const UNIT: usize = 32;
+pub(super) const UNIT: usize = 32;
 
 /// log2 of the largest chunk's size: 4 KiB, of which the header takes the place of one digest.
 const MAX_CHUNK_SHIFT: u32 = 12;
@@ -102,20 +102,22 @@ impl Slot {
         read_once(&self.0[0]) == ZEROS && self.words().map(bytes) == Some(ZERO_DIGEST)
     }
 
-    /// The words exactly, if they are set. Only for who keeps others from setting them.
+    /// The words exactly, if they are set: `_writer` keeps others from setting them.
     #[inline]
-    fn settled_words(&self) -> Option<[u64; 4]> {
+    fn words_for(&self, _writer: &Writer) -> Option<[u64; 4]> {
         let words = [0, 1, 2, 3].map(|at: usize| read_once(&self.0[at]));
         (words != [0; 4]).then_some(words)
     }
 
-    /// Sets it, if it is not set, and tells that; else whether it is this. Only for who keeps others from doing so.
+    /// Sets it, if it is not set, and tells that; else whether it is this.
+    ///
+    /// `writer` is that of the slot's table.
     #[inline]
-    pub(super) fn settle(&self, digest: &Digest) -> Settle {
+    pub(super) fn settle(&self, writer: &mut Writer, digest: &Digest) -> Settle {
         let words = words(digest);
-        match self.settled_words() {
+        match self.words_for(writer) {
             None => {
-                self.set(words);
+                self.set(writer, words);
                 Settle::New
             }
             Some(recorded) if recorded == words => Settle::Same,
@@ -123,9 +125,9 @@ impl Slot {
         }
     }
 
-    /// Sets it. Only for who keeps others from doing so, and has seen that it is not set.
+    /// Sets it, after `_writer` has seen that it is not set.
     #[inline]
-    fn set(&self, words: [u64; 4]) {
+    fn set(&self, _writer: &mut Writer, words: [u64; 4]) {
         for (to, word) in self.0.iter().zip(words).skip(1) {
             // SAFETY: A reference is valid; others only read it, as a whole. This is WRITE_ONCE(), which inlines:
             // `store` calls a function.
@@ -168,19 +170,6 @@ fn bytes(words: [u64; 4]) -> Digest {
         bytes.copy_from_slice(&word.to_ne_bytes());
     }
     digest
-}
-
-/// What a chunk begins with.
-#[repr(C, align(32))]
-pub(super) struct Header {
-    /// Whose blocks these are.
-    owner: NonNull<Unheld>,
-    /// The first of them.
-    first: u32,
-    /// How many.
-    count: u32,
-    /// Those with an alias: see [`Content`](super::Content). Changed under its lock.
-    aliased: [Atomic<u64>; 2],
 }
 
 const _: () = assert!(size_of::<Header>() == UNIT && size_of::<Slot>() == UNIT);
@@ -258,6 +247,14 @@ impl Table {
         unsafe { read_pointer(place).as_ref() }.map(Chunk)
     }
 
+    /// A block's digest, and log2 of the size of the chunk in which that lies; `None` if there is no such
+    /// chunk.
+    pub(super) fn slot(&self, block: u64) -> Option<(&Slot, u32)> {
+        let chunk = self.chunk(block)?;
+        let slot = chunk.slots().get((block % CHUNK) as usize)?;
+        Some((slot, Chunk::bytes(chunk.0.count).ilog2()))
+    }
+
     /// The digests from that of `block` on, as far as they lie side by side.
     pub(super) fn slots(&self, block: u64) -> &[Slot] {
         let slots = self.chunk(block).map_or(&[][..], Chunk::slots);
@@ -265,10 +262,11 @@ impl Table {
     }
 
     /// As [`Table::slots`], made if there are none, so that there is one at least; `allocated` counts bytes.
+    /// `owner` is the shared inode of the table, which has so many blocks.
     pub(super) fn slots_or_new(
         &self,
         _writer: &mut Writer,
-        owner: &SharedInode,
+        (owner, blocks): (&Unheld, u64),
         block: u64,
         allocated: &mut u64,
     ) -> Result<&[Slot]> {
@@ -276,7 +274,6 @@ impl Table {
         if !slots.is_empty() {
             return Ok(slots);
         }
-        let blocks = owner.identity().blocks();
         if block >= blocks {
             return Err(EINVAL);
         }
@@ -291,7 +288,7 @@ impl Table {
         if self.chunk(block).is_none() {
             let first = block / CHUNK * CHUNK;
             let header = Header {
-                owner: NonNull::from(&**owner),
+                owner: NonNull::from(owner),
                 first: u32::try_from(first)?,
                 count: (blocks - first).min(CHUNK) as u32,
                 aliased: [const { Atomic::new(0) }; 2],
@@ -309,18 +306,6 @@ impl Table {
         Some(self.slots(block))
             .filter(|slots| !slots.is_empty())
             .ok_or(EIO)
-    }
-
-    /// Where a block is, for the index; `None` while its digest is not set.
-    pub(super) fn entry(&self, block: u64) -> Option<Probe<'_>> {
-        let chunk = self.chunk(block)?;
-        let slot = chunk.slots().get((block % CHUNK) as usize)?;
-        slot.words()?;
-        let shift = Chunk::bytes(chunk.0.count).ilog2();
-        // INVARIANT: The slot is set, and lies in a chunk of that size. Chunks live as long as the table,
-        // which is borrowed, and their shared inode lives longer.
-        let entry = Entry(core::ptr::from_ref(slot) as usize | shift as usize);
-        Some(Probe(entry, PhantomData))
     }
 
     /// Whether a block has an alias. Needs no lock.
@@ -406,121 +391,3 @@ impl Drop for Table {
         }
     }
 }
-
-/// Where a block is whose digest is set. Ordered by digest, then domain: equal entries are blocks
-/// that may be shared.
-///
-/// Or nothing but the first word of a digest, to look in a tree for what comes from there on
-/// ([`Probe::at`]): it is no block's, and before all blocks with that word.
-///
-/// # Invariants
-///
-/// The address of a [`Slot`] that is set, in a [`Chunk`], plus log2 of the chunk's size. The chunk and its
-/// shared inode are not freed as long as this exists: it is in the index, which the shared inode leaves
-/// before it goes, or borrowed from the shared inode ([`Probe`]). Without the log2 it is the address of a
-/// [`Start`], which is there as long.
-pub(super) struct Entry(usize);
-
-/// The digest that begins with a word, and goes on with zeros.
-#[repr(C, align(32))]
-pub(super) struct Start([u64; 4]);
-
-impl Start {
-    /// That of `word`.
-    pub(super) fn new(word: u64) -> Self {
-        Self([word, 0, 0, 0])
-    }
-}
-
-/// An entry that is borrowed from what it says something of.
-pub(super) struct Probe<'a>(Entry, PhantomData<&'a Table>);
-
-impl<'a> Probe<'a> {
-    /// What comes before all blocks whose digest begins with the word of `start`, or a greater one.
-    pub(super) fn at(start: &'a Start) -> Self {
-        // INVARIANT: It is aligned, so that the low bits are zeros; and borrowed.
-        Self(Entry(core::ptr::from_ref(start) as usize), PhantomData)
-    }
-
-    /// The entry, for the index.
-    ///
-    /// # Safety
-    ///
-    /// It is dropped before the shared inode is freed, hence when that leaves the index at the latest.
-    pub(super) unsafe fn into_entry(self) -> Entry {
-        self.0
-    }
-}
-
-impl Deref for Probe<'_> {
-    type Target = Entry;
-
-    fn deref(&self) -> &Entry {
-        &self.0
-    }
-}
-
-impl Entry {
-    /// The chunk, and the place in it, if it is a block's.
-    fn place(&self) -> Option<(Chunk<'_>, usize)> {
-        let (slot, shift) = (self.slot() as usize, self.0 & (UNIT - 1));
-        if shift == 0 {
-            return None;
-        }
-        let base = slot & !((1usize << shift) - 1);
-        // SAFETY: By the type invariants there is a chunk at that multiple of its size.
-        let header = unsafe { &*(base as *const Header) };
-        Some((Chunk(header), (slot - base) / UNIT - 1))
-    }
-
-    /// Where the digest is.
-    fn slot(&self) -> *const [u64; 4] {
-        (self.0 & !(UNIT - 1)) as *const [u64; 4]
-    }
-
-    /// The digest.
-    pub(super) fn words(&self) -> &[u64; 4] {
-        // SAFETY: By the type invariants the digest is set, does not change any more, and is not freed.
-        unsafe { &*self.slot() }
-    }
-
-    /// The shared inode, and the block; `None` if it is no block's.
-    pub(super) fn target(&self) -> Option<(&Unheld, u64)> {
-        let (chunk, at) = self.place()?;
-        // SAFETY: By the type invariants the shared inode is not freed.
-        let owner = unsafe { chunk.0.owner.as_ref() };
-        Some((owner, u64::from(chunk.0.first) + at as u64))
-    }
-
-    /// Whether it is the very same block.
-    pub(super) fn is(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-
-impl Ord for Entry {
-    #[inline]
-    fn cmp(&self, other: &Self) -> Ordering {
-        let (ours, theirs) = (self.words(), other.words());
-        // Nearly always the first word decides.
-        ours[0].cmp(&theirs[0]).then_with(|| {
-            let domain = |entry: &Self| entry.target().map(|(owner, _)| owner.identity().domain);
-            ours.cmp(theirs)
-                .then_with(|| domain(self).cmp(&domain(other)))
-        })
-    }
-}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Entry {}

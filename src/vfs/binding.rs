@@ -10,10 +10,8 @@ use kernel::{
 };
 
 use super::{
-    sharing::{HashTime, Sharing},
-    superblock::UnderWay,
-    verify::resident,
-    FileSystem, Inode, Tables,
+    sharing::HashTime, state::Sharing, under_way::UnderWay, verify::resident, FileSystem, Inode,
+    Tables,
 };
 use crate::{
     io::{fill::fill_and_wait, folios::Folios, lock::lock_killable},
@@ -119,7 +117,7 @@ impl<T: FileSystem> Inode<T> {
         let binding = Binding::new(shared, T::counters(self.sb().info())?)?;
         let shared = binding.shared();
         let digests = core::slice::from_ref(digest);
-        match shared.content().settle(shared, block, digests)? {
+        match shared.settle(block, digests)? {
             Settled::Agree { .. } => {}
             // The key is made of the digest, and who comes here records it first of all.
             Settled::Differ { .. } => return Err(EIO),
@@ -229,7 +227,7 @@ impl<T: FileSystem> Inode<T> {
         let key = Key::of_content::<KernelSha256>(domain, self.size(), digests);
         let binding = self.bind_to(key, domain, false)?;
         let shared = binding.shared();
-        match shared.content().settle(shared, 0, digests)? {
+        match shared.settle(0, digests)? {
             Settled::Agree { adopted } => {
                 self.count_settled(counters, 0, adopted, count);
             }

@@ -9,7 +9,7 @@ use core::cell::Cell;
 
 use kernel::{bindings, error::from_result, ffi, prelude::*};
 
-use super::{superblock::file_inode, FileSystem, Inode, Tables};
+use super::{inode::file_inode, FileSystem, Inode, Tables};
 use crate::{
     io::{file_read::FILE_READ_OPS, metadata::FolioBytes, resident::copy_resident, Extent, Target},
     raw,

@@ -4,7 +4,7 @@
 
 use kernel::{bindings, error::from_result, ffi, prelude::*, sync::aref::ARef, types::Opaque};
 
-use super::{superblock::file_inode, FileSystem, Inode, Tables};
+use super::{inode::file_inode, FileSystem, Inode, Tables};
 use crate::{io::wait::is_dying, raw};
 
 /// Longest name that is looked up.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Inodes: the allocated object, shared references, and inodes under construction.
+//! Inodes: the allocated object, and shared references to it.
 
 use core::{cell::UnsafeCell, ptr::NonNull};
 
@@ -14,10 +14,9 @@ use kernel::{
     types::Opaque,
 };
 
-use super::{sharing::Sharing, FileSystem, Super, Tables};
+use super::{state::Sharing, FileSystem, Super};
 use crate::{
     io::{memcg::CHARGED, CacheBytes},
-    raw,
     share::Plain,
 };
 
@@ -40,35 +39,18 @@ impl<T: FileSystem> Node<T> {
     /// # Safety
     ///
     /// `inode` must be one of a superblock of `T`, so that it lies in a `Node<T>`.
-    unsafe fn of(inode: *mut bindings::inode) -> *mut Self {
-        // SAFETY: By the function's safety requirements.
+    pub(super) unsafe fn of(inode: *mut bindings::inode) -> *mut Self {
+        // SAFETY: By this function's requirements `inode` is that of a `Node<T>`.
         unsafe { kernel::container_of!(Opaque::cast_from(inode), Node<T>, inode) }.cast_mut()
     }
 
-    /// Slab constructor.
+    /// Initialises what is not the kernel's of a new object, and gives the kernel's part.
     ///
     /// # Safety
     ///
-    /// `ptr` is memory for a `Node<T>`.
-    pub(super) unsafe extern "C" fn init_once(ptr: *mut ffi::c_void) {
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            bindings::inode_init_once(Opaque::cast_into(&raw const (*ptr.cast::<Self>()).inode))
-        };
-    }
-
-    /// # Safety
-    ///
-    /// `super_operations::alloc_inode`: `sb` is a superblock of `T`.
-    pub(super) unsafe extern "C" fn alloc(sb: *mut bindings::super_block) -> *mut bindings::inode {
-        // SAFETY: `sb` is a superblock of `T` whose type is registered.
-        let cache = unsafe { super::registration::inode_cache::<T>((*sb).s_type) };
-        // SAFETY: The cache has objects of the size of `Node<T>`.
-        let node = unsafe { raw::erofs_shared_inode_alloc(sb, cache) }.cast::<Self>();
-        if node.is_null() {
-            return core::ptr::null_mut();
-        }
-        // SAFETY: A new object, exclusively ours.
+    /// `node` is an object of the slab, and the caller's alone.
+    pub(super) unsafe fn set_up(node: *mut Self) -> *mut bindings::inode {
+        // SAFETY: By this function's requirements the memory is valid and not used by others.
         unsafe {
             (&raw mut (*node).data).write(UnsafeCell::new(None));
             (&raw mut (*node).plain).write(Plain::new());
@@ -77,38 +59,26 @@ impl<T: FileSystem> Node<T> {
         }
     }
 
+    /// Sets the filesystem's part.
+    ///
     /// # Safety
     ///
-    /// `super_operations::evict_inode`: nobody uses `inode` but those who still look it up by RCU.
-    pub(super) unsafe extern "C" fn evict(inode: *mut bindings::inode) {
-        // SAFETY: By the function's safety requirements. No file is open any more, so that nobody uses
-        // `sharing`; dropping it may sleep, which is allowed here and not in `free`.
-        unsafe {
-            bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
-            bindings::clear_inode(inode);
-            Inode::<T>::from_raw(inode).evict_sharing();
-            let sharing = (*Self::of(inode))
-                .sharing
-                .xchg(core::ptr::null_mut(), Acquire);
-            if !sharing.is_null() {
-                drop(KBox::from_raw(sharing));
-            }
-        }
+    /// `inode` is new, and no reference to its `data` exists.
+    pub(super) unsafe fn set_data(inode: *mut bindings::inode, data: T::Inode) {
+        // SAFETY: By this function's requirements the cell is the caller's alone.
+        unsafe { *(*Self::of(inode)).data.get() = Some(data) };
     }
 
+    /// Slab constructor.
+    ///
     /// # Safety
     ///
-    /// `super_operations::free_inode`: nobody uses `inode` any more.
-    pub(super) unsafe extern "C" fn free(inode: *mut bindings::inode) {
-        // SAFETY: The inode is dead, so all its fields are ours. Only `NewInode::set_fast_link` sets
-        // `i_link` on an inode of mode S_IFLNK, to memory of `kmemdup_nul`. The whole object came
-        // from a slab, which `kfree` finds by itself.
+    /// `ptr` is memory for a `Node<T>`.
+    pub(super) unsafe extern "C" fn init_once(ptr: *mut ffi::c_void) {
+        // SAFETY: `ptr` is memory for a `Node<T>`, so this is memory for an inode.
         unsafe {
-            if u32::from((*inode).i_mode) & bindings::S_IFMT == bindings::S_IFLNK {
-                bindings::kfree((*inode).__bindgen_anon_5.i_link.cast());
-            }
-            bindings::kfree(Self::of(inode).cast());
-        }
+            bindings::inode_init_once(Opaque::cast_into(&raw const (*ptr.cast::<Self>()).inode))
+        };
     }
 }
 
@@ -239,6 +209,21 @@ impl<T: FileSystem> Inode<T> {
         unsafe { self.node().sharing.load(Acquire).as_ref() }
     }
 
+    /// Takes its state of sharing, at the end of its life.
+    ///
+    /// # Safety
+    ///
+    /// There is no reference to it, nor is one made any more.
+    pub(super) unsafe fn take_sharing(&self) -> Option<KBox<Sharing>> {
+        let sharing = self.node().sharing.xchg(core::ptr::null_mut(), Acquire);
+        if sharing.is_null() {
+            return None;
+        }
+        // SAFETY: By the type invariants of `Node` it comes from a box; by this function's requirements it is
+        // not used by others.
+        Some(unsafe { KBox::from_raw(sharing) })
+    }
+
     /// Its state of sharing, made if it has none.
     pub(super) fn sharing_or_new(&self) -> Result<&Sharing> {
         if let Some(sharing) = self.sharing() {
@@ -259,187 +244,12 @@ impl<T: FileSystem> Inode<T> {
     }
 }
 
-/// Type and permissions, sizes, times of a new inode.
-pub(crate) struct Fields {
-    /// `i_mode` with the file type.
-    pub(crate) mode: u16,
-    /// Raw user id.
-    pub(crate) uid: u32,
-    /// Raw group id.
-    pub(crate) gid: u32,
-    /// Link count.
-    pub(crate) nlink: u32,
-    /// Size in bytes.
-    pub(crate) size: u64,
-    /// 512-byte units allocated.
-    pub(crate) blocks: u64,
-    /// Seconds since the epoch.
-    pub(crate) mtime: i64,
-    /// Nanoseconds, below 1e9.
-    pub(crate) mtime_nsec: u32,
-    /// Device number in `new_encode_dev` form, for device nodes.
-    pub(crate) rdev: u32,
-}
-
-/// An inode that is being read: locked (`I_NEW`), visible to nobody but waiters. Dropping it fails the
-/// inode, waking the waiters with an error.
+/// The inode of an open file of `T`.
 ///
-/// # Invariants
+/// # Safety
 ///
-/// The inode is `I_NEW` and this owns a reference.
-pub(crate) struct NewInode<T: FileSystem>(NonNull<Inode<T>>);
-
-/// What `iget` found.
-pub(crate) enum Iget<T: FileSystem> {
-    /// Already in memory.
-    Cached(InodeRef<T>),
-    /// To be read.
-    New(NewInode<T>),
-}
-
-impl<T: FileSystem> Super<T> {
-    /// The inode with number `ino`, which must be the same for the same file and differ between files.
-    pub(crate) fn iget(&self, ino: u64) -> Result<Iget<T>> {
-        // SAFETY: The superblock is live.
-        let inode = unsafe { bindings::iget_locked(self.as_ptr(), ino) };
-        let node = NonNull::new(inode).ok_or(ENOMEM)?.cast::<Inode<T>>();
-        // SAFETY: `iget_locked` returned a live inode of this superblock.
-        if unsafe { raw::erofs_shared_inode_is_new(inode) } {
-            // INVARIANT: It is new, and the reference is ours.
-            return Ok(Iget::New(NewInode(node)));
-        }
-        // SAFETY: The reference is ours; an `Inode<T>` is transparent over `inode`.
-        Ok(Iget::Cached(unsafe { ARef::from_raw(node) }))
-    }
-
-    /// An inode outside of the namespace whose data is `size` bytes, mapped by `T::map`. `blkbits` is
-    /// the unit in which its page cache is filled.
-    pub(crate) fn internal_inode(
-        &self,
-        data: T::Inode,
-        size: u64,
-        blkbits: u8,
-    ) -> Result<InodeRef<T>> {
-        // SAFETY: The superblock is live.
-        let inode = unsafe { bindings::new_inode(self.as_ptr()) };
-        let node = NonNull::new(inode).ok_or(ENOMEM)?;
-        // SAFETY: Nobody else knows the new inode; it lies in a `Node<T>`.
-        unsafe {
-            *(*Node::<T>::of(inode)).data.get() = Some(data);
-            bindings::set_nlink(inode, 1);
-            (*inode).i_mode = bindings::S_IFREG as u16;
-            (*inode).i_size = size.min(i64::MAX as u64) as i64;
-            (*inode).i_blkbits = blkbits;
-            bindings::inode_nohighmem(inode);
-            (*(*inode).i_mapping).a_ops = &Tables::<T>::ADDRESS_SPACE_OPS;
-            Ok(ARef::from_raw(node.cast()))
-        }
-    }
-}
-
-impl<T: FileSystem> NewInode<T> {
-    fn as_ptr(&self) -> *mut bindings::inode {
-        self.0.as_ptr().cast()
-    }
-
-    /// Its superblock.
-    pub(crate) fn sb(&self) -> &Super<T> {
-        // SAFETY: A live inode has a live superblock of `T`.
-        unsafe { Super::from_raw((*self.as_ptr()).i_sb) }
-    }
-
-    /// Allows the kernel to skip looking for ACLs.
-    pub(crate) fn set_no_acl(&mut self) {
-        // SAFETY: The inode is new and ours.
-        unsafe { raw::erofs_shared_inode_no_acl(self.as_ptr()) }
-    }
-
-    /// Publishes the inode: sets its fields, its operations by file type, and unlocks it. `link` is a
-    /// symbolic link's target if that is at hand.
-    pub(crate) fn publish(
-        self,
-        fields: &Fields,
-        data: T::Inode,
-        link: Option<&[u8]>,
-    ) -> Result<InodeRef<T>> {
-        let inode = self.as_ptr();
-        let kind = u32::from(fields.mode) & bindings::S_IFMT;
-        let mut target = core::ptr::null_mut();
-        if let (Some(link), bindings::S_IFLNK) = (link, kind) {
-            // SAFETY: `link` is readable for its length.
-            target = unsafe {
-                bindings::kmemdup_nul(link.as_ptr().cast(), link.len(), bindings::GFP_KERNEL)
-            };
-            if target.is_null() {
-                return Err(ENOMEM);
-            }
-        }
-        // Nothing fails from here on, so that `target` has an owner.
-        // SAFETY: The inode is new, so all its fields are ours to set.
-        unsafe {
-            *(*Node::<T>::of(inode)).data.get() = Some(data);
-            (*inode).i_mode = fields.mode;
-            raw::erofs_shared_inode_set_owner(inode, fields.uid, fields.gid);
-            bindings::set_nlink(inode, fields.nlink);
-            raw::erofs_shared_inode_set_times(inode, fields.mtime, fields.mtime_nsec);
-            (*inode).i_size = fields.size.min(i64::MAX as u64) as i64;
-            (*inode).i_blocks = fields.blocks;
-            let mut has_data = true;
-            match kind {
-                bindings::S_IFREG => {
-                    // Until the first open finds out, if the mount shares.
-                    if !T::shares(self.sb().info()) {
-                        (*Node::<T>::of(inode)).plain.set(&raw mut (*inode).i_data);
-                    }
-                    (*inode).i_op = &Tables::<T>::FILE_INODE_OPS;
-                    (*inode).__bindgen_anon_3.i_fop = &Tables::<T>::FILE_OPS;
-                }
-                bindings::S_IFDIR => {
-                    (*inode).i_op = &Tables::<T>::DIR_INODE_OPS;
-                    (*inode).__bindgen_anon_3.i_fop = &Tables::<T>::DIR_OPS;
-                    bindings::inode_nohighmem(inode);
-                }
-                bindings::S_IFLNK => {
-                    if target.is_null() {
-                        (*inode).i_op = &Tables::<T>::SYMLINK_INODE_OPS;
-                    } else {
-                        (*inode).i_op = &Tables::<T>::FAST_SYMLINK_INODE_OPS;
-                        raw::erofs_shared_inode_set_link(inode, target, fields.size as i32);
-                    }
-                    bindings::inode_nohighmem(inode);
-                }
-                _ => {
-                    (*inode).i_op = &Tables::<T>::FILE_INODE_OPS;
-                    let rdev = match kind {
-                        bindings::S_IFCHR | bindings::S_IFBLK => {
-                            raw::erofs_shared_decode_dev(fields.rdev)
-                        }
-                        _ => 0,
-                    };
-                    bindings::init_special_inode(inode, fields.mode, rdev);
-                    has_data = false;
-                }
-            }
-            if has_data {
-                raw::erofs_shared_mapping_set_large_folios((*inode).i_mapping);
-                let this = Inode::<T>::from_raw(inode);
-                (*(*inode).i_mapping).a_ops = if this.sb().is_block() && !T::is_encoded(this) {
-                    &Tables::<T>::BLOCK_ASPACE_OPS
-                } else {
-                    &Tables::<T>::ADDRESS_SPACE_OPS
-                };
-            }
-            bindings::unlock_new_inode(inode);
-        }
-        let this = core::mem::ManuallyDrop::new(self);
-        // SAFETY: The guard's reference passes on.
-        Ok(unsafe { ARef::from_raw(this.0) })
-    }
-}
-
-impl<T: FileSystem> Drop for NewInode<T> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants the inode is new and the reference ours.
-        unsafe { bindings::iget_failed(self.as_ptr()) }
-    }
+/// `file` must be an open file of a superblock of `T`, for `'a`.
+pub(super) unsafe fn file_inode<'a, T: FileSystem>(file: *mut bindings::file) -> &'a Inode<T> {
+    // SAFETY: By the function's safety requirements.
+    unsafe { Inode::from_raw((*file).f_inode) }
 }

@@ -6,18 +6,13 @@ use core::ptr::NonNull;
 
 use kernel::{bindings, error::to_result, prelude::*, types::Opaque};
 
-use super::{context, inode::Node, FileSystem, Tables};
+use super::{
+    context,
+    inode::Node,
+    slab::{InodeCache, Type},
+    FileSystem, Tables,
+};
 use crate::raw;
-
-/// A filesystem type under one name.
-///
-/// # Invariants
-///
-/// `cache` has objects for `Node<T>`, and is there as long as `fst` is registered.
-struct Type {
-    fst: Opaque<bindings::file_system_type>,
-    cache: NonNull<bindings::kmem_cache>,
-}
 
 impl Type {
     /// Registers a type of `T` with this name.
@@ -71,24 +66,6 @@ impl Drop for Registered {
     }
 }
 
-/// The slab for inodes; gone on drop.
-///
-/// # Invariants
-///
-/// The pointer is to a slab that this owns.
-struct InodeCache(NonNull<bindings::kmem_cache>);
-
-impl Drop for InodeCache {
-    fn drop(&mut self) {
-        // SAFETY: The last superblock is gone. Inodes are freed after a grace period, which `rcu_barrier` waits
-        // for before the slab goes.
-        unsafe {
-            bindings::rcu_barrier();
-            bindings::kmem_cache_destroy(self.0.as_ptr());
-        }
-    }
-}
-
 /// A filesystem that is registered under one name, or more; unregistered on drop.
 pub(crate) struct Registration<T: FileSystem> {
     also: Option<Registered>,
@@ -103,37 +80,14 @@ unsafe impl<T: FileSystem> Send for Registration<T> {}
 // SAFETY: There is nothing to do with a shared reference.
 unsafe impl<T: FileSystem> Sync for Registration<T> {}
 
-/// The slab for inodes of a registered type.
-///
-/// # Safety
-///
-/// `fst` must be a type that a `Registration<T>` registered.
-pub(super) unsafe fn inode_cache<T: FileSystem>(
-    fst: *mut bindings::file_system_type,
-) -> *mut bindings::kmem_cache {
-    // SAFETY: By the function's safety requirements it lies in a `Type`.
-    unsafe {
-        (*kernel::container_of!(Opaque::cast_from(fst), Type, fst))
-            .cache
-            .as_ptr()
-    }
-}
-
 impl<T: FileSystem> Registration<T> {
     /// Registers the filesystem by its own name, for `module`.
     pub(crate) fn new(module: &'static ThisModule) -> Result<Self> {
-        // SAFETY: The name is NUL-terminated, the constructor fits the objects.
-        let cache = unsafe {
-            raw::erofs_shared_inode_cache_create(
-                T::SLAB.as_char_ptr(),
-                core::mem::size_of::<Node<T>>() as u32,
-                Some(Node::<T>::init_once),
-            )
-        };
-        // INVARIANT: Made just now.
-        let cache = InodeCache(NonNull::new(cache).ok_or(ENOMEM)?);
+        let size = size_of::<Node<T>>();
+        // SAFETY: The constructor is that of `Node<T>`, which has this size.
+        let cache = unsafe { InodeCache::new(T::SLAB, size, Node::<T>::init_once) }?;
         Ok(Self {
-            _main: Type::register::<T>(T::NAME, cache.0, module)?,
+            _main: Type::register::<T>(T::NAME, cache.as_ptr(), module)?,
             also: None,
             cache,
             _fs: core::marker::PhantomData,
@@ -146,7 +100,7 @@ impl<T: FileSystem> Registration<T> {
         name: &'static CStr,
         module: &'static ThisModule,
     ) -> Result {
-        self.also = Some(Type::register::<T>(name, self.cache.0, module)?);
+        self.also = Some(Type::register::<T>(name, self.cache.as_ptr(), module)?);
         Ok(())
     }
 }

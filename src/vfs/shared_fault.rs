@@ -10,14 +10,12 @@ use core::ops::Range;
 
 use kernel::{bindings, page::PAGE_SIZE, prelude::*, sync::Arc};
 
-use super::{
-    page::Unready, sharing::FileMapping, superblock::file_inode, FileSystem, Inode, Tables,
-};
+use super::{inode::file_inode, page::Unready, sharing::FileMapping, FileSystem, Inode, Tables};
 use crate::{
     io::{folio::FolioRef, page::PageState, wait::is_dying},
     race::race_point,
     raw,
-    share::{inode::MAX_ORDER, Binding},
+    share::{Binding, MAX_ORDER},
 };
 
 /// What a fault does next.

@@ -17,9 +17,7 @@ use kernel::{
     sync::Arc,
 };
 
-use super::{
-    page::Unready, sharing::FileMapping, superblock::file_inode, FileSystem, Inode, Tables,
-};
+use super::{inode::file_inode, page::Unready, sharing::FileMapping, FileSystem, Inode, Tables};
 use crate::{
     io::{folio::FolioRef, wait::is_dying},
     race::race_point,

@@ -7,22 +7,14 @@
 //! since mappings of memory may hang on it. If the inode leaves that shared inode, the file is *stale*:
 //! its reads are copied from where the inode's data is now, and its faults map pages from there.
 //!
-//! Locks, outer ones first: [`Sharing::lock`] or `Binding::windows` → `Content::digests`;
+//! Locks, outer ones first: [`Sharing::lock`](super::state::Sharing::lock) or `Binding::windows` → `Content::digests`;
 //! `Sharing::slots` → `Binding::verified`, both spinlocks.
 
 use core::ops::Range;
 
-use kernel::{
-    bindings, new_mutex, new_spinlock,
-    page::PAGE_SHIFT,
-    prelude::*,
-    sync::{atomic::Atomic, Arc, Mutex, SpinLock},
-};
+use kernel::{bindings, page::PAGE_SHIFT, prelude::*, sync::Arc};
 
-use super::{
-    superblock::{file_inode, UnderWay},
-    FileSystem, Inode, Super, Tables,
-};
+use super::{inode::file_inode, under_way::UnderWay, FileSystem, Inode, Super, Tables};
 use crate::{
     io::{
         device::SuperPtr,
@@ -33,8 +25,9 @@ use crate::{
     race::race_point,
     raw,
     share::{
+        dedup,
         digest::{digest_blocks, Digest},
-        index, is_marked,
+        is_marked,
         sha256::KernelSha256,
         Binding, Settled, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
     },
@@ -46,36 +39,6 @@ const FILL_BYTES: usize = 512 << 10;
 
 /// Blocks that are hashed before their digests are looked at.
 const RUN: usize = 16;
-
-/// An inode's state of sharing, from its first open on.
-#[pin_data]
-pub(super) struct Sharing {
-    /// Held while the inode is bound, or bound anew.
-    #[pin]
-    pub(super) lock: Mutex<()>,
-    /// Its bindings. Taken for a few instructions; nothing sleeps under it.
-    #[pin]
-    pub(super) slots: SpinLock<Slots>,
-    /// It has been reported that its content is not what it was.
-    pub(super) reported: Atomic<u32>,
-    /// Until when its readers do not wait for other images, by `ktime_get`; 0: they do.
-    pub(super) impatient_until: Atomic<i64>,
-}
-
-impl Sharing {
-    pub(super) fn new() -> impl PinInit<Self> {
-        pin_init!(Self {
-            lock <- new_mutex!((), "erofs_shared::Sharing::lock"),
-            slots <- new_spinlock!(Slots::new(), "erofs_shared::Sharing::slots"),
-            reported: Atomic::new(0),
-            impatient_until: Atomic::new(0),
-        })
-    }
-
-    pub(super) fn current(&self) -> Option<Arc<Binding>> {
-        self.slots.lock().current().cloned()
-    }
-}
 
 /// Time spent hashing.
 pub(super) struct HashTime(i64);
@@ -235,7 +198,7 @@ impl<T: FileSystem> Inode<T> {
             return;
         }
         // Without memory for them, blocks are not found by others.
-        let _ = index::enter_all(shared, blocks);
+        let _ = dedup::enter_all(shared, blocks);
     }
 
     pub(super) fn plan(&self, pos: u64, ahead: bool) -> Plan {
@@ -290,7 +253,7 @@ impl<T: FileSystem> Inode<T> {
             digest_blocks::<KernelSha256>(run, digests);
             let counters = T::counters(self.sb().info())?;
             hashing.stop(counters, count as u64);
-            match shared.content().settle(shared, first, digests)? {
+            match shared.settle(first, digests)? {
                 Settled::Agree { adopted } => {
                     self.count_settled(counters, first, adopted, count as u64);
                     if binding.verify(first..first + count as u64)? {

@@ -1,26 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Superblocks and their operations.
+//! Superblocks, and what they hold. Their operations are in [`super::super_ops`].
 
 use core::ptr::NonNull;
 
 use kernel::{
-    bindings, ffi,
+    bindings,
     fs::File,
     prelude::*,
-    sync::{
-        aref::ARef,
-        atomic::{Atomic, Relaxed},
-    },
+    sync::{aref::ARef, atomic::Atomic},
     types::Opaque,
 };
 
-use super::{inode::Node, FileSystem, Inode, InodeRef, Tables};
-use crate::{
-    io::{device::SuperPtr, fill::Keeper},
-    raw,
-    stats::Dev,
-};
+use super::FileSystem;
+use crate::{io::device::SuperPtr, raw, stats::Dev};
 
 /// What `s_fs_info` points to: the source file (if the image is one) and the filesystem's state.
 pub(super) struct Private<T: FileSystem> {
@@ -28,57 +21,9 @@ pub(super) struct Private<T: FileSystem> {
     /// By which a mount of the same image file finds this superblock. Not a part of `info`, which
     /// `put_super` has to itself while others look at this.
     pub(super) key: Option<T::Key>,
-    /// Reads of image data under way whose end nothing else waits for; see [`UnderWay`].
+    /// Reads of image data under way whose end nothing else waits for; see [`UnderWay`](super::under_way::UnderWay).
     pub(super) under_way: Atomic<u32>,
     pub(super) info: T::Info,
-}
-
-/// Keeps an inode, and so its superblock with all its devices, until it is dropped: `kill_sb` waits.
-/// It must be dropped in process context.
-///
-/// # Invariants
-///
-/// The superblock counts this in `under_way`.
-pub(super) struct UnderWay<T: FileSystem> {
-    inode: core::mem::ManuallyDrop<InodeRef<T>>,
-    count: NonNull<Atomic<u32>>,
-}
-
-// SAFETY: Both parts may be used and released from any thread.
-unsafe impl<T: FileSystem> Send for UnderWay<T> {}
-
-impl<T: FileSystem> UnderWay<T> {
-    /// To be called while the superblock is in use: with an open file, or while it is being mounted.
-    pub(super) fn new(inode: &Inode<T>) -> Self {
-        let count = inode.sb().under_way();
-        count.add(1, Relaxed);
-        // INVARIANT: Counted just now.
-        Self {
-            inode: core::mem::ManuallyDrop::new(inode.into()),
-            count: count.into(),
-        }
-    }
-
-    pub(super) fn inode(&self) -> &Inode<T> {
-        &self.inode
-    }
-}
-
-impl<T: FileSystem> Keeper for UnderWay<T> {
-    fn bad_data(&self, pos: u64, what: &'static str) {
-        T::report_data(self.inode(), pos, what);
-    }
-}
-
-impl<T: FileSystem> Drop for UnderWay<T> {
-    fn drop(&mut self) {
-        // SAFETY: The inode is dropped once, here, before the count lets the superblock go. The count is
-        // not used after it is zero.
-        unsafe {
-            core::mem::ManuallyDrop::drop(&mut self.inode);
-            raw::erofs_shared_dec_and_wake(self.count.as_ptr().cast());
-        }
-    }
 }
 
 /// A superblock of `T`.
@@ -106,6 +51,14 @@ pub(crate) struct Stat {
 pub(crate) struct Options<'a>(&'a Opaque<bindings::seq_file>);
 
 impl Options<'_> {
+    /// # Safety
+    ///
+    /// `seq` is live for the result's lifetime, and the caller's to write to.
+    pub(super) unsafe fn from_raw(seq: *mut bindings::seq_file) -> Self {
+        // SAFETY: By this function's requirements `seq` is live; `Opaque` is transparent.
+        Self(unsafe { &*seq.cast() })
+    }
+
     /// Appends `text`, which starts with a comma.
     pub(crate) fn put(&self, text: &CStr) {
         // SAFETY: The seq_file is live for the callback that made this.
@@ -176,7 +129,8 @@ impl<T: FileSystem> Super<T> {
         Dev(unsafe { (*self.as_ptr()).s_dev })
     }
 
-    fn under_way(&self) -> &Atomic<u32> {
+    /// How many [`UnderWay`](super::under_way::UnderWay) there are.
+    pub(super) fn under_way(&self) -> &Atomic<u32> {
         // SAFETY: By the type invariants; it is only shared as long as the superblock lives.
         unsafe { &(*(*self.as_ptr()).s_fs_info.cast::<Private<T>>()).under_way }
     }
@@ -208,106 +162,4 @@ impl<T: FileSystem> Super<T> {
             raw::erofs_shared_super_identify(self.as_ptr(), uuid.as_ptr(), uuid.len() as u32);
         }
     }
-}
-
-impl<T: FileSystem> Tables<T> {
-    pub(super) const SUPER_OPS: bindings::super_operations = bindings::super_operations {
-        alloc_inode: Some(Node::<T>::alloc),
-        free_inode: Some(Node::<T>::free),
-        evict_inode: Some(Node::<T>::evict),
-        put_super: Some(Self::put_super),
-        statfs: Some(Self::statfs),
-        show_options: Some(Self::show_options),
-        ..pin_init::zeroed()
-    };
-
-    /// A promoted constant, so that it has an address for good, by which superblocks of `T` are known.
-    pub(super) const SUPER_OPS_REF: &'static bindings::super_operations = &Self::SUPER_OPS;
-
-    /// # Safety
-    ///
-    /// `super_operations::put_super`: all inodes but those that the filesystem holds are gone.
-    unsafe extern "C" fn put_super(sb: *mut bindings::super_block) {
-        // SAFETY: Nobody uses the superblock any more but the inodes that `info` holds, and these do so
-        // when they are evicted: below, where the borrow has ended.
-        let held = T::put_super(unsafe { &mut (*(*sb).s_fs_info.cast::<Private<T>>()).info });
-        drop(held);
-    }
-
-    /// # Safety
-    ///
-    /// `super_operations::statfs`
-    unsafe extern "C" fn statfs(
-        dentry: *mut bindings::dentry,
-        buf: *mut bindings::kstatfs,
-    ) -> ffi::c_int {
-        let buf = buf.cast::<raw::kstatfs>();
-        // SAFETY: The dentry is live; `buf` is the callback's to fill.
-        unsafe {
-            let sb = (*dentry).d_sb;
-            let stat = T::statfs(Super::<T>::from_raw(sb).info());
-            (*buf).f_type = (*sb).s_magic as ffi::c_long;
-            (*buf).f_bsize = (*sb).s_blocksize as ffi::c_long;
-            (*buf).f_blocks = stat.blocks;
-            (*buf).f_bfree = 0;
-            (*buf).f_bavail = 0;
-            (*buf).f_files = u64::MAX;
-            (*buf).f_ffree = u64::MAX - stat.inodes;
-            (*buf).f_namelen = stat.name_len as ffi::c_long;
-            raw::erofs_shared_statfs_fsid(sb, buf.cast());
-        }
-        0
-    }
-
-    /// # Safety
-    ///
-    /// `super_operations::show_options`
-    unsafe extern "C" fn show_options(
-        seq: *mut bindings::seq_file,
-        root: *mut bindings::dentry,
-    ) -> ffi::c_int {
-        // SAFETY: Both are live for the call.
-        unsafe {
-            let sb = Super::<T>::from_raw((*root).d_sb);
-            T::show_options(sb.info(), &Options(&*seq.cast()));
-        }
-        0
-    }
-
-    /// # Safety
-    ///
-    /// `file_system_type::kill_sb`
-    pub(super) unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
-        // SAFETY: `sb` is a superblock of `T` in its last use; `s_fs_info` was set when it was made.
-        // The state goes after the inodes that use it.
-        unsafe {
-            let private = (*sb).s_fs_info.cast::<Private<T>>();
-            if !private.is_null() {
-                // No file is open any more, so none begins.
-                raw::erofs_shared_wait_zero((&raw mut (*private).under_way).cast());
-            }
-            if private.is_null() || (*private).source.is_some() {
-                bindings::kill_anon_super(sb);
-            } else {
-                bindings::kill_block_super(sb);
-            }
-            if !private.is_null() {
-                // A mount that failed early had no `put_super`. As there, eviction may look at `info`.
-                let held = T::put_super(&mut (*private).info);
-                drop(held);
-                (*sb).s_fs_info = core::ptr::null_mut();
-                drop(KBox::from_raw(private));
-            }
-        }
-    }
-}
-
-/// The inode of an open file of `T`.
-///
-/// # Safety
-///
-/// `file` must be an open file of a superblock of `T`, for `'a`.
-pub(super) unsafe fn file_inode<'a, T: FileSystem>(file: *mut bindings::file) -> &'a Inode<T> {
-    // SAFETY: By the function's safety requirements.
-    unsafe { Inode::from_raw((*file).f_inode) }
 }

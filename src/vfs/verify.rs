@@ -11,7 +11,7 @@ use kernel::{
     sync::{Arc, MutexGuard},
 };
 
-use super::{page::Unready, superblock::UnderWay, FileSystem, Inode};
+use super::{page::Unready, under_way::UnderWay, FileSystem, Inode};
 use crate::{
     io::{
         fill::{Filled, Keeper},

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Handles of shared inodes: what can be done with one without knowing what it carries. A wrapper module.
+
+use core::{
+    ops::{Deref, Range},
+    ptr::NonNull,
+};
+
+use kernel::{
+    bindings,
+    sync::aref::{ARef, AlwaysRefCounted},
+    types::Opaque,
+};
+
+use crate::{
+    io::{folio::FolioRef, folios::Folios},
+    raw,
+};
+
+/// Largest folio order in a shared inode's page cache: below that of a PMD. So no page table entry
+/// ever maps more than such a folio, and the kernel does not collapse small folios into one that is
+/// mapped whole, which could show blocks that the mapping's own inode has not verified.
+pub(crate) const MAX_ORDER: u32 = raw::EROFS_SHARED_PMD_ORDER - 1;
+
+/// A shared inode to which nobody needs to have a reference: it may be on its way out, and is there as
+/// long as something else sees to that, such as the lock of the index where it was found, or RCU.
+/// A reference to it cannot be had.
+///
+/// # Invariants
+///
+/// A regular file of the internal filesystem. Lies in a [`Node`](super::inode::Node), and is not new any more.
+#[repr(transparent)]
+pub(crate) struct Unheld(Opaque<bindings::inode>);
+
+/// A shared inode.
+///
+/// # Invariants
+///
+/// Somebody has a reference to it as long as this is borrowed.
+#[repr(transparent)]
+pub(crate) struct SharedInode(Unheld);
+
+/// An owned reference to a shared inode. Dropping it may sleep.
+pub(crate) type SharedRef = ARef<SharedInode>;
+
+impl Deref for SharedInode {
+    type Target = Unheld;
+
+    fn deref(&self) -> &Unheld {
+        &self.0
+    }
+}
+
+// SAFETY: `ihold`/`iput` count references.
+unsafe impl AlwaysRefCounted for SharedInode {
+    fn inc_ref(&self) {
+        // SAFETY: By the type invariants it has a reference.
+        unsafe { bindings::ihold(self.0 .0.get()) }
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller gives up a reference.
+        unsafe { bindings::iput(obj.as_ref().0 .0.get()) }
+    }
+}
+
+// SAFETY: Inodes may be used and released from any thread.
+unsafe impl Send for Unheld {}
+// SAFETY: What is reachable through `&Unheld` is constant or has a lock.
+unsafe impl Sync for Unheld {}
+
+impl Unheld {
+    /// The inode itself.
+    pub(super) fn as_ptr(&self) -> *mut bindings::inode {
+        self.0.get()
+    }
+
+    /// Its page cache.
+    pub(crate) fn mapping(&self) -> *mut bindings::address_space {
+        // SAFETY: By the type invariants: an inode has a mapping until it is freed.
+        unsafe { (*self.0.get()).i_mapping }
+    }
+
+    /// Its number on the internal filesystem.
+    pub(crate) fn number(&self) -> u64 {
+        // SAFETY: By the type invariants; the number is constant.
+        unsafe { (*self.0.get()).i_ino }
+    }
+
+    /// Pages in its page cache.
+    pub(crate) fn pages(&self) -> u64 {
+        // SAFETY: By the type invariants; a racy read of a counter.
+        unsafe { core::ptr::read_volatile(&raw const (*self.mapping()).nrpages) as u64 }
+    }
+
+    /// Whether a block's page is in its page cache and may be read. May be called in atomic context.
+    pub(crate) fn is_resident(&self, block: u64) -> bool {
+        self.folio(block).is_some()
+    }
+
+    /// The first of these blocks whose page may be in its page cache, from which others may take it at any
+    /// time. Looks at what is there only, however many blocks these are.
+    pub(super) fn next_cached(&self, blocks: Range<u64>) -> Option<u64> {
+        let (from, to) = (blocks.start as usize, blocks.end as usize);
+        // SAFETY: By the type invariants the inode is not freed, nor is its mapping.
+        let next = unsafe { raw::erofs_shared_next_cached(self.mapping(), from, to) };
+        Some(next as u64).filter(|next| *next < blocks.end)
+    }
+
+    /// The folio with a block, if it is in its page cache and may be read. May be called in atomic
+    /// context.
+    pub(crate) fn folio(&self, block: u64) -> Option<FolioRef> {
+        // SAFETY: By the type invariants the inode is not freed, nor is its mapping.
+        unsafe { FolioRef::find(self.mapping(), block) }
+    }
+}
+
+impl SharedInode {
+    /// Drops pages that are in use by nobody. Tells whether all of them are gone.
+    pub(super) fn drop_pages(&self, pages: Range<u64>) -> bool {
+        let count = pages.end.saturating_sub(pages.start);
+        let (first, last) = (pages.start as usize, pages.end.saturating_sub(1) as usize);
+        // SAFETY: Live inode.
+        let gone = unsafe { bindings::invalidate_mapping_pages(self.mapping(), first, last) };
+        gone as u64 >= count
+    }
+
+    /// Takes filled pages into its page cache, from block `at` on. They hold what these blocks have the
+    /// digests of.
+    pub(super) fn give(&self, at: u64, folios: Folios) {
+        // SAFETY: Live inode; the rest is this function's documentation.
+        unsafe { folios.give(self.mapping(), at) }
+    }
+}
