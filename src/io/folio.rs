@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 
 use kernel::{bindings, page::PAGE_SHIFT};
 
+use super::mapping::Mapping;
 use crate::raw;
 
 /// A reference to an uptodate folio of a page cache of this module.
@@ -67,13 +68,9 @@ impl FolioRef {
     }
 
     /// The folio with page `index`, if it is there and uptodate. May be called in atomic context.
-    ///
-    /// # Safety
-    ///
-    /// `mapping` is one of this module's and is not freed during the call.
-    pub(crate) unsafe fn find(mapping: *mut bindings::address_space, index: u64) -> Option<Self> {
-        // SAFETY: By the function's safety requirements; the folio comes with a reference.
-        let folio = unsafe { raw::erofs_shared_filemap_get(mapping, index as usize) };
+    pub(crate) fn find(mapping: Mapping<'_>, index: u64) -> Option<Self> {
+        // SAFETY: By the type invariants of `Mapping` it is live; the folio comes with a reference.
+        let folio = unsafe { raw::erofs_shared_filemap_get(mapping.as_ptr(), index as usize) };
         // INVARIANT: The reference is ours, and is given up again if the folio is not uptodate.
         let this = Self(NonNull::new(folio)?);
         // SAFETY: It is live.
@@ -81,18 +78,12 @@ impl FolioRef {
     }
 
     /// The folio with the byte at `pos`, if it is there and there is nothing to do but to read it: how many bytes
-    /// into it that is, and its size.
-    ///
-    /// # Safety
-    ///
-    /// As for [`FolioRef::find`].
+    /// into it that is, which is less than its size, and its size.
     #[inline(always)]
-    pub(super) unsafe fn ready(
-        mapping: *mut bindings::address_space,
-        pos: i64,
-    ) -> Option<(Self, usize, usize)> {
+    pub(super) fn ready(mapping: Mapping<'_>, pos: i64) -> Option<(Self, usize, usize)> {
         let (mut offset, mut size) = (0, 0);
-        // SAFETY: By the function's safety requirements.
+        let mapping = mapping.as_ptr();
+        // SAFETY: By the type invariants of `Mapping` it is live; the folio comes with a reference.
         let folio = unsafe {
             raw::erofs_shared_filemap_get_ready(mapping, pos, &raw mut offset, &raw mut size)
         };
@@ -135,30 +126,25 @@ impl FolioRef {
         unsafe { raw::erofs_shared_folio_mapped(self.0.as_ptr()) }
     }
 
-    /// Copies `len` bytes from `offset` on to where a read wants them. Returns how many could be.
-    ///
-    /// `behind` is how far behind `offset` the byte is that the same file read last, negative for one before
-    /// it: several reads of a folio in a row are one access.
+    /// Notes that it has been used.
+    #[inline(always)]
+    pub(crate) fn mark_accessed(&self) {
+        // SAFETY: By the type invariants this owns a reference, so the folio is live.
+        unsafe { bindings::folio_mark_accessed(self.0.as_ptr()) }
+    }
+
+    /// `len` of its bytes, from `offset` on.
     ///
     /// # Safety
     ///
-    /// `to` is valid, and ours for the call.
-    pub(crate) unsafe fn copy_to(
-        &self,
-        offset: usize,
-        len: usize,
-        behind: i64,
-        to: *mut bindings::iov_iter,
-    ) -> usize {
-        let bytes = self.bytes().get(offset..).unwrap_or_default();
-        let len = len.min(bytes.len());
-        // SAFETY: By the type invariants and the function's safety requirements; the range is in the folio. It is
-        // copied in one go where `copy_page_to_iter` takes page by page.
+    /// The range is inside the folio.
+    #[inline(always)]
+    pub(super) unsafe fn part(&self, offset: usize, len: usize) -> &[u8] {
+        // SAFETY: By the type invariants the folio is live, and its bytes do not change. By this function's
+        // requirements the range is inside it.
         unsafe {
-            if (offset as i64).wrapping_add(behind) as u64 >= self.bytes().len() as u64 {
-                bindings::folio_mark_accessed(self.0.as_ptr());
-            }
-            bindings::_copy_to_iter(bytes.as_ptr().cast(), len, to)
+            let bytes = raw::erofs_shared_folio_address(self.0.as_ptr()).cast::<u8>();
+            core::slice::from_raw_parts(bytes.add(offset), len)
         }
     }
 }
@@ -181,20 +167,12 @@ pub(super) struct FolioBatch {
 
 impl FolioBatch {
     /// Those with the pages `first..=last`, up to the first that is not there; as many as there is room for.
-    ///
-    /// # Safety
-    ///
-    /// As for [`FolioRef::find`].
-    pub(super) unsafe fn find(
-        mapping: *mut bindings::address_space,
-        first: u64,
-        last: u64,
-    ) -> Self {
+    pub(super) fn find(mapping: Mapping<'_>, first: u64, last: u64) -> Self {
         let mut batch = bindings::folio_batch::default();
-        let mut next = first as usize;
-        // SAFETY: By the function's safety requirements; the batch is empty.
+        let (mut next, last) = (first as usize, last as usize);
+        // SAFETY: By the type invariants of `Mapping` it is live; the batch is empty.
         unsafe {
-            bindings::filemap_get_folios_contig(mapping, &mut next, last as usize, &mut batch)
+            bindings::filemap_get_folios_contig(mapping.as_ptr(), &mut next, last, &mut batch)
         };
         // INVARIANT: It has put them there, with a reference each, from the first place on.
         Self { batch }

@@ -11,7 +11,7 @@ use kernel::{
     prelude::*,
 };
 
-use super::page::PageState;
+use super::{mapping::Mapping, page::PageState};
 use crate::{
     format::{self, error::Kind, source::Source},
     raw,
@@ -104,29 +104,27 @@ pub(crate) enum Depth {
 ///
 /// # Invariants
 ///
-/// `mapping` is the live `i_mapping` of a regular file or a directory of this module for `'a`, and has a
-/// `readahead` and a `read_folio`.
+/// `mapping` is that of a regular file or a directory, and has a `readahead` and a `read_folio`.
 #[derive(Clone, Copy)]
 pub(crate) struct CacheBytes<'a> {
-    mapping: NonNull<bindings::address_space>,
+    mapping: Mapping<'a>,
     size: u64,
     /// Its pages are worth reading with those around them.
     around: Option<Depth>,
-    _inode: PhantomData<&'a bindings::inode>,
 }
 
 impl<'a> CacheBytes<'a> {
     /// # Safety
     ///
-    /// `mapping` must be the `i_mapping` of an inode of this module that lives for `'a`, is a regular
-    /// file or a directory, and has a `readahead` and a `read_folio`; `size` is that inode's size.
-    pub(crate) unsafe fn new(mapping: NonNull<bindings::address_space>, size: u64) -> Self {
+    /// * `mapping` is that of a regular file or a directory.
+    /// * It has a `readahead` and a `read_folio`.
+    /// * `size` is that inode's size.
+    pub(crate) unsafe fn new(mapping: Mapping<'a>, size: u64) -> Self {
         // INVARIANT: By the function's safety requirements.
         Self {
             mapping,
             size,
             around: None,
-            _inode: PhantomData,
         }
     }
 
@@ -162,13 +160,10 @@ impl<'a> CacheBytes<'a> {
     /// The folio with page `index`, uptodate, with a reference. A fatal signal ends the wait for it, also if
     /// somebody else is reading it, for whom `read_cache_folio()` waits whatever happens.
     fn folio(&self, index: usize) -> Result<NonNull<bindings::folio>> {
-        let mapping = self.mapping.as_ptr();
         loop {
-            // SAFETY: By the type invariants.
-            match unsafe { PageState::find(mapping, index as u64) } {
+            match PageState::find(self.mapping, index as u64) {
                 PageState::Ready(folio) => {
-                    // SAFETY: By the type invariants of `FolioRef` the folio is live.
-                    unsafe { bindings::folio_mark_accessed(folio.as_ptr()) };
+                    folio.mark_accessed();
                     return NonNull::new(folio.into_raw()).ok_or(EIO);
                 }
                 PageState::Locked(folio) => folio.wait()?,
@@ -177,7 +172,7 @@ impl<'a> CacheBytes<'a> {
         }
         // SAFETY: By the type invariants the mapping is live and has a `read_folio`.
         let folio = from_err_ptr(unsafe {
-            bindings::read_cache_folio(mapping, index, None, core::ptr::null_mut())
+            bindings::read_cache_folio(self.mapping.as_ptr(), index, None, core::ptr::null_mut())
         })?;
         NonNull::new(folio).ok_or(EIO)
     }

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use kernel::{bindings, error::from_err_ptr, prelude::*};
 
-use super::folio::FolioRef;
+use super::{folio::FolioRef, mapping::Mapping};
 use crate::raw;
 
 /// What a page cache has at one index.
@@ -24,13 +24,9 @@ pub(crate) enum PageState {
 impl PageState {
     /// Looks page `index` up. The state may be another as soon as this returns, except that what is
     /// ready stays readable.
-    ///
-    /// # Safety
-    ///
-    /// `mapping` is one of this module's and is not freed during the call.
-    pub(crate) unsafe fn find(mapping: *mut bindings::address_space, index: u64) -> Self {
-        // SAFETY: By the function's safety requirements; the folio comes with a reference.
-        let folio = unsafe { raw::erofs_shared_filemap_get(mapping, index as usize) };
+    pub(crate) fn find(mapping: Mapping<'_>, index: u64) -> Self {
+        // SAFETY: By the type invariants of `Mapping` it is live; the folio comes with a reference.
+        let folio = unsafe { raw::erofs_shared_filemap_get(mapping.as_ptr(), index as usize) };
         let Some(folio) = NonNull::new(folio) else {
             return Self::Absent;
         };
@@ -55,16 +51,9 @@ pub(crate) struct PageRef(NonNull<bindings::folio>);
 
 impl PageRef {
     /// Adds a new folio of one page to a page cache, locked. `None` if the place is taken.
-    ///
-    /// # Safety
-    ///
-    /// `mapping` is one of this module's and is not freed during the call.
-    pub(crate) unsafe fn add(
-        mapping: *mut bindings::address_space,
-        index: usize,
-    ) -> Result<Option<Self>> {
-        // SAFETY: By the function's safety requirements.
-        let folio = from_err_ptr(unsafe { raw::erofs_shared_filemap_add(mapping, index) });
+    pub(crate) fn add(mapping: Mapping<'_>, index: usize) -> Result<Option<Self>> {
+        // SAFETY: By the type invariants of `Mapping` it is live.
+        let folio = from_err_ptr(unsafe { raw::erofs_shared_filemap_add(mapping.as_ptr(), index) });
         match folio {
             // INVARIANT: The folio comes with a reference.
             Ok(folio) => Ok(NonNull::new(folio).map(Self)),
@@ -117,11 +106,11 @@ impl PageRef {
 
     /// Whether the folio, which the caller has locked, is to be read: it belongs to `mapping` still,
     /// and is not uptodate.
-    pub(crate) fn wants_read(&self, mapping: *mut bindings::address_space) -> bool {
+    pub(crate) fn wants_read(&self, mapping: Mapping<'_>) -> bool {
         // SAFETY: By the type invariants the folio is live. A racy look at its mapping gives some
         // value, which is compared only.
         unsafe {
-            (*self.0.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping == mapping
+            (*self.0.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping == mapping.as_ptr()
                 && !raw::erofs_shared_folio_uptodate(self.0.as_ptr())
         }
     }

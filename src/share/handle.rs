@@ -14,7 +14,7 @@ use kernel::{
 };
 
 use crate::{
-    io::{folio::FolioRef, folios::Folios},
+    io::{folio::FolioRef, folios::Folios, mapping::Mapping},
     raw,
 };
 
@@ -77,9 +77,9 @@ impl Unheld {
     }
 
     /// Its page cache.
-    pub(crate) fn mapping(&self) -> *mut bindings::address_space {
-        // SAFETY: By the type invariants: an inode has a mapping until it is freed.
-        unsafe { (*self.0.get()).i_mapping }
+    pub(crate) fn mapping(&self) -> Mapping<'_> {
+        // SAFETY: By the type invariants the inode, in which its mapping lies, is not freed.
+        unsafe { Mapping::from_raw((*self.0.get()).i_mapping) }
     }
 
     /// Its number on the internal filesystem.
@@ -91,7 +91,7 @@ impl Unheld {
     /// Pages in its page cache.
     pub(crate) fn pages(&self) -> u64 {
         // SAFETY: By the type invariants; a racy read of a counter.
-        unsafe { core::ptr::read_volatile(&raw const (*self.mapping()).nrpages) as u64 }
+        unsafe { core::ptr::read_volatile(&raw const (*self.mapping().as_ptr()).nrpages) as u64 }
     }
 
     /// Whether a block's page is in its page cache and may be read. May be called in atomic context.
@@ -104,15 +104,14 @@ impl Unheld {
     pub(super) fn next_cached(&self, blocks: Range<u64>) -> Option<u64> {
         let (from, to) = (blocks.start as usize, blocks.end as usize);
         // SAFETY: By the type invariants the inode is not freed, nor is its mapping.
-        let next = unsafe { raw::erofs_shared_next_cached(self.mapping(), from, to) };
+        let next = unsafe { raw::erofs_shared_next_cached(self.mapping().as_ptr(), from, to) };
         Some(next as u64).filter(|next| *next < blocks.end)
     }
 
     /// The folio with a block, if it is in its page cache and may be read. May be called in atomic
     /// context.
     pub(crate) fn folio(&self, block: u64) -> Option<FolioRef> {
-        // SAFETY: By the type invariants the inode is not freed, nor is its mapping.
-        unsafe { FolioRef::find(self.mapping(), block) }
+        FolioRef::find(self.mapping(), block)
     }
 }
 
@@ -121,15 +120,20 @@ impl SharedInode {
     pub(super) fn drop_pages(&self, pages: Range<u64>) -> bool {
         let count = pages.end.saturating_sub(pages.start);
         let (first, last) = (pages.start as usize, pages.end.saturating_sub(1) as usize);
-        // SAFETY: Live inode.
-        let gone = unsafe { bindings::invalidate_mapping_pages(self.mapping(), first, last) };
+        let mapping = self.mapping().as_ptr();
+        // SAFETY: The mapping lives as long as the inode, to which there is a reference.
+        let gone = unsafe { bindings::invalidate_mapping_pages(mapping, first, last) };
         gone as u64 >= count
     }
 
-    /// Takes filled pages into its page cache, from block `at` on. They hold what these blocks have the
-    /// digests of.
-    pub(super) fn give(&self, at: u64, folios: Folios) {
-        // SAFETY: Live inode; the rest is this function's documentation.
-        unsafe { folios.give(self.mapping(), at) }
+    /// Takes filled pages into its page cache, from block `at` on.
+    ///
+    /// # Safety
+    ///
+    /// The pages hold bytes that have the digests which are recorded for these blocks.
+    pub(crate) unsafe fn give(&self, at: u64, folios: Folios) {
+        // SAFETY: The mapping is that of a live inode of this module; by this function's requirements others
+        // may read the pages.
+        unsafe { folios.give(self.mapping().as_ptr(), at) }
     }
 }

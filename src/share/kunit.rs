@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(settle(&shared, 0, &digests)?, Some(600));
         let noted = |blocks: Range<u64>| content.set_aliases(blocks, true);
         // SAFETY: The mapping of a shared inode is its own.
-        let marked = || unsafe { is_marked(shared.mapping()) };
+        let marked = || unsafe { is_marked(shared.mapping().as_ptr()) };
         assert!(!marked());
         assert_eq!(noted(100..300), 200);
         assert_eq!(noted(200..310), 10);

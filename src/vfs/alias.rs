@@ -5,19 +5,17 @@
 
 use core::ops::Range;
 
-use kernel::{bindings, page::PAGE_SIZE, prelude::*};
+use kernel::{page::PAGE_SIZE, prelude::*, sync::Arc};
 
-use super::{page::Unready, FileSystem, Inode, Tables};
+use super::{file::OpenFile, page::Unready, FileSystem, Inode};
 use crate::{
-    io::folios::Folios,
+    io::{folios::Folios, request::ReadRequest},
     race::race_point,
-    raw,
     share::{
         alias::{self, Piece, MANY},
         Binding, BLOCK_SHIFT, BLOCK_SIZE,
     },
 };
-use kernel::sync::Arc;
 
 /// Blocks that a fault copies together: as many as the kernel maps around one.
 const AROUND: u64 = 16;
@@ -67,9 +65,8 @@ impl<T: FileSystem> Inode<T> {
                         folios.copy_from(folio.bytes().get(*offset..).ok_or(EIO)?);
                     }
                 }
-                // SAFETY: The mapping is the shared inode's, and these bytes have the digest recorded
-                // there.
-                unsafe { folios.give(shared.mapping(), at) };
+                // SAFETY: The piece is of another block with the digest that is recorded for this one.
+                unsafe { shared.give(at, folios) };
             }
             shared.content().forget_aliases(here);
         }
@@ -77,94 +74,72 @@ impl<T: FileSystem> Inode<T> {
     }
 }
 
-impl<T: FileSystem> Tables<T> {
-    /// Copies what is wanted of these blocks, from where they are. `Ok(0)`: the first is nowhere.
-    ///
-    /// # Safety
-    ///
-    /// As for `file_operations::read_iter`; the blocks are those from the request's position on.
-    pub(super) unsafe fn read_pieces(
-        iocb: *mut bindings::kiocb,
-        to: *mut bindings::iov_iter,
-        inode: &Inode<T>,
+impl<T: FileSystem> OpenFile<'_, T> {
+    /// Copies what is wanted of these blocks, those from the request's position on, from where they are.
+    /// `Ok(0)`: the first is nowhere.
+    pub(super) fn read_pieces(
+        self,
+        request: &mut ReadRequest<'_>,
         binding: &Arc<Binding>,
         blocks: Range<u64>,
-        nowait: bool,
     ) -> Result<usize, Unready> {
         let shared = binding.shared();
         let mut ready = binding.run(blocks.clone());
         if ready == 0 {
-            if nowait {
+            if request.is_nowait() {
                 return Err(Unready::Failed(EAGAIN));
             }
-            // SAFETY: The file is one of the inode's.
-            ready = unsafe { inode.ensure((*iocb).ki_filp, binding, blocks.clone())? };
+            ready = self.ensure(binding, blocks.clone())?;
         }
         let ready = blocks.start..blocks.start.saturating_add(ready);
         race_point!(c"pieces_ready");
-        // SAFETY: By the function's safety requirements.
-        let copied = unsafe {
-            if ready.end - ready.start <= FEW as u64 {
-                let pieces = alias::gather::<FEW>(shared, ready, true);
-                Self::copy_pieces(iocb, to, inode, &pieces)
-            } else {
-                let pieces = alias::gather::<MANY>(shared, ready, true);
-                Self::copy_pieces(iocb, to, inode, &pieces)
-            }
+        let size = self.inode().size();
+        let copied = if ready.end - ready.start <= FEW as u64 {
+            copy_pieces(request, size, &alias::gather::<FEW>(shared, ready, true))
+        } else {
+            copy_pieces(request, size, &alias::gather::<MANY>(shared, ready, true))
         };
         Ok(copied?)
     }
+}
 
-    /// Copies what is wanted of the pieces from the request's position on.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Tables::read_pieces`].
-    unsafe fn copy_pieces(
-        iocb: *mut bindings::kiocb,
-        to: *mut bindings::iov_iter,
-        inode: &Inode<T>,
-        pieces: &[Option<Piece>],
-    ) -> Result<usize> {
-        if pieces.iter().flatten().next().is_none() {
-            return Ok(0);
-        }
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            let ra = &raw mut (*(*iocb).ki_filp).__bindgen_anon_3.f_ra;
-            let start = (*iocb).ki_pos as u64;
-            let left =
-                (raw::erofs_shared_iov_bytes(to) as u64).min(inode.size().saturating_sub(start));
-            let mut left = usize::try_from(left).unwrap_or(usize::MAX);
-            let mut skip = (start % PAGE_SIZE as u64) as usize;
-            let last = (&raw const (*ra).prev_pos).read_volatile();
-            let mut behind = last.wrapping_sub(1).wrapping_sub((*iocb).ki_pos);
-            let mut total = 0;
-            for piece in pieces.iter().flatten() {
-                let len = ((piece.blocks() << BLOCK_SHIFT) as usize)
-                    .saturating_sub(skip)
-                    .min(left);
-                let copied = match piece {
-                    Piece::Zeros { .. } => bindings::iov_iter_zero(len, to),
-                    Piece::Folio { folio, offset, .. } => {
-                        folio.copy_to(offset + skip, len, behind, to)
-                    }
-                };
-                skip = 0;
-                behind = i64::MIN;
-                total += copied;
-                left -= copied;
-                if copied < len || left == 0 {
-                    break;
-                }
+/// Copies what is wanted of the pieces from the request's position on, of a file of `size` bytes.
+fn copy_pieces(
+    request: &mut ReadRequest<'_>,
+    size: u64,
+    pieces: &[Option<Piece>],
+) -> Result<usize> {
+    if pieces.iter().flatten().next().is_none() {
+        return Ok(0);
+    }
+    let start = request.pos();
+    let left = (request.wanted() as u64).min(size.saturating_sub(start as u64));
+    let mut left = usize::try_from(left).unwrap_or(usize::MAX);
+    let mut skip = (start as u64 % PAGE_SIZE as u64) as usize;
+    let mut behind = request.behind(start);
+    let mut total = 0;
+    for piece in pieces.iter().flatten() {
+        let len = ((piece.blocks() << BLOCK_SHIFT) as usize)
+            .saturating_sub(skip)
+            .min(left);
+        let copied = match piece {
+            Piece::Zeros { .. } => request.zero(len),
+            Piece::Folio { folio, offset, .. } => {
+                request.copy_folio(folio, offset + skip, len, behind)
             }
-            if total == 0 {
-                return Err(EFAULT);
-            }
-            (*iocb).ki_pos += total as i64;
-            // So that reading ahead sees a reader who goes on.
-            (&raw mut (*ra).prev_pos).write_volatile((*iocb).ki_pos);
-            Ok(total)
+        };
+        skip = 0;
+        behind = i64::MIN;
+        total += copied;
+        left -= copied;
+        if copied < len || left == 0 {
+            break;
         }
     }
+    if total == 0 {
+        return Err(EFAULT);
+    }
+    // The position is noted so that read-ahead sees a sequential reader.
+    request.set_pos(start + total as i64);
+    Ok(total)
 }

@@ -96,7 +96,7 @@ impl<T: FileSystem> Inode<T> {
             _ => {
                 self.count_unbound();
                 if slots.is_alone() {
-                    self.plain().set(self.own_mapping());
+                    self.plain().set(self.own_mapping().as_ptr());
                 }
             }
         }
@@ -130,7 +130,7 @@ impl<T: FileSystem> Inode<T> {
     /// for now or for good.
     fn bind(&self) -> Result<Option<Arc<Binding>>> {
         if self.size() == 0 || self.size() > MAX_SIZE {
-            self.plain().set(self.own_mapping());
+            self.plain().set(self.own_mapping().as_ptr());
             return Ok(None);
         }
         if let Some(sharing) = self.sharing() {
@@ -143,7 +143,7 @@ impl<T: FileSystem> Inode<T> {
             }
         }
         let Some(scope) = T::scope(self)? else {
-            self.plain().set(self.own_mapping());
+            self.plain().set(self.own_mapping().as_ptr());
             return Ok(None);
         };
         let sharing = self.sharing_or_new()?;
@@ -247,8 +247,8 @@ impl<T: FileSystem> Inode<T> {
         // What is elsewhere is not needed here.
         let absent = resident(&binding, 0, head) < head;
         if absent && shared.content().next_alias(0..head).is_none() {
-            // SAFETY: The mapping is the shared inode's, and these bytes have the digests recorded there.
-            unsafe { folios.give(shared.mapping(), 0) };
+            // SAFETY: `settle` and `compare` have found that these bytes have the digests recorded there.
+            unsafe { shared.give(0, folios) };
             self.enter(&binding, 0..head);
         }
         Ok(binding)
@@ -287,7 +287,7 @@ impl<T: FileSystem> Tables<T> {
         };
         // SAFETY: Nobody has used the file yet. The inode holds the binding, and this the shared inode,
         // until it is evicted: longer than there are files.
-        unsafe { (*file).f_mapping = binding.shared().mapping() };
+        unsafe { (*file).f_mapping = binding.shared().mapping().as_ptr() };
         Ok(())
     }
 }

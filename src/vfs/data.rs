@@ -9,9 +9,12 @@ use core::cell::Cell;
 
 use kernel::{bindings, error::from_result, ffi, prelude::*};
 
-use super::{inode::file_inode, FileSystem, Inode, Tables};
+use super::{file::OpenFile, FileSystem, Inode, Tables};
 use crate::{
-    io::{file_read::FILE_READ_OPS, metadata::FolioBytes, resident::copy_resident, Extent, Target},
+    io::{
+        file_read::FILE_READ_OPS, metadata::FolioBytes, request::ReadRequest,
+        resident::copy_resident, Extent, Target,
+    },
     raw,
 };
 
@@ -290,147 +293,139 @@ impl<T: FileSystem> Tables<T> {
         unsafe { raw::iomap_fiemap(inode, info, start, len, &Self::REPORT_MAP_OPS) }
     }
 
+    /// `file_operations::open`
+    ///
     /// # Safety
     ///
-    /// `file_operations::open`
+    /// `file` is being opened, and one of `inode`, which is one of `T`.
     unsafe extern "C" fn open(
         inode: *mut bindings::inode,
         file: *mut bindings::file,
     ) -> ffi::c_int {
-        // SAFETY: An open of an inode of `T`.
+        // SAFETY: By this function's requirements.
+        let inode = unsafe { Inode::<T>::from_raw(inode) };
+        // SAFETY: The file is being opened by this task, so that its fields are not used by others.
+        let direct = unsafe { (*file).f_flags } & bindings::O_DIRECT != 0;
+        // Direct I/O goes to the block device; a backing file has none to offer, and what has to be
+        // decoded is not there.
+        if direct && (!inode.sb().is_block() || T::is_encoded(inode)) {
+            return EINVAL.to_errno();
+        }
+        let plain = inode.plain_mapping();
+        // SAFETY: The same.
         unsafe {
-            let inode = Inode::<T>::from_raw(inode);
-            // Direct I/O goes to the block device; a backing file has none to offer, and what has to be
-            // decoded is not there.
-            let direct = (*file).f_flags & bindings::O_DIRECT != 0;
-            if direct && (!inode.sb().is_block() || T::is_encoded(inode)) {
-                return EINVAL.to_errno();
-            }
             (*file).f_mode |= raw::EROFS_SHARED_FMODE_NOWAIT;
-            let plain = inode.plain_mapping();
             if !plain.is_null() {
                 // The inode's own mapping, or that of a shared inode that it holds until it is evicted:
                 // longer than there are files.
                 (*file).f_mapping = plain;
                 return 0;
             }
-            Self::share_file(inode, file)
-                .err()
-                .map_or(0, |err| err.to_errno())
         }
+        // SAFETY: By this function's requirements.
+        let shared = unsafe { Self::share_file(inode, file) };
+        shared.err().map_or(0, |err| err.to_errno())
     }
 
+    /// `file_operations::llseek`
+    ///
     /// # Safety
     ///
-    /// `file_operations::llseek`
+    /// `file` is an open file of `T`.
     unsafe extern "C" fn llseek(
         file: *mut bindings::file,
         offset: bindings::loff_t,
         whence: ffi::c_int,
     ) -> bindings::loff_t {
-        // SAFETY: An open file of `T`.
-        unsafe {
-            let inode = (*file).f_inode;
-            let found = match whence as u32 {
-                bindings::SEEK_HOLE => raw::iomap_seek_hole(inode, offset, &Self::REPORT_MAP_OPS),
-                bindings::SEEK_DATA => raw::iomap_seek_data(inode, offset, &Self::REPORT_MAP_OPS),
-                _ => return bindings::generic_file_llseek(file, offset, whence),
-            };
-            if found < 0 {
-                return found;
-            }
-            bindings::vfs_setpos(file, found, (*(*inode).i_sb).s_maxbytes)
+        // SAFETY: By this function's requirements.
+        let inode = unsafe { OpenFile::<T>::from_raw(file) }.inode().as_ptr();
+        let ops = &Self::REPORT_MAP_OPS;
+        let found = match whence as u32 {
+            // SAFETY: The inode is live, and `ops` are for it.
+            bindings::SEEK_HOLE => unsafe { raw::iomap_seek_hole(inode, offset, ops) },
+            // SAFETY: The same.
+            bindings::SEEK_DATA => unsafe { raw::iomap_seek_data(inode, offset, ops) },
+            // SAFETY: The file is open.
+            _ => return unsafe { bindings::generic_file_llseek(file, offset, whence) },
+        };
+        if found < 0 {
+            return found;
         }
+        // SAFETY: The file is open; a live inode has a live superblock.
+        unsafe { bindings::vfs_setpos(file, found, (*(*inode).i_sb).s_maxbytes) }
     }
 
+    /// `file_operations::read_iter`
+    ///
     /// # Safety
     ///
-    /// `file_operations::read_iter`
+    /// * `iocb` and `to` are live, and this callback's for the call.
+    /// * `ki_filp` is an open file of `T`.
     unsafe extern "C" fn read_iter(
         iocb: *mut bindings::kiocb,
         to: *mut bindings::iov_iter,
     ) -> isize {
-        // SAFETY: A read of an open file of `T`.
-        unsafe {
-            let file = (*iocb).ki_filp;
-            let special = (raw::EROFS_SHARED_IOCB_DIRECT | raw::EROFS_SHARED_IOCB_NOWAIT) as i32;
-            // The way that nearly every read goes.
-            let (inode, mapping) = (file_inode::<T>(file), (*file).f_mapping);
-            if (*iocb).ki_flags & special == 0 && inode.is_plain(mapping) {
-                let wanted = raw::erofs_shared_iov_bytes(to);
-                let copied = copy_resident(iocb, to, mapping, inode.size());
-                let at_end = (*iocb).ki_pos as u64 >= inode.size();
-                if copied != 0 && (copied == wanted || at_end) {
-                    return copied as isize;
-                }
-                Self::ready_readahead(file);
-                let ret = bindings::filemap_read(iocb, to, copied as isize);
-                if ret >= 0 {
-                    return ret;
-                }
-                return Self::read_failed(iocb, to, ret);
+        // SAFETY: By this function's requirements.
+        let (mut request, file) = unsafe {
+            let request = ReadRequest::from_raw(iocb, to);
+            let file = OpenFile::<T>::from_raw(request.file());
+            (request, file)
+        };
+        let special = raw::EROFS_SHARED_IOCB_DIRECT | raw::EROFS_SHARED_IOCB_NOWAIT;
+        // The way that nearly every read goes.
+        let (inode, mapping) = (file.inode(), file.mapping());
+        if request.flags() & special == 0 && inode.is_plain(mapping) {
+            let wanted = request.wanted();
+            let copied = copy_resident(&mut request, mapping, inode.size());
+            let at_end = request.pos() as u64 >= inode.size();
+            if copied != 0 && (copied == wanted || at_end) {
+                return copied as isize;
             }
-            Self::read_specially(iocb, to)
+            file.ready_readahead();
+            let ret = request.filemap_read(copied);
+            if ret >= 0 {
+                return ret;
+            }
+            return Self::read_failed(request, file, ret);
         }
+        Self::read_specially(request, file)
     }
 
     /// After a read of plain pages failed with `err`.
-    ///
-    /// # Safety
-    ///
-    /// As for `read_iter`.
     #[inline(never)]
     #[cold]
-    unsafe fn read_failed(
-        iocb: *mut bindings::kiocb,
-        to: *mut bindings::iov_iter,
-        err: isize,
-    ) -> isize {
-        // SAFETY: A read of an open file of `T`.
-        unsafe {
-            let file = (*iocb).ki_filp;
-            if (*file).f_mapping == file_inode::<T>(file).own_mapping() {
-                return err;
-            }
-            // A page may have gone and come back with another content, or not at all.
-            Self::read_specially(iocb, to)
+    fn read_failed(request: ReadRequest<'_>, file: OpenFile<'_, T>, err: isize) -> isize {
+        if !file.is_shared() {
+            return err;
         }
+        // A page may have gone and come back with another content, or not at all.
+        Self::read_specially(request, file)
     }
 
     /// All reads but the simplest.
-    ///
-    /// # Safety
-    ///
-    /// As for `read_iter`.
     #[inline(never)]
-    unsafe fn read_specially(iocb: *mut bindings::kiocb, to: *mut bindings::iov_iter) -> isize {
-        // SAFETY: A read of an open file of `T`.
-        unsafe {
-            let file = (*iocb).ki_filp;
-            Self::ready_readahead(file);
-            if raw::erofs_shared_iov_bytes(to) == 0 {
-                return 0;
-            }
-            let inode = file_inode::<T>(file);
-            let direct = (*iocb).ki_flags & raw::EROFS_SHARED_IOCB_DIRECT as i32 != 0;
-            if direct && inode.sb().is_block() && !T::is_encoded(inode) {
-                return raw::iomap_dio_rw(
-                    iocb,
-                    to,
-                    &Self::READ_MAP_OPS,
-                    core::ptr::null(),
-                    0,
-                    core::ptr::null_mut(),
-                    0,
-                );
-            }
-            Self::read_shared(iocb, to)
+    fn read_specially(mut request: ReadRequest<'_>, file: OpenFile<'_, T>) -> isize {
+        file.ready_readahead();
+        if request.wanted() == 0 {
+            return 0;
         }
+        let inode = file.inode();
+        let direct = request.flags() & raw::EROFS_SHARED_IOCB_DIRECT != 0;
+        if direct && inode.sb().is_block() && !T::is_encoded(inode) {
+            let (ops, none) = (&Self::READ_MAP_OPS, core::ptr::null_mut());
+            let (iocb, to) = request.as_ptrs();
+            // SAFETY: By the type invariants of `ReadRequest` these are the arguments of a `->read_iter`; the
+            // file is on a block device, and `ops` are for its inode.
+            return unsafe { raw::iomap_dio_rw(iocb, to, ops, core::ptr::null(), 0, none, 0) };
+        }
+        file.read_shared(request)
     }
 
+    /// `file_operations::unlocked_ioctl`, and `compat_ioctl`: all commands take plain bytes
+    ///
     /// # Safety
     ///
-    /// `file_operations::unlocked_ioctl`, and `compat_ioctl`: all commands take plain bytes.
+    /// `file` is an open file of `T`.
     pub(super) unsafe extern "C" fn ioctl(
         file: *mut bindings::file,
         cmd: ffi::c_uint,
@@ -439,8 +434,8 @@ impl<T: FileSystem> Tables<T> {
         if cmd != raw::EROFS_SHARED_FS_IOC_GETFSLABEL {
             return ENOTTY.to_errno() as ffi::c_long;
         }
-        // SAFETY: An open file of `T`.
-        let label = T::label(unsafe { file_inode::<T>(file) }.sb().info());
+        // SAFETY: By this function's requirements.
+        let label = T::label(unsafe { OpenFile::<T>::from_raw(file) }.inode().sb().info());
         // SAFETY: Copying to user memory checks the address.
         let left = unsafe {
             let left = raw::erofs_shared_copy_to_user(arg, label.as_ptr().cast(), label.len());

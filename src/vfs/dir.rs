@@ -4,7 +4,7 @@
 
 use kernel::{bindings, error::from_result, ffi, prelude::*, sync::aref::ARef, types::Opaque};
 
-use super::{inode::file_inode, FileSystem, Inode, Tables};
+use super::{file::OpenFile, FileSystem, Inode, Tables};
 use crate::{io::wait::is_dying, raw};
 
 /// Longest name that is looked up.
@@ -147,25 +147,33 @@ impl<T: FileSystem> Tables<T> {
         unsafe { bindings::d_splice_alias(inode, dentry) }
     }
 
+    /// `file_operations::iterate_shared`
+    ///
     /// # Safety
     ///
-    /// `file_operations::iterate_shared`
+    /// * `file` is an open directory of `T`, and locked for reading at least.
+    /// * `ctx` is live, and this callback's for the call.
     unsafe extern "C" fn iterate_shared(
         file: *mut bindings::file,
         ctx: *mut bindings::dir_context,
     ) -> ffi::c_int {
         from_result(|| {
-            // SAFETY: An open directory of `T` and its live context.
-            let (dir, file) = unsafe { (file_inode::<T>(file), &*file.cast::<Opaque<_>>()) };
+            // SAFETY: By this function's requirements an open directory of `T`.
+            let dir = unsafe { OpenFile::<T>::from_raw(file) }.inode();
+            // SAFETY: The same; `Opaque` is transparent.
+            let file = unsafe { &*file.cast::<Opaque<_>>() };
             // INVARIANT: The context is live for this call.
             T::read_dir(dir, &Listing { file }, &mut Emit { ctx, file })?;
             Ok(0)
         })
     }
 
+    /// `inode_operations::getattr`
+    ///
     /// # Safety
     ///
-    /// `inode_operations::getattr`
+    /// * `path` is one of a live inode of `T`, in a mount with `idmap`.
+    /// * `stat` is this callback's to fill.
     unsafe extern "C" fn getattr(
         idmap: *mut bindings::mnt_idmap,
         path: *const bindings::path,
@@ -173,30 +181,31 @@ impl<T: FileSystem> Tables<T> {
         request_mask: u32,
         _flags: ffi::c_uint,
     ) -> ffi::c_int {
-        // SAFETY: All arguments are the VFS's; `stat` is ours to fill.
-        unsafe {
-            let raw_inode = (*(*path).dentry).d_inode;
-            let inode = Inode::<T>::from_raw(raw_inode);
-            let compressed = T::attributes(inode).compressed;
-            let immutable = u64::from(bindings::STATX_ATTR_IMMUTABLE);
-            let compressed_attr = u64::from(bindings::STATX_ATTR_COMPRESSED);
-            (*stat).attributes |= immutable;
-            if compressed {
-                (*stat).attributes |= compressed_attr;
-            }
-            (*stat).attributes_mask |= immutable | compressed_attr;
-            // No DIO alignment means no direct I/O: on a backing file, or of compressed data.
-            let is_file = inode.mode() & bindings::S_IFMT == bindings::S_IFREG;
-            if request_mask & bindings::STATX_DIOALIGN != 0 && is_file {
-                (*stat).result_mask |= bindings::STATX_DIOALIGN;
-                let bdev = (*(*raw_inode).i_sb).s_bdev;
-                if !bdev.is_null() && !compressed {
-                    (*stat).dio_mem_align = raw::erofs_shared_bdev_dma_align(bdev);
-                    (*stat).dio_offset_align = raw::erofs_shared_bdev_block_size(bdev);
-                }
-            }
-            bindings::generic_fillattr(idmap, request_mask, raw_inode, stat);
+        // SAFETY: By this function's requirements the dentry is live, and so is its inode, one of `T`.
+        let inode = unsafe { Inode::<T>::from_raw((*(*path).dentry).d_inode) };
+        // SAFETY: By this function's requirements `stat` is this callback's to fill.
+        let out = unsafe { &mut *stat };
+        let compressed = T::attributes(inode).compressed;
+        let immutable = u64::from(bindings::STATX_ATTR_IMMUTABLE);
+        let compressed_attr = u64::from(bindings::STATX_ATTR_COMPRESSED);
+        out.attributes |= immutable;
+        if compressed {
+            out.attributes |= compressed_attr;
         }
+        out.attributes_mask |= immutable | compressed_attr;
+        // No DIO alignment means no direct I/O: on a backing file, or of compressed data.
+        let is_file = inode.mode() & bindings::S_IFMT == bindings::S_IFREG;
+        if request_mask & bindings::STATX_DIOALIGN != 0 && is_file {
+            out.result_mask |= bindings::STATX_DIOALIGN;
+            if let Some(bdev) = inode.sb().bdev().filter(|_| !compressed) {
+                // SAFETY: The superblock holds its device open.
+                out.dio_mem_align = unsafe { raw::erofs_shared_bdev_dma_align(bdev.as_ptr()) };
+                // SAFETY: The same.
+                out.dio_offset_align = unsafe { raw::erofs_shared_bdev_block_size(bdev.as_ptr()) };
+            }
+        }
+        // SAFETY: The arguments are those of this callback.
+        unsafe { bindings::generic_fillattr(idmap, request_mask, inode.as_ptr(), stat) };
         0
     }
 }

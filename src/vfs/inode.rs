@@ -16,7 +16,7 @@ use kernel::{
 
 use super::{state::Sharing, FileSystem, Super};
 use crate::{
-    io::{memcg::CHARGED, CacheBytes},
+    io::{mapping::Mapping, memcg::CHARGED, CacheBytes},
     share::Plain,
 };
 
@@ -160,11 +160,9 @@ impl<T: FileSystem> Inode<T> {
         ) {
             return Err(EFSCORRUPTED);
         }
-        let mapping = NonNull::new(self.own_mapping()).ok_or(EIO)?;
-        // SAFETY: The mapping is the inode's own and lives as long as it. `publish` and
-        // `internal_inode` gave it the operations of `Tables`, since the inode is a regular file or a
-        // directory; nothing changes the type of an inode.
-        Ok(unsafe { CacheBytes::new(mapping, self.size()) })
+        // SAFETY: `publish` and `internal_inode` gave the mapping the operations of `Tables`, since the inode
+        // is a regular file or a directory; nothing changes the type of an inode.
+        Ok(unsafe { CacheBytes::new(self.own_mapping(), self.size()) })
     }
 
     pub(super) fn mode(&self) -> u32 {
@@ -184,9 +182,11 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Its own page cache.
-    pub(super) fn own_mapping(&self) -> *mut bindings::address_space {
-        // SAFETY: Live inode. (`i_mapping` of this filesystem's inodes is always their own.)
-        unsafe { &raw mut (*self.as_ptr()).i_data }
+    #[inline(always)]
+    pub(super) fn own_mapping(&self) -> Mapping<'_> {
+        // SAFETY: The mapping is a part of this inode. (`i_mapping` of this filesystem's inodes is always
+        // their own.)
+        unsafe { Mapping::from_raw(&raw mut (*self.as_ptr()).i_data) }
     }
 
     /// The mapping through which files may be read without more ado, if they have it.
@@ -242,14 +242,4 @@ impl<T: FileSystem> Inode<T> {
         }
         self.sharing().ok_or(EIO)
     }
-}
-
-/// The inode of an open file of `T`.
-///
-/// # Safety
-///
-/// `file` must be an open file of a superblock of `T`, for `'a`.
-pub(super) unsafe fn file_inode<'a, T: FileSystem>(file: *mut bindings::file) -> &'a Inode<T> {
-    // SAFETY: By the function's safety requirements.
-    unsafe { Inode::from_raw((*file).f_inode) }
 }

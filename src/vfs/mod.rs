@@ -19,6 +19,7 @@ mod context;
 pub(crate) mod data;
 pub(crate) mod dir;
 pub(crate) mod export;
+mod file;
 pub(crate) mod inode;
 pub(crate) mod new_inode;
 mod page;

@@ -184,7 +184,7 @@ impl<T: FileSystem> NewInode<T> {
             bindings::S_IFREG => {
                 // Until the first open finds out, if the mount shares.
                 if !T::shares(self.sb().info()) {
-                    let own = self.inode().own_mapping();
+                    let own = self.inode().own_mapping().as_ptr();
                     self.inode().plain().set(own);
                 }
                 // SAFETY: As above: the field is this task's to set.
@@ -228,7 +228,7 @@ impl<T: FileSystem> NewInode<T> {
         } else {
             &Tables::<T>::ADDRESS_SPACE_OPS
         };
-        let mapping = self.inode().own_mapping();
+        let mapping = self.inode().own_mapping().as_ptr();
         // SAFETY: The inode is new, so that its mapping, which `i_mapping` points to, is this task's to set up.
         unsafe {
             raw::erofs_shared_mapping_set_large_folios(mapping);

@@ -4,7 +4,7 @@
 //!
 //! A page of a shared inode is locked while it is read, and the image that it is read from need not
 //! be the one of the inode that waits. A store that hangs or is slow must not stop readers of other
-//! images, so [`Inode::page_in`] waits for another image's read for [`PATIENCE`] at most. After that
+//! images, so [`OpenFile::page_in`] waits for another image's read for [`PATIENCE`] at most. After that
 //! the reader gets its bytes from its own image, through its own page cache, and for
 //! [`IMPATIENCE`] it does not wait for other images at all.
 
@@ -12,10 +12,11 @@ use core::ops::Range;
 
 use kernel::{bindings, error::to_result, prelude::*, sync::atomic::Relaxed};
 
-use super::{FileSystem, Inode};
+use super::{file::OpenFile, FileSystem, Inode};
 use crate::{
     io::{
         folio::FolioRef,
+        mapping::Mapping,
         page::{PageRef, PageState},
         wait::is_dying,
     },
@@ -59,57 +60,52 @@ fn now() -> i64 {
     unsafe { bindings::ktime_get() }
 }
 
-impl<T: FileSystem> Inode<T> {
-    /// Returns a page's folio, uptodate, after reading it if it is not resident. `want` is the number
-    /// of pages that the reader wants from this one on. Sleeps, killably.
+impl<T: FileSystem> OpenFile<'_, T> {
+    /// Returns a page's folio, uptodate, after reading it if it is not resident. `mapping` is the inode's own,
+    /// or that of a shared inode that it is or was bound to. `want` is the number of pages that the reader
+    /// wants from this one on. Sleeps, killably.
     ///
     /// The bytes may have been read through another image: the caller verifies them.
-    ///
-    /// # Safety
-    ///
-    /// * `file` is an open file of this inode.
-    /// * `mapping` is this inode's own, or that of a shared inode that it is or was bound to.
-    pub(super) unsafe fn page_in(
-        &self,
-        file: *mut bindings::file,
-        mapping: *mut bindings::address_space,
+    pub(super) fn page_in(
+        self,
+        mapping: Mapping<'_>,
         index: usize,
         want: usize,
     ) -> Result<FolioRef, Unready> {
-        // The page has been read in the name of `file` and by itself: an error of that read counts.
+        let inode = self.inode();
+        // The page has been read in the name of this file and by itself: an error of that read counts.
         let mut alone = false;
         let mut ahead = true;
         let mut failures = 0;
         loop {
-            // SAFETY: The mapping is one of this module's, and lives by the safety requirements.
-            let mut state = unsafe { PageState::find(mapping, index as u64) };
+            let mut state = PageState::find(mapping, index as u64);
             if ahead && matches!(state, PageState::Absent) {
-                // SAFETY: By the function's safety requirements.
-                unsafe { raw::erofs_shared_ra_sync(mapping, file, index, want) };
-                // SAFETY: As above.
-                state = unsafe { PageState::find(mapping, index as u64) };
+                // SAFETY: The mapping is live, and has a `readahead`; the file is open.
+                unsafe { raw::erofs_shared_ra_sync(mapping.as_ptr(), self.as_ptr(), index, want) };
+                state = PageState::find(mapping, index as u64);
             }
             ahead = false;
             race_point!(c"page_found");
             let pages = match state {
                 PageState::Ready(folio) => {
                     if folio.is_readahead() {
-                        // SAFETY: By the function's safety requirements; the reference keeps the folio.
+                        let (mapping, file) = (mapping.as_ptr(), self.as_ptr());
+                        // SAFETY: The mapping is live, and has a `readahead`; the file is open; the
+                        // reference keeps the folio.
                         unsafe {
                             raw::erofs_shared_ra_async(mapping, file, folio.as_ptr(), index, want)
                         };
                     }
-                    self.be_patient_again();
+                    inode.be_patient_again();
                     return Ok(folio);
                 }
                 PageState::Absent => {
                     alone = true;
-                    // SAFETY: By the function's safety requirements.
-                    unsafe { add_page(mapping, index, file) }?;
+                    self.add_page(mapping, index)?;
                     continue;
                 }
                 PageState::Locked(folio) => {
-                    self.wait_unlocked(&folio, mapping == self.own_mapping())?;
+                    inode.wait_unlocked(&folio, mapping == inode.own_mapping())?;
                     continue;
                 }
                 PageState::Failed(folio) => {
@@ -119,22 +115,66 @@ impl<T: FileSystem> Inode<T> {
                     }
                     let pages = folio.pages();
                     if pages.end - pages.start == 1 {
-                        // SAFETY: By the function's safety requirements.
-                        alone = unsafe { read_again(&folio, mapping, file) }?;
+                        alone = self.read_again(&folio, mapping)?;
                         continue;
                     }
                     pages
                 }
             };
             // A large folio fails as a whole. Without it the page is read by itself.
-            // SAFETY: By the function's safety requirements.
-            unsafe { drop_pages(mapping, pages) };
+            drop_pages(mapping, pages);
             if is_dying() {
                 return Err(Unready::Failed(EINTR));
             }
         }
     }
 
+    /// Adds a page to a page cache and starts to read it in the name of this file, unless the place is taken
+    /// meanwhile.
+    fn add_page(self, mapping: Mapping<'_>, index: usize) -> Result {
+        match PageRef::add(mapping, index)? {
+            // SAFETY: The new folio is locked.
+            Some(folio) => unsafe { self.start_read(&folio, mapping) },
+            None => Ok(()),
+        }
+    }
+
+    /// Starts to read a folio of one page again, in the name of this file. `Ok(false)`: it is in use for
+    /// something else.
+    fn read_again(self, folio: &PageRef, mapping: Mapping<'_>) -> Result<bool> {
+        if !folio.try_lock() {
+            return Ok(false);
+        }
+        if !folio.wants_read(mapping) {
+            // SAFETY: It was locked just now.
+            unsafe { folio.unlock() };
+            return Ok(false);
+        }
+        // SAFETY: It was locked just now, and is in this mapping.
+        unsafe { self.start_read(folio, mapping) }?;
+        Ok(true)
+    }
+
+    /// Reads a locked folio through `->read_folio`, which unlocks it in the end.
+    ///
+    /// # Safety
+    ///
+    /// * `folio` is one of `mapping`.
+    /// * It is locked, and the lock passes on.
+    unsafe fn start_read(self, folio: &PageRef, mapping: Mapping<'_>) -> Result {
+        // SAFETY: A live mapping has operations.
+        let read_folio = unsafe { (*(*mapping.as_ptr()).a_ops).read_folio };
+        let Some(read_folio) = read_folio else {
+            // SAFETY: By this function's requirements the lock is the caller's, which passes it on.
+            unsafe { folio.unlock() };
+            return Err(EIO);
+        };
+        // SAFETY: By this function's requirements the folio is locked, and the lock passes on; the file is open.
+        to_result(unsafe { read_folio(self.as_ptr(), folio.as_ptr()) })
+    }
+}
+
+impl<T: FileSystem> Inode<T> {
     /// Waits until a folio is unlocked: for as long as that takes if it is read through this inode's
     /// own image, else for [`PATIENCE`].
     fn wait_unlocked(&self, folio: &PageRef, own: bool) -> Result<(), Unready> {
@@ -183,84 +223,13 @@ impl<T: FileSystem> Inode<T> {
             return;
         }
         self.set_impatient_until(0);
-        // SAFETY: A live inode has a mapping.
-        unsafe { drop_pages(self.own_mapping(), 0..u64::MAX) };
+        drop_pages(self.own_mapping(), 0..u64::MAX);
     }
-}
-
-/// Adds a page to a page cache and starts to read it in the name of `file`, unless the place is taken
-/// meanwhile.
-///
-/// # Safety
-///
-/// * `mapping` is live and one of this module's.
-/// * `file` is an open file of an inode whose data the mapping has.
-unsafe fn add_page(
-    mapping: *mut bindings::address_space,
-    index: usize,
-    file: *mut bindings::file,
-) -> Result {
-    // SAFETY: By the function's safety requirements.
-    match unsafe { PageRef::add(mapping, index) }? {
-        // SAFETY: By the function's safety requirements; the new folio is locked.
-        Some(folio) => unsafe { start_read(&folio, mapping, file) },
-        None => Ok(()),
-    }
-}
-
-/// Starts to read a folio of one page again, in the name of `file`. `Ok(false)`: somebody else does
-/// something with it.
-///
-/// # Safety
-///
-/// As for [`add_page`].
-unsafe fn read_again(
-    folio: &PageRef,
-    mapping: *mut bindings::address_space,
-    file: *mut bindings::file,
-) -> Result<bool> {
-    if !folio.try_lock() {
-        return Ok(false);
-    }
-    if !folio.wants_read(mapping) {
-        // SAFETY: It was locked just now.
-        unsafe { folio.unlock() };
-        return Ok(false);
-    }
-    // SAFETY: By the function's safety requirements; the folio is locked.
-    unsafe { start_read(folio, mapping, file) }?;
-    Ok(true)
-}
-
-/// Reads a locked folio through `->read_folio`, which unlocks it in the end.
-///
-/// # Safety
-///
-/// * As for [`add_page`].
-/// * `folio` is locked, and the lock passes on.
-unsafe fn start_read(
-    folio: &PageRef,
-    mapping: *mut bindings::address_space,
-    file: *mut bindings::file,
-) -> Result {
-    // SAFETY: A live mapping has operations.
-    let read_folio = unsafe { (*(*mapping).a_ops).read_folio };
-    let Some(read_folio) = read_folio else {
-        // SAFETY: The lock is the caller's, which passes it on.
-        unsafe { folio.unlock() };
-        return Err(EIO);
-    };
-    // SAFETY: By the function's safety requirements.
-    to_result(unsafe { read_folio(file, folio.as_ptr()) })
 }
 
 /// Drops unused pages of a page cache: folios that lie within `pages` as a whole.
-///
-/// # Safety
-///
-/// `mapping` is live.
-unsafe fn drop_pages(mapping: *mut bindings::address_space, pages: Range<u64>) {
-    let last = pages.end.saturating_sub(1) as usize;
-    // SAFETY: By the function's safety requirements.
-    unsafe { bindings::invalidate_mapping_pages(mapping, pages.start as usize, last) };
+fn drop_pages(mapping: Mapping<'_>, pages: Range<u64>) {
+    let (first, last) = (pages.start as usize, pages.end.saturating_sub(1) as usize);
+    // SAFETY: By the type invariants of `Mapping` it is live.
+    unsafe { bindings::invalidate_mapping_pages(mapping.as_ptr(), first, last) };
 }

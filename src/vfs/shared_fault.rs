@@ -6,25 +6,40 @@
 //! may wait (reading, verifying) is done without the lock under which a fault is handled, if the
 //! fault can be tried again: a slow image stops the thread that touches it and no other.
 
-use core::ops::Range;
+use core::{ops::Range, ptr::NonNull};
 
 use kernel::{bindings, page::PAGE_SIZE, prelude::*, sync::Arc};
 
-use super::{inode::file_inode, page::Unready, sharing::FileMapping, FileSystem, Inode, Tables};
+use super::{file::OpenFile, page::Unready, sharing::FileMapping, FileSystem, Inode, Tables};
 use crate::{
-    io::{folio::FolioRef, page::PageState, wait::is_dying},
+    io::{folio::FolioRef, mapping::Mapping, page::PageState, wait::is_dying},
     race::race_point,
     raw,
     share::{Binding, MAX_ORDER},
 };
 
+/// A page fault in a mapping of a file of `T`, under whose lock it is.
+///
+/// # Invariants
+///
+/// * `vmf` is the argument of a `->fault` that runs for `'a`, and the fault still has its lock: whatever gives
+///   that up takes this by value.
+/// * `file` is the mapping's.
+struct Fault<'a, T: FileSystem> {
+    vmf: NonNull<bindings::vm_fault>,
+    file: OpenFile<'a, T>,
+}
+
 /// What a fault does next.
-enum Next {
+enum Next<'a, T: FileSystem> {
     /// Returns this.
     Return(bindings::vm_fault_t),
     /// Looks at everything again.
-    Again,
+    Again(Fault<'a, T>),
 }
+
+/// What a step of a fault gives. With an error the fault still has its lock.
+type Step<'a, T> = Result<Next<'a, T>, (Fault<'a, T>, Unready)>;
 
 /// What a fault returns if it has given up its lock.
 const RETRY: bindings::vm_fault_t =
@@ -41,47 +56,260 @@ fn fault_error(err: Error) -> bindings::vm_fault_t {
 
 /// Whether `filemap_fault()` does not wait for a page that is read through another image: the page is
 /// uptodate, or not there, so that the fault reads it in the name of its own file.
-///
-/// # Safety
-///
-/// `mapping` is live and one of this module's.
-unsafe fn needs_no_wait(mapping: *mut bindings::address_space, index: usize) -> bool {
-    // SAFETY: By the function's safety requirements.
-    match unsafe { PageState::find(mapping, index as u64) } {
+fn needs_no_wait(mapping: Mapping<'_>, index: usize) -> bool {
+    match PageState::find(mapping, index as u64) {
         PageState::Absent | PageState::Ready(_) => true,
         PageState::Locked(_) | PageState::Failed(_) => false,
     }
 }
 
+/// Whether `filemap_fault()` can map a block: the page is verified with all of its folio, or is not
+/// there, and `filemap_fault()` has not `failed` to read it.
+///
+/// This keeps no reference to the folio: one whose read failed could not be dropped, which is what
+/// has its pages read one by one.
+fn may_fault(binding: &Binding, block: u64, failed: bool) -> bool {
+    match PageState::find(binding.shared().mapping(), block) {
+        // `filemap_fault()` reads it in the name of the mapping's file, which verifies it.
+        PageState::Absent => !failed,
+        PageState::Ready(folio) => binding.covers(folio.pages()),
+        PageState::Locked(_) | PageState::Failed(_) => false,
+    }
+}
+
+impl<'a, T: FileSystem> Fault<'a, T> {
+    /// # Safety
+    ///
+    /// * `vmf` is the argument of a `->fault` or `->map_pages`, which runs for `'a`.
+    /// * The mapping is one of a file of `T`.
+    #[inline(always)]
+    unsafe fn from_raw(vmf: *mut bindings::vm_fault) -> Self {
+        // INVARIANT: The callback has the fault's lock. A mapping holds its file open.
+        // SAFETY: By this function's requirements.
+        unsafe {
+            Self {
+                vmf: NonNull::new_unchecked(vmf),
+                file: OpenFile::from_raw((*(*vmf).__bindgen_anon_1.vma).vm_file),
+            }
+        }
+    }
+
+    /// The page of the file.
+    #[inline(always)]
+    fn index(&self) -> usize {
+        // SAFETY: By the type invariants `vmf` is live.
+        unsafe { (*self.vmf.as_ptr()).__bindgen_anon_1.pgoff }
+    }
+
+    /// `filemap_fault()`, and the fault, unless it has given up its lock.
+    #[inline(always)]
+    fn filemap_fault(self) -> (bindings::vm_fault_t, Option<Self>) {
+        // SAFETY: By the type invariants this is a fault of the mapping of a file that is open.
+        let ret = unsafe { bindings::filemap_fault(self.vmf.as_ptr()) };
+        // `VM_FAULT_RETRY` says that the lock is given up. It never comes with an error ("never return
+        // VM_FAULT_RETRY with an error bit", mm/filemap.c).
+        let held = ret & raw::EROFS_SHARED_VM_FAULT_RETRY == 0;
+        (ret, held.then_some(self))
+    }
+
+    /// The pages of the folio that `filemap_fault()` has locked for the fault.
+    ///
+    /// # Safety
+    ///
+    /// `filemap_fault()` has returned `VM_FAULT_LOCKED`, and the folio has not been given back.
+    unsafe fn found(&self) -> Range<u64> {
+        // SAFETY: By this function's requirements `page` is one of a live folio of a page cache.
+        unsafe { FolioRef::pages_of_raw(raw::erofs_shared_page_folio((*self.vmf.as_ptr()).page)) }
+    }
+
+    /// Gives back the folio that `filemap_fault()` has locked for the fault.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Fault::found`].
+    unsafe fn give_back(&mut self) {
+        // SAFETY: By this function's requirements the lock of the folio and a reference to it are the fault's.
+        unsafe {
+            let folio = raw::erofs_shared_page_folio((*self.vmf.as_ptr()).page);
+            raw::erofs_shared_folio_unlock(folio);
+            raw::erofs_shared_folio_put(folio);
+            (*self.vmf.as_ptr()).page = core::ptr::null_mut();
+        }
+    }
+
+    /// Does what may wait: without the fault's lock if the fault can be tried again, which it is then.
+    fn work(self, work: impl FnOnce() -> Result<(), Unready>) -> Step<'a, T> {
+        let (vmf, file) = (self.vmf.as_ptr(), self.file.as_ptr());
+        // SAFETY: By the type invariants `vmf` is live.
+        if unsafe { raw::erofs_shared_fault_nowait(vmf) } {
+            return Ok(Next::Return(raw::EROFS_SHARED_VM_FAULT_RETRY));
+        }
+        // SAFETY: By the type invariants the fault has its lock. Without it the mapping may go; then the file
+        // has a reference of its own, and with it its inode, and `vmf` is not used any more.
+        if !unsafe { raw::erofs_shared_fault_unlock(vmf, file) } {
+            return match work() {
+                Ok(()) => Ok(Next::Again(self)),
+                Err(why) => Err((self, why)),
+            };
+        }
+        // An error comes again when the fault is tried again, and is returned then.
+        let _ = work();
+        // SAFETY: The reference that came with giving up the lock.
+        unsafe { bindings::fput(file) };
+        Ok(Next::Return(RETRY))
+    }
+
+    /// Maps a page that is verified, or can be verified.
+    #[inline(never)]
+    fn slow(mut self) -> bindings::vm_fault_t {
+        let (inode, mapping, index) = (self.file.inode(), self.file.mapping(), self.index());
+        // The page has been asked for in vain, and is brought in by itself.
+        let mut failed = false;
+        loop {
+            let step = match inode.through(mapping) {
+                FileMapping::Own => return self.filemap_fault().0,
+                FileMapping::Stale(binding) => self.elsewhere(binding.as_ref()),
+                FileMapping::Shared(binding) if index as u64 >= binding.blocks() => {
+                    return self.filemap_fault().0;
+                }
+                FileMapping::Shared(binding) => match self.step(&binding, &mut failed) {
+                    // The inode's own image has the bytes.
+                    Err((fault, Unready::Busy)) => fault.elsewhere(None),
+                    step => step,
+                },
+            };
+            self = match step {
+                Ok(Next::Return(ret)) => return ret,
+                Ok(Next::Again(fault)) | Err((fault, Unready::Left)) if !is_dying() => fault,
+                Err((_, Unready::Failed(err))) => return fault_error(err),
+                _ => return raw::EROFS_SHARED_VM_FAULT_SIGBUS,
+            };
+        }
+    }
+
+    /// One try to map the page out of a shared inode's page cache.
+    fn step(self, binding: &Arc<Binding>, failed: &mut bool) -> Step<'a, T> {
+        let (file, block) = (self.file, self.index() as u64);
+        let inode = file.inode();
+        let here = may_fault(binding, block, *failed);
+        if !here || binding.shared().content().is_aliased(block) {
+            return self.work(|| match file.prepare_fault(binding, block) {
+                Err(_) if !inode.is_current(binding) => Err(Unready::Left),
+                done => done,
+            });
+        }
+        race_point!(c"fault_ready");
+        let (ret, fault) = self.filemap_fault();
+        let Some(mut fault) = fault else {
+            return Ok(Next::Return(ret));
+        };
+        if ret & raw::EROFS_SHARED_VM_FAULT_LOCKED == 0 {
+            // The page may be one of a large folio in which another one cannot be read.
+            let again = ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS != 0 && !*failed;
+            *failed = true;
+            return if again || !inode.is_current(binding) {
+                Ok(Next::Again(fault))
+            } else {
+                Ok(Next::Return(ret))
+            };
+        }
+        race_point!(c"fault_locked");
+        // The whole folio is going to be mapped.
+        // SAFETY: `filemap_fault()` has returned `VM_FAULT_LOCKED`.
+        if binding.covers(unsafe { fault.found() }) {
+            return Ok(Next::Return(ret));
+        }
+        // SAFETY: The same.
+        unsafe { fault.give_back() };
+        Ok(Next::Again(fault))
+    }
+
+    /// Maps a page from where the inode's data is now: the page cache of `binding`, or the inode's own.
+    fn elsewhere(mut self, binding: Option<&Arc<Binding>>) -> Step<'a, T> {
+        let (file, index) = (self.file, self.index());
+        let inode = file.inode();
+        if index as u64 >= inode.size().div_ceil(PAGE_SIZE as u64) {
+            return Ok(Next::Return(raw::EROFS_SHARED_VM_FAULT_SIGBUS));
+        }
+        loop {
+            let mut found = inode.ready_folio(binding, index as u64);
+            if found.is_none() {
+                let next = self.work(|| {
+                    found = Some(file.folio_of(binding, index, 1)?);
+                    Ok(())
+                })?;
+                self = match next {
+                    Next::Return(_) => return Ok(next),
+                    Next::Again(fault) => fault,
+                };
+            }
+            let Some(folio) = found else {
+                return Ok(Next::Again(self));
+            };
+            match self.map_folio(folio, index) {
+                Ok(Some(ret)) => return Ok(Next::Return(ret)),
+                Ok(None) => {}
+                Err(err) => return Err((self, Unready::Failed(err))),
+            }
+        }
+    }
+
+    /// Makes page `index` of `folio`, which has it, the one that the fault maps. `None`: the folio has been
+    /// evicted.
+    fn map_folio(&mut self, folio: FolioRef, index: usize) -> Result<Option<bindings::vm_fault_t>> {
+        // SAFETY: The reference keeps the folio.
+        let ret = unsafe { raw::erofs_shared_folio_lock_killable(folio.as_ptr()) };
+        if ret < 0 {
+            return Err(Error::from_errno(ret));
+        }
+        // SAFETY: The reference keeps the folio, and the lock its mapping.
+        let usable = unsafe {
+            let mapping = (*folio.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping;
+            !mapping.is_null() && raw::erofs_shared_folio_uptodate(folio.as_ptr())
+        };
+        if !usable {
+            // SAFETY: The folio was locked above.
+            unsafe { raw::erofs_shared_folio_unlock(folio.as_ptr()) };
+            return Ok(None);
+        }
+        // SAFETY: The reference goes to the fault with the folio's lock. By the type invariants `vmf` is live.
+        unsafe {
+            let page = raw::erofs_shared_folio_page(folio.into_raw(), index);
+            (*self.vmf.as_ptr()).page = page;
+        }
+        Ok(Some(raw::EROFS_SHARED_VM_FAULT_LOCKED))
+    }
+}
+
+impl<T: FileSystem> OpenFile<'_, T> {
+    /// Brings a block into the page cache, with its folio verified as a whole.
+    fn prepare_fault(self, binding: &Arc<Binding>, block: u64) -> Result<(), Unready> {
+        let shared = binding.shared();
+        self.ensure(binding, block..block + 1)?;
+        if shared.content().is_aliased(block) {
+            self.inode().copy_alias(binding, block)?;
+        }
+        let pages = self.page_in(shared.mapping(), block as usize, 1)?.pages();
+        self.ensure_folio(binding, pages, block)
+    }
+}
+
 impl<T: FileSystem> Inode<T> {
     /// Whether these pages of a file's mapping are all verified. In atomic context.
-    fn may_map(&self, mapping: *mut bindings::address_space, pages: Range<u64>) -> bool {
+    fn may_map(&self, mapping: Mapping<'_>, pages: Range<u64>) -> bool {
         self.with_current(|binding| {
             binding.shared().mapping() == mapping && binding.covers(pages.clone())
         })
     }
 
-    /// Brings a block into the page cache, with its folio verified as a whole.
-    ///
-    /// # Safety
-    ///
-    /// `file` is an open file of this inode.
-    unsafe fn prepare_fault(
-        &self,
-        file: *mut bindings::file,
-        binding: &Arc<Binding>,
-        block: u64,
-    ) -> Result<(), Unready> {
-        // SAFETY: By the function's safety requirements.
-        unsafe { self.ensure(file, binding, block..block + 1) }?;
-        if binding.shared().content().is_aliased(block) {
-            self.copy_alias(binding, block)?;
-        }
-        let mapping = binding.shared().mapping();
-        // SAFETY: By the function's safety requirements.
-        let pages = unsafe { self.page_in(file, mapping, block as usize, 1) }?.pages();
-        // SAFETY: By the function's safety requirements.
-        unsafe { self.ensure_folio(file, binding, pages, block) }
+    /// The folio with a page, from where the inode's data is now, if it is resident there and
+    /// verified as a whole.
+    fn ready_folio(&self, binding: Option<&Arc<Binding>>, index: u64) -> Option<FolioRef> {
+        let mapping = binding.map_or(self.own_mapping(), |binding| binding.shared().mapping());
+        let folio = FolioRef::find(mapping, index)?;
+        binding
+            .is_none_or(|binding| binding.covers(folio.pages()))
+            .then_some(folio)
     }
 }
 
@@ -96,271 +324,51 @@ impl<T: FileSystem> Tables<T> {
     /// A promoted constant, so that it has an address for good.
     const SHARED_VM_OPS_REF: &'static bindings::vm_operations_struct = &Self::SHARED_VM_OPS;
 
+    /// `file_operations::mmap_prepare`
+    ///
     /// # Safety
     ///
-    /// `file_operations::mmap_prepare`
+    /// * `desc` is live, and this callback's for the call.
+    /// * Its file is an open file of `T`.
     pub(super) unsafe extern "C" fn mmap_prepare(
         desc: *mut bindings::vm_area_desc,
     ) -> kernel::ffi::c_int {
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            let file = (*desc).file;
-            Self::ready_readahead(file);
-            let ret = bindings::generic_file_readonly_mmap_prepare(desc);
-            if ret == 0 && (*file).f_mapping != file_inode::<T>(file).own_mapping() {
-                (*desc).vm_ops = Self::SHARED_VM_OPS_REF;
-            }
-            ret
+        // SAFETY: By this function's requirements.
+        let file = unsafe { OpenFile::<T>::from_raw((*desc).file) };
+        file.ready_readahead();
+        // SAFETY: By this function's requirements.
+        let ret = unsafe { bindings::generic_file_readonly_mmap_prepare(desc) };
+        if ret == 0 && file.is_shared() {
+            // SAFETY: `desc` is this callback's to fill.
+            unsafe { (*desc).vm_ops = Self::SHARED_VM_OPS_REF };
         }
+        ret
     }
 
+    /// `vm_operations_struct::fault` of a mapping of a file of `T`
+    ///
     /// # Safety
     ///
-    /// `vm_operations_struct::fault` of a mapping of a file of `T`.
+    /// `vmf` is live, and this callback's for the call.
     unsafe extern "C" fn shared_fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
-            let inode = file_inode::<T>(file);
-            let mapping = (*file).f_mapping;
-            let index = (*vmf).__bindgen_anon_1.pgoff;
-            if inode.is_plain(mapping) && needs_no_wait(mapping, index) {
-                race_point!(c"fault_plain");
-                let ret = bindings::filemap_fault(vmf);
-                // With an error it has not given up the lock, so that `vmf` and `file` are still valid
-                // ("never return VM_FAULT_RETRY with an error bit", mm/filemap.c).
-                if ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS == 0 {
-                    return ret;
-                }
-            }
-            Self::fault_slow(vmf, file, inode)
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for `shared_fault`; `file` is the mapping's, `inode` its inode.
-    #[inline(never)]
-    unsafe fn fault_slow(
-        vmf: *mut bindings::vm_fault,
-        file: *mut bindings::file,
-        inode: &Inode<T>,
-    ) -> bindings::vm_fault_t {
-        // SAFETY: By the function's safety requirements.
-        let (index, mapping) = unsafe { ((*vmf).__bindgen_anon_1.pgoff, (*file).f_mapping) };
-        // The page has been asked for in vain, and is brought in by itself.
-        let mut failed = false;
-        loop {
-            // SAFETY: By the function's safety requirements. Whatever gives up the fault's lock returns
-            // `Next::Return`, after which nothing of the fault is used.
-            let next = unsafe {
-                match inode.through(mapping) {
-                    FileMapping::Own => return bindings::filemap_fault(vmf),
-                    FileMapping::Stale(binding) => {
-                        Self::fault_elsewhere(vmf, file, inode, binding.as_ref())
-                    }
-                    FileMapping::Shared(binding) if index as u64 >= binding.blocks() => {
-                        return bindings::filemap_fault(vmf)
-                    }
-                    FileMapping::Shared(binding) => {
-                        match Self::fault_step(vmf, file, inode, &binding, &mut failed) {
-                            // The inode's own image has the bytes.
-                            Err(Unready::Busy) => Self::fault_elsewhere(vmf, file, inode, None),
-                            next => next,
-                        }
-                    }
-                }
-            };
-            match next {
-                Ok(Next::Return(ret)) => return ret,
-                Ok(Next::Again) | Err(Unready::Left) if !is_dying() => {}
-                Err(Unready::Failed(err)) => return fault_error(err),
-                _ => return raw::EROFS_SHARED_VM_FAULT_SIGBUS,
-            }
-        }
-    }
-
-    /// Whether `filemap_fault()` can map a block: the page is verified with all of its folio, or is not
-    /// there, and `filemap_fault()` has not `failed` to read it.
-    ///
-    /// This keeps no reference to the folio: one whose read failed could not be dropped, which is what
-    /// has its pages read one by one.
-    ///
-    /// # Safety
-    ///
-    /// The page cache of `binding` is not freed during the call.
-    unsafe fn may_fault(binding: &Binding, block: u64, failed: bool) -> bool {
-        // SAFETY: By the function's safety requirements.
-        match unsafe { PageState::find(binding.shared().mapping(), block) } {
-            // `filemap_fault()` reads it in the name of the mapping's file, which verifies it.
-            PageState::Absent => !failed,
-            PageState::Ready(folio) => binding.covers(folio.pages()),
-            PageState::Locked(_) | PageState::Failed(_) => false,
-        }
-    }
-
-    /// One try to map the page of a fault out of a shared inode's page cache.
-    ///
-    /// # Safety
-    ///
-    /// As for `fault_slow`.
-    unsafe fn fault_step(
-        vmf: *mut bindings::vm_fault,
-        file: *mut bindings::file,
-        inode: &Inode<T>,
-        binding: &Arc<Binding>,
-        failed: &mut bool,
-    ) -> Result<Next, Unready> {
-        // SAFETY: By the function's safety requirements.
-        let block = unsafe { (*vmf).__bindgen_anon_1.pgoff } as u64;
-        // SAFETY: The binding holds the mapping's inode.
-        let here = unsafe { Self::may_fault(binding, block, *failed) };
-        let ready = here && !binding.shared().content().is_aliased(block);
-        if !ready {
-            // SAFETY: By the function's safety requirements.
-            return unsafe {
-                Self::fault_work(vmf, file, || {
-                    let done = inode.prepare_fault(file, binding, block);
-                    match done {
-                        Err(_) if !inode.is_current(binding) => Err(Unready::Left),
-                        done => done,
-                    }
-                })
+        // SAFETY: By this function's requirements; only mappings of files of `T` have this callback.
+        let mut fault = unsafe { Fault::<T>::from_raw(vmf) };
+        let mapping = fault.file.mapping();
+        if fault.file.inode().is_plain(mapping) && needs_no_wait(mapping, fault.index()) {
+            race_point!(c"fault_plain");
+            fault = match fault.filemap_fault() {
+                (ret, Some(fault)) if ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS != 0 => fault,
+                (ret, _) => return ret,
             };
         }
-        // SAFETY: By the function's safety requirements. If the lock was given up, the result has
-        // `VM_FAULT_RETRY`, and nothing of the fault is used any more.
-        unsafe {
-            race_point!(c"fault_ready");
-            let ret = bindings::filemap_fault(vmf);
-            if ret & raw::EROFS_SHARED_VM_FAULT_RETRY != 0 {
-                return Ok(Next::Return(ret));
-            }
-            if ret & raw::EROFS_SHARED_VM_FAULT_LOCKED == 0 {
-                // The page may be one of a large folio in which another one cannot be read.
-                let again = ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS != 0 && !*failed;
-                *failed = true;
-                return if again || !inode.is_current(binding) {
-                    Ok(Next::Again)
-                } else {
-                    Ok(Next::Return(ret))
-                };
-            }
-            race_point!(c"fault_locked");
-            // The whole folio is going to be mapped.
-            let folio = raw::erofs_shared_page_folio((*vmf).page);
-            if binding.covers(FolioRef::pages_of_raw(folio)) {
-                return Ok(Next::Return(ret));
-            }
-            raw::erofs_shared_folio_unlock(folio);
-            raw::erofs_shared_folio_put(folio);
-            (*vmf).page = core::ptr::null_mut();
-        }
-        Ok(Next::Again)
+        fault.slow()
     }
 
-    /// Does what may wait: without the fault's lock if the fault can be tried again, which it is then.
+    /// `vm_operations_struct::map_pages` of a mapping of a file of `T`
     ///
     /// # Safety
     ///
-    /// As for `fault_slow`. `work` uses nothing of the fault.
-    unsafe fn fault_work(
-        vmf: *mut bindings::vm_fault,
-        file: *mut bindings::file,
-        work: impl FnOnce() -> Result<(), Unready>,
-    ) -> Result<Next, Unready> {
-        // SAFETY: By the function's safety requirements. Without its lock the mapping may go, but the
-        // file is referenced then, and with it its inode.
-        unsafe {
-            if raw::erofs_shared_fault_nowait(vmf) {
-                return Ok(Next::Return(raw::EROFS_SHARED_VM_FAULT_RETRY));
-            }
-            if !raw::erofs_shared_fault_unlock(vmf, file) {
-                work()?;
-                return Ok(Next::Again);
-            }
-            // An error comes again when the fault is tried again, and is returned then.
-            let _ = work();
-            bindings::fput(file);
-        }
-        Ok(Next::Return(RETRY))
-    }
-
-    /// Gives a mapping a page from where the inode's data is now: the page cache of `binding`, or the
-    /// inode's own.
-    ///
-    /// # Safety
-    ///
-    /// As for `fault_slow`.
-    unsafe fn fault_elsewhere(
-        vmf: *mut bindings::vm_fault,
-        file: *mut bindings::file,
-        inode: &Inode<T>,
-        binding: Option<&Arc<Binding>>,
-    ) -> Result<Next, Unready> {
-        // SAFETY: By the function's safety requirements.
-        let index = unsafe { (*vmf).__bindgen_anon_1.pgoff };
-        if index as u64 >= inode.size().div_ceil(PAGE_SIZE as u64) {
-            return Ok(Next::Return(raw::EROFS_SHARED_VM_FAULT_SIGBUS));
-        }
-        loop {
-            let mut found = inode.ready_folio(binding, index as u64);
-            if found.is_none() {
-                // SAFETY: By the function's safety requirements.
-                let next = unsafe {
-                    Self::fault_work(vmf, file, || {
-                        found = Some(inode.folio_of(file, binding, index, 1)?);
-                        Ok(())
-                    })
-                }?;
-                if let Next::Return(_) = next {
-                    return Ok(next);
-                }
-            }
-            let Some(folio) = found else {
-                return Ok(Next::Again);
-            };
-            // SAFETY: By the function's safety requirements.
-            if let Some(ret) = unsafe { Self::map_folio(vmf, folio, index) }? {
-                return Ok(Next::Return(ret));
-            }
-        }
-    }
-
-    /// Makes page `index` of `folio` the one that the fault maps. `None`: the folio has been evicted.
-    ///
-    /// # Safety
-    ///
-    /// As for `fault_slow`; the fault still has its lock, and the folio has that page.
-    unsafe fn map_folio(
-        vmf: *mut bindings::vm_fault,
-        folio: FolioRef,
-        index: usize,
-    ) -> Result<Option<bindings::vm_fault_t>> {
-        let folio = folio.into_raw();
-        // SAFETY: By the function's safety requirements. The reference goes to the fault with the
-        // folio's lock, or is given back.
-        unsafe {
-            let ret = raw::erofs_shared_folio_lock_killable(folio);
-            if ret < 0 {
-                raw::erofs_shared_folio_put(folio);
-                return Err(Error::from_errno(ret));
-            }
-            if (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping.is_null()
-                || !raw::erofs_shared_folio_uptodate(folio)
-            {
-                raw::erofs_shared_folio_unlock(folio);
-                raw::erofs_shared_folio_put(folio);
-                return Ok(None);
-            }
-            (*vmf).page = raw::erofs_shared_folio_page(folio, index);
-        }
-        Ok(Some(raw::EROFS_SHARED_VM_FAULT_LOCKED))
-    }
-
-    /// # Safety
-    ///
-    /// `vm_operations_struct::map_pages` of a mapping of a file of `T`.
+    /// `vmf` is live, and this callback's for the call.
     unsafe extern "C" fn shared_map_pages(
         vmf: *mut bindings::vm_fault,
         start: usize,
@@ -371,28 +379,13 @@ impl<T: FileSystem> Tables<T> {
         let folio = 1u64 << MAX_ORDER;
         let (first, last) = (start as u64, end as u64);
         let pages = first - first % folio..last - last % folio + folio;
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
-            let inode = file_inode::<T>(file);
-            let mapping = (*file).f_mapping;
-            if inode.is_plain(mapping) || inode.may_map(mapping, pages) {
-                return bindings::filemap_map_pages(vmf, start, end);
-            }
+        // SAFETY: By this function's requirements; only mappings of files of `T` have this callback.
+        let file = unsafe { Fault::<T>::from_raw(vmf) }.file;
+        let (inode, mapping) = (file.inode(), file.mapping());
+        if !inode.is_plain(mapping) && !inode.may_map(mapping, pages) {
+            return 0;
         }
-        0
-    }
-}
-
-impl<T: FileSystem> Inode<T> {
-    /// The folio with a page, from where the inode's data is now, if it is resident there and
-    /// verified as a whole.
-    fn ready_folio(&self, binding: Option<&Arc<Binding>>, index: u64) -> Option<FolioRef> {
-        let mapping = binding.map_or(self.own_mapping(), |binding| binding.shared().mapping());
-        // SAFETY: The inode holds both mappings.
-        let folio = unsafe { FolioRef::find(mapping, index) }?;
-        binding
-            .is_none_or(|binding| binding.covers(folio.pages()))
-            .then_some(folio)
+        // SAFETY: The arguments are those of this callback.
+        unsafe { bindings::filemap_map_pages(vmf, start, end) }
     }
 }

@@ -14,12 +14,13 @@ use core::ops::Range;
 
 use kernel::{bindings, page::PAGE_SHIFT, prelude::*, sync::Arc};
 
-use super::{inode::file_inode, under_way::UnderWay, FileSystem, Inode, Super, Tables};
+use super::{file::OpenFile, under_way::UnderWay, FileSystem, Inode, Super, Tables};
 use crate::{
     io::{
         device::SuperPtr,
         fill::{fill, Filled, Keeper, Plan},
         folios::Folios,
+        mapping::Mapping,
         wait::cond_resched,
     },
     race::race_point,
@@ -127,10 +128,9 @@ impl<T: FileSystem> Filled for OwnFill<T> {
 impl<T: FileSystem> Inode<T> {
     /// Whether the pages of `mapping` may be used without more ado.
     #[inline(always)]
-    pub(super) fn is_plain(&self, mapping: *mut bindings::address_space) -> bool {
-        // SAFETY: As `plain` says it is this inode's own mapping, or that of a shared inode which this
-        // one holds: the own one of an inode in either case.
-        self.plain_mapping() == mapping && !unsafe { is_marked(mapping) }
+    pub(super) fn is_plain(&self, mapping: Mapping<'_>) -> bool {
+        // SAFETY: By the type invariants of `Mapping` it is the own one of an inode that is not freed.
+        self.plain_mapping() == mapping.as_ptr() && !unsafe { is_marked(mapping.as_ptr()) }
     }
 
     /// Pages that its device wants to be read ahead.
@@ -140,7 +140,8 @@ impl<T: FileSystem> Inode<T> {
         unsafe { (&raw const (*(*self.sb().as_ptr()).s_bdi).ra_pages).read_volatile() as u32 }
     }
 
-    pub(super) fn through(&self, mapping: *mut bindings::address_space) -> FileMapping {
+    /// What the pages of `mapping` are, seen through this inode.
+    pub(super) fn through(&self, mapping: Mapping<'_>) -> FileMapping {
         if mapping == self.own_mapping() {
             return FileMapping::Own;
         }
@@ -183,7 +184,7 @@ impl<T: FileSystem> Inode<T> {
         if binding.is_complete() {
             // Files that are opened from now on may take the mapping from there.
             slots.open();
-            self.plain().set(binding.shared().mapping());
+            self.plain().set(binding.shared().mapping().as_ptr());
         }
     }
 
@@ -296,35 +297,22 @@ impl<T: FileSystem> Tables<T> {
             ..pin_init::zeroed()
         };
 
-    /// Sets up read-ahead by the device's setting: the VFS took that of the internal filesystem, 0.
+    /// `address_space_operations::readahead` of a shared inode
     ///
     /// # Safety
     ///
-    /// `file` is an open file of `T`.
-    #[inline(always)]
-    pub(super) unsafe fn ready_readahead(file: *mut bindings::file) {
-        // SAFETY: By the function's safety requirements.
-        unsafe {
-            // Other threads with this file may do the same.
-            let ra_pages = &raw mut (*file).__bindgen_anon_3.f_ra.ra_pages;
-            if ra_pages.read_volatile() == 0 {
-                ra_pages.write_volatile(file_inode::<T>(file).ra_pages());
-            }
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `address_space_operations::readahead` of a shared inode.
+    /// * `rac` is valid, and this callback's for the call.
+    /// * Its mapping is that of a shared inode, its file null or open.
     unsafe extern "C" fn shared_readahead(rac: *mut bindings::readahead_control) {
-        // SAFETY: By the function's safety requirements. A file that is not of `T` may have this
-        // mapping (coda gives its files that of the file below): it is not looked into.
-        let (inode, mapping) = unsafe {
-            if !is_file_of::<T>((*rac).file) {
-                return;
-            }
-            (file_inode::<T>((*rac).file), (*rac).mapping)
+        // A file that is not of `T` may have this mapping (coda gives its files that of the file below): it is
+        // not looked into.
+        // SAFETY: By this function's requirements the file is null or open.
+        let Some(file) = (unsafe { OpenFile::<T>::if_of_type((*rac).file) }) else {
+            return;
         };
+        // SAFETY: By this function's requirements it is that of a shared inode, which is there for the call.
+        let mapping = unsafe { Mapping::from_raw((*rac).mapping) };
+        let inode = file.inode();
         let FileMapping::Shared(binding) = inode.through(mapping) else {
             // The VFS drops the folios.
             return;
@@ -431,9 +419,12 @@ impl<T: FileSystem> Tables<T> {
         Ok(())
     }
 
+    /// `address_space_operations::read_folio` of a shared inode
+    ///
     /// # Safety
     ///
-    /// `address_space_operations::read_folio` of a shared inode.
+    /// * `folio` is locked, of the page cache of a shared inode, and the lock passes to this.
+    /// * `file` is null or open.
     unsafe extern "C" fn shared_read_folio(
         file: *mut bindings::file,
         folio: *mut bindings::folio,
@@ -446,18 +437,14 @@ impl<T: FileSystem> Tables<T> {
             Ok(folios) => folios,
             Err(err) => return err.to_errno(),
         };
-        // SAFETY: A file, or null.
-        if !unsafe { is_file_of::<T>(file) } {
+        // SAFETY: By this function's requirements the file is null or open.
+        let Some(file) = (unsafe { OpenFile::<T>::if_of_type(file) }) else {
             return EIO.to_errno();
-        }
-        // SAFETY: The file is one of a real inode of `T`; the folio is locked, so its mapping is
-        // stable.
-        let (inode, mapping) = unsafe {
-            (
-                file_inode::<T>(file),
-                (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping,
-            )
         };
+        // SAFETY: The folio is locked, so it stays in this mapping, which is that of a shared inode.
+        let mapping =
+            unsafe { Mapping::from_raw((*folio).__bindgen_anon_1.__bindgen_anon_1.mapping) };
+        let inode = file.inode();
         let binding = match inode.through(mapping) {
             FileMapping::Shared(binding) => binding,
             FileMapping::Stale(Some(binding)) if binding.shared().mapping() == mapping => binding,
@@ -525,19 +512,5 @@ impl<T: FileSystem> BoundInodes<T> {
         kernel::error::to_result(unsafe {
             raw::erofs_shared_visit_mounted(self.sb.as_ptr(), Some(visit::<T>), (&raw mut f).cast())
         })
-    }
-}
-
-/// Whether `file` is an open file of a superblock of `T`.
-///
-/// # Safety
-///
-/// `file` is null, or a live file.
-unsafe fn is_file_of<T: FileSystem>(file: *mut bindings::file) -> bool {
-    // SAFETY: By the function's safety requirements; a file has an inode, that a superblock, and that
-    // its operations.
-    unsafe {
-        !file.is_null()
-            && core::ptr::eq((*(*(*file).f_inode).i_sb).s_op, Tables::<T>::SUPER_OPS_REF)
     }
 }

@@ -143,8 +143,13 @@ impl<T: FileSystem> Super<T> {
 
     /// Whether it is on a block device.
     pub(crate) fn is_block(&self) -> bool {
-        // SAFETY: Live superblock.
-        unsafe { !(*self.as_ptr()).s_bdev.is_null() }
+        self.bdev().is_some()
+    }
+
+    /// Its block device, if it is on one.
+    pub(super) fn bdev(&self) -> Option<NonNull<bindings::block_device>> {
+        // SAFETY: By the type invariants the superblock is live; the field is constant.
+        NonNull::new(unsafe { (*self.as_ptr()).s_bdev })
     }
 
     /// Whether POSIX ACLs are on.

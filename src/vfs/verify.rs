@@ -6,12 +6,11 @@
 use core::ops::Range;
 
 use kernel::{
-    bindings,
     prelude::*,
     sync::{Arc, MutexGuard},
 };
 
-use super::{page::Unready, under_way::UnderWay, FileSystem, Inode};
+use super::{file::OpenFile, page::Unready, under_way::UnderWay, FileSystem, Inode};
 use crate::{
     io::{
         fill::{Filled, Keeper},
@@ -59,19 +58,10 @@ impl<T: FileSystem> Filled for WindowFill<T> {
     }
 }
 
-impl<T: FileSystem> Inode<T> {
+impl<T: FileSystem> OpenFile<'_, T> {
     /// Verifies blocks, and returns how many from `blocks.start` on are verified: at least one. Blocks
     /// that are not resident come into the page cache by this.
-    ///
-    /// # Safety
-    ///
-    /// `file` is an open file of this inode.
-    pub(super) unsafe fn ensure(
-        &self,
-        file: *mut bindings::file,
-        binding: &Arc<Binding>,
-        blocks: Range<u64>,
-    ) -> Result<u64, Unready> {
+    pub(super) fn ensure(self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<u64, Unready> {
         let mut at = blocks.start;
         while at < blocks.end {
             let run = binding.run(at..blocks.end);
@@ -79,10 +69,8 @@ impl<T: FileSystem> Inode<T> {
                 at += run;
                 continue;
             }
-            // SAFETY: By the function's safety requirements.
-            let step = unsafe { self.verify_at(file, binding, at..blocks.end) };
-            let step = match step {
-                Err(_) if !self.is_current(binding) => Err(Unready::Left),
+            let step = match self.verify_at(binding, at..blocks.end) {
+                Err(_) if !self.inode().is_current(binding) => Err(Unready::Left),
                 Ok(()) if is_dying() => Err(Unready::Failed(EINTR)),
                 other => other,
             };
@@ -96,50 +84,34 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Verifies all of these blocks.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Inode::ensure`].
-    pub(super) unsafe fn ensure_all(
-        &self,
-        file: *mut bindings::file,
+    pub(super) fn ensure_all(
+        self,
         binding: &Arc<Binding>,
         blocks: Range<u64>,
     ) -> Result<(), Unready> {
         let mut at = blocks.start;
         while at < blocks.end {
-            // SAFETY: By the function's safety requirements.
-            at += unsafe { self.ensure(file, binding, at..blocks.end) }?.max(1);
+            at += self.ensure(binding, at..blocks.end)?.max(1);
         }
         Ok(())
     }
 
-    /// One step towards the first of these blocks being verified.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Inode::ensure`].
-    unsafe fn verify_at(
-        &self,
-        file: *mut bindings::file,
-        binding: &Arc<Binding>,
-        blocks: Range<u64>,
-    ) -> Result<(), Unready> {
+    /// Does one step towards the first of these blocks being verified.
+    fn verify_at(self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<(), Unready> {
         let first = blocks.start..blocks.start + 1;
-        let content = binding.shared().content();
-        if content.next_alias(first.clone()).is_none() {
-            let mapping = binding.shared().mapping();
+        let shared = binding.shared();
+        if shared.content().next_alias(first.clone()).is_none() {
             let want = (blocks.end - blocks.start) as usize;
-            // SAFETY: By the function's safety requirements. A page that is not resident is read from
-            // this inode's image, and the block verified by that.
-            unsafe { self.page_in(file, mapping, blocks.start as usize, want) }?;
+            // A page that is not resident is read from the inode's image, and the block verified by that.
+            self.page_in(shared.mapping(), blocks.start as usize, want)?;
             if binding.run(first) != 0 {
                 return Ok(());
             }
         }
         race_point!(c"verify_other");
         // It is resident through another inode, here or elsewhere.
-        self.verify_resident(binding, blocks)
+        self.inode()
+            .verify_resident(binding, blocks)
             .map_err(|err| match err {
                 // What is kept about the file cannot be charged to the reader's cgroup. Its own page cache
                 // needs nothing of that.
@@ -147,7 +119,9 @@ impl<T: FileSystem> Inode<T> {
                 err => Unready::Failed(err),
             })
     }
+}
 
+impl<T: FileSystem> Inode<T> {
     /// Verifies the first of these blocks, which is resident, and those that lie in the same window.
     ///
     /// A window fails as a whole: because of another block, or of a signal that ended the reader in whose
@@ -306,8 +280,8 @@ impl<T: FileSystem> Inode<T> {
 
 /// How many pages from `start` on, up to `len`, are in the shared inode's page cache without a gap.
 pub(super) fn resident(binding: &Binding, start: u64, len: u64) -> u64 {
-    let mapping = binding.shared().mapping();
-    // SAFETY: The mapping lives as long as the binding.
+    let mapping = binding.shared().mapping().as_ptr();
+    // SAFETY: By the type invariants of `Mapping` it is live.
     unsafe { raw::erofs_shared_resident(mapping, start as usize, len as usize, false) as u64 }
 }
 
