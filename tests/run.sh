@@ -119,6 +119,11 @@ if [[ " ${tests[*]} " = *" hostile_structure "* ]]; then
 	tests/structure_images.sh "${COUNT:-1000}" "${SEED:-20261124}" || die "the images for hostile_structure could not be made"
 fi
 
+if [[ " ${tests[*]} " = *" tool "* ]]; then
+	# as scripts/host-tests.sh builds it
+	(cd tools && ../scripts/in-debian cargo build --quiet --locked -p erofs-shared --target-dir ../build/cargo-target) || die "the tool does not compile"
+fi
+
 if [[ " ${tests[*]} " =~ " "(containerd|pods)" " ]]; then
 	[ -e build/containers/root.ext4 ] || die "no build/containers: run make setup"
 	key=$(cat tests/oci.py scripts/manifest.py build/debian/versions | sha256sum)

@@ -12,6 +12,7 @@ use std::{
 use clap::Args;
 use comfy_table::{presets, CellAlignment, Table};
 use erofs_shared_format::{inode::Inode, map::Extent, source::read_exact, ReadError};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -48,8 +49,8 @@ pub struct Options {
 }
 
 /// Pages that files take.
-#[derive(Clone, Copy, Default, Serialize)]
-struct Pages {
+#[derive(Clone, Copy, Default, JsonSchema, Serialize)]
+pub struct Pages {
     /// Regular files.
     files: u64,
     /// Without any sharing.
@@ -73,16 +74,16 @@ impl AddAssign for Pages {
 }
 
 /// What an image adds.
-#[derive(Serialize)]
-struct Added {
+#[derive(JsonSchema, Serialize)]
+pub struct Added {
     image: String,
     #[serde(flatten)]
     pages: Pages,
 }
 
 /// All of it.
-#[derive(Default, Serialize)]
-struct Report {
+#[derive(Default, JsonSchema, Serialize)]
+pub struct Report {
     images: Vec<Added>,
     total: Pages,
 }

@@ -9,6 +9,7 @@ use std::{
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -41,8 +42,8 @@ pub struct Options {
 }
 
 /// What is known of an image.
-#[derive(Serialize)]
-struct Report {
+#[derive(JsonSchema, Serialize)]
+pub struct Report {
     image: String,
     clean: bool,
     /// Why it could not be checked.

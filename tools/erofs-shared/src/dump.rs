@@ -19,6 +19,7 @@ use erofs_shared_format::{
     zmap::{Coding, Data},
     ReadError,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
 /// Options of `dump`.
 #[derive(Args)]
 #[command(
-    after_help = "Without --path and --nid the superblock is shown (with --ls, the root directory)."
+    after_help = "Without --path and --nid the superblock is shown (with --ls, the root directory).\n\nExit status: 0 shown, 1 the image is wrong, 2 wrong usage, no such file in it, or it cannot be read."
 )]
 pub struct Options {
     /// Image: a file or a block device
@@ -101,8 +102,7 @@ fn show_all(options: &Options) -> Shown<String> {
         (None, Some(nid)) => nid,
         (None, None) if options.ls => volume.sb.root_nid,
         (None, None) => {
-            let shown = ShownSuperblock::new(&volume);
-            return finish(options, &shown, |shown| shown.text());
+            return finish(options, &Output::Superblock(ShownSuperblock::new(&volume)));
         }
     };
     let inode = volume
@@ -110,21 +110,27 @@ fn show_all(options: &Options) -> Shown<String> {
         .map_err(|err| bad(&format!("nid {nid}"), &err))?;
     if options.ls {
         let entries = list(&volume, &inode)?;
-        return finish(options, &entries, |entries| {
-            entries.iter().map(ShownEntry::text).collect()
-        });
+        return finish(options, &Output::Entries(entries));
     }
-    let shown = ShownInode::new(&volume, &inode)?;
-    finish(options, &shown, ShownInode::text)
+    finish(options, &Output::Inode(ShownInode::new(&volume, &inode)?))
 }
 
-fn finish<T: Serialize + ?Sized>(
-    options: &Options,
-    shown: &T,
-    text: impl Fn(&T) -> String,
-) -> Shown<String> {
+/// What `dump` prints: the superblock, an inode, or the entries of a directory.
+#[derive(JsonSchema, Serialize)]
+#[serde(untagged)]
+pub enum Output {
+    Superblock(ShownSuperblock),
+    Inode(ShownInode),
+    Entries(Vec<ShownEntry>),
+}
+
+fn finish(options: &Options, shown: &Output) -> Shown<String> {
     if !options.json {
-        return Ok(text(shown));
+        return Ok(match shown {
+            Output::Superblock(shown) => shown.text(),
+            Output::Inode(shown) => shown.text(),
+            Output::Entries(entries) => entries.iter().map(ShownEntry::text).collect(),
+        });
     }
     let mut json = serde_json::to_string_pretty(shown)
         .map_err(|err| Failure(Outcome::Failed, format!("cannot make JSON: {err}")))?;
@@ -223,15 +229,15 @@ fn algorithms(volume: &Volume) -> Vec<String> {
         .collect()
 }
 
-#[derive(Serialize)]
-struct ShownDevice {
+#[derive(JsonSchema, Serialize)]
+pub struct ShownDevice {
     tag: String,
     blocks: u64,
     uniaddr: u64,
 }
 
-#[derive(Serialize)]
-struct ShownSuperblock {
+#[derive(JsonSchema, Serialize)]
+pub struct ShownSuperblock {
     magic: u32,
     checksum: u32,
     block_size: u32,
@@ -344,9 +350,9 @@ impl ShownSuperblock {
     }
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase", tag = "kind")]
-enum ShownExtent {
+pub enum ShownExtent {
     Hole {
         start: u64,
         length: u64,
@@ -386,15 +392,15 @@ enum ShownExtent {
     },
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct ShownXattr {
     name: String,
     /// The value with its unprintable bytes escaped.
     value: String,
 }
 
-#[derive(Serialize)]
-struct ShownInode {
+#[derive(JsonSchema, Serialize)]
+pub struct ShownInode {
     nid: u64,
     #[serde(rename = "in")]
     place: String,
@@ -663,8 +669,8 @@ impl ShownInode {
     }
 }
 
-#[derive(Serialize)]
-struct ShownEntry {
+#[derive(JsonSchema, Serialize)]
+pub struct ShownEntry {
     name: String,
     nid: u64,
     file_type: u8,

@@ -19,7 +19,7 @@ use erofs_shared_format::{
 pub use erofs_shared_format::{Finding, Place, Volume};
 
 /// Where an image is.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Location {
     /// An extra device of the image, in the order of its device table; once for each
     #[arg(long = "device", value_name = "FILE")]

@@ -46,6 +46,14 @@ pub fn date(secs: i64) -> String {
     )
 }
 
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
 /// A UUID as text.
 pub fn uuid(raw: &[u8; 16]) -> String {
     let mut out = String::new();

@@ -12,6 +12,7 @@ use erofs_shared_format::{
     zmap::Data,
     ReadError,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -26,7 +27,7 @@ const PROBLEMS_PER_INODE: usize = 16;
 const SYMLINK_MAX: u64 = 4095;
 
 /// One thing that is wrong.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct Problem {
     /// A path, or a part of the image in brackets.
     pub path: String,
@@ -42,7 +43,7 @@ pub struct Problem {
 }
 
 /// What was seen.
-#[derive(Default, Serialize)]
+#[derive(Default, JsonSchema, Serialize)]
 pub struct Counts {
     pub inodes: u64,
     pub directories: u64,

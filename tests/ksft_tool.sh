@@ -1,0 +1,167 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The tool erofs-shared with the module: what it says of mounts against sysfs and against what the images have by construction,
+# and what it estimates against what the kernel then saves.
+
+. "$(dirname "$0")/lib.sh"
+ktap_print_header
+
+TOOL=/project/build/cargo-target/debug/erofs-shared
+STATS=/sys/fs/erofs-shared/stats
+D=$TMP/disk
+SAID=$TMP/json
+
+tool() { "$TOOL" "$@"; }
+# json COMMAND...: the tool's JSON, for j; the exit status is the tool's
+json() { tool "$@" --json > "$SAID"; }
+# j EXPRESSION: of what json got, in Python
+j() { python3 -c 'import json, sys; v = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$SAID" "$1"; }
+# resident FILE: its pages in the page cache, by cachestat(2)
+resident() {
+	python3 -c 'import ctypes, sys
+f, all, stat = open(sys.argv[1]), (ctypes.c_uint64 * 2)(), (ctypes.c_uint64 * 5)()
+assert ctypes.CDLL(None).syscall(451, f.fileno(), all, stat, 0) == 0
+print(stat[0])' "$1"
+}
+# status WANTED COMMAND...: the tool's exit status
+status() {
+	local wanted=$1 got=0
+	shift
+	tool "$@" || got=$?
+	[ $got = "$wanted" ] || { echo "exit status $got, expected $wanted"; return 1; }
+}
+
+# --- images --------------------------------------------------------------------------------------------------------------
+
+# Of two trees of 6 MiB: the same 2 MiB; 2 MiB but for one block in the middle; 2 MiB of each one's own.
+python3 - "$TMP" << 'END'
+import os, random, sys
+r = random.Random(15)
+same, alike = r.randbytes(2 << 20), bytearray(r.randbytes(2 << 20))
+for name in "one", "two":
+    top = f"{sys.argv[1]}/{name}"
+    os.makedirs(f"{top}/sub", exist_ok=True)
+    open(f"{top}/sub/same-{name}", "wb").write(same)
+    alike[1 << 20] ^= 1
+    open(f"{top}/alike", "wb").write(alike)
+    open(f"{top}/own", "wb").write(r.randbytes(2 << 20))
+    open(f"{top}/empty", "wb").close()
+    os.symlink("own", f"{top}/link")
+END
+ok "a disk" disk "$D" 64M
+for name in one two; do
+	ok "image $name" mkfs.erofs --quiet "$D/$name.erofs" "$TMP/$name"
+	ok "mount $name" at "$FSTYPE" "$D/$name.erofs" "/mnt/$name"
+done
+ok "one without sharing" at "$FSTYPE" "$D/two.erofs" /mnt/off share=off
+
+# --- record, before anything is read --------------------------------------------------------------------------------------
+
+ok "prewarm records what a command reads" json prewarm record /mnt/one --output "$TMP/list" -- \
+	bash -c 'cat /mnt/one/alike > /dev/null; head -c 65536 /mnt/one/own > /dev/null; cat /mnt/two/own > /dev/null'
+cp "$TMP/list" "$SAID"
+is "which are files of that mount, in their order" "$(j '[f["path"] for f in v["files"]]')" "['alike', 'own']"
+is "the first one whole" "$(j 'v["files"][0]["ranges"]')" "[[0, 512]]"
+ok "of the other what was read" [ "$(j 'sum(n for _, n in v["files"][1]["ranges"])')" -lt 512 ]
+is "no tracer is left" "$(ls /sys/kernel/tracing/instances)" ""
+ok "what is no mount of the module is not recorded" status 2 prewarm record "$D" --output "$TMP/other" --seconds 1
+
+away /mnt/one
+ok "mount one again" at "$FSTYPE" "$D/one.erofs" /mnt/one
+ok "prewarm reads it" json prewarm replay "$TMP/list" /mnt/one
+ok "as many bytes" [ "$(j 'v["bytes"]')" -ge $((2 << 20)) ]
+is "which are in memory" "$(resident /mnt/one/alike)" 512
+ok "files that are not there are named" status 1 prewarm replay "$TMP/list" "$D"
+
+# --- what it estimates, and what the kernel saves --------------------------------------------------------------------------
+
+ok "verify: the first is as its image" json verify /mnt/one
+is "all of it" "$(j '(v["same"], v["files"], v["bytes"])')" "(True, 4, 6291456)"
+ok "verify: the second" json verify /mnt/two/sub
+ok "verify: it is not as another image" status 1 verify /mnt/two --image "$D/one.erofs"
+ok "verify: a mount without sharing" status 0 verify /mnt/off
+ok "verify: there has to be one" status 2 verify "$D"
+away /mnt/off
+settled
+ok "estimate of what is mounted" json estimate --running
+saved=$(cat $STATS/bytes_saved)
+estimated=$(j 'v["total"]["no_sharing_bytes"] - v["total"]["blocks_bytes"]')
+note "estimated $estimated, saved $saved"
+ok "is what the kernel saves, within 2 %" [ $((saved * 100)) -ge $((estimated * 98)) -a $((saved * 100)) -le $((estimated * 102)) ]
+is "which is the file that both have, and the other but for a block" "$estimated" $(((2 << 20) + (2 << 20) - 4096))
+
+# --- status, top, metrics --------------------------------------------------------------------------------------------------
+
+ok "status" json status
+is "says what sysfs says" "$(j '(v["loaded"], v["saved_bytes"], v["cost_bytes"], v["profit_bytes"])')" \
+	"(True, $saved, $(($(cat $STATS/metadata_bytes) + $(cat $STATS/index_bytes))), $((saved - $(cat $STATS/metadata_bytes) - $(cat $STATS/index_bytes))))"
+is "knows the images" "$(j '[m["image"] for m in v["mounts"]]')" "['$D/one.erofs', '$D/two.erofs']"
+is "and where they are mounted" "$(j '[m["targets"] for m in v["mounts"]]')" "[['/mnt/one'], ['/mnt/two']]"
+is "for people, too" "$(tool status | grep -c "$D/.*content")" 2
+ok "status is root's" eval 'setpriv --reuid 65534 --clear-groups --bounding-set=-all "$TOOL" status 2>&1 | grep -q sudo'
+
+ok "top" json top
+is "by images" "$(j 'sorted(e["name"] for e in v["entries"])')" "['$D/one.erofs', '$D/two.erofs']"
+ok "by files" json top --by file
+is "what is the same is shared by two" "$(j 'max(e["files"] for e in v["entries"])')" 2
+is "for people, too" "$(tool top --once --by file | grep -c '2.0 MiB')" "$(j 'sum(e["shared_bytes"] == 2 << 20 for e in v["entries"])')"
+ok "live only on a terminal" status 2 top
+# A terminal of its own, which q ends
+live() { (sleep 4; echo q) | timeout 100 script -qec "stty rows 24 cols 100; $TOOL top" "$TMP/screen" > /dev/null && grep -qa 'profit' "$TMP/screen"; }
+ok "live" live
+
+ok "metrics" eval 'tool metrics > "$TMP/metrics"'
+is "say the same" "$(sed -n 's/^erofs_shared_saved_bytes //p' "$TMP/metrics")" "$saved"
+is "of each image" "$(grep -c '^erofs_shared_mount_saved_bytes{' "$TMP/metrics")" 2
+is "or not" "$(tool metrics --no-mounts | grep -c '^erofs_shared_mount_')" 0
+
+# --- explain ---------------------------------------------------------------------------------------------------------------
+
+ok "explain: what is the same" json explain /mnt/one/sub/same-one
+is "is found in debugfs by its key" "$(j '(v["shareable"], v["now"]["sharers"], v["now"]["size"])')" "(True, 2, 2097152)"
+is "and in the other image" "$(j '[(p["path"], p["same"]) for p in v["peers"]]')" "[('/mnt/two/sub/same-two', True)]"
+ok "explain: what is alike" json explain /mnt/one/alike
+is "but for one block" "$(j '[(p["path"], p["differs_at"], p["same_blocks"]) for p in v["peers"]]')" "[('/mnt/two/alike', 1048576, 511)]"
+ok "explain: what is alone" json explain /mnt/one/own
+is "is with no other" "$(j '(v["peers"], v["now"])')" "([], None)"
+ok "explain: an empty file" status 1 explain /mnt/one/empty
+ok "explain: a directory" status 1 explain /mnt/one/sub
+ok "explain: a file on ext4" status 1 explain "$D/one.erofs"
+ok "explain: what is not there" status 2 explain /mnt/one/nothing
+
+# --- containers --------------------------------------------------------------------------------------------------------------
+
+B=/run/containerd/io.containerd.runtime.v2.task/k8s.io/0123abcd
+mkdir -p "$B/rootfs" "$TMP/up" "$TMP/work"
+cat > "$B/config.json" << 'END'
+{ "annotations": { "io.kubernetes.cri.sandbox-namespace": "shop", "io.kubernetes.cri.sandbox-name": "till-0",
+  "io.kubernetes.cri.container-name": "web" } }
+END
+modprobe overlay
+mount -t overlay overlay "$B/rootfs" -o "lowerdir=/mnt/one:/mnt/two,upperdir=$TMP/up,workdir=$TMP/work"
+MOUNTS+=("$B/rootfs")
+ok "status with a container" json status
+is "both images are its layers" "$(j '[m["containers"][0]["pod"] + "/" + m["containers"][0]["name"] for m in v["mounts"]]')" \
+	"['shop/till-0/web', 'shop/till-0/web']"
+ok "top by pods" json top --by pod
+is "has the pod" "$(j '[(e["name"], e["images"]) for e in v["entries"]]')" "[('shop/till-0', 2)]"
+ok "explain follows a file to its layer" json explain "$B/rootfs/sub/same-two"
+is "which is the second" "$(j '(v["layer_path"], v["shareable"])')" "('/mnt/two/sub/same-two', True)"
+echo new > "$B/rootfs/own"
+ok "explain: what the container changed" status 1 explain "$B/rootfs/own"
+away "$B/rootfs"
+rm -r "$B"
+
+# --- doctor -------------------------------------------------------------------------------------------------------------------
+
+json doctor "$D" /tmp
+is "doctor: the module is loaded" "$(j '[f["level"] for f in v["findings"] if f["id"] == "loaded"]')" "['ok']"
+is "an image cannot be in /tmp, and can on the disk" "$(j 'sorted((f["found"].split()[0].rstrip(":"), f["level"]) for f in v["findings"] if f["id"] == "filesystem")')" \
+	"[('/tmp', 'warning'), ('$D', 'ok')]"
+is "every problem has an advice" "$(j '[f["id"] for f in v["findings"] if f["level"] in ("warning", "error") and not f["advice"]]')" "[]"
+
+away /mnt/two /mnt/one
+reloaded
+no_complaint
+finish

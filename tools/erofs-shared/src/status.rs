@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `erofs-shared status`
+
+use std::io::{self, Write};
+
+use clap::Args;
+use owo_colors::Style;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::{
+    mounts::{mounts, Mount, Share},
+    output::{complain, json, paint, signed, size, table},
+    system::{release, System, Totals},
+    Outcome,
+};
+
+/// Options of `status`.
+#[derive(Args)]
+#[command(
+    after_help = "Saved is what would be in the page cache without sharing minus what is. The cost is the memory that sharing \
+        itself takes for digests, bindings and the index. The profit is the difference, as general_profit of KSM.\n\n\
+        Exit status: 0 the module is loaded, 1 it is not, 2 wrong usage or the figures may not be read (they are root's)."
+)]
+pub struct Options {
+    #[command(flatten)]
+    system: System,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Who has which name.
+#[derive(JsonSchema, Serialize)]
+pub struct Names {
+    /// Names that the module is registered under.
+    pub registered: Vec<String>,
+    /// The module that has the name `erofs`: `erofs_shared`, `erofs` (the kernel's own), or null.
+    pub erofs: Option<String>,
+}
+
+impl Names {
+    pub fn read(system: &System) -> Self {
+        let registered: Vec<String> = system
+            .line("fs/erofs-shared/features/filesystems")
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+        let table = std::fs::read_to_string(system.procfs.join("filesystems")).unwrap_or_default();
+        let taken = table
+            .lines()
+            .any(|line| line.split('\t').nth(1) == Some("erofs"));
+        let erofs = match registered.iter().any(|name| name == "erofs") {
+            true => Some("erofs_shared".to_owned()),
+            false => taken.then(|| "erofs".to_owned()),
+        };
+        Self { registered, erofs }
+    }
+}
+
+/// Module parameters: defaults of later mounts.
+#[derive(JsonSchema, Serialize)]
+pub struct Parameters {
+    pub register_erofs: Option<String>,
+    pub share: Option<String>,
+    /// The domain of mounts that name none; root only.
+    pub domain_id: Option<String>,
+    pub directio: Option<String>,
+    pub charge: Option<String>,
+}
+
+impl Parameters {
+    pub fn read(system: &System) -> Self {
+        let read = |name| system.parameter(name).ok();
+        Self {
+            register_erofs: read("register_erofs"),
+            share: read("share"),
+            domain_id: read("domain_id"),
+            directio: read("directio"),
+            charge: read("charge"),
+        }
+    }
+}
+
+/// What `status` prints.
+#[derive(JsonSchema, Serialize)]
+pub struct Status {
+    /// Whether the module is loaded; without it there is nothing but the kernel's release and the names.
+    pub loaded: bool,
+    /// Release of the running kernel.
+    pub kernel: String,
+    /// Version of the module, if it states one.
+    pub module_version: Option<String>,
+    /// The kernel's number for exactly these sources.
+    pub module_srcversion: Option<String>,
+    pub names: Names,
+    pub parameters: Parameters,
+    /// Page cache that sharing saves, in bytes.
+    pub saved_bytes: u64,
+    /// Memory that sharing itself takes, in bytes.
+    pub cost_bytes: u64,
+    /// `saved_bytes` minus `cost_bytes`.
+    pub profit_bytes: i64,
+    /// Seconds that were spent in computing SHA-256.
+    pub hash_seconds: f64,
+    pub totals: Totals,
+    pub mounts: Vec<Mount>,
+}
+
+impl Status {
+    /// Reads all of it.
+    pub fn read(system: &System) -> io::Result<Self> {
+        let loaded = system.loaded();
+        let (totals, mounts) = if loaded {
+            (system.totals()?, mounts(system)?)
+        } else {
+            (Totals::default(), Vec::new())
+        };
+        Ok(Self {
+            loaded,
+            kernel: release(),
+            module_version: system.line("module/erofs_shared/version").ok(),
+            module_srcversion: system.line("module/erofs_shared/srcversion").ok(),
+            names: Names::read(system),
+            parameters: Parameters::read(system),
+            saved_bytes: totals.figures.bytes_saved.unwrap_or(0),
+            cost_bytes: totals.cost(),
+            profit_bytes: totals.profit(),
+            hash_seconds: totals.figures.hash_ns as f64 / 1e9,
+            totals,
+            mounts,
+        })
+    }
+}
+
+/// Why the figures cannot be read.
+pub fn denied(err: &io::Error) -> String {
+    match err.raw_os_error() {
+        // EPERM and EACCES
+        Some(1 | 13) => format!("{err}: the figures are for root (CAP_SYS_ADMIN) only; try sudo"),
+        _ if err.kind() == io::ErrorKind::PermissionDenied => {
+            format!("{err}: the figures are for root (CAP_SYS_ADMIN) only; try sudo")
+        }
+        _ => err.to_string(),
+    }
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> io::Result<Outcome> {
+    let status = match Status::read(&options.system) {
+        Ok(status) => status,
+        Err(err) => {
+            complain(denied(&err));
+            return Ok(Outcome::Failed);
+        }
+    };
+    if options.json {
+        json(&status)?;
+    } else {
+        text(&status)?;
+    }
+    if status.loaded {
+        Ok(Outcome::Clean)
+    } else {
+        complain(options.system.not_loaded());
+        Ok(Outcome::Problems)
+    }
+}
+
+fn text(status: &Status) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let mut line = |name: &str, value: String| writeln!(out, "{name:<12} {value}");
+    line("kernel", status.kernel.clone())?;
+    if !status.loaded {
+        return line("module", "not loaded".to_owned());
+    }
+    let version = status
+        .module_version
+        .as_ref()
+        .or(status.module_srcversion.as_ref());
+    line(
+        "module",
+        version.map_or_else(
+            || "loaded".to_owned(),
+            |version| format!("erofs_shared {version}"),
+        ),
+    )?;
+    line(
+        "names",
+        match status.names.erofs.as_deref() {
+            Some("erofs") => format!(
+                "{} (erofs is the kernel's own)",
+                status.names.registered.join(", ")
+            ),
+            _ => status.names.registered.join(", "),
+        },
+    )?;
+    let parameter = |value: &Option<String>| value.clone().unwrap_or_else(|| "?".to_owned());
+    let domain = match status.parameters.domain_id.as_deref() {
+        None => "?".to_owned(),
+        Some("" | "(null)") => "one for all".to_owned(),
+        Some(domain) => format!("\"{domain}\""),
+    };
+    line(
+        "defaults",
+        format!(
+            "share={}, domain {domain}, directio={}, charge={}",
+            parameter(&status.parameters.share),
+            parameter(&status.parameters.directio),
+            parameter(&status.parameters.charge)
+        ),
+    )?;
+    let totals = &status.totals;
+    line(
+        "saved",
+        format!(
+            "{} of page cache; {} of page cache is shared, {} blocks are elsewhere",
+            size(status.saved_bytes),
+            size(
+                totals
+                    .figures
+                    .pages_shared
+                    .unwrap_or(0)
+                    .saturating_mul(crate::system::PAGE)
+            ),
+            totals.aliases
+        ),
+    )?;
+    line(
+        "cost",
+        format!(
+            "{} ({} digests and bindings, {} index)",
+            size(status.cost_bytes),
+            size(totals.figures.metadata_bytes),
+            size(totals.index_bytes)
+        ),
+    )?;
+    let style = if status.profit_bytes < 0 {
+        Style::new().red()
+    } else {
+        Style::new().green()
+    };
+    line("profit", paint(&signed(status.profit_bytes), style.bold()))?;
+    line(
+        "hashed",
+        format!(
+            "{} blocks in {:.1} s; {} verified, {} diverged",
+            totals.figures.blocks_hashed,
+            status.hash_seconds,
+            totals.figures.blocks_verified,
+            totals.figures.blocks_diverged
+        ),
+    )?;
+    if status.mounts.is_empty() {
+        return line("mounts", "none".to_owned());
+    }
+    let rows = status.mounts.iter().map(|mount| {
+        let share = match mount.share {
+            Some(Share::Content) if mount.share_blocks == Some(false) => "files",
+            Some(Share::Content) => "content",
+            Some(Share::Fingerprint) => "fingerprint",
+            Some(Share::Off) => "off",
+            None => "?",
+        };
+        vec![
+            mount.device.clone(),
+            mount.label(),
+            share.to_owned(),
+            mount.targets.len().to_string(),
+            mount.figures.bound_inodes.to_string(),
+            mount
+                .figures
+                .bytes_saved
+                .map_or_else(|| "?".to_owned(), size),
+            mount
+                .containers
+                .iter()
+                .map(|container| container.label())
+                .collect::<Vec<_>>()
+                .join(" "),
+        ]
+    });
+    let header = [
+        "device",
+        "image",
+        "share",
+        "mounts",
+        "files bound",
+        "saved",
+        "containers",
+    ];
+    writeln!(out, "\n{}", table(&header, rows.collect(), 3))
+}
