@@ -4,10 +4,11 @@
 //!
 //! The parts, each of which uses only the ones before it:
 //!
-//! * [`format`]: what an image says. Pure Rust without kernel types; cargo builds it on a host, too.
+//! * [`format`]: what an image says. Pure Rust without kernel types; cargo builds it on a host,
+//!   too.
 //! * [`io`]: bytes off a device or a backing file.
 //! * [`stats`]: counters, sysfs, debugfs, tracepoints.
-//! * [`share`]: what is the same in whose file, and who may read it.
+//! * [`share`]: which files have equal data, and which inode may read it.
 //! * [`vfs`]: the kernel's filesystem interface as safe types.
 //! * [`fs`]: the filesystem, in safe code.
 

@@ -2,9 +2,9 @@
 
 //! Places where another thread may come between two steps.
 //!
-//! In a module that is built with `EROFS_SHARED_RACES=1` (the debug module) a thread that passes one
-//! is delayed at random: see `race.c`, and `Documentation/debugging.md`. In all others nothing is
-//! compiled.
+//! In a module that is built with `EROFS_SHARED_RACES=1` (the debug module) a thread that passes
+//! one is delayed at random: see `race.c`, and `Documentation/debugging.md`. In all others nothing
+//! is compiled.
 
 /// Names the place between the statement before and that after it. In any context: it sleeps
 /// only where the kernel's counts say that one may.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Compression configurations: behind the superblock, a record for each algorithm that an image uses.
+//! Compression configurations: behind the superblock, a record for each algorithm that an image
+//! uses.
 
 use super::{
     error::{Error, Kind},
@@ -78,13 +79,15 @@ impl Algorithm {
     }
 }
 
-/// The algorithms of an image and their limits, all checked. Sizes of what the image does not use are 0.
+/// The algorithms of an image and their limits, all checked. Sizes of what the image does not use
+/// are 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Compression {
     algorithms: u8,
     /// LZ4: how far back a match reaches. Not a promise: decoders have to check.
     pub lz4_max_distance: u16,
-    /// LZ4: blocks of the largest pcluster, at least 1, and no more than 1 MiB. Not a promise either.
+    /// LZ4: blocks of the largest pcluster, at least 1, and no more than 1 MiB. Not a promise
+    /// either.
     pub lz4_max_pclusterblks: u16,
     /// LZMA: size of the dictionary in bytes, 4 KiB to 8 MiB.
     pub lzma_dict_size: u32,
@@ -92,7 +95,8 @@ pub struct Compression {
     pub deflate_windowbits: u8,
     /// Zstandard: logarithm of the window size, 10 to 20.
     pub zstd_windowlog: u8,
-    /// Where the image's address space ends, in bytes; no pcluster goes past it. See [`Self::set_end`].
+    /// Where the image's address space ends, in bytes; no pcluster goes past it. See
+    /// [`Self::set_end`].
     end: u64,
 }
 
@@ -101,8 +105,8 @@ impl Compression {
     ///
     /// # Errors
     ///
-    /// `Invalid` for a record that is too short or a value out of its limits, `Unsupported` for DEFLATE
-    /// windows of more than 32 KiB.
+    /// `Invalid` for a record that is too short or a value out of its limits, `Unsupported` for
+    /// DEFLATE windows of more than 32 KiB.
     pub fn read<S: Source>(sb: &Superblock, image: &S) -> Result<Self, S::Error> {
         let mut this = Self {
             algorithms: 0,
@@ -114,7 +118,8 @@ impl Compression {
             end: i64::MAX as u64,
         };
         if !sb.has_incompat(incompat::COMPR_CFGS) {
-            // Images from before there were configurations: LZ4 or nothing, in pclusters of one block.
+            // Images from before there were configurations: LZ4 or nothing, in pclusters of one
+            // block.
             if sb.is_compressed() {
                 this.algorithms = 1 << Algorithm::Lz4.number();
                 this.lz4_max_pclusterblks = 1;
@@ -131,7 +136,8 @@ impl Compression {
             if sb.available_compr_algs & u16::from(bit) == 0 {
                 continue;
             }
-            // A record starts at a multiple of 4 with the length of what follows; 0 stands for 65536.
+            // A record starts at a multiple of 4 with the length of what follows; 0 stands for
+            // 65536.
             pos = pos.next_multiple_of(4);
             let mut word = [0u8; compr_cfg::SIZE];
             read_exact(image, pos, &mut word)?;
@@ -220,9 +226,9 @@ impl Compression {
         self.algorithms & (1 << algorithm.number()) != 0
     }
 
-    /// Tells where the address space that pclusters lie in ends: the size of the primary device, or the
-    /// end of the last extra device in the unified address space if that is larger. Until then only the
-    /// limits of the format count.
+    /// Tells where the address space that pclusters lie in ends: the size of the primary device, or
+    /// the end of the last extra device in the unified address space if that is larger. Until then
+    /// only the limits of the format count.
     pub fn set_end(&mut self, bytes: u64) {
         self.end = bytes;
     }

@@ -49,8 +49,8 @@ impl DeviceSlot {
     }
 }
 
-/// Where a byte address lands: the device (0 is the primary one, `i` is `slots[i - 1]`) and the byte on
-/// it. With `flat`, all data is on the primary device, in the unified address space.
+/// Where a byte address lands: the device (0 is the primary one, `i` is `slots[i - 1]`) and the
+/// byte on it. With `flat`, all data is on the primary device, in the unified address space.
 ///
 /// # Errors
 ///

@@ -172,9 +172,9 @@ enum Narrowed {
     Unordered,
 }
 
-/// The names between which a binary search stands. In a sorted directory each name that it meets lies
-/// strictly between; one that shares less with the target than a bound's common prefix does is on the
-/// wrong side, so comparing common prefix lengths notices that without keeping the names.
+/// The names between which a binary search stands. In a sorted directory each name that it meets
+/// lies strictly between; one that shares less with the target than a bound's common prefix does is
+/// on the wrong side, so comparing common prefix lengths notices that without keeping the names.
 #[derive(Clone, Copy, Default)]
 struct Bounds {
     /// Length of the prefix that the target shares with the lower bound, and with the upper.
@@ -220,8 +220,8 @@ fn common(one: &[u8], two: &[u8]) -> usize {
     len + rest.take_while(|(ours, theirs)| ours == theirs).count()
 }
 
-/// Finds a name in a directory: its nid and file type. Binary search by the first name of each block,
-/// then in the block; the number of steps is logarithmic whatever the directory holds.
+/// Finds a name in a directory: its nid and file type. Binary search by the first name of each
+/// block, then in the block; the number of steps is logarithmic whatever the directory holds.
 ///
 /// # Errors
 ///

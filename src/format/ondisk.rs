@@ -2,12 +2,13 @@
 
 //! The on-disk structures: each field once, with its name, its place, and what its value names.
 //!
-//! Parsers read fields through these descriptions and by no other way, so that a field cannot be parsed
-//! without being described. On the host, `tools/mutate` goes through [`ALL`] and exchanges each value for
-//! others of its kind; a field that is added here is mutated from then on.
+//! Parsers read fields through these descriptions and by no other way, so that a field cannot be
+//! parsed without being described. On the host, `tools/mutate` goes through [`ALL`] and exchanges
+//! each value for others of its kind; a field that is added here is mutated from then on.
 //!
-//! Structures and fields are named as in the kernel's `fs/erofs/erofs_fs.h`. Fields may overlap: a union
-//! has a field for each of its meanings, and a word of bits one for the word and one for each part.
+//! Structures and fields are named as in the kernel's `fs/erofs/erofs_fs.h`. Fields may overlap: a
+//! union has a field for each of its meanings, and a word of bits one for the word and one for each
+//! part.
 
 use core::marker::PhantomData;
 
@@ -20,7 +21,8 @@ pub enum Names {
     Checksum,
     /// An inode.
     Nid,
-    /// A block: of a device, or the first behind its end. The low bits if the rest is in a `BlockHigh`.
+    /// A block: of a device, or the first behind its end. The low bits if the rest is in a
+    /// `BlockHigh`.
     Block,
     /// The upper 16 bits of a block.
     BlockHigh,
@@ -446,8 +448,8 @@ structures! {
         DELTA1: u16 = 6 => Distance;
     }
 
-    /// A pack of two compact index entries. Where the type begins depends on the size of lclusters; at
-    /// 4 KiB it is as here.
+    /// A pack of two compact index entries. Where the type begins depends on the size of lclusters;
+    /// at 4 KiB it is as here.
     compact_pair, "pack of 2 compact indexes", 8 {
         ENTRY: u32 = 0, 0, 16, 2, 16 => Bytes;
         LOW: u32 = 0, 0, 12, 2, 16 => Distance;

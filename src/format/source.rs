@@ -15,8 +15,8 @@ pub trait Source {
     where
         Self: 'a;
 
-    /// The bytes from `pos` to the end of the aligned unit (a power of two from 512 to 4096 bytes) that
-    /// holds it, or to the end of the area. Never empty; an error if `pos` is not in the area.
+    /// The bytes from `pos` to the end of the aligned unit (a power of two from 512 to 4096 bytes)
+    /// that holds it, or to the end of the area. Never empty; an error if `pos` is not in the area.
     fn bread(&self, pos: u64) -> Result<Self::Buf<'_>, Self::Error>;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The superblock: `struct erofs_super_block`, 128 bytes at byte 1024, and 16 for each extension slot.
+//! The superblock: `struct erofs_super_block`, 128 bytes at byte 1024, and 16 for each extension
+//! slot.
 
 use super::{
     error::{Error, Kind, UNKNOWN_INCOMPAT},
@@ -133,12 +134,13 @@ pub struct Superblock {
 }
 
 impl Superblock {
-    /// Reads and checks the superblock in the first 4096 bytes of an image (or all, if it is smaller).
+    /// Reads and checks the superblock in the first 4096 bytes of an image (or all, if it is
+    /// smaller).
     ///
     /// # Errors
     ///
-    /// `NotErofs`, `Invalid`, `Checksum`, `Corrupted`; unknown incompatible features are `Invalid`, unknown
-    /// compression algorithms `Unsupported`.
+    /// `NotErofs`, `Invalid`, `Checksum`, `Corrupted`; unknown incompatible features are `Invalid`,
+    /// unknown compression algorithms `Unsupported`.
     pub fn parse<H: Hasher>(head: &[u8]) -> Result<Self, Error> {
         let at = |field: usize| (SUPER_OFFSET + field) as u64;
         let mut bytes = [0u8; raw::SIZE];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extended attributes: inline behind the inode, shared in an area of their own, with short and long
-//! name prefixes.
+//! Extended attributes: inline behind the inode, shared in an area of their own, with short and
+//! long name prefixes.
 
 use super::{
     error::{Error, Kind},

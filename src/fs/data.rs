@@ -24,8 +24,8 @@ use crate::{
     vfs::Inode,
 };
 
-/// What holds the byte at `pos`; a hole from the end of the file on. With `report` inline data is not
-/// read, only placed.
+/// What holds the byte at `pos`; a hole from the end of the file on. With `report` inline data is
+/// not read, only placed.
 pub(super) fn map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent<'_>> {
     match inode.data()? {
         Data::Meta => meta_map(inode, pos),
@@ -200,8 +200,8 @@ fn encoded<'a>(
     })
 }
 
-/// These bytes of a compressed inode, and those that are compressed together with them, as far as the
-/// mount's `cache_strategy=` wants them kept. An extent has 12 MiB at most.
+/// These bytes of a compressed inode, and those that are compressed together with them, as far as
+/// the mount's `cache_strategy=` wants them kept. An extent has 12 MiB at most.
 pub(super) fn around(inode: &Inode<Erofs>, bytes: Range<u64>) -> Range<u64> {
     let Ok(Data::Encoded(image, header)) = inode.data() else {
         return bytes;
@@ -223,7 +223,7 @@ pub(super) fn around(inode: &Inode<Erofs>, bytes: Range<u64>) -> Range<u64> {
     let Some(last) = end.checked_sub(1).filter(|last| *last >= bytes.start) else {
         return bytes;
     };
-    // What is wrong is for who reads it to hear.
+    // Ignore errors here: the read itself reports them.
     let whole = |pos: u64| match extent(inode, header, pos) {
         Ok(extent) => match extent.data {
             zmap::Data::Pcluster(pcluster) => Some((extent, pcluster.coding)),
@@ -266,8 +266,8 @@ pub(super) fn report(inode: &Inode<Erofs>, pos: u64, what: &'static str) {
     }
 }
 
-/// How many bytes of an extent that is said to lie from byte `addr` of a device on can be read: all, or
-/// whole blocks up to the device's end. An error if the byte at `pos` is not among them.
+/// How many bytes of an extent that is said to lie from byte `addr` of a device on can be read:
+/// all, or whole blocks up to the device's end. An error if the byte at `pos` is not among them.
 ///
 /// What a file has not, the end of its last block, need not be there.
 fn readable(

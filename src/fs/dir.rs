@@ -41,8 +41,9 @@ pub(super) fn lookup(dir: &Inode<Erofs>, name: &[u8]) -> Result<Option<InodeRef<
     found.map(|(nid, _)| iget(dir.sb(), nid)).transpose()
 }
 
-/// Lists entries from `out.pos()` on. A position is the byte offset of the entry's record, so that it
-/// stays valid (`telldir`); `.` of a directory that does not store it comes at the end, at `i_size`.
+/// Lists entries from `out.pos()` on. A position is the byte offset of the entry's record, so that
+/// it stays valid (`telldir`); `.` of a directory that does not store it comes at the end, at
+/// `i_size`.
 pub(super) fn read(dir: &Inode<Erofs>, list: &Listing<'_>, out: &mut Emit<'_>) -> Result {
     let (image_dir, image) = parts(dir)?;
     let block_size = u64::from(image.block_size());
@@ -78,8 +79,8 @@ pub(super) fn read(dir: &Inode<Erofs>, list: &Listing<'_>, out: &mut Emit<'_>) -
             if !out.entry(entry.name, image.ino(entry.nid), entry.file_type) {
                 return Ok(());
             }
-            // Behind the entry at once: should the next one be bad, the listing must not come back to
-            // this one.
+            // Behind the entry at once: should the next one be bad, the listing must not come back
+            // to this one.
             out.set_pos(at(index + 1));
         }
         out.set_pos(start + len);

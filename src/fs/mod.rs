@@ -45,8 +45,8 @@ pub(crate) static HOOKS: Hooks = Hooks {
     top: share::top,
 };
 
-/// The name by which callers look for EROFS that know of no other implementation (containerd, `mount`
-/// without a type).
+/// The name by which callers look for EROFS that know of no other implementation (containerd,
+/// `mount` without a type).
 const EROFS: &CStr = c"erofs";
 
 /// Whether the type is registered as [`EROFS`], too.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mount options: the names and meaning of in-tree erofs (`Documentation/filesystems/erofs.rst`), and
-//! `share=`, `share_blocks=`.
+//! Mount options: the names and meaning of in-tree erofs (`Documentation/filesystems/erofs.rst`),
+//! and `share=`, `share_blocks=`.
 
 use kernel::{
     prelude::*,
@@ -103,9 +103,9 @@ impl Share {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum CacheStrategy {
-    /// Nothing else. Whoever wants the rest decodes the extent again.
+    /// Nothing else: the rest is decoded again when it is read.
     Disabled,
-    /// What is behind that part, for who reads on.
+    /// What is behind that part, for sequential readers.
     ReadAhead,
     /// All.
     ReadAround,
@@ -119,8 +119,8 @@ pub(super) struct Options {
     cache_strategy: Atomic<u32>,
     /// `share=`
     pub(super) share: Share,
-    /// The domain that `domain_id=` names. The name itself is not kept, and not shown: who knows it can
-    /// join.
+    /// The domain that `domain_id=` names. The name itself is not kept, and not shown: to know it
+    /// is to be able to join.
     domain: Domain,
     /// Whether it has a name.
     named_domain: bool,
@@ -251,8 +251,8 @@ pub(super) fn parse(
     Ok(())
 }
 
-/// Shows the options in effect, in the in-tree order. `has_compressed_data` and `is_file` are about the
-/// image: some options have no effect without.
+/// Shows the options in effect, in the in-tree order. `has_compressed_data` and `is_file` are about
+/// the image: some options have no effect without.
 pub(super) fn show(options: &Options, has_compressed_data: bool, is_file: bool, out: &Out<'_>) {
     out.put(if options.user_xattr() {
         c",user_xattr"

@@ -11,7 +11,7 @@ use crate::{
     vfs::Inode,
 };
 
-/// With whom an inode's data is shared. `None`: with nobody.
+/// With whom an inode's data is shared. `None`: with no other inode.
 pub(super) fn scope(inode: &Inode<Erofs>) -> Result<Option<Scope<'_>>> {
     let options = &inode.sb().info().options;
     let domain = options.domain();
@@ -24,8 +24,8 @@ pub(super) fn scope(inode: &Inode<Erofs>) -> Result<Option<Scope<'_>>> {
     }
 }
 
-/// The fingerprint that the image gives for a file, if it does: the value of the xattr whose name is
-/// the long prefix `ishare_xattr_prefix_id`.
+/// The fingerprint that the image gives for a file, if it does: the value of the xattr whose name
+/// is the long prefix `ishare_xattr_prefix_id`.
 fn fingerprint(inode: &Inode<Erofs>) -> Result<Option<KVec<u8>>> {
     let (image, sb) = parts(inode)?;
     let Some(id) = sb.ishare_xattr_prefix_id else {
@@ -54,8 +54,8 @@ fn fingerprint(inode: &Inode<Erofs>) -> Result<Option<KVec<u8>>> {
     }
 }
 
-/// Says that a block of a file is not what it was when it was verified, unless too much has been said of
-/// this mount. The caller does so once for each inode, until that is evicted.
+/// Says that a block of a file is not what it was when it was verified, unless too much has been
+/// said of this mount. The caller does so once for each inode, until that is evicted.
 pub(super) fn report_change(inode: &Inode<Erofs>, block: u64) {
     if !inode.sb().info().log_limit.ask() {
         return;

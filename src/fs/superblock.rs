@@ -3,8 +3,8 @@
 //! One mount: its devices, its metadata cache, and how it comes up.
 //!
 //! A mount comes up in steps, each of which uses the ones before: the primary device, the metadata
-//! cache over it, the superblock, the extra devices, the internal inodes (packed, metabox), the long
-//! xattr prefixes. Each is set once and then constant until `put_super`.
+//! cache over it, the superblock, the extra devices, the internal inodes (packed, metabox), the
+//! long xattr prefixes. Each is set once and then constant until `put_super`.
 
 use kernel::{
     fs::File,
@@ -49,8 +49,8 @@ const SECTOR: u64 = 512;
 /// Longest name, `EROFS_NAME_LEN`.
 const NAME_LEN: u32 = 255;
 
-/// What two mounts of an image file have in common if they are one superblock: the state of all files that
-/// they read from, and the options.
+/// What two mounts of an image file have in common if they are one superblock: the state of all
+/// files that they read from, and the options.
 pub(crate) struct Key {
     source: FileState,
     devices: KVec<FileState>,
@@ -541,7 +541,8 @@ fn open_devices(
 
 fn open_device(sb: &Super<Erofs>, index: usize, path: &CStr, is_file: bool) -> Result<Device> {
     if !is_file {
-        // A mount says by ENOTBLK that its *source* is no block device, on which its caller tries again.
+        // A mount says by ENOTBLK that its *source* is no block device, on which its caller tries
+        // again.
         return Device::claim(path, sb.owner())
             .map_err(|err| if err == ENOTBLK { EINVAL } else { err });
     }
@@ -557,8 +558,8 @@ fn read_prefixes(info: &Info, image: &Superblock) -> Result<KVVec<LongPrefix>, R
     if count == 0 {
         return Ok(prefixes);
     }
-    // As upstream: in the image if it says so, else in the metabox, else in the packed inode, else in
-    // the image.
+    // As upstream: in the image if it says so, else in the metabox, else in the packed inode, else
+    // in the image.
     let src = if image.plain_xattr_pfx() {
         info.area(Area::Image)?
     } else if image.has_metabox() {

@@ -22,8 +22,8 @@ use crate::{
     vfs::{xattr::may_see_trusted, Inode},
 };
 
-/// The bytes of an area, which is looked for when one of them is read: the superblock may place shared
-/// attributes in a metabox that is not there, and an inode that has none need not mind.
+/// The bytes of an area, which is looked for when one of them is read: the superblock may place
+/// shared attributes in a metabox that is not there, and an inode that has none need not mind.
 struct AreaBytes<'a> {
     info: &'a Info,
     area: Area,

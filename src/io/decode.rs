@@ -105,7 +105,8 @@ impl Recipe {
         self.skip.saturating_add(self.len)
     }
 
-    /// Pages for what comes before the wanted part: up to 12 MiB, so they are got only when it is decoded.
+    /// Pages for what comes before the wanted part: up to 12 MiB, so they are got only when it is
+    /// decoded.
     fn scratch_pages(&self) -> usize {
         let before = self.skip.saturating_sub(self.at % PAGE_SIZE);
         before.div_ceil(PAGE_SIZE)
@@ -270,8 +271,8 @@ impl Job {
     }
 }
 
-/// As long as this lives, what this task allocates does not wait for I/O: somebody may wait for the
-/// memory that is about to be filled.
+/// While this lives, allocations of this task do not wait for I/O, which may need the memory that
+/// is about to be filled.
 pub(super) struct NoIo(u32);
 
 impl NoIo {

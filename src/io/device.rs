@@ -25,10 +25,10 @@ pub(crate) struct Device {
 
 /// # Invariants
 ///
-/// `Super`: the pointer is the superblock's own `s_bdev`, which stays open as long as the superblock
-/// (and so the `Device`, which is a part of it) lives.
-/// `Claimed`: `file` was opened by `fs_bdev_file_open_by_path` for `sb`, and is released once, on drop,
-/// while `sb` is still allocated.
+/// `Super`: the pointer is the superblock's own `s_bdev`, which stays open as long as the
+/// superblock (and so the `Device`, which is a part of it) lives. `Claimed`: `file` was opened by
+/// `fs_bdev_file_open_by_path` for `sb`, and is released once, on drop, while `sb` is still
+/// allocated.
 enum Backing {
     Super(NonNull<bindings::block_device>),
     Claimed {
@@ -48,14 +48,15 @@ unsafe impl Sync for Device {}
 ///
 /// # Invariants
 ///
-/// The superblock stays allocated until what was made with this is dropped, or used for the last time:
-/// that is a part of its `s_fs_info`, which `kill_sb` drops.
+/// The superblock stays allocated until what was made with this is dropped, or used for the last
+/// time: that is a part of its `s_fs_info`, which `kill_sb` drops.
 #[derive(Clone, Copy)]
 pub(crate) struct SuperPtr(NonNull<bindings::super_block>);
 
-// SAFETY: By the type invariants the superblock is there; what is done with it is its user's to argue.
+// SAFETY: By the type invariants the superblock is there; what is done with it is its user's to
+// argue.
 unsafe impl Send for SuperPtr {}
-// SAFETY: As for `Send`.
+// SAFETY: A shared reference gives no more than the pointer, whose user argues for what it does.
 unsafe impl Sync for SuperPtr {}
 
 impl SuperPtr {
@@ -97,12 +98,12 @@ impl kernel::fmt::Display for Unusable {
     }
 }
 
-/// `Ok` if images can be read from this file: regular, with a page cache that can be read into or on
-/// tmpfs, and neither on a stacked filesystem nor in an erofs image that is a file itself.
+/// `Ok` if images can be read from this file: regular, with a page cache that can be read into or
+/// on tmpfs, and neither on a stacked filesystem nor in an erofs image that is a file itself.
 ///
-/// That bounds how deep reads nest, since a mount of a file does not count in `s_stack_depth`: of all
-/// filesystems with this magic number, the in-tree erofs among them, one at most is in a file. (In-tree
-/// has the same rule for itself, so that it may be above or below this one, once.)
+/// That bounds how deep reads nest, since a mount of a file does not count in `s_stack_depth`: of
+/// all filesystems with this magic number, the in-tree erofs among them, one at most is in a file.
+/// (In-tree has the same rule for itself, so that it may be above or below this one, once.)
 pub(crate) fn usable_file(file: &File) -> Result<(), Unusable> {
     let file = file.as_ptr();
     // SAFETY: A live `File` has an inode, a mapping with operations, and a superblock.
@@ -135,18 +136,18 @@ pub(crate) fn open_file(path: &CStr) -> Result<ARef<File>> {
     // SAFETY: `path` is NUL-terminated.
     let file = from_err_ptr(unsafe { bindings::filp_open(path.as_char_ptr(), flags, 0) })?;
     let file = NonNull::new(file).ok_or(EIO)?;
-    // SAFETY: `filp_open` returned an owned reference; the file was not opened through a descriptor,
-    // so no light references (`fdget_pos`) exist.
+    // SAFETY: `filp_open` returned an owned reference; the file was not opened through a
+    // descriptor, so no light references (`fdget_pos`) exist.
     Ok(unsafe { ARef::from_raw(file.cast()) })
 }
 
-/// Which state of which file was opened. Two are equal if both are of the same inode and nothing wrote to
-/// it between. One of them must have its file still: an inode's address is used again.
+/// Which state of which file was opened. Two are equal if both are of the same inode and nothing
+/// wrote to it between. One of them must have its file still: an inode's address is used again.
 pub(crate) struct FileState(raw::erofs_shared_file_state);
 
 // SAFETY: The inode's address is compared, and not used.
 unsafe impl Send for FileState {}
-// SAFETY: As above.
+// SAFETY: A shared reference gives numbers to compare, and nothing else.
 unsafe impl Sync for FileState {}
 
 impl FileState {
@@ -178,7 +179,8 @@ impl PartialEq for FileState {
 impl Device {
     /// The device of a block-based superblock.
     pub(crate) fn of_super(sb: SuperPtr, offset: u64) -> Result<Self> {
-        // SAFETY: By the type invariants `sb` is valid.
+        // SAFETY: By the type invariants of `SuperPtr` the superblock is allocated; `s_bdev` is
+        // constant.
         let bdev = NonNull::new(unsafe { (*sb.0.as_ptr()).s_bdev }).ok_or(ENOTBLK)?;
         // SAFETY: `s_bdev` is open.
         let bytes = unsafe { raw::erofs_shared_bdev_bytes(bdev.as_ptr()) };
@@ -189,8 +191,9 @@ impl Device {
     /// Opens and claims an extra block device for `sb`.
     pub(crate) fn claim(path: &CStr, sb: SuperPtr) -> Result<Self> {
         let sb = sb.0;
-        // SAFETY: `path` is NUL-terminated; `sb` is valid. Its type is the holder, as in-tree, so that
-        // several mounts can have the same extra device. (A primary device's holder is its superblock.)
+        // SAFETY: `path` is NUL-terminated; `sb` is valid. Its type is the holder, as in-tree, so
+        // that several mounts can have the same extra device. (A primary device's holder is its
+        // superblock.)
         let file = from_err_ptr(unsafe {
             raw::fs_bdev_file_open_by_path(
                 path.as_char_ptr(),
@@ -239,7 +242,8 @@ impl Device {
         match &self.backing {
             Backing::Super(bdev) => Some(*bdev),
             Backing::Claimed { file, .. } => {
-                // SAFETY: By the type invariants `file` is an open block device.
+                // SAFETY: By the type invariants `file` is an open block device, whose
+                // `block_device` lives as long.
                 NonNull::new(unsafe { raw::erofs_shared_file_bdev(file.as_ptr()) })
             }
             Backing::File(_) => None,

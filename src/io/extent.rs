@@ -16,7 +16,8 @@ pub(crate) enum Target<'a> {
     Encoded(Encoded<'a>),
     /// The data of another inode of the image, from this byte on.
     Cached(CacheBytes<'a>, u64),
-    /// As the two above, for reporting only: the device and byte address of compressed data, if it has one.
+    /// As the two above, for reporting only: the device and byte address of compressed data, if it
+    /// has one.
     EncodedAt(Option<(&'a Device, u64)>),
     /// As `Inline`, for reporting only: the device and byte address, if they have one.
     InlineAt(Option<(&'a Device, u64)>),

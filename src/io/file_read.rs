@@ -2,10 +2,10 @@
 
 //! Filling page cache from an image that is a regular file.
 //!
-//! Neighbouring ranges are gathered into one request, which is read with `->read_iter` of the backing
-//! file straight into the folios: no second copy stays anywhere with direct I/O, and none of this
-//! module's making without. The request completes in any context (a direct read completes in an
-//! interrupt), so completion only marks folios.
+//! Neighbouring ranges are gathered into one request, which is read with `->read_iter` of the
+//! backing file straight into the folios: no second copy stays anywhere with direct I/O, and none
+//! of this module's making without. The request completes in any context (a direct read completes
+//! in an interrupt), so completion only marks folios.
 
 use core::{
     mem::MaybeUninit,
@@ -31,13 +31,13 @@ pub(super) unsafe fn file_bytes(file: NonNull<bindings::file>) -> u64 {
     unsafe { raw::erofs_shared_inode_size((*file.as_ptr()).f_inode) as u64 }
 }
 
-/// How many bytes of a file came by a read of `bytes` bytes from `pos` on that ended with `ret`. `EIO`
-/// if it failed: by any errno, as in-tree. What the file's filesystem means by its errno (`ESTALE`,
-/// `EAGAIN`, `ENOMEM`, ...) means something else to who reads a file of the image; a fault that gets
-/// `ENOMEM` would even be tried again without end.
+/// How many bytes of a file came by a read of `bytes` bytes from `pos` on that ended with `ret`.
+/// `EIO` if it failed: by any errno, as in-tree. What the file's filesystem means by its errno
+/// (`ESTALE`, `EAGAIN`, `ENOMEM`, ...) means something else to a reader of a file of the image; a
+/// fault that gets `ENOMEM` would even be tried again without end.
 ///
-/// A read that meets the file becoming shorter may see the zeros by which that begins; so what lies behind
-/// the file's end by now has not been read.
+/// A read that meets the file becoming shorter may see the zeros by which that begins; so what lies
+/// behind the file's end by now has not been read.
 ///
 /// # Safety
 ///
@@ -49,7 +49,7 @@ pub(super) unsafe fn bytes_read(
     ret: isize,
 ) -> Result<usize> {
     let got = usize::try_from(ret).map_err(|_| EIO)?.min(bytes);
-    // SAFETY: By the function's safety requirements.
+    // SAFETY: By this function's requirements the file is open, so that its inode is live.
     let left = unsafe { file_bytes(file) }.saturating_sub(pos);
     Ok(got.min(usize::try_from(left).unwrap_or(usize::MAX)))
 }
@@ -66,8 +66,8 @@ struct Range {
 /// # Invariants
 ///
 /// Until completion, `ranges[..nr]` are ranges of locked folios of which this request owns the
-/// completion (`iomap_finish_folio_read`), and `bvecs[..nr]` describe the same memory. `file` is open
-/// until then.
+/// completion (`iomap_finish_folio_read`), and `bvecs[..nr]` describe the same memory. `file` is
+/// open until then.
 struct Request {
     iocb: Opaque<bindings::kiocb>,
     /// Submitter and completion each hold one: the file may still look at `iocb` and `bvecs` after
@@ -76,7 +76,8 @@ struct Request {
     pos: u64,
     bytes: usize,
     nr: usize,
-    /// How many of the bytes matter: what lies behind the inode's end in its last block need not be there.
+    /// How many of the bytes matter: what lies behind the inode's end in its last block need not be
+    /// there.
     wanted: usize,
     file: NonNull<bindings::file>,
     /// What completion has got: the bytes that have been read. For the worker, if there is one.
@@ -126,7 +127,8 @@ impl Request {
 
     /// How many bytes have been read; `ret` is what the file's `->read_iter` gave.
     fn read(&self, ret: isize) -> usize {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants the file is open until completion, which this is a part
+        // of.
         unsafe { bytes_read(self.file, self.pos, self.bytes, ret) }.unwrap_or(0)
     }
 
@@ -135,8 +137,8 @@ impl Request {
         got >= self.wanted
     }
 
-    /// Marks all folios as read or failed, of which `got` bytes have been read. In process context, unless
-    /// that is enough.
+    /// Marks all folios as read or failed, of which `got` bytes have been read. In process context,
+    /// unless that is enough.
     fn finish(&self, mut got: usize) {
         let enough = self.is_enough(got);
         for range in self.ranges.iter().take(self.nr) {
@@ -181,8 +183,9 @@ impl Request {
         let field = Opaque::cast_from(iocb);
         // SAFETY: Only `submit` sets this callback, on the `iocb` of a live request.
         let this = unsafe { kernel::container_of!(field, Request, iocb) }.cast_mut();
-        // SAFETY: Completion holds a reference and comes once. The reference goes to the worker, if there is
-        // one; `got` and `work` are completion's. The locked folios keep the mount, and so the workers.
+        // SAFETY: Completion holds a reference and comes once. The reference goes to the worker, if
+        // there is one; `got` and `work` are completion's. The locked folios keep the mount, and so
+        // the workers.
         unsafe {
             let got = (*this).read(ret);
             if (*this).is_enough(got) {
@@ -200,8 +203,8 @@ impl Request {
     /// What `complete` has a worker call.
     unsafe extern "C" fn fail(work: *mut bindings::work_struct) {
         let field = Opaque::cast_from(work);
-        // SAFETY: By the function's safety requirements this is the work of a live request, of which
-        // completion's reference is owned here.
+        // SAFETY: By the function's safety requirements this is the work of a live request, of
+        // which completion's reference is owned here.
         unsafe {
             let this = kernel::container_of!(field, Request, work).cast_mut();
             (*this).finish((*this).got);
@@ -231,7 +234,8 @@ impl Request {
             )
         };
         if ret != EIOCBQUEUED.to_errno() as isize {
-            // SAFETY: The file will not call back; completion's reference is used here, in process context.
+            // SAFETY: The file will not call back; completion's reference is used here, in process
+            // context.
             unsafe {
                 (*this).finish((*this).read(ret));
                 Self::put(this);
@@ -258,7 +262,7 @@ unsafe extern "C" fn read_folio_range(
     ctx: *mut raw::iomap_read_folio_ctx,
     len: usize,
 ) -> ffi::c_int {
-    // SAFETY: By the function's safety requirements.
+    // SAFETY: iomap passes a live iterator and context, and the folio that it wants read.
     let (map, pos, folio, inode) =
         unsafe { (&(*iter).iomap, (*iter).pos, (*ctx).cur_folio, (*iter).inode) };
     // SAFETY: The folio is locked, hence live.
@@ -274,20 +278,20 @@ unsafe extern "C" fn read_folio_range(
     // SAFETY: `read_ctx` is null or the request that this function put there.
     let pending = unsafe { (*ctx).read_ctx.cast::<Request>() };
     if !pending.is_null() {
-        // SAFETY: The pending request is exclusively ours until it is submitted; the folio is locked
-        // and iomap passes its completion on with this call.
+        // SAFETY: The pending request is exclusively ours until it is submitted; the folio is
+        // locked and iomap passes its completion on with this call.
         if unsafe { (*pending).add(at, range, wanted) } {
             return 0;
         }
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: The arguments are those of this callback, and `read_ctx` is a pending request.
         unsafe { submit_read(iter, ctx) };
     }
 
     let Some(file) = NonNull::new(map.private.cast::<bindings::file>()) else {
         return EIO.to_errno();
     };
-    // INVARIANT: There are no ranges yet; `private` is the backing file, which the mount holds open, and it
-    // waits for its folios before it lets go of that.
+    // INVARIANT: There are no ranges yet; `private` is the backing file, which the mount holds
+    // open, and it waits for its folios before it lets go of that.
     let request = KBox::new(
         Request {
             iocb: Opaque::zeroed(),
@@ -313,7 +317,7 @@ unsafe extern "C" fn read_folio_range(
     };
     // SAFETY: As above. A new request has room and starts at `at`.
     unsafe { request.add(at, range, wanted) };
-    // SAFETY: By the function's safety requirements.
+    // SAFETY: The context is live, and `read_ctx` is this module's to set.
     unsafe { (*ctx).read_ctx = KBox::into_raw(request).cast() };
     0
 }
@@ -325,8 +329,8 @@ unsafe extern "C" fn submit_read(
     iter: *const raw::iomap_iter,
     ctx: *mut raw::iomap_read_folio_ctx,
 ) {
-    // SAFETY: By the function's safety requirements; the request goes out of the context before it is
-    // started, so it is started once.
+    // SAFETY: By the function's safety requirements; the request goes out of the context before it
+    // is started, so it is started once.
     unsafe {
         let request = (*ctx).read_ctx.cast::<Request>();
         (*ctx).read_ctx = core::ptr::null_mut();

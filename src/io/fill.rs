@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading a file's bytes into folios, asynchronously, with something to do about them afterwards in
-//! process context. Unlike iomap, which marks a folio uptodate as soon as its I/O is done.
+//! Reading a file's bytes into folios, asynchronously, with something to do about them afterwards
+//! in process context. Unlike iomap, which marks a folio uptodate as soon as its I/O is done.
 //!
-//! A fill is submitted here, in the context of a reader; what becomes of it is in [`super::fill_state`].
+//! A fill is submitted here, in the context of a reader; what becomes of it is in
+//! [`super::fill_state`].
 
 use kernel::prelude::*;
 
@@ -17,8 +18,8 @@ use super::{
 
 pub(crate) use super::fill_state::Filled;
 
-/// Compressed bytes that one fill holds at most, as long as each extent alone does not have more: what is
-/// beyond is read and decoded bit by bit.
+/// Compressed bytes that one fill holds at most, as long as each extent alone does not have more:
+/// what is beyond is read and decoded bit by bit.
 const MAX_INPUT: usize = 2 << 20;
 
 /// What to read: a file's bytes from `pos` on.
@@ -33,11 +34,11 @@ pub(crate) struct Plan {
     pub(crate) direct: bool,
 }
 
-/// Fills `folios` with a file's bytes, which `map` finds, and calls `filled` when that is done: before
-/// this returns, or later.
+/// Fills `folios` with a file's bytes, which `map` finds, and calls `filled` when that is done:
+/// before this returns, or later.
 ///
-/// What `map` returns is used only before this returns, except the devices: they must stay open until
-/// `filled` is called.
+/// What `map` returns is used only before this returns, except the devices: they must stay open
+/// until `filled` is called.
 pub(crate) fn fill<'a, F: Filled>(
     folios: Folios,
     plan: &Plan,
@@ -71,8 +72,8 @@ impl<K: Keeper> Filled for Keep<K> {
     }
 }
 
-/// As [`fill`], but waits for the I/O, and gives the folios. `keep`, which keeps the devices open, is
-/// dropped when the I/O is done, at the earliest. A fatal signal ends the wait.
+/// As [`fill`], but waits for the I/O, and gives the folios. `keep`, which keeps the devices open,
+/// is dropped when the I/O is done, at the earliest. A fatal signal ends the wait.
 pub(crate) fn fill_and_wait<'a, K: Keeper>(
     folios: Folios,
     plan: &Plan,
@@ -83,7 +84,7 @@ pub(crate) fn fill_and_wait<'a, K: Keeper>(
     fill.wait(true)
 }
 
-/// Somebody who waits until all is over, and needs nothing.
+/// What has nothing to do after a fill, which is waited for.
 struct Nobody;
 
 impl Filled for Nobody {
@@ -92,7 +93,8 @@ impl Filled for Nobody {
     fn bad_data(&self, _pos: u64, _what: &'static str) {}
 }
 
-/// Reads `len` bytes from `addr` on into `folios`, of which the first `wanted` matter, and waits for that.
+/// Reads `len` bytes from `addr` on into `folios`, of which the first `wanted` matter, and waits
+/// for that.
 fn read_now(
     folios: Folios,
     plan: &Plan,
@@ -212,7 +214,8 @@ fn gather<'a, F: Filled>(
     Ok(())
 }
 
-/// Reads compressed bytes, to be decoded when they are there. `input` counts those that wait for that.
+/// Reads compressed bytes, to be decoded when they are there. `input` counts those that wait for
+/// that.
 fn add_encoded<F: Filled>(
     submitter: &mut Submitter<'_, F>,
     rest: &mut Rest<F>,

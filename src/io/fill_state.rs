@@ -2,8 +2,8 @@
 
 //! A fill under way: folios, the I/O that fills them, and what comes after.
 //!
-//! Its I/O ends in any context; what follows ([`Filled::filled`]) runs in a worker, or at once when the
-//! I/O was done at once and is small.
+//! Its I/O ends in any context; what follows ([`Filled::filled`]) runs in a worker, or at once when
+//! the I/O was done at once and is small.
 
 use core::{cell::UnsafeCell, ffi::c_void, mem::ManuallyDrop, ptr::NonNull};
 
@@ -27,9 +27,9 @@ use crate::raw;
 
 /// What comes after the I/O.
 pub(crate) trait Filled: Send + Unpin + Sized + 'static {
-    /// Takes the folios that were filled. When something went wrong (`result`), these are the ones in
-    /// front of the first that could not be filled, perhaps none; the others are given up already.
-    /// Called once, in process context; may sleep.
+    /// Takes the folios that were filled. When something went wrong (`result`), these are the ones
+    /// in front of the first that could not be filled, perhaps none; the others are given up
+    /// already. Called once, in process context; may sleep.
     fn filled(self, folios: Folios, result: Result);
 
     /// Says that the extent at byte `pos` of the file cannot be decoded, and why. Called before
@@ -53,9 +53,10 @@ const DONE: u32 = 2;
 ///
 /// * A fill is in a pinned box.
 /// * `pending` is the number of [`Share`]s: one for each I/O under way, and the submitter's.
-/// * The fill belongs to the last share that is dropped, or, if the submitter waits (`owner`), to the
-///   submitter from then on.
-/// * `rest` belongs to the submitter as long as there is a [`Submission`], then to the fill's owner.
+/// * The fill belongs to the last share that is dropped, or, if the submitter waits (`owner`), to
+///   the submitter from then on.
+/// * `rest` belongs to the submitter as long as there is a [`Submission`], then to the fill's
+///   owner.
 #[pin_data]
 struct Fill<F: Filled> {
     #[pin]
@@ -63,7 +64,7 @@ struct Fill<F: Filled> {
     pending: Atomic<u32>,
     /// The first error, as a negative errno.
     error: Atomic<i32>,
-    /// Who ends the fill: [`WORKER`], [`WAITER`], or, when a waiter's I/O is done, [`DONE`].
+    /// What ends the fill: [`WORKER`], [`WAITER`], or, when a waiter's I/O is done, [`DONE`].
     owner: Atomic<u32>,
     /// Done together with `owner` becoming [`DONE`].
     #[pin]
@@ -95,7 +96,8 @@ impl<F: Filled> Rest<F> {
         }
     }
 
-    /// Ends the fill, all of whose I/O is done, or did what `error` says. Leaves the folios that are filled.
+    /// Ends the fill, all of whose I/O is done, or did what `error` says. Leaves the folios that
+    /// are filled.
     fn finish(&mut self, error: Result) -> Result {
         match error {
             Ok(()) => self.decode(),
@@ -163,21 +165,21 @@ impl<F: Filled> Fill<F> {
     }
 }
 
-/// One of those who keep a fill from ending: an I/O under way, or the submitter.
+/// One of the things that keep a fill from ending: an I/O under way, or the submitter.
 ///
 /// # Invariants
 ///
 /// `0` is a live fill, of whose `pending` this owns one.
 pub(super) struct Share<F: Filled>(NonNull<Fill<F>>);
 
-// SAFETY: What shares give access to, the number and the error, is atomic; the fill, which is `Send`, may
-// end on any thread.
+// SAFETY: What shares give access to, the number and the error, is atomic; the fill, which is
+// `Send`, may end on any thread.
 unsafe impl<F: Filled> Send for Share<F> {}
 
 impl<F: Filled> Share<F> {
     fn fill(&self) -> &Fill<F> {
-        // SAFETY: By the type invariants the fill is live. Nothing has a mutable reference to it before
-        // the last share is gone.
+        // SAFETY: By the type invariants the fill is live. Nothing has a mutable reference to it
+        // before the last share is gone.
         unsafe { self.0.as_ref() }
     }
 
@@ -246,7 +248,8 @@ impl<F: Filled> Shares<'_, F> {
 impl<F: Filled> Submission<F> {
     /// A new fill, which has no I/O yet. On failure gives back what it was given.
     pub(super) fn new(folios: Folios, filled: F) -> Result<Self, (Folios, F, Error)> {
-        // The fill takes its content only once it has its memory, so that `filled` is called in any case.
+        // The fill takes its content only once it has its memory, so that `filled` is called in any
+        // case.
         let fill = KBox::pin_init(
             pin_init!(Fill::<F> {
                 work <- new_work!("erofs_shared::Fill"),
@@ -280,36 +283,40 @@ impl<F: Filled> Submission<F> {
     /// What the fill is about, and shares for the I/O.
     pub(super) fn parts(&mut self) -> (Option<&mut Rest<F>>, Shares<'_, F>) {
         let Self(share) = &*self;
-        // SAFETY: By the type invariants of `Fill`, `rest` is the submitter's as long as this lives: I/O
-        // completion does not look at it. The borrow of `self` sees to it that there is one reference.
+        // SAFETY: By the type invariants of `Fill`, `rest` is the submitter's as long as this
+        // lives: I/O completion does not look at it. The borrow of `self` sees to it that there is
+        // one reference.
         let rest = unsafe { &mut *share.fill().rest.get() };
         (rest.as_mut(), Shares(share))
     }
 
-    /// All I/O has been submitted. The fill, of `bytes` bytes, ends in a worker, or here when its I/O is done
-    /// already and it is small. In process context.
+    /// All I/O has been submitted. The fill, of `bytes` bytes, ends in a worker, or here when its
+    /// I/O is done already and it is small. In process context.
     pub(super) fn finish(self, bytes: usize) {
         // Pairs with `fetch_sub` in the drop of shares: what the others wrote is there.
         let is_alone = self.0.fill().pending.load(Acquire) == 1;
         // SAFETY: Looking at the number of processors has no preconditions.
         if is_alone && (bytes < WORTH_A_WORKER || unsafe { raw::erofs_shared_one_cpu() }) {
             let share = ManuallyDrop::new(self.0);
-            // SAFETY: There is no other share and none can be made, so the fill is ours. It came from a
-            // pinned box.
+            // SAFETY: There is no other share and none can be made, so the fill is ours. It came
+            // from a pinned box.
             unsafe { Pin::new_unchecked(KBox::from_raw(share.0.as_ptr())) }.end();
         }
     }
 
-    /// All I/O has been submitted: waits for it, and gives the folios. [`Filled::filled`] is not called.
+    /// All I/O has been submitted: waits for it, and gives the folios. [`Filled::filled`] is not
+    /// called.
     ///
     /// If `killable`, a fatal signal ends the wait, and a worker ends the fill.
     pub(super) fn wait(self, killable: bool) -> Result<Folios> {
         let fill = self.0 .0;
-        // This task is the only one that ends the fill from here on, so the fill lives longer than the share.
+        // This task is the only one that ends the fill from here on, so the fill lives longer than
+        // the share.
         self.0.fill().owner.store(WAITER, Relaxed);
         drop(self);
         let waited = {
-            // SAFETY: The fill is freed below, or, when `WORKER` has replaced `WAITER`, by a worker.
+            // SAFETY: The fill is freed below, or, when `WORKER` has replaced `WAITER`, by a
+            // worker.
             let this = unsafe { fill.as_ref() };
             let waited = if killable { this.over.wait() } else { Ok(()) };
             if waited.is_err() && this.owner.cmpxchg(WAITER, WORKER, Full).is_ok() {
@@ -321,8 +328,8 @@ impl<F: Filled> Submission<F> {
             }
             waited
         };
-        // SAFETY: `owner` is `DONE`, so by the type invariants of `Fill` it belongs to this; and it came
-        // from a pinned box.
+        // SAFETY: `owner` is `DONE`, so by the type invariants of `Fill` it belongs to this; and it
+        // came from a pinned box.
         let mut fill = unsafe { Pin::new_unchecked(KBox::from_raw(fill.as_ptr())) };
         let error = to_result(fill.error.load(Relaxed));
         let rest = fill.as_mut().project().rest.get_mut().take();

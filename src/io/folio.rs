@@ -13,8 +13,9 @@ use crate::raw;
 ///
 /// # Invariants
 ///
-/// `folio` is uptodate and this owns one reference to it. Nobody can write to it (see [`FolioBytes`](super::metadata::FolioBytes)), so
-/// its bytes do not change while the reference is held, even when the page cache drops it.
+/// `folio` is uptodate and this owns one reference to it. Nothing can write to it (see
+/// [`FolioBytes`](super::metadata::FolioBytes)), so its bytes do not change while the reference is
+/// held, even when the page cache drops it.
 pub(crate) struct FolioRef(NonNull<bindings::folio>);
 
 // SAFETY: A reference may be used and given up from any thread.
@@ -26,7 +27,8 @@ unsafe impl Send for FolioRef {}
 ///
 /// `folio` is live and in a page cache.
 pub(super) unsafe fn pages_of(folio: NonNull<bindings::folio>) -> core::ops::Range<u64> {
-    // SAFETY: By the function's safety requirements.
+    // SAFETY: By this function's requirements the folio is live and in a page cache, so that it has
+    // a place there.
     let (pos, size) = unsafe {
         (
             raw::erofs_shared_folio_pos(folio.as_ptr()) as u64,
@@ -58,7 +60,8 @@ impl FolioRef {
     ///
     /// `folio` is live and in a page cache.
     pub(crate) unsafe fn pages_of_raw(folio: *mut bindings::folio) -> core::ops::Range<u64> {
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: By this function's requirements the pointer is to a live folio, which is in a
+        // page cache.
         unsafe { pages_of(NonNull::new_unchecked(folio)) }
     }
 
@@ -77,8 +80,8 @@ impl FolioRef {
         unsafe { raw::erofs_shared_folio_uptodate(folio) }.then_some(this)
     }
 
-    /// The folio with the byte at `pos`, if it is there and there is nothing to do but to read it: how many bytes
-    /// into it that is, which is less than its size, and its size.
+    /// The folio with the byte at `pos`, if it is there and there is nothing to do but to read it:
+    /// how many bytes into it that is, which is less than its size, and its size.
     #[inline(always)]
     pub(super) fn ready(mapping: Mapping<'_>, pos: i64) -> Option<(Self, usize, usize)> {
         let (mut offset, mut size) = (0, 0);
@@ -93,13 +96,15 @@ impl FolioRef {
 
     /// Its first page's place in the file, and how many pages it has.
     pub(crate) fn pages(&self) -> core::ops::Range<u64> {
-        // SAFETY: By the type invariants.
+        // SAFETY: This owns a reference, so the folio is live; it keeps its place when it leaves
+        // the page cache.
         unsafe { pages_of(self.0) }
     }
 
     /// Its bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: By the type invariants.
+        // SAFETY: This owns a reference, so the folio is live, and its bytes do not change; the
+        // range is all of it.
         unsafe {
             core::slice::from_raw_parts(
                 raw::erofs_shared_folio_address(self.0.as_ptr()).cast::<u8>(),
@@ -110,19 +115,20 @@ impl FolioRef {
 
     /// Whether it has been used often lately.
     pub(crate) fn is_hot(&self) -> bool {
-        // SAFETY: By the type invariants.
+        // SAFETY: This owns a reference, so the folio is live; the flag may change at any time.
         unsafe { raw::erofs_shared_folio_active(self.0.as_ptr()) }
     }
 
-    /// Whether a reader who comes here should have more read ahead.
+    /// Whether a reader that gets here should have more read ahead.
     pub(crate) fn is_readahead(&self) -> bool {
-        // SAFETY: By the type invariants.
+        // SAFETY: This owns a reference, so the folio is live; the flag may change at any time.
         unsafe { raw::erofs_shared_folio_readahead(self.0.as_ptr()) }
     }
 
     /// Whether it is mapped into a process.
     pub(crate) fn is_mapped(&self) -> bool {
-        // SAFETY: By the type invariants.
+        // SAFETY: This owns a reference, so the folio is live; its count of mappings may change at
+        // any time.
         unsafe { raw::erofs_shared_folio_mapped(self.0.as_ptr()) }
     }
 
@@ -140,8 +146,8 @@ impl FolioRef {
     /// The range is inside the folio.
     #[inline(always)]
     pub(super) unsafe fn part(&self, offset: usize, len: usize) -> &[u8] {
-        // SAFETY: By the type invariants the folio is live, and its bytes do not change. By this function's
-        // requirements the range is inside it.
+        // SAFETY: By the type invariants the folio is live, and its bytes do not change. By this
+        // function's requirements the range is inside it.
         unsafe {
             let bytes = raw::erofs_shared_folio_address(self.0.as_ptr()).cast::<u8>();
             core::slice::from_raw_parts(bytes.add(offset), len)
@@ -151,7 +157,7 @@ impl FolioRef {
 
 impl Drop for FolioRef {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants.
+        // SAFETY: This owns a reference, which is given back here and not used any more.
         unsafe { raw::erofs_shared_folio_put(self.0.as_ptr()) }
     }
 }
@@ -166,7 +172,8 @@ pub(super) struct FolioBatch {
 }
 
 impl FolioBatch {
-    /// Those with the pages `first..=last`, up to the first that is not there; as many as there is room for.
+    /// Those with the pages `first..=last`, up to the first that is not there; as many as there is
+    /// room for.
     pub(super) fn find(mapping: Mapping<'_>, first: u64, last: u64) -> Self {
         let mut batch = bindings::folio_batch::default();
         let (mut next, last) = (first as usize, last as usize);
@@ -215,7 +222,8 @@ impl FolioBatch {
 impl Drop for FolioBatch {
     fn drop(&mut self) {
         while let Some(folio) = self.take() {
-            // SAFETY: By the type invariants; nobody else gives this reference back.
+            // SAFETY: By the type invariants this owns the reference, which was taken out of the
+            // batch.
             unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) };
         }
     }

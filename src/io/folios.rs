@@ -32,11 +32,13 @@ impl Kind {
     /// The caller owns the folio, as in the invariants of [`Folios`], and does not use it any more.
     unsafe fn release(self, folio: NonNull<bindings::folio>) {
         match self {
-            // SAFETY: By the function's safety requirements the lock is the caller's.
+            // SAFETY: By this function's requirements the folio is locked, and the lock is the
+            // caller's to end.
             Kind::Cache => unsafe { raw::erofs_shared_folio_end_read(folio.as_ptr(), false) },
-            // SAFETY: By the function's safety requirements the reference is the caller's, and the only one.
+            // SAFETY: By the function's safety requirements the reference is the caller's, and the
+            // only one.
             Kind::Scratch => unsafe { spare::give(folio) },
-            // SAFETY: As above.
+            // SAFETY: By this function's requirements the reference is the caller's to give back.
             Kind::New => unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) },
         }
     }
@@ -49,8 +51,8 @@ impl Kind {
 /// # Invariants
 ///
 /// `folios[done..]` are owned: those of a page cache are locked, and the lock is this list's; of
-/// scratch folios it holds the only reference. Nobody else reads or writes their bytes. The number beside each folio is
-/// the sum of the sizes of those before it, `bytes` that of all.
+/// scratch folios it holds the only reference. Nothing else reads or writes their bytes. The number
+/// beside each folio is the sum of the sizes of those before it, `bytes` that of all.
 pub(crate) struct Folios {
     /// Each with the bytes in those before it.
     folios: KVec<(NonNull<bindings::folio>, usize)>,
@@ -63,9 +65,9 @@ pub(crate) struct Folios {
 unsafe impl Send for Folios {}
 
 impl Folios {
-    /// The folios that a read-ahead is for, up to about `max` bytes of them, but none that begins at page
-    /// `until` or behind it. Empty when there are no more. `Err` leaves what is left to the VFS, which
-    /// unlocks it.
+    /// The folios that a read-ahead is for, up to about `max` bytes of them, but none that begins
+    /// at page `until` or behind it. Empty when there are no more. `Err` leaves what is left to the
+    /// VFS, which unlocks it.
     ///
     /// # Safety
     ///
@@ -81,10 +83,10 @@ impl Folios {
             done: 0,
             bytes: 0,
         };
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: By this function's requirements `rac` is the live argument of `->readahead`.
         while this.bytes < max && unsafe { Self::next_of_readahead(rac) }.start < until {
             this.folios.reserve(1, GFP_KERNEL)?;
-            // SAFETY: By the function's safety requirements.
+            // SAFETY: By this function's requirements `rac` is the live argument of `->readahead`.
             let folio = unsafe { raw::erofs_shared_readahead_folio(rac) };
             let Some(folio) = NonNull::new(folio) else {
                 break;
@@ -103,7 +105,7 @@ impl Folios {
     pub(crate) unsafe fn next_of_readahead(
         rac: *mut bindings::readahead_control,
     ) -> core::ops::Range<u64> {
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: By this function's requirements `rac` is the live argument of `->readahead`.
         let (next, count) = unsafe {
             (
                 raw::erofs_shared_readahead_next(rac) as u64,
@@ -136,7 +138,7 @@ impl Folios {
         Ok(this)
     }
 
-    /// Notes on whose behalf the folios of a page cache are read, for those who wait for them; see
+    /// Notes on whose behalf the folios of a page cache are read, for those that wait for them; see
     /// [`super::page::PageRef::reader`]. `reader` is compared only. The note ends with the lock.
     pub(crate) fn set_reader(&mut self, reader: *const ffi::c_void) {
         if self.kind == Kind::Cache {
@@ -157,14 +159,14 @@ impl Folios {
         }
     }
 
-    /// Folios for the file's blocks from page `index` on, `pages` of them, that are to be looked at only.
-    /// The task's memory cgroup pays for most of them.
+    /// Folios for the file's blocks from page `index` on, `pages` of them, that are to be looked at
+    /// only. The task's memory cgroup pays for most of them.
     pub(crate) fn scratch(index: u64, pages: u64, max_order: u32) -> Result<Self> {
         Self::new(Kind::Scratch, index, pages, max_order)
     }
 
-    /// As [`Folios::scratch`], for [`Folios::give`]: they are large where `index` allows, so that they may go
-    /// into the page cache at that place, which then has them charged.
+    /// As [`Folios::scratch`], for [`Folios::give`]: they are large where `index` allows, so that
+    /// they may go into the page cache at that place, which then has them charged.
     pub(crate) fn for_cache(index: u64, pages: u64, max_order: u32) -> Result<Self> {
         Self::new(Kind::New, index, pages, max_order)
     }
@@ -234,8 +236,8 @@ impl Folios {
         }
     }
 
-    /// Gives up all folios but those that lie wholly in the first `bytes` bytes: those of a cache are
-    /// unlocked as not uptodate.
+    /// Gives up all folios but those that lie wholly in the first `bytes` bytes: those of a cache
+    /// are unlocked as not uptodate.
     pub(super) fn keep(&mut self, bytes: usize) {
         while self.bytes > bytes {
             let Some((folio, start)) = self.rest().last().copied() else {
@@ -257,7 +259,8 @@ impl Folios {
     /// Byte in the file at which the first folio of a page cache starts.
     pub(crate) fn pos(&self) -> u64 {
         match self.folios.first() {
-            // SAFETY: By the type invariants the folio is live; only those of a cache know a position.
+            // SAFETY: By the type invariants the folio is live; only those of a cache know a
+            // position.
             Some((folio, _)) => unsafe { raw::erofs_shared_folio_pos(folio.as_ptr()) as u64 },
             None => 0,
         }
@@ -278,7 +281,8 @@ impl Folios {
         self.folios.get(self.done..).unwrap_or(&[])
     }
 
-    /// The folio that holds byte `at` of the list, the byte's place in it, and the bytes from there.
+    /// The folio that holds byte `at` of the list, the byte's place in it, and the bytes from
+    /// there.
     pub(super) fn place(&self, at: usize) -> Option<(NonNull<bindings::folio>, usize, usize)> {
         let rest = self.rest();
         let at = at.checked_add(rest.first()?.1)?;
@@ -293,8 +297,8 @@ impl Folios {
     /// The bytes from `at` to the end of the folio in which that is.
     pub(super) fn bytes_mut(&mut self, at: usize) -> Option<&mut [u8]> {
         let (folio, offset, len) = self.place(at)?;
-        // SAFETY: By the type invariants the folio is live and its bytes are this list's; the range is
-        // inside it.
+        // SAFETY: By the type invariants the folio is live and its bytes are this list's; the range
+        // is inside it.
         Some(unsafe {
             core::slice::from_raw_parts_mut(
                 raw::erofs_shared_folio_address(folio.as_ptr())
@@ -336,8 +340,8 @@ impl Folios {
         }
     }
 
-    /// Zeroes what a read of whole blocks may have brought in from behind the end of the file, whose size
-    /// is `size`. The folios begin at byte `pos` of it.
+    /// Zeroes what a read of whole blocks may have brought in from behind the end of the file,
+    /// whose size is `size`. The folios begin at byte `pos` of it.
     pub(crate) fn zero_tail(&mut self, pos: u64, size: u64) {
         let bytes = self.bytes();
         let end = size.saturating_sub(pos);
@@ -374,8 +378,8 @@ impl Folios {
 
     /// One piece of memory of `skip + len` bytes, the last `len` of which are those from `at` on.
     ///
-    /// What comes before is memory of `scratch`, or of the page in which `at` is. `pages` is used while
-    /// this runs.
+    /// What comes before is memory of `scratch`, or of the page in which `at` is. `pages` is used
+    /// while this runs.
     pub(super) fn span<'a>(
         &'a mut self,
         scratch: Option<&'a mut Folios>,
@@ -390,7 +394,8 @@ impl Folios {
         if skip <= in_page && len <= room {
             // INVARIANT: The range is inside a folio of the list, which the span borrows.
             return Ok(Span {
-                // SAFETY: `offset` is inside the folio, and `skip` does not go back beyond its page.
+                // SAFETY: `offset` is inside the folio, and `skip` does not go back beyond its
+                // page.
                 ptr: unsafe {
                     raw::erofs_shared_folio_address(folio.as_ptr())
                         .cast::<u8>()
@@ -412,10 +417,11 @@ impl Folios {
         // SAFETY: The pages are live as long as the lists are, which the span borrows.
         let base = unsafe { raw::erofs_shared_map_pages(pages.as_mut_ptr(), count) };
         let base = NonNull::new(base).ok_or(ENOMEM)?;
-        // INVARIANT: The range is inside what was mapped just now, which are pages of the lists alone.
+        // INVARIANT: The range is inside what was mapped just now, which are pages of the lists
+        // alone.
         Ok(Span {
-            // SAFETY: `before + in_page` is at least `skip`, by the choice of `before`, and all of it is
-            // mapped.
+            // SAFETY: `before + in_page` is at least `skip`, by the choice of `before`, and all of
+            // it is mapped.
             ptr: unsafe { base.as_ptr().cast::<u8>().add(before + in_page - skip) },
             len: all,
             mapped: Some((base, count)),
@@ -426,7 +432,7 @@ impl Folios {
     /// The bytes of the first folio that is still owned.
     pub(crate) fn first(&self) -> Option<&[u8]> {
         let (folio, _) = self.rest().first()?;
-        // SAFETY: By the type invariants the folio is live and nobody else writes to it.
+        // SAFETY: By the type invariants the folio is live and nothing else writes to it.
         Some(unsafe {
             core::slice::from_raw_parts(
                 raw::erofs_shared_folio_address(folio.as_ptr()).cast::<u8>(),
@@ -438,7 +444,7 @@ impl Folios {
     /// The bytes of all folios that are still owned, in order.
     pub(crate) fn all(&self) -> impl Iterator<Item = &[u8]> {
         self.rest().iter().map(|(folio, _)| {
-            // SAFETY: By the type invariants the folio is live and nobody else writes to it.
+            // SAFETY: By the type invariants the folio is live and nothing else writes to it.
             unsafe {
                 core::slice::from_raw_parts(
                     raw::erofs_shared_folio_address(folio.as_ptr()).cast::<u8>(),
@@ -458,9 +464,11 @@ impl Folios {
         match self.kind {
             // SAFETY: The folio is locked and the lock ours.
             Kind::Cache => unsafe { raw::erofs_shared_folio_end_read(folio.as_ptr(), true) },
-            // SAFETY: By the type invariants the reference is ours, and the only one.
+            // SAFETY: By the type invariants this holds the only reference to a scratch folio, and
+            // gives it up here.
             Kind::Scratch => unsafe { spare::give(folio) },
-            // SAFETY: As above.
+            // SAFETY: By the type invariants this holds a reference to a new folio, and gives it up
+            // here.
             Kind::New => unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) },
         }
     }
@@ -481,8 +489,8 @@ impl Folios {
         }
     }
 
-    /// Moves filled folios of [`Folios::for_cache`] into a page cache from page `index` on; a place that is
-    /// taken stays as it is. The content becomes readable through the cache.
+    /// Moves filled folios of [`Folios::for_cache`] into a page cache from page `index` on; a place
+    /// that is taken stays as it is. The content becomes readable through the cache.
     ///
     /// # Safety
     ///
@@ -512,7 +520,7 @@ impl Folios {
 /// while [`Folios::span`] uses it.
 pub(super) struct Pages(KVec<*mut bindings::page>);
 
-// SAFETY: The pointers are not used by who gets it.
+// SAFETY: The pointers are used through the lifetime of the borrow only.
 unsafe impl Send for Pages {}
 
 impl Pages {
@@ -526,7 +534,8 @@ impl Pages {
 ///
 /// # Invariants
 ///
-/// `ptr..ptr + len` is memory of folios that are borrowed for `'a`: directly, or mapped at `mapped`.
+/// `ptr..ptr + len` is memory of folios that are borrowed for `'a`: directly, or mapped at
+/// `mapped`.
 pub(super) struct Span<'a> {
     ptr: *mut u8,
     len: usize,
@@ -545,7 +554,8 @@ impl Deref for Span<'_> {
 
 impl DerefMut for Span<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: As above.
+        // SAFETY: By the type invariants the range is mapped as long as this lives, and borrowed
+        // mutably.
         unsafe { core::slice::from_raw_parts_mut(self.ptr, self.len) }
     }
 }

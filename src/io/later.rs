@@ -27,13 +27,14 @@ impl<R: Run> Later<R> {
         Self(PhantomData)
     }
 
-    /// Has it done in `ms` milliseconds; or earlier, if somebody has asked for that.
+    /// Queues the work to run in `ms` milliseconds, or earlier if that was asked for.
     pub(crate) fn after(ms: u32) {
         // SAFETY: `new` has said what to do.
         unsafe { raw::erofs_shared_later_after(ms) }
     }
 
-    /// Waits if it is being done; else it is not done any more. Nobody calls [`Later::after`] from here on.
+    /// Cancels the work, and waits for it if it is running. [`Later::after`] is not called from
+    /// here on.
     pub(crate) fn stop() {
         // SAFETY: No preconditions.
         unsafe { raw::erofs_shared_later_stop() }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Taking a mutex so that a fatal signal ends the wait: the kernel crate's mutexes are waited for whatever happens.
-//! A wrapper module.
+//! Taking a mutex so that a fatal signal ends the wait: the kernel crate's mutexes are waited for
+//! whatever happens. A wrapper module.
 
 use kernel::{
     bindings,
@@ -20,11 +20,11 @@ use crate::raw;
 /// For mutexes that are held while an image is read, which may take as long as its device likes.
 pub(crate) fn lock_killable<T>(mutex: &Mutex<T>) -> Result<Guard<'_, T, MutexBackend>> {
     let state: *const Mutex<T> = mutex;
-    // SAFETY: `Lock` is `repr(C)` and begins with its state (`Lock::from_raw` rests on that, too), which whoever made the
-    // reference has initialised.
+    // SAFETY: `Lock` is `repr(C)` and begins with its state (`Lock::from_raw` rests on that, too),
+    // which is initialised before there is a reference.
     to_result(unsafe {
         raw::erofs_shared_mutex_lock_killable(state.cast_mut().cast::<bindings::mutex>())
     })?;
-    // SAFETY: It was taken just now, and nobody else gives it back.
+    // SAFETY: It was taken just now, and is given back by the guard alone.
     Ok(unsafe { Guard::new(mutex, ()) })
 }

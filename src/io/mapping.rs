@@ -20,7 +20,8 @@ pub(crate) struct Mapping<'a> {
 impl Mapping<'_> {
     /// # Safety
     ///
-    /// `mapping` is the `i_data` of an inode of this module, which is not freed for the result's lifetime.
+    /// `mapping` is the `i_data` of an inode of this module, which is not freed for the result's
+    /// lifetime.
     #[inline(always)]
     pub(crate) unsafe fn from_raw(mapping: *mut bindings::address_space) -> Self {
         // INVARIANT: By this function's requirements.

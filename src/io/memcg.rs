@@ -2,9 +2,9 @@
 
 //! Which memory cgroup pays for what is kept about a file: that of the task that opens or reads it.
 //!
-//! A wrapper module. Memory that is allocated with [`CHARGED`] is charged to the memory cgroup of the
-//! current task. What follows I/O runs in a worker, which has none: there, a [`Payer`] that was taken in
-//! the reader's context says who pays ([`Payer::pays`]).
+//! A wrapper module. Memory that is allocated with [`CHARGED`] is charged to the memory cgroup of
+//! the current task. What follows I/O runs in a worker, which has none: there, a [`Payer`] that was
+//! taken in the reader's context says which cgroup pays ([`Payer::pays`]).
 
 use core::{marker::PhantomData, ptr::NonNull};
 
@@ -18,22 +18,22 @@ const fn flags(bits: u32) -> Flags {
     const _: () = assert!(size_of::<Flags>() == size_of::<u32>());
     const _: () = assert!(align_of::<Flags>() == align_of::<u32>());
     // SAFETY: `Flags` is a structure whose only field is a `u32`. It has the size of that field, so
-    // the field takes all of it, and any value of the field is a valid one. (The kernel crate has no
-    // constant for the bits that this is used with.)
+    // the field takes all of it, and any value of the field is a valid one. (The kernel crate has
+    // no constant for the bits that this is used with.)
     unsafe { core::mem::transmute(bits) }
 }
 
-/// For memory that is kept about a file: charged to the memory cgroup of the current task or [`Payer`]. If
-/// that cgroup is at its limit and has nothing to give back, the allocation fails; no task is killed
-/// for it, since files can be read without that memory, too.
+/// For memory that is kept about a file: charged to the memory cgroup of the current task or
+/// [`Payer`]. If that cgroup is at its limit and has nothing to give back, the allocation fails; no
+/// task is killed for it, since files can be read without that memory, too.
 pub(crate) const CHARGED: Flags = flags(raw::EROFS_SHARED_GFP_CHARGED);
 
 /// As [`CHARGED`], where nothing may sleep.
 pub(crate) const CHARGED_NOWAIT: Flags = flags(raw::EROFS_SHARED_GFP_CHARGED_NOWAIT);
 
-/// `ENOMEM` if the memory cgroup that pays now has hardly any room left beside these bytes for what it
-/// cannot do without, such as a page of a file. To be asked before memory is allocated that stays for
-/// as long as a file is open.
+/// `ENOMEM` if the memory cgroup that pays now has hardly any room left beside these bytes for what
+/// it cannot do without, such as a page of a file. To be asked before memory is allocated that
+/// stays for as long as a file is open.
 pub(crate) fn has_room(bytes: usize) -> Result {
     // SAFETY: No preconditions.
     match unsafe { raw::erofs_shared_memcg_has_room(bytes) } {
@@ -69,10 +69,11 @@ impl Payer {
         Self(unsafe { raw::erofs_shared_memcg_of_folio(folio.as_ptr()) })
     }
 
-    /// From now on, until what it returns is dropped, the current task's memory is charged to this cgroup.
+    /// From now on, until what it returns is dropped, the current task's memory is charged to this
+    /// cgroup.
     pub(crate) fn pays(&self) -> Paying<'_> {
-        // SAFETY: By the type invariants this is null or a cgroup, which is not freed as long as `self` is there:
-        // longer than `Paying`.
+        // SAFETY: By the type invariants this is null or a cgroup, which is not freed as long as
+        // `self` is there: longer than `Paying`.
         let before = unsafe { raw::erofs_shared_memcg_enter(self.0) };
         Paying {
             before,
@@ -83,7 +84,7 @@ impl Payer {
 
 impl Drop for Payer {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants the reference is ours.
+        // SAFETY: By the type invariants this owns the reference, and gives it back here, once.
         unsafe { raw::erofs_shared_memcg_put(self.0) }
     }
 }

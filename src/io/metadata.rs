@@ -42,10 +42,11 @@ impl From<Error> for ReadError {
 ///
 /// # Invariants
 ///
-/// `folio` is uptodate and this owns one reference to it; `ptr..ptr + len` lies inside it. The folio
-/// belongs to the mapping of a regular file or a directory of this module. Nobody can write to that (no
-/// `write_iter`, no shared writable mapping, and `page_get_link`, which ends a target with a NUL, is for
-/// symbolic links alone), so its bytes do not change while the reference is held.
+/// `folio` is uptodate and this owns one reference to it; `ptr..ptr + len` lies inside it. The
+/// folio belongs to the mapping of a regular file or a directory of this module. Nothing can write
+/// to that (no `write_iter`, no shared writable mapping, and `page_get_link`, which ends a target
+/// with a NUL, is for symbolic links alone), so its bytes do not change while the reference is
+/// held.
 pub(crate) struct FolioBytes<'a> {
     folio: NonNull<bindings::folio>,
     ptr: *const u8,
@@ -54,8 +55,8 @@ pub(crate) struct FolioBytes<'a> {
 }
 
 impl FolioBytes<'_> {
-    /// Gives up the reference as raw parts: the folio and the first byte's address. Take it back with
-    /// [`FolioBytes::put_raw`].
+    /// Gives up the reference as raw parts: the folio and the first byte's address. Take it back
+    /// with [`FolioBytes::put_raw`].
     pub(crate) fn into_raw(self) -> (*mut bindings::folio, *mut u8) {
         let this = core::mem::ManuallyDrop::new(self);
         (this.folio.as_ptr(), this.ptr.cast_mut())
@@ -83,7 +84,7 @@ impl Deref for FolioBytes<'_> {
 
 impl Drop for FolioBytes<'_> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants this owns the reference.
+        // SAFETY: By the type invariants this owns the reference, and gives it back here, once.
         unsafe { raw::erofs_shared_folio_put(self.folio.as_ptr()) }
     }
 }
@@ -128,8 +129,8 @@ impl<'a> CacheBytes<'a> {
         }
     }
 
-    /// The same, for data that is compressed: what is not in the page cache comes there with all that is
-    /// compressed together with it.
+    /// The same, for data that is compressed: what is not in the page cache comes there with all
+    /// that is compressed together with it.
     pub(crate) fn encoded(self, depth: Depth) -> Self {
         Self {
             around: Some(depth),
@@ -157,8 +158,9 @@ impl<'a> CacheBytes<'a> {
         }
     }
 
-    /// The folio with page `index`, uptodate, with a reference. A fatal signal ends the wait for it, also if
-    /// somebody else is reading it, for whom `read_cache_folio()` waits whatever happens.
+    /// The folio with page `index`, uptodate, with a reference. A fatal signal ends the wait for
+    /// it, also if another task is reading it, for which `read_cache_folio()` waits whatever
+    /// happens.
     fn folio(&self, index: usize) -> Result<NonNull<bindings::folio>> {
         loop {
             match PageState::find(self.mapping, index as u64) {

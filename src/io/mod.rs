@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Getting bytes off an image: devices, metadata through the page cache, file data through iomap, or
-//! with something to do to it first.
+//! Getting bytes off an image: devices, metadata through the page cache, file data through iomap,
+//! or with something to do to it first.
 //!
 //! Everything here wraps raw bindings; what to read is decided in `fs`.
 

@@ -52,7 +52,7 @@ pub(crate) struct PageRef(NonNull<bindings::folio>);
 impl PageRef {
     /// Adds a new folio of one page to a page cache, locked. `None` if the place is taken.
     pub(crate) fn add(mapping: Mapping<'_>, index: usize) -> Result<Option<Self>> {
-        // SAFETY: By the type invariants of `Mapping` it is live.
+        // SAFETY: The type invariants of `Mapping` say that the mapping is live.
         let folio = from_err_ptr(unsafe { raw::erofs_shared_filemap_add(mapping.as_ptr(), index) });
         match folio {
             // INVARIANT: The folio comes with a reference.
@@ -68,18 +68,19 @@ impl PageRef {
 
     /// The first page of the folio, and the page after its last.
     pub(crate) fn pages(&self) -> core::ops::Range<u64> {
-        // SAFETY: By the type invariants the folio is live.
+        // SAFETY: This owns a reference, so the folio is live; it keeps its place in the page
+        // cache.
         unsafe { super::folio::pages_of(self.0) }
     }
 
     fn is_locked(&self) -> bool {
-        // SAFETY: By the type invariants the folio is live.
+        // SAFETY: This owns a reference, so the folio is live; the flag may change at any time.
         unsafe { raw::erofs_shared_folio_locked(self.0.as_ptr()) }
     }
 
     /// Gives the folio as a readable one if it is uptodate.
     fn into_ready(self) -> Result<FolioRef, Self> {
-        // SAFETY: By the type invariants the folio is live.
+        // SAFETY: This owns a reference, so the folio is live; once uptodate it stays so.
         if !unsafe { raw::erofs_shared_folio_uptodate(self.0.as_ptr()) } {
             return Err(self);
         }
@@ -90,7 +91,7 @@ impl PageRef {
 
     /// Locks the folio if that needs no waiting, and tells whether it did.
     pub(crate) fn try_lock(&self) -> bool {
-        // SAFETY: By the type invariants the folio is live.
+        // SAFETY: This owns a reference, so the folio is live; any folio may be locked.
         unsafe { raw::erofs_shared_folio_trylock(self.0.as_ptr()) }
     }
 
@@ -100,12 +101,13 @@ impl PageRef {
     ///
     /// The caller holds the lock.
     pub(crate) unsafe fn unlock(&self) {
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: By this function's requirements the lock is the caller's; a reference keeps the
+        // folio.
         unsafe { raw::erofs_shared_folio_unlock(self.0.as_ptr()) }
     }
 
-    /// Whether the folio, which the caller has locked, is to be read: it belongs to `mapping` still,
-    /// and is not uptodate.
+    /// Whether the folio, which the caller has locked, is to be read: it belongs to `mapping`
+    /// still, and is not uptodate.
     pub(crate) fn wants_read(&self, mapping: Mapping<'_>) -> bool {
         // SAFETY: By the type invariants the folio is live. A racy look at its mapping gives some
         // value, which is compared only.
@@ -117,13 +119,13 @@ impl PageRef {
 
     /// On whose behalf the folio is being read, as [`super::folios::Folios::set_reader`] noted it.
     pub(crate) fn reader(&self) -> *const kernel::ffi::c_void {
-        // SAFETY: By the type invariants the folio is live.
+        // SAFETY: This owns a reference, so the folio is live; the note is compared only.
         unsafe { raw::erofs_shared_folio_reader(self.0.as_ptr()) }
     }
 
     /// Waits until the folio is unlocked. `EINTR` on a fatal signal.
     pub(crate) fn wait(&self) -> Result {
-        // SAFETY: By the type invariants the folio is live.
+        // SAFETY: This owns a reference, so the folio is live while this waits.
         match unsafe { raw::erofs_shared_folio_wait_killable(self.0.as_ptr()) } {
             0 => Ok(()),
             _ => Err(EINTR),
@@ -133,7 +135,7 @@ impl PageRef {
     /// Waits until the folio is unlocked by the end of a read of this module, for `ms` milliseconds
     /// at most, and tells whether it was. `EINTR` on a fatal signal.
     pub(crate) fn wait_for(&self, ms: u32) -> Result<bool> {
-        // SAFETY: By the type invariants the folio is live.
+        // SAFETY: This owns a reference, so the folio is live while this waits.
         match unsafe { raw::erofs_shared_folio_wait_timeout(self.0.as_ptr(), ms) } {
             left if left < 0 => Err(EINTR),
             left => Ok(left > 0),
@@ -143,7 +145,7 @@ impl PageRef {
 
 impl Drop for PageRef {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants the reference is ours.
+        // SAFETY: By the type invariants this owns the reference, and gives it back here, once.
         unsafe { raw::erofs_shared_folio_put(self.0.as_ptr()) }
     }
 }

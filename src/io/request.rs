@@ -13,7 +13,8 @@ use crate::raw;
 ///
 /// # Invariants
 ///
-/// * `iocb` and `to` are the arguments of a `->read_iter` that runs for `'a`, and nothing else uses them.
+/// * `iocb` and `to` are the arguments of a `->read_iter` that runs for `'a`, and nothing else uses
+///   them.
 /// * `ki_filp` is an open file for `'a`.
 pub(crate) struct ReadRequest<'a> {
     iocb: NonNull<bindings::kiocb>,
@@ -24,8 +25,8 @@ pub(crate) struct ReadRequest<'a> {
 impl ReadRequest<'_> {
     /// # Safety
     ///
-    /// `iocb` and `to` are the arguments of a `->read_iter`, which runs for the result's lifetime and does not
-    /// use them but through the result.
+    /// `iocb` and `to` are the arguments of a `->read_iter`, which runs for the result's lifetime
+    /// and does not use them but through the result.
     #[inline(always)]
     pub(crate) unsafe fn from_raw(iocb: *mut bindings::kiocb, to: *mut bindings::iov_iter) -> Self {
         // INVARIANT: By this function's requirements.
@@ -47,33 +48,33 @@ impl ReadRequest<'_> {
     /// The file.
     #[inline(always)]
     pub(crate) fn file(&self) -> *mut bindings::file {
-        // SAFETY: By the type invariants `iocb` is live.
+        // SAFETY: `iocb` is live as long as this (type invariants), and its file is constant.
         unsafe { (*self.iocb.as_ptr()).ki_filp }
     }
 
     /// Position in the file.
     #[inline(always)]
     pub(crate) fn pos(&self) -> i64 {
-        // SAFETY: By the type invariants `iocb` is live, and not used by others.
+        // SAFETY: `iocb` is live as long as this, and not used by others (type invariants).
         unsafe { (*self.iocb.as_ptr()).ki_pos }
     }
 
     /// Bytes that are wanted yet.
     #[inline(always)]
     pub(crate) fn wanted(&self) -> usize {
-        // SAFETY: By the type invariants `to` is live, and not used by others.
+        // SAFETY: `to` is live as long as this, and not used by others (type invariants).
         unsafe { raw::erofs_shared_iov_bytes(self.to.as_ptr()) }
     }
 
     /// `IOCB_*`
     #[inline(always)]
     pub(crate) fn flags(&self) -> u32 {
-        // SAFETY: By the type invariants `iocb` is live, and not used by others.
+        // SAFETY: `iocb` is live as long as this, and not used by others (type invariants).
         unsafe { (*self.iocb.as_ptr()).ki_flags as u32 }
     }
 
     fn set_flags(&mut self, flags: u32) {
-        // SAFETY: By the type invariants `iocb` is live, and not used by others.
+        // SAFETY: `iocb` is live as long as this, and not used by others (type invariants).
         unsafe { (*self.iocb.as_ptr()).ki_flags = flags as i32 }
     }
 
@@ -93,11 +94,12 @@ impl ReadRequest<'_> {
         }
     }
 
-    /// How far behind `pos` the byte is that the same file read last, negative for one before it. Other
-    /// threads that read this file write that, too.
+    /// How far behind `pos` the byte is that the same file read last, negative for one before it.
+    /// Other threads that read this file write that, too.
     #[inline(always)]
     pub(crate) fn behind(&self, pos: i64) -> i64 {
-        // SAFETY: By the type invariants the file is open.
+        // SAFETY: The file is open as long as this (type invariants). Others may write the field:
+        // it is read once.
         let last = unsafe {
             let ra = &raw const (*self.file()).__bindgen_anon_3.f_ra;
             (&raw const (*ra).prev_pos).read_volatile()
@@ -105,11 +107,12 @@ impl ReadRequest<'_> {
         last.wrapping_sub(1).wrapping_sub(pos)
     }
 
-    /// Moves the request to `pos`, up to which bytes have been copied, and notes that for the next one.
+    /// Moves the request to `pos`, up to which bytes have been copied, and notes that for the next
+    /// one.
     #[inline(always)]
     pub(crate) fn set_pos(&mut self, pos: i64) {
-        // SAFETY: By the type invariants `iocb` is live and not used by others, and the file is open. Other
-        // threads may write `prev_pos`, too.
+        // SAFETY: By the type invariants `iocb` is live and not used by others, and the file is
+        // open. Other threads may write `prev_pos`, too.
         unsafe {
             (*self.iocb.as_ptr()).ki_pos = pos;
             let ra = &raw mut (*self.file()).__bindgen_anon_3.f_ra;
@@ -117,16 +120,18 @@ impl ReadRequest<'_> {
         }
     }
 
-    /// Copies bytes to where they are wanted, without moving the request on. Returns how many could be.
+    /// Copies bytes to where they are wanted, without moving the request on. Returns how many could
+    /// be.
     #[inline(always)]
     pub(crate) fn copy(&mut self, bytes: &[u8]) -> usize {
-        // SAFETY: The bytes are readable; by the type invariants `to` is live, and not used by others.
+        // SAFETY: The bytes are readable; by the type invariants `to` is live, and not used by
+        // others.
         unsafe { bindings::_copy_to_iter(bytes.as_ptr().cast(), bytes.len(), self.to.as_ptr()) }
     }
 
     /// As [`ReadRequest::copy`], of `len` zeros.
     pub(crate) fn zero(&mut self, len: usize) -> usize {
-        // SAFETY: By the type invariants `to` is live, and not used by others.
+        // SAFETY: `to` is live as long as this, and not used by others (type invariants).
         unsafe { bindings::iov_iter_zero(len, self.to.as_ptr()) }
     }
 
@@ -152,8 +157,8 @@ impl ReadRequest<'_> {
     /// `filemap_read()`, for a request that has copied `copied` bytes already.
     #[inline(always)]
     pub(crate) fn filemap_read(&mut self, copied: usize) -> isize {
-        // SAFETY: By the type invariants these are the arguments of a `->read_iter` of an open file, whose
-        // `f_mapping` is a page cache of this module.
+        // SAFETY: By the type invariants these are the arguments of a `->read_iter` of an open
+        // file, whose `f_mapping` is a page cache of this module.
         unsafe { bindings::filemap_read(self.iocb.as_ptr(), self.to.as_ptr(), copied as isize) }
     }
 
@@ -169,7 +174,7 @@ impl ReadRequest<'_> {
     /// Calls `f` with a request that wants no more than `max` bytes.
     pub(crate) fn limited<R>(&mut self, max: u64, f: impl FnOnce(&mut Self) -> R) -> R {
         let all = self.wanted();
-        // SAFETY: By the type invariants `to` is live, and not used by others.
+        // SAFETY: `to` is live as long as this, and not used by others (type invariants).
         unsafe { raw::erofs_shared_iov_truncate(self.to.as_ptr(), max) };
         let before = self.wanted();
         let result = f(self);

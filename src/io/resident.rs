@@ -11,11 +11,12 @@ use super::{
     wait::cond_resched,
 };
 
-/// A folio that has the byte at the position of a read: how many bytes into it that is, and its size.
+/// A folio that has the byte at the position of a read: how many bytes into it that is, and its
+/// size.
 type Found = (FolioRef, usize, usize);
 
-/// Copies from a folio to a read that wants `left` bytes, and moves the read on. Returns how many bytes, and
-/// whether that is all that can be copied now.
+/// Copies from a folio to a read that wants `left` bytes, and moves the read on. Returns how many
+/// bytes, and whether that is all that can be copied now.
 #[inline(always)]
 fn copy_folio(
     request: &mut ReadRequest<'_>,
@@ -35,9 +36,9 @@ fn copy_folio(
     (copied, copied < len || len == left)
 }
 
-/// Copies what is resident of the bytes that a read wants, from the first on and below `end`, and moves the
-/// read on. This is what `filemap_read` does, but it reads nothing, and copies each folio in one go. The times
-/// of access of files of this module do not change. Returns how many bytes.
+/// Copies what is resident of the bytes that a read wants, from the first on and below `end`, and
+/// moves the read on. This is what `filemap_read` does, but it reads nothing, and copies each folio
+/// in one go. The times of access of files of this module do not change. Returns how many bytes.
 ///
 /// All resident pages of `mapping` may be read through the file.
 #[inline(always)]
@@ -72,7 +73,8 @@ pub(crate) fn copy_resident(
     }
 }
 
-/// As [`copy_resident`], when `left` bytes below the end are wanted and folios are small: finds several at a time.
+/// As [`copy_resident`], when `left` bytes below the end are wanted and folios are small: finds
+/// several at a time.
 #[inline(never)]
 fn copy_batches(mut request: ReadRequest<'_>, mapping: Mapping<'_>, left: usize) -> usize {
     let mut rest = left;

@@ -2,7 +2,8 @@
 
 //! Sorting in place with the kernel's `sort_nonatomic()` (`lib/sort.c`). A wrapper module.
 //!
-//! The sort of `core` has a path that panics if the order is not total, which a module cannot afford to have.
+//! The sort of `core` has a path that panics if the order is not total, which a module cannot
+//! afford to have.
 
 use core::{ffi::c_void, mem::size_of, ops::Range};
 
@@ -20,8 +21,9 @@ pub(crate) fn sort_by_start(ranges: &mut [Range<u64>]) {
         let (one, other) = unsafe { (&*one.cast::<Range<u64>>(), &*other.cast::<Range<u64>>()) };
         one.start.cmp(&other.start) as c_int
     }
-    // SAFETY: The elements are so many, of this size; they are plain numbers, so they may be moved bytewise, and `compare` gets
-    // pointers to whole ones. Without a swap function they are swapped as bytes.
+    // SAFETY: The number of elements and their size are those of the slice; they are plain numbers,
+    // so they may be moved bytewise, and `compare` gets pointers to whole ones. Without a swap
+    // function they are swapped as bytes.
     unsafe {
         raw::sort_nonatomic(
             ranges.as_mut_ptr().cast(),

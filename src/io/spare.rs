@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Folios for bytes that are read to be looked at only: compressed data, blocks that are verified. New ones
-//! are filled with zeros by most kernels, which costs as much as decoding them does; so some of a common size
-//! are kept for the next who needs one. A wrapper module.
+//! Folios for bytes that are read to be looked at only: compressed data, blocks that are verified.
+//! New ones are filled with zeros by most kernels, which costs as much as decoding them does; so
+//! some of a common size are kept for the next user. A wrapper module.
 
 use core::ptr::NonNull;
 
@@ -16,7 +16,7 @@ pub(super) const ORDER: u32 = 4;
 /// How many are kept: 1 MiB.
 const MAX: usize = 16;
 
-/// A folio that nobody uses, and no memory cgroup pays for.
+/// A folio that is not in use, and that no memory cgroup pays for.
 ///
 /// # Invariants
 ///
@@ -28,7 +28,8 @@ unsafe impl Send for Spare {}
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants this is the only reference, and it is given back here,
+        // once.
         unsafe { raw::erofs_shared_folio_put(self.0.as_ptr()) }
     }
 }
@@ -37,7 +38,7 @@ impl Drop for Spare {
 struct Stack {
     spares: [Option<Spare>; MAX],
     count: usize,
-    /// How many were allocated to be kept, at nobody's expense: [`MAX`] at most.
+    /// How many were allocated to be kept, at the expense of no cgroup: [`MAX`] at most.
     made: usize,
 }
 
@@ -107,7 +108,7 @@ pub(super) fn take() -> Option<NonNull<bindings::folio>> {
 ///
 /// It is of no page cache and not movable, and the caller gives up the only reference.
 pub(super) unsafe fn give(folio: NonNull<bindings::folio>) {
-    // SAFETY: By the function's safety requirements it is live.
+    // SAFETY: By this function's requirements the caller has a reference, so the folio is live.
     let (size, charged) = unsafe {
         (
             raw::erofs_shared_folio_size(folio.as_ptr()),

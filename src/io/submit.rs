@@ -32,8 +32,8 @@ struct PendingBio {
     bdev: NonNull<bindings::block_device>,
     /// Byte on the device after its last.
     end: u64,
-    /// It may be one of the few that are kept for when there is no memory. Nobody who has one of these may
-    /// wait for another before it is submitted.
+    /// It may be one of the few that are kept for when there is no memory. A task that has one of
+    /// these must not wait for another before it is submitted.
     reserved: bool,
 }
 
@@ -41,8 +41,8 @@ struct PendingBio {
 ///
 /// # Invariants
 ///
-/// `bvecs[..nr]` describe memory of the fill's folios, `bytes` in all. `file` is open until the fill is
-/// over.
+/// `bvecs[..nr]` describe memory of the fill's folios, `bytes` in all. `file` is open until the
+/// fill is over.
 struct FileRead<F: Filled> {
     iocb: Opaque<bindings::kiocb>,
     /// Submitter and completion each hold one: the file may still look at `iocb` and `bvecs` after
@@ -53,8 +53,8 @@ struct FileRead<F: Filled> {
     pos: u64,
     bytes: usize,
     nr: usize,
-    /// How many of the bytes matter: what lies behind them in their block is nobody's, and need not be
-    /// there when the file ends before that.
+    /// How many of the bytes matter: what lies behind them in their block is not a part of the
+    /// file, and need not be there when the file ends before that.
     wanted: usize,
     file: NonNull<bindings::file>,
     bvecs: [MaybeUninit<bindings::bio_vec>; FILE_RANGES],
@@ -115,7 +115,8 @@ impl<F: Filled> FileRead<F> {
             // SAFETY: The read is live, and nothing changes the fields that this looks at any more.
             unsafe { (*this).finish(share, ret) };
         }
-        // SAFETY: Completion's reference, which comes before the share: the bvecs describe the fill's memory.
+        // SAFETY: Completion's reference, which comes before the share: the bvecs describe the
+        // fill's memory.
         unsafe { Self::put(this) };
         drop(share);
     }
@@ -126,7 +127,8 @@ impl<F: Filled> FileRead<F> {
         let this = KBox::into_raw(self_);
         // SAFETY: The read is live (two references) and exclusively ours until it starts.
         let iocb = unsafe { (*this).iocb.get() };
-        // SAFETY: The same; `iocb` is a part of it, which nothing else looks at yet. The file is open.
+        // SAFETY: The same; `iocb` is a part of it, which nothing else looks at yet. The file is
+        // open.
         unsafe {
             (*iocb).ki_filp = file;
             (*iocb).ki_pos = (*this).pos as bindings::loff_t;
@@ -135,8 +137,9 @@ impl<F: Filled> FileRead<F> {
                 (*iocb).ki_flags = raw::EROFS_SHARED_IOCB_DIRECT as i32;
             }
         }
-        // SAFETY: By the type invariants `bvecs` describe memory of the fill, which lives until completion
-        // has dropped its share. The read itself lives at least until the submitter's reference is gone.
+        // SAFETY: By the type invariants `bvecs` describe memory of the fill, which lives until
+        // completion has dropped its share. The read itself lives at least until the submitter's
+        // reference is gone.
         let ret = unsafe {
             let bvecs = (*this).bvecs.as_mut_ptr().cast();
             raw::erofs_shared_file_read(file, iocb, bvecs, (*this).nr, (*this).bytes)
@@ -200,8 +203,8 @@ impl<'a, F: Filled> Submitter<'a, F> {
         self.segments = self.segments.max(ENCODED_SEGMENTS);
     }
 
-    /// Gets ready for allocating bios elsewhere: starts what was gathered if it must not be held back
-    /// meanwhile.
+    /// Gets ready for allocating bios elsewhere: starts what was gathered if it must not be held
+    /// back meanwhile.
     pub(super) fn before_others(&mut self) {
         if self.bio.as_ref().is_some_and(|pending| pending.reserved) {
             self.flush();
@@ -212,8 +215,8 @@ impl<'a, F: Filled> Submitter<'a, F> {
     pub(super) fn flush(&mut self) {
         if let Some(pending) = self.bio.take() {
             let share = self.fill.share().into_raw();
-            // SAFETY: The bio is ours until it is submitted; its memory belongs to the fill, which lives
-            // until `bio_done` drops the share.
+            // SAFETY: The bio is ours until it is submitted; its memory belongs to the fill, which
+            // lives until `bio_done` drops the share.
             unsafe {
                 (*pending.bio.as_ptr()).bi_private = share;
                 (*pending.bio.as_ptr()).bi_end_io = Some(bio_done::<F>);
@@ -226,9 +229,9 @@ impl<'a, F: Filled> Submitter<'a, F> {
         }
     }
 
-    /// Adds the bytes of `folios` from `at` on, which are `len` bytes from byte `addr` of a device on
-    /// (`Device::offset` not yet added). Only the first `wanted` matter: those behind them belong to the
-    /// same block. On failure tells how many were added.
+    /// Adds the bytes of `folios` from `at` on, which are `len` bytes from byte `addr` of a device
+    /// on (`Device::offset` not yet added). Only the first `wanted` matter: those behind them
+    /// belong to the same block. On failure tells how many were added.
     pub(super) fn add(
         &mut self,
         device: &Device,
@@ -305,7 +308,8 @@ impl<'a, F: Filled> Submitter<'a, F> {
                 let (device, segments) = (bdev.as_ptr(), self.segments);
                 raw::erofs_shared_bio_alloc(device, addr, segments, self.ahead, wait)
             };
-            // The second way may wait for others' bios. This has none that is not submitted: it was flushed.
+            // The second way may wait for others' bios. This has none that is not submitted: it was
+            // flushed.
             let (bio, reserved) = match NonNull::new(alloc(false)) {
                 Some(bio) => (bio, false),
                 None => (NonNull::new(alloc(true)).ok_or(ENOMEM)?, true),
@@ -340,7 +344,8 @@ impl<'a, F: Filled> Submitter<'a, F> {
         });
         if !goes_on {
             self.flush();
-            // INVARIANT: The mount holds the file open, and waits for its fills before it lets go of it.
+            // INVARIANT: The mount holds the file open, and waits for its fills before it lets go
+            // of it.
             let read = KBox::new(
                 FileRead {
                     iocb: Opaque::zeroed(),

@@ -57,13 +57,15 @@ impl Event {
     pub(crate) fn done(&self, result: Result) {
         let code = result.err().map_or(0, |err| err.to_errno());
         self.result.store(code, Release);
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants the completion is initialised; it may be completed in any
+        // context.
         unsafe { bindings::complete_all(self.inner.get()) }
     }
 
     /// Waits until it has happened, and gives its result. `EINTR` on a fatal signal.
     pub(crate) fn wait(&self) -> Result {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants the completion is initialised; this is borrowed while it
+        // waits.
         to_result(unsafe { bindings::wait_for_completion_killable(self.inner.get()) })
             .map_err(|_| EINTR)?;
         to_result(self.result.load(Acquire))
@@ -71,13 +73,15 @@ impl Event {
 
     /// Waits whatever happens. For what ends soon by itself.
     pub(crate) fn wait_always(&self) {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants the completion is initialised; this is borrowed while it
+        // waits.
         unsafe { bindings::wait_for_completion(self.inner.get()) };
     }
 
     /// Whether it has happened.
     pub(crate) fn is_over(&self) -> bool {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants the completion is initialised; looking at it is allowed in
+        // any context.
         unsafe { bindings::completion_done(self.inner.get()) }
     }
 }

@@ -57,12 +57,13 @@ pub(super) unsafe fn queue<'a>() -> &'a Queue {
 /// # Safety
 ///
 /// * As for [`queue`].
-/// * `work` is memory for a `work_struct` that stays where it is, and is not used for anything else, until
-///   `run` is called.
+/// * `work` is memory for a `work_struct` that stays where it is, and is not used for anything
+///   else, until `run` is called.
 pub(super) unsafe fn call(
     work: *mut bindings::work_struct,
     run: unsafe extern "C" fn(*mut bindings::work_struct),
 ) {
-    // SAFETY: By the function's safety requirements.
+    // SAFETY: By this function's requirements the queue is there, and `work` is memory that `run`
+    // takes over.
     unsafe { raw::erofs_shared_work_queue(QUEUE.load(Relaxed), work, Some(run)) }
 }

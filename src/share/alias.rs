@@ -16,7 +16,7 @@ use crate::{
     race::race_point,
 };
 
-/// Pieces that are looked for at once by who wants many blocks.
+/// Pieces that are looked for at once if many blocks are wanted.
 pub(crate) const MANY: usize = 12;
 
 /// What has the bytes of consecutive blocks.
@@ -47,11 +47,12 @@ impl Piece {
 }
 
 /// What has the bytes of these blocks, from the first on as far as it goes, in the page caches of
-/// shared inodes: that of another place for blocks with an alias (and, unless `own`, for any block); else
-/// their own. The caller's inode has verified them. Allocates nothing, and does not sleep. At most `N` pieces: it takes
-/// time to set up, and to drop, room for more.
+/// shared inodes: that of another place for blocks with an alias (and, unless `own`, for any
+/// block); else their own. The caller's inode has verified them. Allocates nothing, and does not
+/// sleep. At most `N` pieces: it takes time to set up, and to drop, room for more.
 ///
-/// The index is asked once for each run of blocks: what follows is compared with what follows there.
+/// The index is asked once for each run of blocks: what follows is compared with what follows
+/// there.
 pub(crate) fn gather<const N: usize>(
     shared: &Unheld,
     blocks: Range<u64>,
@@ -67,7 +68,7 @@ pub(crate) fn gather<const N: usize>(
         }
         let left = blocks.end - at;
         if own && !shared.content().is_aliased(at) {
-            // Who is to read ahead from there finds that out by himself.
+            // Stop at a PG_readahead folio: `filemap_read()` has to trigger the next read-ahead.
             let Some(folio) = shared.folio(at).filter(|folio| !folio.is_readahead()) else {
                 break;
             };
@@ -93,7 +94,7 @@ pub(crate) fn gather<const N: usize>(
             next = None;
             continue;
         }
-        // Where the last piece ended, if that goes on the same way; else the index knows.
+        // Where the last piece ended, if what follows there is equal, too; else ask the index.
         let mut found = next.and_then(|(other, block)| take(shared, at, other, block, left));
         if found.is_none() {
             next = index::find(shared, at, &guard);
@@ -114,8 +115,9 @@ pub(crate) fn gather<const N: usize>(
     pieces
 }
 
-/// The folio with block `block` of `other`, if it is resident and has the digest of block `at` of `shared`;
-/// the first byte in it, and for how many blocks that goes on, up to `max`.
+/// The folio with block `block` of `other`, if it is resident and has the digest of block `at` of
+/// `shared`; the first byte in it, and the number of blocks that are equal from there on, up to
+/// `max`.
 fn take(
     shared: &Unheld,
     at: u64,
@@ -179,9 +181,10 @@ pub(crate) fn run(shared: &Unheld, blocks: Range<u64>) -> u64 {
     pieces.iter().flatten().map(Piece::blocks).sum()
 }
 
-/// How many blocks that have an alias have their bytes in memory now: the note outlives the other place.
-/// Blocks of zeros count if anything of the file is in memory (`some`, or another place that has a block of
-/// it): they need no page, and nothing else tells whether they would have one. May sleep.
+/// How many blocks that have an alias have their bytes in memory now: the note outlives the other
+/// place. Blocks of zeros count if anything of the file is in memory (`some`, or another place that
+/// has a block of it): they need no page, and nothing else tells whether they would have one. May
+/// sleep.
 fn elsewhere(shared: &Unheld, some: bool) -> u64 {
     let content = shared.content();
     let end = shared.identity().blocks();
@@ -210,9 +213,9 @@ fn elsewhere(shared: &Unheld, some: bool) -> u64 {
 }
 
 impl SharedInode {
-    /// Pages that would be in memory more than they are if its real inodes had caches of their own: as
-    /// many copies of its pages (also of those that are resident elsewhere) as those inodes have verified,
-    /// less what is there. Looks at each block that has an alias; may sleep.
+    /// Pages that would be in memory more than they are if its real inodes had caches of their own:
+    /// as many copies of its pages (also of those that are resident elsewhere) as those inodes have
+    /// verified, less what is there. Looks at each block that has an alias; may sleep.
     pub(crate) fn pages_saved(&self) -> u64 {
         let (pages, blocks) = (self.pages(), self.identity().blocks().max(1));
         let all = pages.saturating_add(elsewhere(self, pages != 0));

@@ -23,16 +23,16 @@ use crate::{
     stats::{Counters, Field},
 };
 
-/// Shared inodes whose mappings files of one real inode may have, beside that of the current one. After
-/// these it keeps to its own page cache.
+/// Shared inodes whose mappings files of one real inode may have, beside that of the current one.
+/// After these it keeps to its own page cache.
 const MAX_FORMER: usize = 7;
 
-/// How often a real inode leaves a shared inode. After that it keeps to its own page cache: it, or
-/// somebody before it, changes behind the mount all the time.
+/// How often a real inode leaves a shared inode. After that it keeps to its own page cache: its
+/// image, or one that was read before, changes behind the mount all the time.
 const MAX_LEFT: u32 = 64;
 
-/// Windows of one real inode under way at once. Who needs another one waits: so no block is read twice,
-/// and the memory for them is bounded, however many threads read.
+/// Windows of one real inode under way at once. A reader that needs another one waits: so no block
+/// is read twice, and the memory for them is bounded, however many threads read.
 const MAX_WINDOWS: usize = 8;
 
 /// Blocks that are verified.
@@ -51,7 +51,7 @@ enum Memory {
 }
 
 impl Memory {
-    /// What is needed, charged to who reads.
+    /// Allocates what is needed, charged to the reader.
     fn new(need: Need) -> Result<Self> {
         Ok(match need {
             Need::Directory(count) => {
@@ -115,8 +115,8 @@ pub(crate) struct Binding {
     /// Taken for a few instructions; nothing is taken under it, nothing sleeps.
     #[pin]
     verified: SpinLock<Verified>,
-    /// How far to verify ahead. Held while a window is opened (which starts I/O), never while waiting
-    /// for one.
+    /// How far to verify ahead. Held while a window is opened (which starts I/O), never while
+    /// waiting for one.
     #[pin]
     windows: Mutex<Ahead>,
 }
@@ -125,7 +125,8 @@ pub(crate) struct Binding {
 pub(crate) struct Ahead {
     /// Their lengths.
     pub(crate) lengths: Windows,
-    /// Those under way: a sequential reader has two, the one that it waits for and the one after that.
+    /// Those under way: a sequential reader has two, the one that it waits for and the one after
+    /// that.
     under_way: [Option<Arc<Window>>; MAX_WINDOWS],
 }
 
@@ -171,7 +172,7 @@ impl Ahead {
 pub(crate) struct Window {
     /// Which blocks.
     pub(crate) blocks: Range<u64>,
-    /// Started before somebody wanted its blocks.
+    /// Started before its blocks were wanted.
     pub(crate) is_ahead: bool,
     /// Set once, when it is over.
     #[pin]
@@ -241,8 +242,8 @@ impl Binding {
         &self.windows
     }
 
-    /// Notes that these blocks have been verified. `true` if all are now. `ESTALE`: the real inode has
-    /// left the shared inode.
+    /// Notes that these blocks have been verified. `true` if all are now. `ESTALE`: the real inode
+    /// has left the shared inode.
     pub(crate) fn verify(&self, blocks: Range<u64>) -> Result<bool> {
         // What turns out not to be needed is freed on return, when the lock is not held any more.
         let mut memory: Option<Memory> = None;
@@ -279,8 +280,8 @@ impl Binding {
         }
     }
 
-    /// The real inode has left the shared inode. What it had verified takes no memory any more; this
-    /// stays only to hold the shared inode for files that have its mapping.
+    /// The real inode has left the shared inode. What it had verified takes no memory any more;
+    /// this stays only to hold the shared inode for files that have its mapping.
     pub(crate) fn retire(&self) {
         let mut verified = self.verified.lock();
         let before = core::mem::replace(&mut *verified, Verified::Gone);
@@ -309,8 +310,8 @@ impl Binding {
         }
     }
 
-    /// Whether all of these blocks are verified; those behind the end of the file always are. May be
-    /// called in atomic context.
+    /// Whether all of these blocks are verified; those behind the end of the file always are. May
+    /// be called in atomic context.
     pub(crate) fn covers(&self, blocks: Range<u64>) -> bool {
         let end = blocks.end.min(self.blocks());
         let blocks = blocks.start.min(end)..end;
@@ -337,8 +338,8 @@ pub(crate) struct Slots {
     current: Option<Arc<Binding>>,
     /// Files may have the mapping of the current one.
     opened: bool,
-    /// Those before it whose mappings files may have. They stay until the inode goes, which is longer
-    /// than files do.
+    /// Those before it whose mappings files may have. They stay until the inode goes, which is
+    /// longer than files do.
     former: [Option<Arc<Binding>>; MAX_FORMER],
     /// How many there have been before the current one.
     left: u32,

@@ -63,15 +63,15 @@ pub const PAGE_BITS: u64 = 32 << 10;
 /// Memory that a [`Set`] needs before bits can be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// A directory with room for so many pages.
+    /// A directory with room for this number of pages.
     Directory(usize),
-    /// The page with this number, of so many words.
+    /// The page with this number, and its size in words.
     Page(usize, usize),
 }
 
-/// A set of up to `bits` blocks that takes memory only where it has bits: the first 64 need none, the
-/// others are in pages, which are made when the first bit of each is added. The caller brings the
-/// directory `D` and the pages `P`, so that it can do so where memory may be allocated.
+/// A set of up to `bits` blocks that takes memory only where it has bits: the first 64 need none,
+/// the others are in pages, which are made when the first bit of each is added. The caller brings
+/// the directory `D` and the pages `P`, so that it can do so where memory may be allocated.
 pub struct Set<D, P> {
     bits: u64,
     first: u64,

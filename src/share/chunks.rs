@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The pointers to the chunks of a large table of digests ([`table`](super::table)), and how they are
-//! freed: a table goes in an RCU callback, where nothing else runs meanwhile, and a worker frees those
-//! that have too many chunks for that. A wrapper module.
+//! The pointers to the chunks of a large table of digests ([`table`](super::table)), and how they
+//! are freed: a table goes in an RCU callback, where nothing else runs meanwhile, and a worker
+//! frees those that have too many chunks for that. A wrapper module.
 
 use core::ptr::{self, NonNull};
 
@@ -41,8 +41,8 @@ pub(super) struct Header {
 ///
 /// # Invariants
 ///
-/// They are null or come from [`Kmalloc`](kernel::alloc::allocator::Kmalloc), and nobody else frees
-/// what they point to.
+/// They are null or come from [`Kmalloc`](kernel::alloc::allocator::Kmalloc), and nothing else
+/// frees what they point to.
 pub(super) struct Chunks {
     chunks: KVVec<Atomic<*mut Header>>,
     /// What the worker frees after this.
@@ -50,7 +50,7 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// So many null pointers.
+    /// Returns `count` null pointers.
     pub(super) fn new(count: usize) -> Result<KBox<Self>> {
         has_room(count * size_of::<*mut Header>())?;
         let mut chunks = KVVec::with_capacity(count, CHARGED)?;
@@ -63,7 +63,7 @@ impl Chunks {
         Ok(KBox::new(Self { chunks, next }, CHARGED)?)
     }
 
-    /// The pointers. Who sets one keeps to the type invariants.
+    /// The pointers. The caller keeps to the type invariants when it sets one.
     pub(super) fn all(&self) -> &[Atomic<*mut Header>] {
         &self.chunks
     }
@@ -76,7 +76,8 @@ impl Chunks {
     /// Frees chunks from `at` on, up to [`MANY`].
     fn free(&mut self, at: usize) {
         for chunk in self.chunks.iter().skip(at).take(MANY) {
-            // SAFETY: By the type invariants it is null, or comes from `Kmalloc`; the table is gone.
+            // SAFETY: By the type invariants it is null, or comes from `Kmalloc`; the table is
+            // gone.
             unsafe { bindings::kfree(chunk.xchg(ptr::null_mut(), Relaxed).cast()) };
         }
     }

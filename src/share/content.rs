@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a shared inode knows of its blocks: their digests, each set once; which of them have aliases.
+//! What a shared inode knows of its blocks: their digests, each set once; which of them have
+//! aliases.
 //!
-//! A block has an *alias* when its page was dropped because a block with the same digest is resident
-//! elsewhere: the index knows where. The note says no more than that, and holds nothing: if
-//! the other place is gone, too, the note is taken back, and the block is read from an image again.
+//! A block has an *alias* when its page was dropped because a block with the same digest is
+//! resident elsewhere: the index knows where. The note says no more than that, and holds nothing:
+//! if the other place is gone, too, the note is taken back, and the block is read from an image
+//! again.
 
 use core::ops::Range;
 
@@ -54,7 +56,7 @@ impl Identity {
 
 /// How a block compares with what is recorded.
 pub(crate) enum Settled {
-    /// All agree; so many were recorded just now.
+    /// All agree. Some were recorded just now.
     Agree {
         /// Digests that were not known before.
         adopted: u64,
@@ -99,7 +101,7 @@ const MAX_TWINS: usize = 4096;
 #[pin_data]
 pub(crate) struct Content {
     table: Table,
-    /// Held to set digests, by who has just hashed blocks; nothing is taken under it. It may allocate.
+    /// Held to set digests after blocks were hashed; nothing is taken under it. It may allocate.
     #[pin]
     writer: Mutex<Writer>,
     /// Taken for a few instructions; nothing sleeps under it.
@@ -139,9 +141,9 @@ impl Content {
         })
     }
 
-    /// Compares digests of consecutive blocks from `first` on with what is recorded; records what is
-    /// not known yet, up to the first that differs. `owner` is the shared inode that this is the content
-    /// of, and its number of blocks. May sleep.
+    /// Compares digests of consecutive blocks from `first` on with what is recorded; records what
+    /// is not known yet, up to the first that differs. `owner` is the shared inode that this is the
+    /// content of, and its number of blocks. May sleep.
     pub(super) fn settle(
         &self,
         owner: (&Unheld, u64),
@@ -274,9 +276,9 @@ impl Content {
         changed
     }
 
-    /// The shared inode is being evicted: its aliases do not count any more. Nobody notes another one.
+    /// The shared inode is being evicted: its aliases do not count any more. No other one is noted.
     pub(super) fn end_aliases(&self) {
-        // The bits go with the table; who still looks at one finds no page.
+        // The bits go with the table; a reader that still looks at one finds no page.
         GLOBAL.sub(Field::Aliases, self.aliased.xchg(0, Relaxed));
         self.mark.set(false);
     }

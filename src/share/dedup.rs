@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What becomes of blocks that have got into a page cache: they enter the block index, or wait for the merge
-//! worker.
+//! What becomes of blocks that have got into a page cache: they enter the block index, or wait for
+//! the merge worker.
 
 use core::ops::Range;
 
@@ -18,8 +18,9 @@ use crate::{
     stats::{Field, GLOBAL},
 };
 
-/// Enters blocks that are resident and have digests. Those that another place has, which is resident, are
-/// left for the merge worker; places that are not resident any more give way. May sleep.
+/// Enters blocks that are resident and have digests. Those that another place has, which is
+/// resident, are left for the merge worker; places that are not resident any more give way. May
+/// sleep.
 pub(crate) fn enter_all(shared: &SharedInode, blocks: Range<u64>) -> Result {
     let mut twins = 0..0;
     let mut result = Ok(());

@@ -27,7 +27,8 @@ pub const ZERO_DIGEST: Digest = [
 pub struct Domain(Digest);
 
 impl Domain {
-    /// The domain with this name; without one it is that of all who name none.
+    /// The domain with this name; without a name it is the one that all mounts without a name
+    /// share.
     pub fn of<H: Sha256>(name: &[u8]) -> Self {
         Self(H::digest(name))
     }
@@ -66,8 +67,8 @@ pub fn digest_blocks<H: Sha256>(blocks: &[u8], out: &mut [Digest]) {
     }
 }
 
-/// What must be equal for two files to be looked at as one: how they are shared, in which domain, the
-/// size, and the start of the content (or the fingerprint that the administrator vouches for).
+/// What must be equal for two files to be looked at as one: how they are shared, in which domain,
+/// the size, and the start of the content (or the fingerprint that the administrator vouches for).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(Digest);
 
@@ -75,8 +76,8 @@ pub struct Key(Digest);
 pub const KEY_DIGESTS: usize = WINDOW / BLOCK_SIZE;
 
 impl Key {
-    /// The key of a file of `size` bytes whose first blocks have the digests `head`: all of them, or
-    /// [`KEY_DIGESTS`]; more are not looked at.
+    /// The key of a file of `size` bytes whose first blocks have the digests `head`: all of them,
+    /// or [`KEY_DIGESTS`]; more are not looked at.
     pub fn of_content<H: Sha256>(domain: &Domain, size: u64, head: &[Digest]) -> Self {
         let head = head.get(..KEY_DIGESTS).unwrap_or(head);
         Self::of::<H>(1, domain, size, head.as_flattened())
@@ -99,9 +100,9 @@ impl Key {
         Self(H::digest(parts.as_flattened()))
     }
 
-    /// The key of files that have this key, too, but in which block `block` differs: it has the digest
-    /// `digest`. So the difference says where a file goes, and no number of files that differ in
-    /// another way is in its way.
+    /// The key of files that have this key, too, but in which block `block` differs: it has the
+    /// digest `digest`. So the difference says where a file goes, and no number of files that
+    /// differ in another way is in its way.
     pub fn variant<H: Sha256>(&self, block: u64, digest: &Digest) -> Self {
         // As in `of`, with a mode of its own.
         let mut parts = [[0u8; 32], self.0, *digest];

@@ -2,8 +2,9 @@
 
 //! Entries of the block index: 8 bytes that say where a block is. A wrapper module.
 //!
-//! An entry is the address of the block's digest, with log2 of the size of the chunk in which that lies in
-//! the low bits. Chunks are aligned to their size, so that gives the chunk's header, which has the rest.
+//! An entry is the address of the block's digest, with log2 of the size of the chunk in which that
+//! lies in the low bits. Chunks are aligned to their size, so that gives the chunk's header, which
+//! has the rest.
 
 use core::{cmp::Ordering, marker::PhantomData, ops::Deref};
 
@@ -17,13 +18,13 @@ use super::{chunks::Header, handle::Unheld, table::UNIT};
 ///
 /// # Invariants
 ///
-/// The address of a [`Slot`](super::table::Slot) that is set, in a chunk ([`Header`]), plus log2 of the chunk's size. The chunk and its
-/// shared inode are not freed as long as this exists: it is in the index, which the shared inode leaves
-/// before it goes, or borrowed from the shared inode ([`Probe`]). Without the log2 it is the address of a
-/// [`Start`], which is there as long.
+/// The address of a [`Slot`](super::table::Slot) that is set, in a chunk ([`Header`]), plus log2 of
+/// the chunk's size. The chunk and its shared inode are not freed as long as this exists: it is in
+/// the index, which the shared inode leaves before it goes, or borrowed from the shared inode
+/// ([`Probe`]). Without the log2 it is the address of a [`Start`], which is there as long.
 pub(super) struct Entry(usize);
 
-/// The digest that begins with a word, and goes on with zeros.
+/// The digest that begins with a word, and has zeros after it.
 #[repr(C, align(32))]
 pub(super) struct Start([u64; 4]);
 
@@ -48,7 +49,8 @@ impl<'a> Probe<'a> {
     ///
     /// # Safety
     ///
-    /// It is dropped before the shared inode is freed, hence when that leaves the index at the latest.
+    /// It is dropped before the shared inode is freed, hence when that leaves the index at the
+    /// latest.
     pub(super) unsafe fn into_entry(self) -> Entry {
         self.0
     }
@@ -57,8 +59,8 @@ impl<'a> Probe<'a> {
     pub(super) fn of(shared: &'a Unheld, block: u64) -> Option<Self> {
         let (slot, shift) = shared.content().slot(block)?;
         slot.words()?;
-        // INVARIANT: The slot is set, and lies in a chunk of that size. Chunks live as long as the shared
-        // inode, which is borrowed.
+        // INVARIANT: The slot is set, and lies in a chunk of that size. Chunks live as long as the
+        // shared inode, which is borrowed.
         let entry = Entry(core::ptr::from_ref(slot) as usize | shift as usize);
         Some(Self(entry, PhantomData))
     }
@@ -92,7 +94,8 @@ impl Entry {
 
     /// The digest.
     pub(super) fn words(&self) -> &[u64; 4] {
-        // SAFETY: By the type invariants the digest is set, does not change any more, and is not freed.
+        // SAFETY: By the type invariants the digest is set, does not change any more, and is not
+        // freed.
         unsafe { &*self.slot() }
     }
 

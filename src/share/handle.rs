@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Handles of shared inodes: what can be done with one without knowing what it carries. A wrapper module.
+//! Handles of shared inodes: what can be done with one without knowing what it carries. A wrapper
+//! module.
 
 use core::{
     ops::{Deref, Range},
@@ -23,13 +24,14 @@ use crate::{
 /// mapped whole, which could show blocks that the mapping's own inode has not verified.
 pub(crate) const MAX_ORDER: u32 = raw::EROFS_SHARED_PMD_ORDER - 1;
 
-/// A shared inode to which nobody needs to have a reference: it may be on its way out, and is there as
-/// long as something else sees to that, such as the lock of the index where it was found, or RCU.
-/// A reference to it cannot be had.
+/// A shared inode to which there need not be a reference: it may be on its way out, and is there as
+/// long as something else sees to that, such as the lock of the index where it was found, or RCU. A
+/// reference to it cannot be had.
 ///
 /// # Invariants
 ///
-/// A regular file of the internal filesystem. Lies in a [`Node`](super::inode::Node), and is not new any more.
+/// A regular file of the internal filesystem. Lies in a [`Node`](super::inode::Node), and is not
+/// new any more.
 #[repr(transparent)]
 pub(crate) struct Unheld(Opaque<bindings::inode>);
 
@@ -37,7 +39,7 @@ pub(crate) struct Unheld(Opaque<bindings::inode>);
 ///
 /// # Invariants
 ///
-/// Somebody has a reference to it as long as this is borrowed.
+/// There is a reference to it as long as this is borrowed.
 #[repr(transparent)]
 pub(crate) struct SharedInode(Unheld);
 
@@ -55,7 +57,8 @@ impl Deref for SharedInode {
 // SAFETY: `ihold`/`iput` count references.
 unsafe impl AlwaysRefCounted for SharedInode {
     fn inc_ref(&self) {
-        // SAFETY: By the type invariants it has a reference.
+        // SAFETY: By the type invariants there is a reference while this is borrowed, as `ihold`
+        // needs.
         unsafe { bindings::ihold(self.0 .0.get()) }
     }
 
@@ -94,13 +97,14 @@ impl Unheld {
         unsafe { core::ptr::read_volatile(&raw const (*self.mapping().as_ptr()).nrpages) as u64 }
     }
 
-    /// Whether a block's page is in its page cache and may be read. May be called in atomic context.
+    /// Whether a block's page is in its page cache and may be read. May be called in atomic
+    /// context.
     pub(crate) fn is_resident(&self, block: u64) -> bool {
         self.folio(block).is_some()
     }
 
-    /// The first of these blocks whose page may be in its page cache, from which others may take it at any
-    /// time. Looks at what is there only, however many blocks these are.
+    /// The first of these blocks whose page may be in its page cache, from which others may take it
+    /// at any time. Looks at what is there only, however many blocks these are.
     pub(super) fn next_cached(&self, blocks: Range<u64>) -> Option<u64> {
         let (from, to) = (blocks.start as usize, blocks.end as usize);
         // SAFETY: By the type invariants the inode is not freed, nor is its mapping.
@@ -116,7 +120,7 @@ impl Unheld {
 }
 
 impl SharedInode {
-    /// Drops pages that are in use by nobody. Tells whether all of them are gone.
+    /// Drops pages that are not in use. Returns whether all of them are gone.
     pub(super) fn drop_pages(&self, pages: Range<u64>) -> bool {
         let count = pages.end.saturating_sub(pages.start);
         let (first, last) = (pages.start as usize, pages.end.saturating_sub(1) as usize);
@@ -132,8 +136,8 @@ impl SharedInode {
     ///
     /// The pages hold bytes that have the digests which are recorded for these blocks.
     pub(crate) unsafe fn give(&self, at: u64, folios: Folios) {
-        // SAFETY: The mapping is that of a live inode of this module; by this function's requirements others
-        // may read the pages.
+        // SAFETY: The mapping is that of a live inode of this module; by this function's
+        // requirements others may read the pages.
         unsafe { folios.give(self.mapping().as_ptr(), at) }
     }
 }

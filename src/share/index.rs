@@ -2,12 +2,12 @@
 
 //! The block index: from a digest (and a domain) to the one place where a block with it is kept.
 //!
-//! One for the module: red-black trees, chosen by a secret hash of the digest, each with a lock of its own
-//! that is held for one descent, or for a few entries. A node is 32 bytes: the digest itself lies with its
-//! shared inode.
+//! One for the module: red-black trees, chosen by a secret hash of the digest, each with a lock of
+//! its own that is held for one descent, or for a few entries. A node is 32 bytes: the digest
+//! itself lies with its shared inode.
 //!
-//! Entries hold no references. A shared inode takes its own out before it is freed ([`leave`]), and is
-//! freed an RCU grace period later: what is found is valid as long as the reader's RCU guard is.
+//! Entries hold no references. A shared inode takes its own out before it is freed ([`leave`]), and
+//! is freed an RCU grace period later: what is found is valid as long as the reader's RCU guard is.
 
 use core::{pin::Pin, ptr::NonNull};
 
@@ -53,8 +53,8 @@ struct Shard {
 pub(super) struct Shards {
     #[pin]
     all: [SpinLock<Shard>; SHARDS],
-    /// What chooses the tree of a digest, unknown to who makes an image: else he could make blocks for one
-    /// tree, and all others wait for its lock.
+    /// What chooses the tree of a digest, unknown to the maker of an image: else blocks could be
+    /// made for one tree, so that all others wait for its lock.
     secret: [u64; 4],
     /// The tree that [`Shards::shrink`] looks at, of all that it has ever looked at.
     turn: Atomic<u64>,
@@ -112,15 +112,15 @@ fn secret() -> [u64; 4] {
 
 /// The trees of the index in which the blocks of a shared inode are.
 fn shards(_witness: &Unheld) -> Option<&Shards> {
-    // SAFETY: It is null, or the index of the module, which goes after all shared inodes: it outlives the
-    // borrow of this one.
+    // SAFETY: It is null, or the index of the module, which goes after all shared inodes: it
+    // outlives the borrow of this one.
     unsafe { SHARDS_NOW.load(Relaxed).as_ref() }
 }
 
 impl Shards {
-    /// The tree for an entry. Two digests that somebody may choose, but not knowing the secret, fall into the
-    /// same with a probability of about one in [`SHARDS`]: the sum is a universal hash, whose upper bits
-    /// are the good ones.
+    /// The tree for an entry. Two digests that are chosen without knowing the secret fall into the
+    /// same one with a probability of about one in [`SHARDS`]: the sum is a universal hash, whose
+    /// upper bits are the good ones.
     fn of(&self, entry: &Entry) -> &SpinLock<Shard> {
         let pairs = entry.words().iter().zip(&self.secret);
         let sum = pairs.fold(0u64, |sum, (word, secret)| {
@@ -140,7 +140,8 @@ pub(super) enum Entered {
     Elsewhere,
 }
 
-/// Enters a block that is resident and has a digest, unless another one is there, which is resident.
+/// Enters a block that is resident and has a digest, unless another one is there, which is
+/// resident.
 pub(super) fn enter(shared: &SharedInode, block: u64) -> Result<Entered> {
     let entry = || Probe::of(shared, block).ok_or(ENOENT);
     let probe = entry()?;
@@ -179,8 +180,8 @@ pub(crate) fn find<'a>(
         return None;
     }
     let (owner, at) = found.target()?;
-    // SAFETY: The shared inode was in the index, under the lock. It is freed a grace period after it left,
-    // which is still to come: not before the guard is gone.
+    // SAFETY: The shared inode was in the index, under the lock. It is freed a grace period after
+    // it left, which is still to come: not before the guard is gone.
     Some((unsafe { NonNull::from(owner).as_ref() }, at))
 }
 
@@ -198,7 +199,8 @@ pub(super) fn has(shared: &Unheld, block: u64) -> bool {
     cursor.is_some_and(|cursor| cursor.current().0.is(&probe))
 }
 
-/// Takes a shared inode's entries out. It is being evicted; nobody enters any of its blocks any more.
+/// Takes out the entries of a shared inode that is being evicted: none of its blocks is entered any
+/// more.
 pub(super) fn leave(shared: &Unheld) {
     let Some(shards) = shards(shared) else {
         return;
@@ -234,9 +236,9 @@ pub(super) fn count() -> u64 {
 }
 
 impl Shards {
-    /// Looks at `want` entries, and takes those out whose blocks are not resident: they cost a look, and a
-    /// new entry, if they ever are again. Goes on where it ended the last time. Returns how many it
-    /// looked at and took out. Holds a lock for no more than [`BATCH`] of them.
+    /// Looks at `want` entries, and takes those out whose blocks are not resident: they cost a
+    /// look, and a new entry, if they ever are again. Starts where it ended the last time. Returns
+    /// how many it looked at and took out. Holds a lock for no more than [`BATCH`] of them.
     pub(super) fn shrink(&self, want: u64) -> (u64, u64) {
         let (mut looked, mut removed, mut passed) = (0, 0, 0);
         while looked < want && passed < SHARDS {
@@ -249,7 +251,7 @@ impl Shards {
             removed += gone;
             if over {
                 passed += 1;
-                // Whoever else shrinks may have seen the end of it, too.
+                // Another task that shrinks may have seen the end of it, too.
                 let _ = self.turn.cmpxchg(turn, turn.wrapping_add(1), Relaxed);
             }
         }
@@ -268,8 +270,8 @@ impl Shard {
         while let Some(here) = cursor {
             let (entry, ()) = here.current();
             if looked == want {
-                // Entries of many domains may have the same digest. What is left of them has to wait for the
-                // next round: each look ends at a greater word than the one before.
+                // Entries of many domains may have the same digest. What is left of them has to
+                // wait for the next round: each look ends at a greater word than the one before.
                 self.next = match entry.words()[0] {
                     next if next != word => next,
                     next => next.wrapping_add(1),

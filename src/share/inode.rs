@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a shared inode carries. Shared inodes own the page cache of one content; they live on a pseudo
-//! filesystem of the module's own ([`super::pseudo_fs`]).
+//! What a shared inode carries. Shared inodes own the page cache of one content; they live on a
+//! pseudo filesystem of the module's own ([`super::pseudo_fs`]).
 //!
 //! A shared inode is found by its [`Identity`] in the inode hash of the kernel. It is held by the
 //! [`Binding`](super::Binding)s of real inodes and by the files opened through them; without these
@@ -43,8 +43,8 @@ impl Node {
 }
 
 impl Unheld {
-    /// Compares digests of consecutive blocks from `first` on with what is recorded; records what is
-    /// not known yet, up to the first that differs. May sleep.
+    /// Compares digests of consecutive blocks from `first` on with what is recorded; records what
+    /// is not known yet, up to the first that differs. May sleep.
     pub(crate) fn settle(&self, first: u64, digests: &[Digest]) -> Result<Settled> {
         let owner = (self, self.identity().blocks());
         self.content().settle(owner, first, digests)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! KUnit tests of what the sharing keeps: digests and their table, the block index, bindings, notes of
-//! aliases. They run where the kernel has KUnit, when the module is loaded (`tests/ksft_kunit.sh`).
+//! KUnit tests of what the sharing keeps: digests and their table, the block index, bindings, notes
+//! of aliases. They run where the kernel has KUnit, when the module is loaded
+//! (`tests/ksft_kunit.sh`).
 
 use kernel::macros::kunit_tests;
 
@@ -27,11 +28,11 @@ mod tests {
         ..pin_init::zeroed()
     };
 
-    /// A shared inode of so many blocks. `number` tells apart those of all tests.
+    /// Returns a shared inode of `blocks` blocks. `number` tells apart those of all tests.
     fn shared(number: u32, blocks: u64, domain: u8) -> Result<SharedRef> {
         let identity = Identity {
             key: Key::none(),
-            // No image leads to so many.
+            // No image leads to such a number.
             variant: u32::MAX - number,
             size: blocks * BLOCK_SIZE as u64,
             domain: [domain; 16],
@@ -58,7 +59,8 @@ mod tests {
         Binding::new(shared.clone(), &Arc::new(Counters::of_mount(), GFP_KERNEL)?)
     }
 
-    /// Where the index has the digest of a block of `of`: the number of a shared inode, and the block.
+    /// Where the index has the digest of a block of `of`: the number of a shared inode, and the
+    /// block.
     fn found(of: &SharedRef, block: u64) -> Option<(u64, u64)> {
         let guard = rcu::read_lock();
         index::find(of, block, &guard).map(|(owner, at)| (owner.number(), at))

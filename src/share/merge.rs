@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Dropping pages that another place has, too: what fills a page cache tells of them ([`found`]), and
-//! a worker drops them later ([`Merger`]).
+//! Dropping pages that another place has, too: what fills a page cache tells of them ([`found`]),
+//! and a worker drops them later ([`Merger`]).
 //!
 //! A file is merged when that is worth it: when one block in sixteen of it is elsewhere. The worker
-//! waits for nothing: a page that is locked, mapped, or otherwise in use stays, and is tried again a few times.
-//! A large folio that is only in part what another place has is broken up if that frees half of it: what
-//! is unique is copied to smaller folios first. A folio that is used a lot is left alone.
+//! waits for nothing: a page that is locked, mapped, or otherwise in use stays, and is tried again
+//! a few times. A large folio that is only in part what another place has is broken up if that
+//! frees half of it: what is unique is copied to smaller folios first. A folio that is used a lot
+//! is left alone.
 
 use core::ops::Range;
 
@@ -33,12 +34,12 @@ use crate::{
     stats::{Field, GLOBAL},
 };
 
-/// Milliseconds from the first twin that is found to the merge: a reader who goes through a file should
-/// have what was read for it.
+/// Milliseconds from the first twin that is found to the merge: what was read for a sequential
+/// reader stays until it has been used.
 const DELAY: u32 = 200;
 
-/// A file is left alone of which fewer than one block in so many is a twin: reading what is in more than
-/// one place costs more than reading what is in one.
+/// Merge a file only if at least one block in this number is a twin: a file that is scattered over
+/// several mappings is slower to read.
 const WORTH: u64 = 16;
 
 /// Largest folio that is put in the place of a part of a larger one: 64 KiB.
@@ -195,8 +196,8 @@ fn merge_file(shared: SharedRef, tries: u32) {
     }
 }
 
-/// Drops the pages of these blocks that are elsewhere. Tells whether something was in the way that may be
-/// gone later; those blocks are twins still.
+/// Drops the pages of these blocks that are elsewhere. Tells whether something was in the way that
+/// may be gone later; those blocks are twins still.
 fn merge(shared: &SharedInode, blocks: Range<u64>) -> bool {
     let mut busy = false;
     let mut at = blocks.start;
@@ -224,7 +225,7 @@ fn merge(shared: &SharedInode, blocks: Range<u64>) -> bool {
 
 /// What became of a folio.
 enum Merge {
-    /// So many of its blocks are not resident any more.
+    /// This number of its blocks are not resident any more.
     Done(u64),
     /// None of its blocks is elsewhere.
     Nothing,
@@ -249,8 +250,9 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     while at < blocks.end {
         let run = alias::run(shared, at..blocks.end);
         for block in at..at + run {
-            // The first of a run was found in the index; what follows it need not be. If the index has the
-            // block itself, it stays: others find it there, and what it equals may go for its sake.
+            // The first of a run was found in the index; what follows it need not be. If the index
+            // has the block itself, it stays: others find it there, and what it equals may go for
+            // its sake.
             if block == at || !index::has(shared, block) {
                 let first = block - pages.start;
                 count += bits::insert(&mut twins, first..first + 1);
@@ -274,7 +276,8 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
         |block: &u64| bits::run(&twins, *block - pages.start..*block - pages.start + 1) != 0;
     match copies(&folio, &blocks, is_twin) {
         Ok(parts) => {
-            // Who was charged for the whole is charged for what is left of it, not who merges.
+            // What is left is charged to the cgroup that was charged for the whole, not to the
+            // worker.
             let payer = Payer::of(&folio);
             let _paying = payer.pays();
             drop(folio);
@@ -320,7 +323,8 @@ fn drop_pages(
     pages: &Range<u64>,
     twins: impl Iterator<Item = u64> + Clone,
 ) -> Merge {
-    // The note comes first: who finds no page looks for it.
+    // Set the alias bits before the pages are dropped: a reader that finds no page looks at the
+    // bits.
     let noted = shared.content().set_aliases(twins.clone(), true);
     race_point!(c"merge_noted");
     if shared.drop_pages(pages.clone()) {

@@ -1,25 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sharing of file data: what is the same, who may read it, and where it is kept.
+//! Sharing of file data: which data is equal, which inode may read it, and where it is kept.
 //!
 //! The rule that everything follows from:
 //!
-//! > A block of a shared inode is served through a real inode only after that real inode has verified
-//! > it, and a page enters a shared inode's cache only if its digest is the one recorded there.
+//! > A block of a shared inode is served through a real inode only after that real inode has
+//! > verified it, and a page enters a shared inode's cache only if its digest is the one recorded
+//! > there.
 //!
 //! * [`digest`], [`bits`], [`window`]: pure; cargo builds and tests them on a host, too.
-//! * [`handle`]: references to shared inodes; [`inode`]: what they carry; [`pseudo_fs`]: the internal
-//!   filesystem that they live on.
+//! * [`handle`]: references to shared inodes; [`inode`]: what they carry; [`pseudo_fs`]: the
+//!   internal filesystem that they live on.
 //! * [`content`]: what a shared inode knows of its blocks; [`table`] and [`chunks`]: where
 //!   their digests lie.
-//! * [`index`]: where a block with a digest is kept, in 8 bytes ([`entry`]); [`alias`]: the bytes of blocks
-//!   that are elsewhere.
-//! * [`dedup`]: what becomes of blocks that are read; [`merge`]: drops pages that are elsewhere, too
-//!   ([`queue`]).
+//! * [`index`]: where a block with a digest is kept, in 8 bytes ([`entry`]); [`alias`]: the bytes
+//!   of blocks that are elsewhere.
+//! * [`dedup`]: what becomes of blocks that are read; [`merge`]: drops pages that are elsewhere,
+//!   too ([`queue`]).
 //! * [`binding`]: what one real inode has verified of a shared inode.
 //!
-//! These wrap raw bindings: [`handle`], [`inode`], [`pseudo_fs`], [`table`], [`chunks`], [`entry`], [`plain`],
-//! [`sha256`] and [`shrinker`]. `index` and `merge` have an unsafe block or two.
+//! These wrap raw bindings: [`handle`], [`inode`], [`pseudo_fs`], [`table`], [`chunks`], [`entry`],
+//! [`plain`], [`sha256`] and [`shrinker`]. `index` and `merge` have an unsafe block or two.
 //!
 //! `vfs::{sharing, binding, verify}` put them under the kernel's file operations.
 

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which files may be read without more ado: two words, which a read looks at before anything else.
-//! A wrapper module.
+//! The fast path of reads: two words, which a read looks at before anything else, say whether a
+//! file may be read without further checks. A wrapper module.
 //!
 //! One is in the real inode ([`Plain`]): the mapping all of which it has verified. The other is in
-//! the inode that the mapping belongs to ([`Mark`]): whether blocks of it have aliases. So an alias is
-//! noted in one place, however many real inodes are bound.
+//! the inode that the mapping belongs to ([`Mark`]): whether blocks of it have aliases. So an alias
+//! is noted in one place, however many real inodes are bound.
 
 use kernel::{
     bindings, ffi,
     sync::atomic::{Atomic, Release},
 };
 
-/// The mapping through which files of a real inode may be read without more ado, if they have it: the
-/// inode's own, if it has no other; that of a shared inode all of which it has verified. Null: it is
-/// not bound, or has not verified all.
+/// The mapping through which files of a real inode may be read without further checks, if they have
+/// it: the inode's own, if it has no other; that of a shared inode all of which it has verified.
+/// Null: it is not bound, or has not verified all.
 pub(crate) struct Plain(Atomic<*mut bindings::address_space>);
 
 impl Plain {
@@ -23,11 +23,11 @@ impl Plain {
         Self(Atomic::new(core::ptr::null_mut()))
     }
 
-    /// The mapping, to be compared: nothing else is read that it would have to be in order with.
+    /// Returns the mapping, for comparison only. It is not dereferenced, so no ordering is needed.
     #[inline(always)]
     pub(crate) fn get(&self) -> *mut bindings::address_space {
-        // SAFETY: `Atomic` is only ever written as a whole. This is READ_ONCE(), which inlines: `load`
-        // calls a function.
+        // SAFETY: `Atomic` is only ever written as a whole. This is READ_ONCE(), which inlines:
+        // `load` calls a function.
         unsafe { core::ptr::read_volatile(self.0.as_ptr()) }
     }
 
@@ -42,13 +42,13 @@ impl Plain {
 ///
 /// # Invariants
 ///
-/// The address of the `i_private` of an inode that lives at least as long as this. Nobody else writes
-/// that word once the inode is set up.
+/// The address of the `i_private` of an inode that lives at least as long as this. Nothing else
+/// writes that word once the inode is set up.
 pub(super) struct Mark(*mut *mut ffi::c_void);
 
 // SAFETY: The word is written as a whole, under a lock, and read as a whole.
 unsafe impl Send for Mark {}
-// SAFETY: As above.
+// SAFETY: The word is set through shared references, but under a lock only, and as a whole.
 unsafe impl Sync for Mark {}
 
 impl Mark {
@@ -56,8 +56,8 @@ impl Mark {
     ///
     /// # Safety
     ///
-    /// `inode` lives at least as long as what this returns. Nobody else writes its `i_private` once
-    /// the inode is set up.
+    /// `inode` lives at least as long as what this returns. Nothing else writes its `i_private`
+    /// once the inode is set up.
     pub(super) unsafe fn of(inode: *mut bindings::inode) -> Self {
         // INVARIANT: By the function's safety requirements.
         // SAFETY: The address of a field of what `inode` points to.
@@ -82,7 +82,8 @@ impl Mark {
 /// `mapping` is the own one (`i_data`) of a live inode.
 #[inline(always)]
 pub(crate) unsafe fn is_marked(mapping: *mut bindings::address_space) -> bool {
-    // SAFETY: By the function's safety requirements. This is READ_ONCE().
+    // SAFETY: By this function's requirements the mapping is the `i_data` of a live inode. This is
+    // READ_ONCE().
     unsafe {
         let inode = kernel::container_of!(mapping, bindings::inode, i_data);
         !(&raw const (*inode).i_private).read_volatile().is_null()

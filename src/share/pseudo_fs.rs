@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The internal pseudo filesystem, which holds the shared inodes and cannot be mounted by users. A wrapper
-//! module.
+//! The internal pseudo filesystem, which holds the shared inodes and cannot be mounted by users. A
+//! wrapper module.
 
 use core::{cell::UnsafeCell, ptr::NonNull};
 
@@ -47,7 +47,8 @@ impl Node {
     ///
     /// Slab constructor: `ptr` is memory for a `Node`.
     unsafe extern "C" fn init_once(ptr: *mut ffi::c_void) {
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: By this function's requirements `ptr` is memory for a `Node`, so this is memory
+        // for an inode.
         unsafe {
             bindings::inode_init_once(Opaque::cast_into(&raw const (*ptr.cast::<Self>()).inode))
         };
@@ -62,8 +63,8 @@ impl Node {
         if node.is_null() {
             return core::ptr::null_mut();
         }
-        // SAFETY: A new object, exclusively ours; it does not move. The content is dropped before the
-        // inode's memory is freed, and nobody else writes the word of the mark.
+        // SAFETY: A new object, exclusively ours; it does not move. The content is dropped before
+        // the inode's memory is freed, and nothing else writes the word of the mark.
         unsafe {
             let mark = Mark::of(Opaque::cast_into(&raw const (*node).inode));
             pin_init::raw_init((&raw mut (*node).content).cast(), Content::new(mark));
@@ -80,8 +81,8 @@ impl Node {
 
     /// # Safety
     ///
-    /// `super_operations::evict_inode` of the internal filesystem: nobody uses `inode` but those who find
-    /// it in the index.
+    /// `super_operations::evict_inode` of the internal filesystem: `inode` is used by those that
+    /// find it in the index only.
     unsafe extern "C" fn evict(inode: *mut bindings::inode) {
         // SAFETY: By the function's safety requirements.
         unsafe {
@@ -101,9 +102,9 @@ impl Node {
 
     /// # Safety
     ///
-    /// `super_operations::free_inode`: nobody uses `inode` any more.
+    /// `super_operations::free_inode`: `inode` is not used any more.
     unsafe extern "C" fn free(inode: *mut bindings::inode) {
-        // SAFETY: By the type invariants the content is initialised; nobody else uses it.
+        // SAFETY: By the type invariants the content is initialised, and not used by others.
         unsafe {
             let node = Self::of(inode);
             let content = (*node).content.as_mut_ptr();
@@ -126,7 +127,7 @@ impl Node {
     ///
     /// As for `test`; the inode is new.
     unsafe extern "C" fn set(inode: *mut bindings::inode, data: *mut ffi::c_void) -> ffi::c_int {
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: By this function's requirements the inode is new, and `data` is an `Identity`.
         unsafe { *(*Self::of(inode)).identity.get() = *data.cast::<Identity>() };
         0
     }
@@ -142,8 +143,8 @@ impl SharedInode {
             .key
             .hash()
             .wrapping_add(u64::from(identity.variant));
-        // SAFETY: The internal filesystem is mounted as long as the module has mounts. The callbacks
-        // take an `Identity`, and do not keep it.
+        // SAFETY: The internal filesystem is mounted as long as the module has mounts. The
+        // callbacks take an `Identity`, and do not keep it.
         let inode = unsafe {
             bindings::iget5_locked(
                 SUPER.load(Relaxed),
@@ -190,10 +191,11 @@ unsafe fn is_regular(inode: *mut bindings::inode) -> bool {
 pub(crate) fn for_each(f: &mut dyn FnMut(&SharedInode)) {
     /// # Safety
     ///
-    /// `inode` is an inode of the internal filesystem that is not new, and to which somebody has a
+    /// `inode` is an inode of the internal filesystem that is not new, and to which there is a
     /// reference; `data` is a `&mut dyn FnMut(&SharedInode)`.
     unsafe extern "C" fn visit(inode: *mut bindings::inode, data: *mut ffi::c_void) {
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: By this function's requirements the inode is live for the call, and `data` is
+        // that closure.
         unsafe {
             if is_regular(inode) {
                 // INVARIANT: The reference is there for the call.
@@ -204,8 +206,8 @@ pub(crate) fn for_each(f: &mut dyn FnMut(&SharedInode)) {
     let sb = SUPER.load(Relaxed);
     if !sb.is_null() {
         let mut f = f;
-        // SAFETY: The superblock is live: it goes after the files in sysfs and debugfs that ask for this,
-        // and after the merge worker. `visit` gets what it asks for.
+        // SAFETY: The superblock is live: it goes after the files in sysfs and debugfs that ask for
+        // this, and after the merge worker. `visit` gets what it asks for.
         unsafe { raw::erofs_shared_visit_inodes(sb, Some(visit), (&raw mut f).cast()) }
     }
 }
@@ -284,8 +286,8 @@ impl PseudoFs {
                 _index: index,
             }),
             Err(err) => {
-                // SAFETY: The cache has no objects: the root directory, should it have been made, is
-                // freed after a grace period, which `rcu_barrier` waits for.
+                // SAFETY: The cache has no objects: the root directory, should it have been made,
+                // is freed after a grace period, which `rcu_barrier` waits for.
                 unsafe {
                     bindings::rcu_barrier();
                     bindings::kmem_cache_destroy(cache.as_ptr());
@@ -323,7 +325,7 @@ impl PseudoFs {
         let mnt = NonNull::new(mnt).ok_or(ENOMEM)?;
         // SAFETY: A live mount.
         let sb = unsafe { (*mnt.as_ptr()).mnt_sb };
-        // SAFETY: A live superblock, which nobody else knows yet.
+        // SAFETY: A live superblock, which is known to this task alone.
         if let Err(err) = unsafe { set_up_backing_device(sb) } {
             // SAFETY: The mount is ours, and the type is not used after it.
             unsafe {
@@ -337,15 +339,16 @@ impl PseudoFs {
     }
 }
 
-/// Gives the internal filesystem a backing device of its own: the kernel ignores `posix_fadvise` and
-/// `readahead` where there is none. It reads nothing ahead by itself, so that a file that is opened
-/// there takes the setting of its own device.
+/// Gives the internal filesystem a backing device of its own: the kernel ignores `posix_fadvise`
+/// and `readahead` where there is none. It reads nothing ahead by itself, so that a file that is
+/// opened there takes the setting of its own device.
 ///
 /// # Safety
 ///
 /// `sb` is live and has no backing device yet.
 unsafe fn set_up_backing_device(sb: *mut bindings::super_block) -> Result {
-    // SAFETY: By the function's safety requirements.
+    // SAFETY: By this function's requirements the superblock is live, and has no backing device
+    // yet.
     unsafe {
         kernel::error::to_result(bindings::super_setup_bdi(sb))?;
         (*(*sb).s_bdi).ra_pages = 0;
@@ -357,9 +360,9 @@ impl Drop for PseudoFs {
     fn drop(&mut self) {
         self.merger = None;
         SUPER.store(core::ptr::null_mut(), Relaxed);
-        // SAFETY: The mount and the type are ours, made by `mount`. Nobody holds a shared inode any
-        // more. Inodes are freed after a grace period, which `rcu_barrier` waits for before the slab
-        // goes.
+        // SAFETY: The mount and the type are ours, made by `mount`. There is no reference to a
+        // shared inode any more. Inodes are freed after a grace period, which `rcu_barrier` waits
+        // for before the slab goes.
         unsafe {
             bindings::kern_unmount(self.mnt.as_ptr());
             bindings::rcu_barrier();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The queue of the merge worker. It takes no memory of its own: what is to be merged is linked through
-//! the shared inodes.
+//! The queue of the merge worker. It takes no memory of its own: what is to be merged is linked
+//! through the shared inodes.
 
 use kernel::{
     prelude::*,
@@ -41,8 +41,8 @@ impl Round {
     }
 }
 
-/// What is behind a shared inode in the queue, which takes no memory of its own: what is to be merged is
-/// never forgotten for want of some.
+/// What is behind a shared inode in the queue, which takes no memory of its own: what is to be
+/// merged is never forgotten for want of some.
 pub(super) struct Link(pub(super) Option<SharedRef>);
 
 impl Link {
@@ -52,7 +52,8 @@ impl Link {
 }
 
 kernel::sync::global_lock! {
-    // SAFETY: `Merger::new` initialises it when the module is loaded, before there is anything to merge.
+    // SAFETY: `Merger::new` initialises it when the module is loaded, before there is anything to
+    // merge.
     pub(super) unsafe(uninit) static QUEUE: Mutex<Queue> = Queue {
         rounds: [const { Round::new() }; TRIES as usize + 1],
     };

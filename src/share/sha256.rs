@@ -23,8 +23,9 @@ impl Sha256 for KernelSha256 {
             return [Self::digest(first), Self::digest(second)];
         }
         let (mut one, mut two) = ([0; 32], [0; 32]);
-        // SAFETY: Both messages are readable for the length, both outputs have room for a digest; no
-        // context means the default one. Where the processor gains nothing, this is two `sha256()`.
+        // SAFETY: Both messages are readable for the length, both outputs have room for a digest;
+        // no context means the default one. Where the processor gains nothing, this is two
+        // `sha256()`.
         unsafe {
             raw::sha256_finup_2x(
                 core::ptr::null(),

@@ -35,8 +35,8 @@ impl Shrinker {
     /// The index is dropped after this.
     pub(super) unsafe fn new(index: &Index) -> Result<Self> {
         let shards = core::ptr::from_ref(index.shards()).cast_mut().cast();
-        // SAFETY: The callbacks are good for any call of a shrinker with the trees of the index as its data,
-        // until it is freed; and by the function's safety requirements they are there.
+        // SAFETY: The callbacks are good for any call of a shrinker with the trees of the index as
+        // its data, until it is freed; and by the function's safety requirements they are there.
         let shrinker =
             unsafe { raw::erofs_shared_shrinker_register(Some(count), Some(scan), shards) };
         // INVARIANT: It is not null, hence registered.
@@ -46,7 +46,7 @@ impl Shrinker {
 
 impl Drop for Shrinker {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants the shrinker is registered, and this owns it.
         unsafe { raw::shrinker_free(self.0.as_ptr()) }
     }
 }
@@ -79,7 +79,7 @@ unsafe extern "C" fn scan(
         )
     };
     let (looked, removed) = shards.shrink(want as u64);
-    // SAFETY: As above.
+    // SAFETY: `sc` is live, and this callback's to fill for the call.
     unsafe { (*sc).nr_scanned = looked as ffi::c_ulong };
     if looked == 0 {
         return STOP;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The digests of a shared inode's blocks, at addresses that do not change, so that the block index can
-//! refer to them and readers need no lock.
+//! The digests of a shared inode's blocks, at addresses that do not change, so that the block index
+//! can refer to them and readers need no lock.
 //!
-//! A wrapper module: digests lie in chunks whose size is a power of two and which are aligned to their size.
-//! With the size in the low bits of a digest's address ([`Entry`](super::entry::Entry)) that is all it takes to find the
-//! chunk's header, and with it the shared inode and the block: 8 bytes say where a block is.
+//! A wrapper module: digests lie in chunks whose size is a power of two and which are aligned to
+//! their size. With the size in the low bits of a digest's address ([`Entry`](super::entry::Entry))
+//! that is all it takes to find the chunk's header, and with it the shared inode and the block: 8
+//! bytes say where a block is.
 
 use core::{alloc::Layout, ptr::NonNull};
 
@@ -42,14 +43,14 @@ pub(super) fn read_once(value: &Atomic<u64>) -> u64 {
     unsafe { core::ptr::read_volatile(value.as_ptr()) }
 }
 
-/// As [`read_once`], of a pointer to what was set up before the pointer was stored: what is read through it
-/// depends on it, and so comes later.
+/// Like [`read_once`], for a pointer that was published with release semantics: loads through it
+/// are ordered by the address dependency.
 #[inline(always)]
 fn read_pointer<T>(value: &Atomic<*mut T>) -> *mut T
 where
     *mut T: kernel::sync::atomic::AtomicType,
 {
-    // SAFETY: As above.
+    // SAFETY: A reference is valid; `Atomic` is only ever written as a whole.
     unsafe { core::ptr::read_volatile(value.as_ptr()) }
 }
 
@@ -62,12 +63,12 @@ where
 pub(crate) struct Slot([Atomic<u64>; 4]);
 
 impl Slot {
-    /// Its words, if it is set. Needs no lock. A digest that begins with eight bytes of zeros
-    /// counts as not set here: who asks this way can do without.
+    /// Its words, if it is set. Needs no lock. A digest whose first word is zero is reported as not
+    /// set; callers treat that as a miss.
     #[inline(always)]
     pub(super) fn words(&self) -> Option<[u64; 4]> {
         let first = read_once(&self.0[0]);
-        // There, loads are in order; a call for nothing would cost more than the rest of this.
+        // x86 does not reorder loads, so skip the out-of-line smp_rmb() on this hot path.
         if !cfg!(CONFIG_X86_64) {
             smp_mb(Read);
         }
@@ -129,8 +130,8 @@ impl Slot {
     #[inline]
     fn set(&self, _writer: &mut Writer, words: [u64; 4]) {
         for (to, word) in self.0.iter().zip(words).skip(1) {
-            // SAFETY: A reference is valid; others only read it, as a whole. This is WRITE_ONCE(), which inlines:
-            // `store` calls a function.
+            // SAFETY: A reference is valid; others only read it, as a whole. This is WRITE_ONCE(),
+            // which inlines: `store` calls a function.
             unsafe { core::ptr::write_volatile(to.as_ptr(), word) };
         }
         self.0[0].store(words[0], Release);
@@ -178,8 +179,8 @@ const _: () = assert!(size_of::<Header>() == UNIT && size_of::<Slot>() == UNIT);
 ///
 /// # Invariants
 ///
-/// Points to a [`Header`] and `count` [`Slot`]s behind it, at a multiple of [`Chunk::bytes`] of `count`,
-/// which are valid for `'a`.
+/// Points to a [`Header`] and `count` [`Slot`]s behind it, at a multiple of [`Chunk::bytes`] of
+/// `count`, which are valid for `'a`.
 #[derive(Clone, Copy)]
 struct Chunk<'a>(&'a Header);
 
@@ -195,12 +196,13 @@ impl<'a> Chunk<'a> {
 
     fn slots(self) -> &'a [Slot] {
         let header: *const Header = self.0;
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants `count` slots lie behind the header, valid for `'a`.
         unsafe { core::slice::from_raw_parts(header.add(1).cast(), self.0.count as usize) }
     }
 }
 
-/// Says that nobody else makes chunks or sets digests of the same table: in the lock that sees to that.
+/// A token: its holder is the only one that makes chunks or sets digests of the table. It lies in a
+/// lock.
 pub(super) struct Writer(());
 
 impl Writer {
@@ -213,8 +215,8 @@ impl Writer {
 ///
 /// # Invariants
 ///
-/// `root` is null or comes from `KBox::into_raw`, and changes once. So do the pointers to chunks, which
-/// come from [`Kmalloc`]. All are freed with the table.
+/// `root` is null or comes from `KBox::into_raw`, and changes once. So do the pointers to chunks,
+/// which come from [`Kmalloc`]. All are freed with the table.
 pub(super) struct Table {
     /// The first chunk, which is the only one of most files.
     first: Atomic<*mut Header>,
@@ -247,8 +249,8 @@ impl Table {
         unsafe { read_pointer(place).as_ref() }.map(Chunk)
     }
 
-    /// A block's digest, and log2 of the size of the chunk in which that lies; `None` if there is no such
-    /// chunk.
+    /// A block's digest, and log2 of the size of the chunk in which that lies; `None` if there is
+    /// no such chunk.
     pub(super) fn slot(&self, block: u64) -> Option<(&Slot, u32)> {
         let chunk = self.chunk(block)?;
         let slot = chunk.slots().get((block % CHUNK) as usize)?;
@@ -261,8 +263,8 @@ impl Table {
         slots.get((block % CHUNK) as usize..).unwrap_or(&[])
     }
 
-    /// As [`Table::slots`], made if there are none, so that there is one at least; `allocated` counts bytes.
-    /// `owner` is the shared inode of the table, which has so many blocks.
+    /// As [`Table::slots`], made if there are none, so that there is one at least; `allocated`
+    /// counts bytes. `owner` is the shared inode of the table, and its number of blocks.
     pub(super) fn slots_or_new(
         &self,
         _writer: &mut Writer,
@@ -298,7 +300,8 @@ impl Table {
             let flags = CHARGED | __GFP_ZERO;
             let chunk = Kmalloc::alloc(layout, flags, NumaNode::NO_NODE)?.cast::<Header>();
             *allocated += layout.size() as u64;
-            // SAFETY: The memory is ours, large enough, aligned, and zeroed: digests that are not set.
+            // SAFETY: The memory is ours, large enough, aligned, and zeroed: digests that are not
+            // set.
             unsafe { chunk.write(header) };
             // INVARIANT: It was null, and `_writer` keeps others away.
             place.store(chunk.as_ptr(), Release);
@@ -350,7 +353,8 @@ impl Table {
         None
     }
 
-    /// Notes whether a block has an alias; tells whether that is new. Only under the lock of aliases.
+    /// Notes whether a block has an alias; tells whether that is new. Only under the lock of
+    /// aliases.
     pub(super) fn set_aliased(&self, block: u64, aliased: bool) -> bool {
         if self.is_aliased(block) == aliased {
             return false;
@@ -371,7 +375,7 @@ impl Table {
         let behind = root.into_iter().flat_map(|root| root.all().iter());
         let all = Iterator::chain(core::iter::once(&self.first), behind);
         all.filter_map(|chunk| {
-            // SAFETY: As above.
+            // SAFETY: By the type invariants: it is null, or lives as long as the table.
             let header = unsafe { chunk.load(Acquire).as_ref() }?;
             let first = u64::from(header.first);
             Some(first..first + u64::from(header.count))
@@ -381,12 +385,13 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants it is null, or comes from `Kmalloc`; nobody uses the table any
-        // more.
+        // SAFETY: By the type invariants it is null, or comes from `Kmalloc`; the table is not used
+        // any more.
         unsafe { bindings::kfree(self.first.load(Relaxed).cast()) };
         let root = self.root.load(Relaxed);
         if !root.is_null() {
-            // SAFETY: By the type invariants it comes from a box.
+            // SAFETY: By the type invariants it comes from a box, and the table, which goes here,
+            // is its only owner.
             Chunks::dispose(unsafe { KBox::from_raw(root) });
         }
     }

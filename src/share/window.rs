@@ -5,11 +5,11 @@
 /// Most blocks in one window: 1 MiB.
 pub const MAX_BLOCKS: u64 = 256;
 
-/// Blocks in the first window of a reader that goes on where the last window ended: 64 KiB.
+/// Blocks in the first window of a reader that continues where the last window ended: 64 KiB.
 const MIN_SEQUENTIAL: u64 = 16;
 
-/// The windows of one real inode: each that goes on where the last one ended is twice as long; any
-/// other is as long as what is asked for.
+/// The windows of one real inode: each that continues where the last one ended is twice as long;
+/// any other is as long as what is asked for.
 #[derive(Debug, Default)]
 pub struct Windows {
     /// The block after the last window.
@@ -24,8 +24,8 @@ impl Windows {
         Self { next: 0, len: 0 }
     }
 
-    /// Opens a window at block `start` for a reader that wants `want` blocks (at least 1). Returns how
-    /// many blocks it has and whether the reader is sequential.
+    /// Opens a window at block `start` for a reader that wants `want` blocks (at least 1). Returns
+    /// how many blocks it has and whether the reader is sequential.
     pub fn open(&mut self, start: u64, want: u64) -> (u64, bool) {
         let sequential = start == self.next && start != 0;
         let len = if sequential {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/sys/kernel/debug/erofs-shared/top`: the most shared files; `aliases`: those with most blocks elsewhere.
+//! `/sys/kernel/debug/erofs-shared/top`: the most shared files; `aliases`: those with most blocks
+//! elsewhere.
 //!
-//! Not through the kernel crate's `debugfs`: its file operations have no owner, so a file that is open
-//! while the module goes would be closed through a table that is gone with it. The table of
+//! Not through the kernel crate's `debugfs`: its file operations have no owner, so a file that is
+//! open while the module goes would be closed through a table that is gone with it. The table of
 //! `debugfs_create_file_short` is used only by reads, for which a removal waits.
 
 use kernel::{
@@ -76,7 +77,8 @@ impl Top {
         }
     }
 
-    /// Takes `file` if it belongs to the list. Allocates nothing, so it may be called with a spinlock held.
+    /// Takes `file` if it belongs to the list. Allocates nothing, so it may be called with a
+    /// spinlock held.
     pub(crate) fn offer(&mut self, file: TopFile) {
         let rank = self.rank(&file);
         if rank == 0 {
@@ -157,8 +159,8 @@ static ALIASES_OPS: bindings::debugfs_short_fops = bindings::debugfs_short_fops 
 impl TopRegistration {
     /// Makes the files. A kernel without debugfs, or one that refuses, has none: that is no error.
     pub(crate) fn new(hooks: &'static Hooks) -> Self {
-        // SAFETY: The names are NUL-terminated; `hooks` and the table are static, and not used any more
-        // after the removal. debugfs takes its own errors as arguments.
+        // SAFETY: The names are NUL-terminated; `hooks` and the table are static, and not used any
+        // more after the removal. debugfs takes its own errors as arguments.
         let directory = unsafe {
             let directory =
                 bindings::debugfs_create_dir(c"erofs-shared".as_char_ptr(), core::ptr::null_mut());
@@ -181,7 +183,7 @@ impl TopRegistration {
 
 impl Drop for TopRegistration {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants. `debugfs_remove` takes errors, too.
+        // SAFETY: By the type invariants the directory is ours. `debugfs_remove` takes errors, too.
         unsafe { bindings::debugfs_remove(self.directory) }
     }
 }
@@ -195,7 +197,7 @@ unsafe extern "C" fn read_top(
     count: usize,
     pos: *mut bindings::loff_t,
 ) -> isize {
-    // SAFETY: By the function's safety requirements.
+    // SAFETY: The arguments are those of a `->read`, as `read` needs them.
     unsafe { read(file, buf, count, pos, Of::Sharers) }
 }
 
@@ -208,7 +210,7 @@ unsafe extern "C" fn read_aliases(
     count: usize,
     pos: *mut bindings::loff_t,
 ) -> isize {
-    // SAFETY: By the function's safety requirements.
+    // SAFETY: The arguments are those of a `->read`, as `read` needs them.
     unsafe { read(file, buf, count, pos, Of::Aliases) }
 }
 
@@ -216,8 +218,8 @@ unsafe extern "C" fn read_aliases(
 ///
 /// # Safety
 ///
-/// `file` is one that [`TopRegistration::new`] makes: the file's private pointer is that to the hooks; `buf` is
-/// `count` bytes of user memory, `pos` is ours for the call.
+/// `file` is one that [`TopRegistration::new`] makes: the file's private pointer is that to the
+/// hooks; `buf` is `count` bytes of user memory, `pos` is ours for the call.
 unsafe fn read(
     file: *mut bindings::file,
     buf: *mut ffi::c_char,

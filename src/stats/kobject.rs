@@ -2,8 +2,9 @@
 
 //! Directories in sysfs, and read-only files in them.
 //!
-//! The kobjects are the kernel's own dynamic ones (`kobject_create_and_add`), so their release function
-//! is not in this module and may run after it is gone. What a file shows is found through its attribute.
+//! The kobjects are the kernel's own dynamic ones (`kobject_create_and_add`), so their release
+//! function is not in this module and may run after it is gone. What a file shows is found through
+//! its attribute.
 
 use core::ptr::NonNull;
 
@@ -11,12 +12,12 @@ use kernel::{bindings, error::to_result, ffi, prelude::*, sync::Arc};
 
 use crate::raw;
 
-/// A directory. Removed on drop, which waits for those who read files in it.
+/// A directory. Removed on drop, which waits for readers of files in it.
 ///
 /// # Invariants
 ///
-/// `kobj` was added by `kobject_create_and_add` and its reference is ours. `_parent` keeps the directory
-/// above it.
+/// `kobj` was added by `kobject_create_and_add` and its reference is ours. `_parent` keeps the
+/// directory above it.
 pub(super) struct Directory {
     kobj: NonNull<bindings::kobject>,
     _parent: Option<Arc<Directory>>,
@@ -82,7 +83,7 @@ pub(super) enum Value {
 
 /// What the files of a directory show.
 pub(super) trait Show: Send + Sync + 'static {
-    /// Whether the files are for the administrator only: mode 0400, and who reads needs
+    /// Whether the files are for the administrator only: mode 0400, and a reader needs
     /// `CAP_SYS_ADMIN`. The mode alone does not keep out the root user of a container that has no
     /// user namespace of its own.
     const PRIVATE: bool;
@@ -107,15 +108,17 @@ struct File<S> {
 ///
 /// # Invariants
 ///
-/// The files in sysfs are those of `_files`, whose buffer is never reallocated, and their `source` is that
-/// of `_source`. Fields are dropped in this order: when `_directory` is gone, nobody reads a file any more.
+/// The files in sysfs are those of `_files`, whose buffer is never reallocated, and their `source`
+/// is that of `_source`. Fields are dropped in this order: when `_directory` is gone, no file is
+/// read any more.
 pub(super) struct Files<S: Show> {
     _directory: Directory,
     _files: KVec<File<S>>,
     _source: Arc<S>,
 }
 
-// SAFETY: The pointers in `_files` are to `_source`, which is `Send` and `Sync` and counted atomically.
+// SAFETY: The pointers in `_files` are to `_source`, which is `Send` and `Sync` and counted
+// atomically.
 unsafe impl<S: Show> Send for Files<S> {}
 // SAFETY: There is nothing to do with a shared reference.
 unsafe impl<S: Show> Sync for Files<S> {}
@@ -171,15 +174,15 @@ impl<S: Show> Files<S> {
 
     /// # Safety
     ///
-    /// `kobj_attribute::show`: `attr` is one of a directory of `Files<S>`, whose removal waits for this call;
-    /// `buf` is a page.
+    /// `kobj_attribute::show`: `attr` is one of a directory of `Files<S>`, whose removal waits for
+    /// this call; `buf` is a page.
     unsafe extern "C" fn show(
         _kobj: *mut bindings::kobject,
         attr: *mut bindings::kobj_attribute,
         buf: *mut ffi::c_char,
     ) -> isize {
-        // SAFETY: By the function's safety requirements `attr` lies in a `File<S>`, of which nothing is
-        // written any more.
+        // SAFETY: By the function's safety requirements `attr` lies in a `File<S>`, of which
+        // nothing is written any more.
         let (source, index) = unsafe {
             let file = kernel::container_of!(attr, File<S>, attr);
             (&*(*file).source, (*file).index)

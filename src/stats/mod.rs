@@ -2,15 +2,15 @@
 
 //! What the module tells about itself: counters, `/sys/fs/erofs-shared`, debugfs, tracepoints.
 //!
-//! This knows nothing about sharing. The parts above count with [`Counters`], call [`trace`], and supply what
-//! only they can compute through [`Source`] and [`Hooks`]. `Documentation/ABI/testing/sysfs-fs-erofs-shared`
-//! says what each file means.
+//! This knows nothing about sharing. The parts above count with [`Counters`], call [`trace`], and
+//! supply what only they can compute through [`Source`] and [`Hooks`].
+//! `Documentation/ABI/testing/sysfs-fs-erofs-shared` says what each file means.
 //!
 //! # Lifetimes
 //!
-//! A directory in sysfs owns (by reference count) what its files show. It is removed first, which waits
-//! for readers; then what they read may go. A reader never holds a lock that a removal could wait for, so
-//! [`Source::totals`] must not wait for a mount or umount.
+//! A directory in sysfs owns (by reference count) what its files show. It is removed first, which
+//! waits for readers; then what they read may go. A reader never holds a lock that a removal could
+//! wait for, so [`Source::totals`] must not wait for a mount or umount.
 
 mod debugfs;
 mod kobject;
@@ -49,7 +49,7 @@ pub(crate) enum Field {
     Aliases,
     /// Blocks that were dropped because another place has them.
     MergesDone,
-    /// Folios that were not, because somebody used them.
+    /// Folios that were not merged because they were in use.
     MergesBusy,
     /// Folios that were not, because too much of them is nowhere else.
     MergesPartly,
@@ -62,7 +62,8 @@ pub(crate) enum Field {
 /// The number of [`Field`]s.
 const FIELDS: usize = Field::Mounts as usize + 1;
 
-/// Counters of a mount, or of the module. Only for paths that hash or bind: a count is an atomic addition.
+/// Counters of a mount, or of the module. Only for paths that hash or bind: a count is an atomic
+/// addition.
 pub(crate) struct Counters {
     values: [Atomic<u64>; FIELDS],
     /// Counted there, too.
@@ -101,7 +102,8 @@ impl Counters {
         }
     }
 
-    /// The value now. Another CPU may see a `sub` before the `add` that it takes back: then it is 0.
+    /// The value now. Another CPU may see a `sub` before the `add` that it takes back: then it is
+    /// 0.
     pub(crate) fn get(&self, field: Field) -> u64 {
         let value = self.values[field as usize].load(Relaxed);
         if value > i64::MAX as u64 {
@@ -112,7 +114,7 @@ impl Counters {
     }
 }
 
-/// What is not counted along the way but computed when somebody asks.
+/// What is computed when it is read, not counted along the way.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Totals {
     /// Shared inodes in memory; of a mount: those that its files are bound to.

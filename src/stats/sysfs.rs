@@ -77,7 +77,7 @@ fn number_files<S: Source>(directory: Directory, count: usize, source: Arc<S>) -
 struct Features(&'static Hooks);
 
 impl Show for Features {
-    // The same for everybody who has this module.
+    // The same on every system with this module.
     const PRIVATE: bool = false;
 
     fn show(&self, index: usize) -> Result<Value> {
@@ -103,7 +103,7 @@ impl Source for Module {
 }
 
 kernel::sync::global_lock! {
-    // SAFETY: `Registration::new` initialises it, once; nobody looks before `STATE` says so.
+    // SAFETY: `Registration::new` initialises it, once; it is not looked at before `STATE` says so.
     unsafe(uninit) static MOUNTS: Mutex<Option<Arc<Directory>>> = None;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tracepoints of the group `erofs_shared`; `include/erofs_shared_trace.h` defines them. One that is off
-//! costs a call and a patched-out jump.
+//! Tracepoints of the group `erofs_shared`; `include/erofs_shared_trace.h` defines them. One that
+//! is off costs a call and a patched-out jump.
 
 use super::Dev;
 use crate::raw;
@@ -15,18 +15,18 @@ pub(crate) fn bind(dev: Dev, nid: u64, size: u64, shared: u64, variant: u32) {
 
 /// `count` blocks of the file from `block` on gave the shared inode its digests.
 pub(crate) fn adopt(dev: Dev, nid: u64, block: u64, count: u32) {
-    // SAFETY: As for `bind`.
+    // SAFETY: Takes numbers only, in any context.
     unsafe { raw::erofs_shared_trace_adopt(dev.0, nid, block, count) }
 }
 
 /// `count` blocks of the file from `block` on were found equal to the shared inode's.
 pub(crate) fn verify(dev: Dev, nid: u64, block: u64, count: u32) {
-    // SAFETY: As for `bind`.
+    // SAFETY: Takes numbers only, in any context.
     unsafe { raw::erofs_shared_trace_verify(dev.0, nid, block, count) }
 }
 
 /// Block `block` of the file was found to differ from the shared inode's, which the file leaves.
 pub(crate) fn diverge(dev: Dev, nid: u64, block: u64) {
-    // SAFETY: As for `bind`.
+    // SAFETY: Takes numbers only, in any context.
     unsafe { raw::erofs_shared_trace_diverge(dev.0, nid, block) }
 }

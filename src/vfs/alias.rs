@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bytes of blocks that are not resident because another place has them (`share::alias`), for who asks
-//! for them: reads copy them from there, faults take a copy into the page cache.
+//! Bytes of blocks that are not resident because another place has them (`share::alias`), for their
+//! readers: reads copy them from there, faults take a copy into the page cache.
 
 use core::ops::Range;
 
@@ -43,9 +43,9 @@ impl<T: FileSystem> Inode<T> {
         u64::MAX
     }
 
-    /// Copies a block into the shared inode's page cache from where else it is, and those around it that
-    /// would be read with it, if they are elsewhere, too. The inode has verified it. If it is nowhere any
-    /// more, it has no alias any more, either.
+    /// Copies a block into the shared inode's page cache from where else it is, and those around it
+    /// that would be read with it, if they are elsewhere, too. The inode has verified it. If it is
+    /// nowhere any more, it has no alias any more, either.
     pub(super) fn copy_alias(&self, binding: &Binding, block: u64) -> Result {
         let shared = binding.shared();
         let first = block - block % AROUND;
@@ -65,7 +65,8 @@ impl<T: FileSystem> Inode<T> {
                         folios.copy_from(folio.bytes().get(*offset..).ok_or(EIO)?);
                     }
                 }
-                // SAFETY: The piece is of another block with the digest that is recorded for this one.
+                // SAFETY: The piece is of another block with the digest that is recorded for this
+                // one.
                 unsafe { shared.give(at, folios) };
             }
             shared.content().forget_aliases(here);
@@ -75,8 +76,8 @@ impl<T: FileSystem> Inode<T> {
 }
 
 impl<T: FileSystem> OpenFile<'_, T> {
-    /// Copies what is wanted of these blocks, those from the request's position on, from where they are.
-    /// `Ok(0)`: the first is nowhere.
+    /// Copies what is wanted of these blocks, those from the request's position on, from where they
+    /// are. `Ok(0)`: the first is nowhere.
     pub(super) fn read_pieces(
         self,
         request: &mut ReadRequest<'_>,

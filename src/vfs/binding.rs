@@ -24,12 +24,13 @@ use crate::{
     stats::{self, Field},
 };
 
-/// The largest file that is shared, in bytes. What is known of its blocks takes up to 5 MiB before the
-/// first of them is read, which an image of a few KiB must not get for any size it likes to claim.
+/// The largest file that is shared, in bytes. What is known of its blocks takes up to 5 MiB before
+/// the first of them is read, which an image of a few KiB must not get for any size it likes to
+/// claim.
 const MAX_SIZE: u64 = 64 << 30;
 
-/// Blocks at the start of a file that are read at its first open because they are decoded with the very first ones,
-/// at most: 512 KiB.
+/// Blocks at the start of a file that are read at its first open because they are decoded with the
+/// very first ones, at most: 512 KiB.
 const HEAD_BLOCKS: u64 = 128;
 
 impl<T: FileSystem> Inode<T> {
@@ -74,8 +75,8 @@ impl<T: FileSystem> Inode<T> {
         self.leave(sharing, next);
     }
 
-    /// There is no memory to verify more of this inode: until it is opened again, it keeps to its own
-    /// page cache, which needs none.
+    /// There is no memory to verify more of this inode: until it is opened again, it keeps to its
+    /// own page cache, which needs none.
     pub(super) fn retreat(&self, binding: &Arc<Binding>) {
         if let Some(sharing) = self.sharing() {
             let _lock = sharing.lock.lock();
@@ -107,8 +108,8 @@ impl<T: FileSystem> Inode<T> {
         }
     }
 
-    /// What the inode is bound to when its block `block` has the digest `digest`, and not that which
-    /// `old` has.
+    /// What the inode is bound to when its block `block` has the digest `digest`, and not that
+    /// which `old` has.
     fn variant(&self, old: &Binding, block: u64, digest: &Digest) -> Result<Arc<Binding>> {
         let mut id = *old.shared().identity();
         id.key = id.key.variant::<KernelSha256>(block, digest);
@@ -119,15 +120,15 @@ impl<T: FileSystem> Inode<T> {
         let digests = core::slice::from_ref(digest);
         match shared.settle(block, digests)? {
             Settled::Agree { .. } => {}
-            // The key is made of the digest, and who comes here records it first of all.
+            // The key is made of the digest, and it is recorded before all else.
             Settled::Differ { .. } => return Err(EIO),
         }
         binding.verify(block..block + 1)?;
         Ok(binding)
     }
 
-    /// Binds this inode to its shared inode, at its first open. `None`: it keeps to its own page cache,
-    /// for now or for good.
+    /// Binds this inode to its shared inode, at its first open. `None`: it keeps to its own page
+    /// cache, for now or for good.
     fn bind(&self) -> Result<Option<Arc<Binding>>> {
         if self.size() == 0 || self.size() > MAX_SIZE {
             self.plain().set(self.own_mapping().as_ptr());
@@ -147,7 +148,7 @@ impl<T: FileSystem> Inode<T> {
             return Ok(None);
         };
         let sharing = self.sharing_or_new()?;
-        // Who has it may be reading the beginning of the image's file.
+        // The task that has it may be reading the beginning of the image's file.
         let _lock = lock_killable(&sharing.lock)?;
         {
             let mut slots = sharing.slots.lock();
@@ -237,7 +238,7 @@ impl<T: FileSystem> Inode<T> {
         binding.verify(0..count)?;
         let mut first = 0;
         for bytes in folios.all() {
-            // A block further on that differs is for who reads it to find.
+            // A block further on that differs is found when it is read.
             if first >= count && self.compare(&binding, first, bytes)?.is_some() {
                 return Ok(binding);
             }
@@ -247,15 +248,16 @@ impl<T: FileSystem> Inode<T> {
         // What is elsewhere is not needed here.
         let absent = resident(&binding, 0, head) < head;
         if absent && shared.content().next_alias(0..head).is_none() {
-            // SAFETY: `settle` and `compare` have found that these bytes have the digests recorded there.
+            // SAFETY: `settle` and `compare` have found that these bytes have the digests recorded
+            // there.
             unsafe { shared.give(0, folios) };
             self.enter(&binding, 0..head);
         }
         Ok(binding)
     }
 
-    /// How many blocks are read together with the first `count` of a file of `blocks`: those that are
-    /// decoded with them.
+    /// How many blocks are read together with the first `count` of a file of `blocks`: those that
+    /// are decoded with them.
     fn head(&self, count: u64, blocks: u64) -> u64 {
         if !T::is_encoded(self) {
             return count;
@@ -270,8 +272,8 @@ impl<T: FileSystem> Inode<T> {
 }
 
 impl<T: FileSystem> Tables<T> {
-    /// Gives a file that is being opened the page cache of its shared inode, which is looked for if this is
-    /// the inode's first open.
+    /// Gives a file that is being opened the page cache of its shared inode, which is looked for if
+    /// this is the inode's first open.
     ///
     /// # Safety
     ///
@@ -285,8 +287,8 @@ impl<T: FileSystem> Tables<T> {
             // It stays unbound, and the read that meets the error returns it.
             Err(_) => return Ok(()),
         };
-        // SAFETY: Nobody has used the file yet. The inode holds the binding, and this the shared inode,
-        // until it is evicted: longer than there are files.
+        // SAFETY: The file has not been used yet. The inode holds the binding, and this the shared
+        // inode, until it is evicted: longer than there are files.
         unsafe { (*file).f_mapping = binding.shared().mapping().as_ptr() };
         Ok(())
     }

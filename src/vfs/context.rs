@@ -27,8 +27,9 @@ pub(crate) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// While options are given. Anybody with a user namespace may do that, as often as he likes, so that
-    /// the kernel log is only for those who have no log of their own (`mount(2)`), at a limited rate.
+    /// While options are given. Any task with a user namespace may do that, at any rate, so that
+    /// the kernel log is only for callers that have no log of their own (`mount(2)`), at a limited
+    /// rate.
     fn parsing(fc: &'a mut raw::fs_context) -> Self {
         Self {
             fc,
@@ -44,8 +45,8 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Tells why the mount fails: the caller of `fsconfig` in the context's log, and who reads the
-    /// kernel's log if there is no other or the mount was under way.
+    /// Tells why the mount fails: the caller of `fsconfig` in the context's log, and the kernel log
+    /// if there is no other or the mount was under way.
     pub(crate) fn error(&self, args: fmt::Arguments<'_>) {
         if self.to_kernel_log {
             pr_err!("{}\n", args);
@@ -116,11 +117,12 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// `fc` is a context of `T`, in use by this task alone for `'a` (`uapi_mutex`). The caller does not
-    /// use the result any more once it has let a superblock take the state, nor a second one beside it.
+    /// `fc` is a context of `T`, in use by this task alone for `'a` (`uapi_mutex`). The caller does
+    /// not use the result any more once it has let a superblock take the state, nor a second one
+    /// beside it.
     unsafe fn private<'a>(fc: *mut raw::fs_context) -> Option<&'a mut Private<T>> {
-        // SAFETY: `init` put it there; `sget_fc` clears the pointer when a superblock takes the state.
-        // The rest by the function's safety requirements.
+        // SAFETY: `init` put it there; `sget_fc` clears the pointer when a superblock takes the
+        // state. The rest by the function's safety requirements.
         unsafe { (*fc).s_fs_info.cast::<Private<T>>().as_mut() }
     }
 
@@ -160,11 +162,12 @@ impl<T: FileSystem> Tables<T> {
             // ENOPARAM must reach the VFS as it is, so that it tries the generic options.
             to_result(opt)?;
             let opt = opt as u8;
-            // SAFETY: The VFS holds `uapi_mutex`, or is the only user of the context; no superblock is
-            // made here, and there is no other reference.
+            // SAFETY: The VFS holds `uapi_mutex`, or is the only user of the context; no superblock
+            // is made here, and there is no other reference.
             let private = unsafe { Self::private(fc) }.ok_or(EINVAL)?;
             if opt == SOURCE {
-                // SAFETY: As for this function.
+                // SAFETY: Both are live for the call, and no other reference to the state is used
+                // meanwhile.
                 unsafe { Self::parse_source(fc, param, private)? };
                 return Ok(0);
             }
@@ -198,8 +201,9 @@ impl<T: FileSystem> Tables<T> {
             let is_string = matches!(value, ParamValue::String(_));
             let parsed = T::parse_param(&mut private.info, &context, opt, value);
             if is_string {
-                // SAFETY: The string is the parameter's own, which the VFS would free. It may be a secret
-                // (`domain_id=`), so that no copy is left in memory. `value`, which borrowed it, is gone.
+                // SAFETY: The string is the parameter's own, which the VFS would free. It may be a
+                // secret (`domain_id=`), so that no copy is left in memory. `value`, which borrowed
+                // it, is gone.
                 unsafe {
                     let string = &mut (*param).__bindgen_anon_1.string;
                     bindings::kfree_sensitive((*string).cast());
@@ -216,7 +220,7 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// `param` is live.
     unsafe fn same_kind(spec: &Param, param: *mut raw::fs_parameter) -> bool {
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: By this function's requirements `param` is live.
         let is_flag = unsafe { (*param).type_() } == raw::EROFS_SHARED_VALUE_IS_FLAG as i32;
         spec.0.type_.is_none() == is_flag
     }
@@ -264,7 +268,7 @@ impl<T: FileSystem> Tables<T> {
     /// `fs_context_operations::get_tree`
     unsafe extern "C" fn fc_get_tree(fc: *mut raw::fs_context) -> ffi::c_int {
         from_result(|| {
-            // SAFETY: As for this function.
+            // SAFETY: The context is live; the borrow of its state ended above.
             if unsafe { Self::given_file(fc)? } {
                 // SAFETY: As for this function; the state has the file.
                 unsafe { Self::get_tree_file(fc)? };
@@ -285,7 +289,7 @@ impl<T: FileSystem> Tables<T> {
                 return Ok(0);
             }
             // Not a block device: an image file?
-            // SAFETY: As for this function.
+            // SAFETY: The context is live, and no other reference to its state is used meanwhile.
             unsafe { Self::open_source(fc)? };
             // SAFETY: As for this function; the state has the file.
             unsafe { Self::get_tree_file(fc)? };
@@ -299,7 +303,8 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// As for `fc_get_tree`; the context's state has the source's file.
     unsafe fn get_tree_file(fc: *mut raw::fs_context) -> Result {
-        // SAFETY: By the function's safety requirements; the borrow ends before a superblock is made.
+        // SAFETY: By the function's safety requirements; the borrow ends before a superblock is
+        // made.
         let private = unsafe { Self::private(fc) }.ok_or(EINVAL)?;
         if let Some(source) = &private.source {
             private.key = T::key(&mut private.info, source)?;
@@ -319,8 +324,8 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// As for `fc_get_tree`, which has succeeded: the context has a root.
     unsafe fn tell_if_again(fc: *mut raw::fs_context) {
-        // SAFETY: By the function's safety requirements. A superblock that is new has taken the state; one
-        // that was there has not.
+        // SAFETY: By the function's safety requirements. A superblock that is new has taken the
+        // state; one that was there has not.
         unsafe {
             if !(*fc).s_fs_info.is_null() {
                 let sb = Super::<T>::from_raw((*(*fc).root).d_sb);
@@ -331,15 +336,16 @@ impl<T: FileSystem> Tables<T> {
 
     /// # Safety
     ///
-    /// The `test` of `sget_fc`: `sb_lock` is held, `sb` is a superblock of `T` that is not dead, and `fc` is
-    /// the context of `get_tree_file`.
+    /// The `test` of `sget_fc`: `sb_lock` is held, `sb` is a superblock of `T` that is not dead,
+    /// and `fc` is the context of `get_tree_file`.
     unsafe extern "C" fn fc_is_same(
         sb: *mut bindings::super_block,
         fc: *mut raw::fs_context,
     ) -> ffi::c_int {
-        // SAFETY: By the function's safety requirements. One on a block device is dead only after its state
-        // is gone, and is not looked at; `kill_sb` drops that of the others after they are. Nobody
-        // borrows the keys mutably any more: they were set before the superblocks were made.
+        // SAFETY: By the function's safety requirements. One on a block device is dead only after
+        // its state is gone, and is not looked at; `kill_sb` drops that of the others after they
+        // are. Nothing borrows the keys mutably any more: they were set before the superblocks were
+        // made.
         let (old, new) = unsafe {
             if !raw::erofs_shared_super_is_anon(sb) {
                 return 0;
@@ -386,8 +392,8 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// As for `fc_get_tree`.
     unsafe fn open_source(fc: *mut raw::fs_context) -> Result {
-        // SAFETY: As in `given_file`. A superblock that could not be filled has taken the state with it:
-        // the source was a block device then, and must not be looked up again.
+        // SAFETY: As in `given_file`. A superblock that could not be filled has taken the state
+        // with it: the source was a block device then, and must not be looked up again.
         let private = unsafe { Self::private(fc) }.ok_or(EINVAL)?;
         // SAFETY: Live context; its source is NUL-terminated.
         let file = unsafe {
@@ -431,9 +437,9 @@ impl<T: FileSystem> Tables<T> {
                 }
                 let source = (*private).source.clone();
                 if source.is_some() {
-                    // `s_stack_depth` stays 0, as in-tree: overlayfs on overlayfs on such a mount is what
-                    // containers in containers do, and one more level would be refused. `usable_file`
-                    // bounds the nesting.
+                    // `s_stack_depth` stays 0, as in-tree: overlayfs on overlayfs on such a mount
+                    // is what containers in containers do, and one more level would be refused.
+                    // `usable_file` bounds the nesting.
                     to_result(bindings::super_setup_bdi(sb))?;
                     let dev = (*sb).s_dev;
                     let name = CString::try_from_fmt(fmt!("{}:{}", dev >> 20, dev & 0xfffff))?;

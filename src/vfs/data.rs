@@ -21,8 +21,7 @@ use crate::{
 /// `IOMAP_NULL_ADDR`
 const NULL_ADDR: u64 = u64::MAX;
 
-/// Says who asked for a mapping, through `iomap_iter.private`: where to leave the error that iomap
-/// would turn into `EIO`.
+/// Passed through `iomap_iter.private`: where to leave the error that iomap would turn into `EIO`.
 type Failure = Cell<Option<Error>>;
 
 impl<T: FileSystem> Tables<T> {
@@ -121,8 +120,8 @@ impl<T: FileSystem> Tables<T> {
 
     /// # Safety
     ///
-    /// `iomap_ops::iomap_begin` for an inode of `T`; `iomap` is part of an `iomap_iter` whose `private`
-    /// is null or a `Failure`.
+    /// `iomap_ops::iomap_begin` for an inode of `T`; `iomap` is part of an `iomap_iter` whose
+    /// `private` is null or a `Failure`.
     unsafe extern "C" fn read_begin(
         inode: *mut bindings::inode,
         pos: bindings::loff_t,
@@ -135,7 +134,7 @@ impl<T: FileSystem> Tables<T> {
             // Looking for the extent may sleep on metadata.
             return EAGAIN.to_errno();
         }
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: iomap passes the live inode of the operation, which is one of `T`.
         let inode = unsafe { Inode::<T>::from_raw(inode) };
         match T::map(inode, pos as u64, false) {
             Ok(extent) => {
@@ -144,7 +143,8 @@ impl<T: FileSystem> Tables<T> {
                 0
             }
             Err(err) => {
-                // SAFETY: By the function's safety requirements.
+                // SAFETY: `iomap` lies in an `iomap_iter`, whose `private` is null or a `Failure`
+                // that outlives the call.
                 unsafe {
                     let iter = kernel::container_of!(iomap, raw::iomap_iter, iomap);
                     let failure = (*iter).private.cast::<Failure>();
@@ -190,7 +190,7 @@ impl<T: FileSystem> Tables<T> {
         _srcmap: *mut raw::iomap,
     ) -> ffi::c_int {
         from_result(|| {
-            // SAFETY: By the function's safety requirements.
+            // SAFETY: iomap passes the live inode of the operation, which is one of `T`.
             let inode = unsafe { Inode::<T>::from_raw(inode) };
             let extent = T::map(inode, pos as u64, true)?;
             // SAFETY: `iomap` is ours to fill.
@@ -312,12 +312,12 @@ impl<T: FileSystem> Tables<T> {
             return EINVAL.to_errno();
         }
         let plain = inode.plain_mapping();
-        // SAFETY: The same.
+        // SAFETY: The file is being opened by this task, so that its fields are this task's to set.
         unsafe {
             (*file).f_mode |= raw::EROFS_SHARED_FMODE_NOWAIT;
             if !plain.is_null() {
-                // The inode's own mapping, or that of a shared inode that it holds until it is evicted:
-                // longer than there are files.
+                // The inode's own mapping, or that of a shared inode that it holds until it is
+                // evicted: longer than there are files.
                 (*file).f_mapping = plain;
                 return 0;
             }
@@ -343,7 +343,7 @@ impl<T: FileSystem> Tables<T> {
         let found = match whence as u32 {
             // SAFETY: The inode is live, and `ops` are for it.
             bindings::SEEK_HOLE => unsafe { raw::iomap_seek_hole(inode, offset, ops) },
-            // SAFETY: The same.
+            // SAFETY: The inode is live, and `ops` are for it.
             bindings::SEEK_DATA => unsafe { raw::iomap_seek_data(inode, offset, ops) },
             // SAFETY: The file is open.
             _ => return unsafe { bindings::generic_file_llseek(file, offset, whence) },
@@ -414,8 +414,8 @@ impl<T: FileSystem> Tables<T> {
         if direct && inode.sb().is_block() && !T::is_encoded(inode) {
             let (ops, none) = (&Self::READ_MAP_OPS, core::ptr::null_mut());
             let (iocb, to) = request.as_ptrs();
-            // SAFETY: By the type invariants of `ReadRequest` these are the arguments of a `->read_iter`; the
-            // file is on a block device, and `ops` are for its inode.
+            // SAFETY: By the type invariants of `ReadRequest` these are the arguments of a
+            // `->read_iter`; the file is on a block device, and `ops` are for its inode.
             return unsafe { raw::iomap_dio_rw(iocb, to, ops, core::ptr::null(), 0, none, 0) };
         }
         file.read_shared(request)

@@ -45,17 +45,18 @@ pub(crate) struct Emit<'a> {
 impl Emit<'_> {
     /// Where the listing stands.
     pub(crate) fn pos(&self) -> u64 {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants the context is live, and used by this listing alone.
         unsafe { (*self.ctx).pos as u64 }
     }
 
     /// Moves the listing.
     pub(crate) fn set_pos(&mut self, pos: u64) {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants the context is live, and used by this listing alone.
         unsafe { (*self.ctx).pos = pos.min(i64::MAX as u64) as i64 }
     }
 
-    /// Gives an entry; `false` if the receiver has no room for it. `file_type` is an on-disk `FT_*`.
+    /// Gives an entry; `false` if the receiver has no room for it. `file_type` is an on-disk
+    /// `FT_*`.
     pub(crate) fn entry(&mut self, name: &[u8], ino: u64, file_type: u8) -> bool {
         // SAFETY: By the type invariants; the name is readable for its length (at most 255).
         unsafe {
@@ -126,7 +127,8 @@ impl<T: FileSystem> Tables<T> {
         dentry: *mut bindings::dentry,
         _flags: ffi::c_uint,
     ) -> *mut bindings::dentry {
-        // SAFETY: The dentry is new and ours; its name does not change while the directory is locked.
+        // SAFETY: The dentry is new and ours; its name does not change while the directory is
+        // locked.
         let (dir, name) = unsafe {
             let qstr = &(*dentry).__bindgen_anon_1.d_name;
             let len = qstr.__bindgen_anon_1.__bindgen_anon_1.len as usize;
@@ -181,7 +183,8 @@ impl<T: FileSystem> Tables<T> {
         request_mask: u32,
         _flags: ffi::c_uint,
     ) -> ffi::c_int {
-        // SAFETY: By this function's requirements the dentry is live, and so is its inode, one of `T`.
+        // SAFETY: By this function's requirements the dentry is live, and so is its inode, one of
+        // `T`.
         let inode = unsafe { Inode::<T>::from_raw((*(*path).dentry).d_inode) };
         // SAFETY: By this function's requirements `stat` is this callback's to fill.
         let out = unsafe { &mut *stat };
@@ -200,7 +203,7 @@ impl<T: FileSystem> Tables<T> {
             if let Some(bdev) = inode.sb().bdev().filter(|_| !compressed) {
                 // SAFETY: The superblock holds its device open.
                 out.dio_mem_align = unsafe { raw::erofs_shared_bdev_dma_align(bdev.as_ptr()) };
-                // SAFETY: The same.
+                // SAFETY: The superblock holds its device open.
                 out.dio_offset_align = unsafe { raw::erofs_shared_bdev_block_size(bdev.as_ptr()) };
             }
         }

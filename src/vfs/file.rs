@@ -13,8 +13,8 @@ use crate::io::mapping::Mapping;
 ///
 /// # Invariants
 ///
-/// The file is open for `'a`, and its inode is one of a superblock of `T`. `f_mapping` is that inode's own
-/// mapping, or that of a shared inode which the inode holds until it is evicted.
+/// The file is open for `'a`, and its inode is one of a superblock of `T`. `f_mapping` is that
+/// inode's own mapping, or that of a shared inode which the inode holds until it is evicted.
 pub(super) struct OpenFile<'a, T: FileSystem> {
     file: &'a Opaque<bindings::file>,
     _fs: PhantomData<T>,
@@ -34,7 +34,8 @@ impl<'a, T: FileSystem> OpenFile<'a, T> {
     /// `file` is open for `'a`, by the operations that [`Tables`] has for files or for directories.
     #[inline(always)]
     pub(super) unsafe fn from_raw(file: *mut bindings::file) -> Self {
-        // INVARIANT: By this function's requirements; `open` sets `f_mapping`, which does not change any more.
+        // INVARIANT: By this function's requirements; `open` sets `f_mapping`, which does not
+        // change any more.
         Self {
             // SAFETY: By this function's requirements the file is live; `Opaque` is transparent.
             file: unsafe { &*file.cast() },
@@ -51,7 +52,8 @@ impl<'a, T: FileSystem> OpenFile<'a, T> {
         if file.is_null() {
             return None;
         }
-        // SAFETY: A file has an inode, that a superblock, and that its operations, which are constant.
+        // SAFETY: A file has an inode, that a superblock, and that its operations, which are
+        // constant.
         let ops = unsafe { (*(*(*file).f_inode).i_sb).s_op };
         // SAFETY: By this function's requirements the file is open. Its superblock is one of `T`.
         core::ptr::eq(ops, Tables::<T>::SUPER_OPS_REF).then(|| unsafe { Self::from_raw(file) })
@@ -65,14 +67,16 @@ impl<'a, T: FileSystem> OpenFile<'a, T> {
     /// Its inode.
     #[inline(always)]
     pub(super) fn inode(self) -> &'a Inode<T> {
-        // SAFETY: By the type invariants the file is open, so that its inode, which is one of `T`, is live.
+        // SAFETY: By the type invariants the file is open, so that its inode, which is one of `T`,
+        // is live.
         unsafe { Inode::from_raw((*self.as_ptr()).f_inode) }
     }
 
     /// The page cache with its pages.
     #[inline(always)]
     pub(super) fn mapping(self) -> Mapping<'a> {
-        // SAFETY: By the type invariants the mapping is that of an inode which is held as long as the file's.
+        // SAFETY: By the type invariants the mapping is that of an inode which is held as long as
+        // the file's.
         unsafe { Mapping::from_raw((*self.as_ptr()).f_mapping) }
     }
 

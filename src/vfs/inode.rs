@@ -24,9 +24,10 @@ use crate::{
 ///
 /// # Invariants
 ///
-/// `inode` is initialised (`inode_init_once` at slab construction, then by the VFS). `data` is written
-/// only by `alloc_inode` and while the inode is new; afterwards it is only read. `sharing` is null or
-/// comes from `KBox::into_raw`; it changes once, from null, and is released with the inode.
+/// `inode` is initialised (`inode_init_once` at slab construction, then by the VFS). `data` is
+/// written only by `alloc_inode` and while the inode is new; afterwards it is only read. `sharing`
+/// is null or comes from `KBox::into_raw`; it changes once, from null, and is released with the
+/// inode.
 #[repr(C)]
 pub(super) struct Node<T: FileSystem> {
     data: UnsafeCell<Option<T::Inode>>,
@@ -160,8 +161,8 @@ impl<T: FileSystem> Inode<T> {
         ) {
             return Err(EFSCORRUPTED);
         }
-        // SAFETY: `publish` and `internal_inode` gave the mapping the operations of `Tables`, since the inode
-        // is a regular file or a directory; nothing changes the type of an inode.
+        // SAFETY: `publish` and `internal_inode` gave the mapping the operations of `Tables`, since
+        // the inode is a regular file or a directory; nothing changes the type of an inode.
         Ok(unsafe { CacheBytes::new(self.own_mapping(), self.size()) })
     }
 
@@ -171,7 +172,8 @@ impl<T: FileSystem> Inode<T> {
     }
 
     fn node(&self) -> &Node<T> {
-        // SAFETY: By the type invariants this lies in a `Node<T>`.
+        // SAFETY: By the type invariants this lies in a `Node<T>`, all fields of which may be
+        // shared.
         unsafe { &*Node::<T>::of(self.as_ptr()) }
     }
 
@@ -184,12 +186,12 @@ impl<T: FileSystem> Inode<T> {
     /// Its own page cache.
     #[inline(always)]
     pub(super) fn own_mapping(&self) -> Mapping<'_> {
-        // SAFETY: The mapping is a part of this inode. (`i_mapping` of this filesystem's inodes is always
-        // their own.)
+        // SAFETY: The mapping is a part of this inode. (`i_mapping` of this filesystem's inodes is
+        // always their own.)
         unsafe { Mapping::from_raw(&raw mut (*self.as_ptr()).i_data) }
     }
 
-    /// The mapping through which files may be read without more ado, if they have it.
+    /// The mapping through which files may be read without further checks, if they have it.
     #[inline(always)]
     pub(super) fn plain_mapping(&self) -> *mut bindings::address_space {
         // Or it names what the inode holds anyway.
@@ -204,8 +206,8 @@ impl<T: FileSystem> Inode<T> {
 
     /// Its state of sharing, if it has one.
     pub(super) fn sharing(&self) -> Option<&Sharing> {
-        // SAFETY: By the type invariants of `Node` this is null, or stays until the inode is evicted,
-        // which nobody with a reference to it sees.
+        // SAFETY: By the type invariants of `Node` this is null, or stays until the inode is
+        // evicted, which does not happen while there is a reference.
         unsafe { self.node().sharing.load(Acquire).as_ref() }
     }
 
@@ -219,8 +221,8 @@ impl<T: FileSystem> Inode<T> {
         if sharing.is_null() {
             return None;
         }
-        // SAFETY: By the type invariants of `Node` it comes from a box; by this function's requirements it is
-        // not used by others.
+        // SAFETY: By the type invariants of `Node` it comes from a box; by this function's
+        // requirements it is not used by others.
         Some(unsafe { KBox::from_raw(sharing) })
     }
 
@@ -237,7 +239,7 @@ impl<T: FileSystem> Inode<T> {
             .cmpxchg(core::ptr::null_mut(), new, kernel::sync::atomic::Full)
             .is_err()
         {
-            // SAFETY: Nobody else got to know it.
+            // SAFETY: It was not published, so this is the only pointer to it.
             drop(unsafe { KBox::from_raw(new) });
         }
         self.sharing().ok_or(EIO)

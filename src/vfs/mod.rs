@@ -8,9 +8,10 @@
 //!
 //! # Lifetimes
 //!
-//! * `T::Info` is made by `init_fs_context`, owned by the `fs_context` until a superblock takes it, then
-//!   by the superblock, and dropped by `kill_sb` after all inodes are gone. Exclusive (`&mut`) while the
-//!   context owns it, shared (`&`) while the superblock lives, exclusive again in `put_super`.
+//! * `T::Info` is made by `init_fs_context`, owned by the `fs_context` until a superblock takes it,
+//!   then by the superblock, and dropped by `kill_sb` after all inodes are gone. Exclusive (`&mut`)
+//!   while the context owns it, shared (`&`) while the superblock lives, exclusive again in
+//!   `put_super`.
 //! * `T::Inode` is set while the inode is new (`I_NEW`, not yet visible), then never changes.
 
 mod alias;
@@ -98,8 +99,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
         fc: &Context<'_>,
         file: Option<ARef<File>>,
     ) -> Result<InodeRef<Self>>;
-    /// The key of a mount of the image in `source`, which also opens what else the mount reads from.
-    /// `None` if it needs a superblock of its own.
+    /// The key of a mount of the image in `source`, which also opens what else the mount reads
+    /// from. `None` if it needs a superblock of its own.
     fn key(info: &mut Self::Info, source: &File) -> Result<Option<Self::Key>>;
     /// Whether the mounts with these keys are one superblock. Called under a spinlock.
     fn is_same(one: &Self::Key, other: &Self::Key) -> bool;
@@ -111,8 +112,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn reconfigure(info: &Self::Info, key: Option<&Self::Key>, new: &Self::Info);
     /// Whether POSIX ACLs are on.
     fn acl_enabled(info: &Self::Info) -> bool;
-    /// Takes all inodes and devices that `info` holds out of it. They are dropped afterwards: the last
-    /// reference to an inode comes back to the filesystem, which then looks at `info`.
+    /// Takes all inodes and devices that `info` holds out of it. They are dropped afterwards: the
+    /// last reference to an inode comes back to the filesystem, which then looks at `info`.
     fn put_super(info: &mut Self::Info) -> Self::Held;
     /// Shows mount options.
     fn show_options(info: &Self::Info, out: &Options<'_>);
@@ -134,8 +135,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
 
     /// Whether data of an inode has to be decoded.
     fn is_encoded(inode: &Inode<Self>) -> bool;
-    /// These bytes of an inode that has to be decoded, and those around them that come with them for
-    /// little more.
+    /// These bytes of an inode that has to be decoded, and those around them that come with them
+    /// for little more.
     fn around(inode: &Inode<Self>, bytes: Range<u64>) -> Range<u64>;
     /// Says that the extent at byte `pos` of a file cannot be decoded, and why.
     fn report_data(inode: &Inode<Self>, pos: u64, what: &'static str);
@@ -145,7 +146,7 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn shares(info: &Self::Info) -> bool;
     /// Whether single blocks that this mount's files bring into memory are shared between files.
     fn shares_blocks(info: &Self::Info) -> bool;
-    /// With whom a file's data is shared. `None`: with nobody.
+    /// With whom a file's data is shared. `None`: with no other inode.
     fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>>;
     /// Says that block `block` of a file is not what it was when it was verified.
     fn report_change(inode: &Inode<Self>, block: u64);

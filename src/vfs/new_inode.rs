@@ -55,7 +55,8 @@ pub(crate) enum Iget<T: FileSystem> {
 }
 
 impl<T: FileSystem> Super<T> {
-    /// The inode with number `ino`, which must be the same for the same file and differ between files.
+    /// The inode with number `ino`, which must be the same for the same file and differ between
+    /// files.
     pub(crate) fn iget(&self, ino: u64) -> Result<Iget<T>> {
         // SAFETY: The superblock is live.
         let inode = unsafe { bindings::iget_locked(self.as_ptr(), ino) };
@@ -69,8 +70,8 @@ impl<T: FileSystem> Super<T> {
         Ok(Iget::Cached(unsafe { ARef::from_raw(node) }))
     }
 
-    /// An inode outside of the namespace whose data is `size` bytes, mapped by `T::map`. `blkbits` is
-    /// the unit in which its page cache is filled.
+    /// An inode outside of the namespace whose data is `size` bytes, mapped by `T::map`. `blkbits`
+    /// is the unit in which its page cache is filled.
     pub(crate) fn internal_inode(
         &self,
         data: T::Inode,
@@ -82,7 +83,8 @@ impl<T: FileSystem> Super<T> {
         let node = NonNull::new(inode).ok_or(ENOMEM)?;
         // SAFETY: The inode is new, and known to this task alone.
         unsafe { Node::<T>::set_data(inode, data) };
-        // SAFETY: The same: all fields are this task's to set. It lies in a `Node<T>`, and the reference is ours.
+        // SAFETY: The same: all fields are this task's to set. It lies in a `Node<T>`, and the
+        // reference is ours.
         unsafe {
             bindings::set_nlink(inode, 1);
             (*inode).i_mode = bindings::S_IFREG as u16;
@@ -112,8 +114,8 @@ impl<T: FileSystem> NewInode<T> {
         unsafe { raw::erofs_shared_inode_no_acl(self.as_ptr()) }
     }
 
-    /// Publishes the inode: sets its fields, its operations by file type, and unlocks it. `link` is a
-    /// symbolic link's target if that is at hand.
+    /// Publishes the inode: sets its fields, its operations by file type, and unlocks it. `link` is
+    /// a symbolic link's target if that is at hand.
     pub(crate) fn publish(
         mut self,
         fields: &Fields,
@@ -145,7 +147,8 @@ impl<T: FileSystem> NewInode<T> {
 
     /// The inode, as shared references see it.
     fn inode(&self) -> &Inode<T> {
-        // SAFETY: By the type invariants the inode is live as long as this.
+        // SAFETY: By the type invariants this owns a reference, so that the inode is live as long
+        // as this.
         unsafe { self.0.as_ref() }
     }
 
@@ -160,7 +163,7 @@ impl<T: FileSystem> NewInode<T> {
             (*inode).i_size = fields.size.min(i64::MAX as u64) as i64;
             (*inode).i_blocks = fields.blocks;
         }
-        // SAFETY: The same for what these set.
+        // SAFETY: The inode is new, so that what these set is this task's to set.
         unsafe {
             raw::erofs_shared_inode_set_owner(inode, fields.uid, fields.gid);
             bindings::set_nlink(inode, fields.nlink);
@@ -168,8 +171,9 @@ impl<T: FileSystem> NewInode<T> {
         }
     }
 
-    /// Sets the operations by file type, and what goes with them. `target` is the target of a symbolic link
-    /// that has it in memory; the inode owns that from now on. Tells whether there may be data.
+    /// Sets the operations by file type, and what goes with them. `target` is the target of a
+    /// symbolic link that has it in memory; the inode owns that from now on. Tells whether there
+    /// may be data.
     fn set_operations(&mut self, fields: &Fields, target: Option<NonNull<ffi::c_char>>) -> bool {
         let inode = self.as_ptr();
         let ops = match (fields.kind(), target) {
@@ -229,7 +233,8 @@ impl<T: FileSystem> NewInode<T> {
             &Tables::<T>::ADDRESS_SPACE_OPS
         };
         let mapping = self.inode().own_mapping().as_ptr();
-        // SAFETY: The inode is new, so that its mapping, which `i_mapping` points to, is this task's to set up.
+        // SAFETY: The inode is new, so that its mapping, which `i_mapping` points to, is this
+        // task's to set up.
         unsafe {
             raw::erofs_shared_mapping_set_large_folios(mapping);
             (*mapping).a_ops = ops;
@@ -239,7 +244,8 @@ impl<T: FileSystem> NewInode<T> {
 
 impl<T: FileSystem> Drop for NewInode<T> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants the inode is new. This gives up the reference, which is ours.
+        // SAFETY: By the type invariants the inode is new. This gives up the reference, which is
+        // ours.
         unsafe { bindings::iget_failed(self.as_ptr()) }
     }
 }

@@ -4,8 +4,8 @@
 //!
 //! A page of a shared inode is locked while it is read, and the image that it is read from need not
 //! be the one of the inode that waits. A store that hangs or is slow must not stop readers of other
-//! images, so [`OpenFile::page_in`] waits for another image's read for [`PATIENCE`] at most. After that
-//! the reader gets its bytes from its own image, through its own page cache, and for
+//! images, so [`OpenFile::page_in`] waits for another image's read for [`PATIENCE`] at most. After
+//! that the reader gets its bytes from its own image, through its own page cache, and for
 //! [`IMPATIENCE`] it does not wait for other images at all.
 
 use core::ops::Range;
@@ -41,8 +41,8 @@ const SLICE_MS: u32 = 20;
 pub(super) enum Unready {
     /// The real inode has left the shared inode: the bytes are elsewhere now.
     Left,
-    /// The page is being read through another image, which takes too long, or lies in one folio with
-    /// pages that the reader's own image cannot verify. The reader's own image has the bytes.
+    /// The page is being read through another image, which takes too long, or lies in one folio
+    /// with pages that the reader's own image cannot verify. The reader's own image has the bytes.
     Busy,
     /// The read failed.
     Failed(Error),
@@ -61,9 +61,9 @@ fn now() -> i64 {
 }
 
 impl<T: FileSystem> OpenFile<'_, T> {
-    /// Returns a page's folio, uptodate, after reading it if it is not resident. `mapping` is the inode's own,
-    /// or that of a shared inode that it is or was bound to. `want` is the number of pages that the reader
-    /// wants from this one on. Sleeps, killably.
+    /// Returns a page's folio, uptodate, after reading it if it is not resident. `mapping` is the
+    /// inode's own, or that of a shared inode that it is or was bound to. `want` is the number of
+    /// pages that the reader wants from this one on. Sleeps, killably.
     ///
     /// The bytes may have been read through another image: the caller verifies them.
     pub(super) fn page_in(
@@ -73,7 +73,8 @@ impl<T: FileSystem> OpenFile<'_, T> {
         want: usize,
     ) -> Result<FolioRef, Unready> {
         let inode = self.inode();
-        // The page has been read in the name of this file and by itself: an error of that read counts.
+        // The page has been read in the name of this file and by itself: an error of that read
+        // counts.
         let mut alone = false;
         let mut ahead = true;
         let mut failures = 0;
@@ -129,8 +130,8 @@ impl<T: FileSystem> OpenFile<'_, T> {
         }
     }
 
-    /// Adds a page to a page cache and starts to read it in the name of this file, unless the place is taken
-    /// meanwhile.
+    /// Adds a page to a page cache and starts to read it in the name of this file, unless the place
+    /// is taken meanwhile.
     fn add_page(self, mapping: Mapping<'_>, index: usize) -> Result {
         match PageRef::add(mapping, index)? {
             // SAFETY: The new folio is locked.
@@ -139,8 +140,8 @@ impl<T: FileSystem> OpenFile<'_, T> {
         }
     }
 
-    /// Starts to read a folio of one page again, in the name of this file. `Ok(false)`: it is in use for
-    /// something else.
+    /// Starts to read a folio of one page again, in the name of this file. `Ok(false)`: it is in
+    /// use for something else.
     fn read_again(self, folio: &PageRef, mapping: Mapping<'_>) -> Result<bool> {
         if !folio.try_lock() {
             return Ok(false);
@@ -169,14 +170,15 @@ impl<T: FileSystem> OpenFile<'_, T> {
             unsafe { folio.unlock() };
             return Err(EIO);
         };
-        // SAFETY: By this function's requirements the folio is locked, and the lock passes on; the file is open.
+        // SAFETY: By this function's requirements the folio is locked, and the lock passes on; the
+        // file is open.
         to_result(unsafe { read_folio(self.as_ptr(), folio.as_ptr()) })
     }
 }
 
 impl<T: FileSystem> Inode<T> {
-    /// Waits until a folio is unlocked: for as long as that takes if it is read through this inode's
-    /// own image, else for [`PATIENCE`].
+    /// Waits until a folio is unlocked: for as long as that takes if it is read through this
+    /// inode's own image, else for [`PATIENCE`].
     fn wait_unlocked(&self, folio: &PageRef, own: bool) -> Result<(), Unready> {
         // Since when the folio has not been read through this inode's own image.
         let mut since = now();
@@ -230,6 +232,6 @@ impl<T: FileSystem> Inode<T> {
 /// Drops unused pages of a page cache: folios that lie within `pages` as a whole.
 fn drop_pages(mapping: Mapping<'_>, pages: Range<u64>) {
     let (first, last) = (pages.start as usize, pages.end.saturating_sub(1) as usize);
-    // SAFETY: By the type invariants of `Mapping` it is live.
+    // SAFETY: The type invariants of `Mapping` say that the mapping is live.
     unsafe { bindings::invalidate_mapping_pages(mapping.as_ptr(), first, last) };
 }

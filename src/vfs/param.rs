@@ -23,11 +23,11 @@ pub(crate) struct ParamTable(pub(crate) &'static [Param]);
 
 // SAFETY: The tables are constant; their pointers are to static strings.
 unsafe impl Sync for Choices {}
-// SAFETY: As above.
+// SAFETY: The tables are constant; their pointers are to static strings and tables.
 unsafe impl Sync for ParamTable {}
-// SAFETY: As above.
+// SAFETY: The entries are constant; their pointers are to static strings and tables.
 unsafe impl Sync for Param {}
-// SAFETY: As above.
+// SAFETY: The entries are constant; their pointers are to static strings.
 unsafe impl Sync for Choice {}
 
 impl ParamTable {
@@ -99,7 +99,8 @@ impl Param {
         this
     }
 
-    /// The source: a path, or an open file through `fsconfig(FSCONFIG_SET_FD)`. Handled by this module.
+    /// The source: a path, or an open file through `fsconfig(FSCONFIG_SET_FD)`. Handled by this
+    /// module.
     pub(crate) const fn source() -> Self {
         Self::spec(c"source", SOURCE, Some(raw::fs_param_is_file_or_string), 0)
     }

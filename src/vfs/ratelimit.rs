@@ -21,7 +21,7 @@ pub(crate) struct RateLimit(Pin<KBox<Opaque<bindings::ratelimit_state>>>);
 
 // SAFETY: The state has a lock of its own, and may be freed by any thread.
 unsafe impl Send for RateLimit {}
-// SAFETY: As above.
+// SAFETY: The state has a lock of its own, which all that is done through shared references takes.
 unsafe impl Sync for RateLimit {}
 
 impl RateLimit {

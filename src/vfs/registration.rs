@@ -56,8 +56,8 @@ struct Registered(NonNull<Type>);
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants. Nobody mounts the type any more after it is unregistered, and the
-        // module's last superblock is gone.
+        // SAFETY: By the type invariants. The type is not mounted any more after it is
+        // unregistered, and the module's last superblock is gone.
         unsafe {
             bindings::unregister_filesystem(self.0.as_ref().fst.get());
             raw::erofs_shared_fs_type_unregister_keys(self.0.as_ref().fst.get());

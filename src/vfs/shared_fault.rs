@@ -2,9 +2,9 @@
 
 //! Memory mappings of files that have the page cache of a shared inode.
 //!
-//! The kernel maps whole folios, so all of a folio is verified before a page of it is returned. What
-//! may wait (reading, verifying) is done without the lock under which a fault is handled, if the
-//! fault can be tried again: a slow image stops the thread that touches it and no other.
+//! The kernel maps whole folios, so all of a folio is verified before a page of it is returned.
+//! What may wait (reading, verifying) is done without the lock under which a fault is handled, if
+//! the fault can be tried again: a slow image stops the thread that touches it and no other.
 
 use core::{ops::Range, ptr::NonNull};
 
@@ -22,8 +22,8 @@ use crate::{
 ///
 /// # Invariants
 ///
-/// * `vmf` is the argument of a `->fault` that runs for `'a`, and the fault still has its lock: whatever gives
-///   that up takes this by value.
+/// * `vmf` is the argument of a `->fault` that runs for `'a`, and the fault still has its lock:
+///   whatever gives that up takes this by value.
 /// * `file` is the mapping's.
 struct Fault<'a, T: FileSystem> {
     vmf: NonNull<bindings::vm_fault>,
@@ -54,8 +54,8 @@ fn fault_error(err: Error) -> bindings::vm_fault_t {
     }
 }
 
-/// Whether `filemap_fault()` does not wait for a page that is read through another image: the page is
-/// uptodate, or not there, so that the fault reads it in the name of its own file.
+/// Whether `filemap_fault()` does not wait for a page that is read through another image: the page
+/// is uptodate, or not there, so that the fault reads it in the name of its own file.
 fn needs_no_wait(mapping: Mapping<'_>, index: usize) -> bool {
     match PageState::find(mapping, index as u64) {
         PageState::Absent | PageState::Ready(_) => true,
@@ -97,7 +97,8 @@ impl<'a, T: FileSystem> Fault<'a, T> {
     /// The page of the file.
     #[inline(always)]
     fn index(&self) -> usize {
-        // SAFETY: By the type invariants `vmf` is live.
+        // SAFETY: `vmf` is live as long as the fault has its lock (type invariants); the field is
+        // constant.
         unsafe { (*self.vmf.as_ptr()).__bindgen_anon_1.pgoff }
     }
 
@@ -106,8 +107,8 @@ impl<'a, T: FileSystem> Fault<'a, T> {
     fn filemap_fault(self) -> (bindings::vm_fault_t, Option<Self>) {
         // SAFETY: By the type invariants this is a fault of the mapping of a file that is open.
         let ret = unsafe { bindings::filemap_fault(self.vmf.as_ptr()) };
-        // `VM_FAULT_RETRY` says that the lock is given up. It never comes with an error ("never return
-        // VM_FAULT_RETRY with an error bit", mm/filemap.c).
+        // `VM_FAULT_RETRY` says that the lock is given up. It never comes with an error ("never
+        // return VM_FAULT_RETRY with an error bit", mm/filemap.c).
         let held = ret & raw::EROFS_SHARED_VM_FAULT_RETRY == 0;
         (ret, held.then_some(self))
     }
@@ -128,7 +129,8 @@ impl<'a, T: FileSystem> Fault<'a, T> {
     ///
     /// As for [`Fault::found`].
     unsafe fn give_back(&mut self) {
-        // SAFETY: By this function's requirements the lock of the folio and a reference to it are the fault's.
+        // SAFETY: By this function's requirements the lock of the folio and a reference to it are
+        // the fault's.
         unsafe {
             let folio = raw::erofs_shared_page_folio((*self.vmf.as_ptr()).page);
             raw::erofs_shared_folio_unlock(folio);
@@ -137,15 +139,18 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         }
     }
 
-    /// Does what may wait: without the fault's lock if the fault can be tried again, which it is then.
+    /// Does what may wait: without the fault's lock if the fault can be tried again, which it is
+    /// then.
     fn work(self, work: impl FnOnce() -> Result<(), Unready>) -> Step<'a, T> {
         let (vmf, file) = (self.vmf.as_ptr(), self.file.as_ptr());
-        // SAFETY: By the type invariants `vmf` is live.
+        // SAFETY: `vmf` is live as long as the fault has its lock (type invariants); it is only
+        // looked at.
         if unsafe { raw::erofs_shared_fault_nowait(vmf) } {
             return Ok(Next::Return(raw::EROFS_SHARED_VM_FAULT_RETRY));
         }
-        // SAFETY: By the type invariants the fault has its lock. Without it the mapping may go; then the file
-        // has a reference of its own, and with it its inode, and `vmf` is not used any more.
+        // SAFETY: By the type invariants the fault has its lock. Without it the mapping may go;
+        // then the file has a reference of its own, and with it its inode, and `vmf` is not used
+        // any more.
         if !unsafe { raw::erofs_shared_fault_unlock(vmf, file) } {
             return match work() {
                 Ok(()) => Ok(Next::Again(self)),
@@ -219,12 +224,14 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         if binding.covers(unsafe { fault.found() }) {
             return Ok(Next::Return(ret));
         }
-        // SAFETY: The same.
+        // SAFETY: `filemap_fault()` has returned `VM_FAULT_LOCKED`, and the folio is given back
+        // once.
         unsafe { fault.give_back() };
         Ok(Next::Again(fault))
     }
 
-    /// Maps a page from where the inode's data is now: the page cache of `binding`, or the inode's own.
+    /// Maps a page from where the inode's data is now: the page cache of `binding`, or the inode's
+    /// own.
     fn elsewhere(mut self, binding: Option<&Arc<Binding>>) -> Step<'a, T> {
         let (file, index) = (self.file, self.index());
         let inode = file.inode();
@@ -254,8 +261,8 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         }
     }
 
-    /// Makes page `index` of `folio`, which has it, the one that the fault maps. `None`: the folio has been
-    /// evicted.
+    /// Makes page `index` of `folio`, which has it, the one that the fault maps. `None`: the folio
+    /// has been evicted.
     fn map_folio(&mut self, folio: FolioRef, index: usize) -> Result<Option<bindings::vm_fault_t>> {
         // SAFETY: The reference keeps the folio.
         let ret = unsafe { raw::erofs_shared_folio_lock_killable(folio.as_ptr()) };
@@ -272,7 +279,8 @@ impl<'a, T: FileSystem> Fault<'a, T> {
             unsafe { raw::erofs_shared_folio_unlock(folio.as_ptr()) };
             return Ok(None);
         }
-        // SAFETY: The reference goes to the fault with the folio's lock. By the type invariants `vmf` is live.
+        // SAFETY: The reference goes to the fault with the folio's lock. By the type invariants
+        // `vmf` is live.
         unsafe {
             let page = raw::erofs_shared_folio_page(folio.into_raw(), index);
             (*self.vmf.as_ptr()).page = page;
@@ -351,7 +359,8 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// `vmf` is live, and this callback's for the call.
     unsafe extern "C" fn shared_fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-        // SAFETY: By this function's requirements; only mappings of files of `T` have this callback.
+        // SAFETY: By this function's requirements; only mappings of files of `T` have this
+        // callback.
         let mut fault = unsafe { Fault::<T>::from_raw(vmf) };
         let mapping = fault.file.mapping();
         if fault.file.inode().is_plain(mapping) && needs_no_wait(mapping, fault.index()) {
@@ -374,12 +383,13 @@ impl<T: FileSystem> Tables<T> {
         start: usize,
         end: usize,
     ) -> bindings::vm_fault_t {
-        // The folios with `start` and with `end` are mapped whole, whatever the range asked; they are
-        // aligned to their size, which has a limit.
+        // The folios with `start` and with `end` are mapped whole, whatever the range asked; they
+        // are aligned to their size, which has a limit.
         let folio = 1u64 << MAX_ORDER;
         let (first, last) = (start as u64, end as u64);
         let pages = first - first % folio..last - last % folio + folio;
-        // SAFETY: By this function's requirements; only mappings of files of `T` have this callback.
+        // SAFETY: By this function's requirements; only mappings of files of `T` have this
+        // callback.
         let file = unsafe { Fault::<T>::from_raw(vmf) }.file;
         let (inode, mapping) = (file.inode(), file.mapping());
         if !inode.is_plain(mapping) && !inode.may_map(mapping, pages) {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads of files that have the page cache of a shared inode: `read_iter`, `splice_read`, `fadvise`.
+//! Reads of files that have the page cache of a shared inode: `read_iter`, `splice_read`,
+//! `fadvise`.
 //!
-//! Each step verifies blocks, then copies what is resident of them. The copy never waits for a page:
-//! a page that is not there yet is waited for by [`OpenFile::page_in`], which knows whose image it is
-//! read from.
+//! Each step verifies blocks, then copies what is resident of them. The copy never waits for a
+//! page: a page that is not there yet is waited for by [`OpenFile::page_in`], which knows whose
+//! image it is read from.
 
 use core::ops::Range;
 
@@ -44,8 +45,8 @@ fn bytes_in(start: u64, run: u64, pos: u64) -> u64 {
 }
 
 impl<T: FileSystem> Inode<T> {
-    /// Returns which page cache has a file's pages; a shared one that needs no verification any more
-    /// counts as the inode's own.
+    /// Returns which page cache has a file's pages; a shared one that needs no verification any
+    /// more counts as the inode's own.
     fn file_mapping(&self, mapping: Mapping<'_>) -> FileMapping {
         if self.is_plain(mapping) {
             FileMapping::Own
@@ -64,9 +65,9 @@ impl<T: FileSystem> Inode<T> {
 }
 
 impl<T: FileSystem> OpenFile<'_, T> {
-    /// Returns the folio with page `index` from where the inode's data is now: its own page cache, or
-    /// that of `binding`. All of the folio is verified. `want` is the number of pages wanted from this
-    /// one on.
+    /// Returns the folio with page `index` from where the inode's data is now: its own page cache,
+    /// or that of `binding`. All of the folio is verified. `want` is the number of pages wanted
+    /// from this one on.
     pub(super) fn folio_of(
         self,
         binding: Option<&Arc<Binding>>,
@@ -156,8 +157,8 @@ impl<T: FileSystem> OpenFile<'_, T> {
         }
     }
 
-    /// Copies the first of the bytes `range` of a file that can be had together. `Ok(0)`: nothing is
-    /// copied yet, and the next try finds another state.
+    /// Copies the first of the bytes `range` of a file that can be had together. `Ok(0)`: nothing
+    /// is copied yet, and the next try finds another state.
     ///
     /// `range` begins at the request's position and ends within the file.
     fn read_step(self, request: &mut ReadRequest<'_>, range: Range<u64>) -> Result<usize, Unready> {
@@ -202,8 +203,8 @@ impl<T: FileSystem> OpenFile<'_, T> {
         }
     }
 
-    /// Verifies blocks for a read of `want` bytes from `pos` on, and says how many bytes may be copied from the
-    /// page cache of `binding`; or copies what is elsewhere, if there are aliases.
+    /// Verifies blocks for a read of `want` bytes from `pos` on, and says how many bytes may be
+    /// copied from the page cache of `binding`; or copies what is elsewhere, if there are aliases.
     fn ready_bytes(
         self,
         request: &mut ReadRequest<'_>,
@@ -300,7 +301,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
             .saturating_add(ready)
             .div_ceil(PAGE_SIZE as u64) as usize;
         let pages = pages.min(SPLICE_PAGES);
-        // SAFETY: By the type invariants of `Mapping` it is live.
+        // SAFETY: The type invariants of `Mapping` say that the mapping is live.
         let here = unsafe { raw::erofs_shared_resident(mapping.as_ptr(), index, pages, true) };
         if here != 0 {
             let len = bytes_in(pos >> PAGE_SHIFT, here as u64, pos).min(ready);
@@ -328,9 +329,9 @@ impl<T: FileSystem> OpenFile<'_, T> {
 
 /// What a read finds of verified blocks.
 enum Ready {
-    /// So many bytes have been copied from elsewhere, perhaps none.
+    /// This number of bytes have been copied from elsewhere, perhaps none.
     Copied(usize),
-    /// So many bytes may be copied from the page cache.
+    /// This number of bytes may be copied from the page cache.
     Bytes(u64),
 }
 

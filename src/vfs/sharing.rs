@@ -4,11 +4,12 @@
 //! `binding` says which shared inode it is; `verify` looks at what others have brought in.
 //!
 //! A file that was opened while its inode was bound has `f_mapping` of the shared inode, for good,
-//! since mappings of memory may hang on it. If the inode leaves that shared inode, the file is *stale*:
-//! its reads are copied from where the inode's data is now, and its faults map pages from there.
+//! since mappings of memory may hang on it. If the inode leaves that shared inode, the file is
+//! *stale*: its reads are copied from where the inode's data is now, and its faults map pages from
+//! there.
 //!
-//! Locks, outer ones first: [`Sharing::lock`](super::state::Sharing::lock) or `Binding::windows` → `Content::digests`;
-//! `Sharing::slots` → `Binding::verified`, both spinlocks.
+//! Locks, outer ones first: [`Sharing::lock`](super::state::Sharing::lock) or `Binding::windows` →
+//! `Content::digests`; `Sharing::slots` → `Binding::verified`, both spinlocks.
 
 use core::ops::Range;
 
@@ -51,7 +52,7 @@ impl HashTime {
     }
 
     pub(super) fn stop(self, counters: &Counters, blocks: u64) {
-        // SAFETY: As above.
+        // SAFETY: Reading the clock has no preconditions.
         let ns = unsafe { bindings::ktime_get() }.saturating_sub(self.0);
         counters.add(Field::HashNs, ns.unsigned_abs());
         counters.add(Field::BlocksHashed, blocks);
@@ -71,13 +72,13 @@ pub(super) enum FileMapping {
 /// A folio's bytes, being read for a page cache.
 struct CacheFill<T: FileSystem> {
     binding: Arc<Binding>,
-    // Last, so that everything else is gone when an unmount goes on.
+    // Last, so that everything else is gone when an unmount continues.
     under_way: UnderWay<T>,
 }
 
 impl<T: FileSystem> Filled for CacheFill<T> {
     fn filled(self, mut folios: Folios, _result: Result) {
-        // Those that failed are not uptodate; who needs one reads it again by itself.
+        // Those that failed are not uptodate: the next reader retries the read.
         let inode = self.under_way.inode();
         let pos = folios.pos();
         folios.zero_tail(pos, inode.size());
@@ -126,17 +127,18 @@ impl<T: FileSystem> Filled for OwnFill<T> {
 }
 
 impl<T: FileSystem> Inode<T> {
-    /// Whether the pages of `mapping` may be used without more ado.
+    /// Whether the pages of `mapping` may be used without further checks.
     #[inline(always)]
     pub(super) fn is_plain(&self, mapping: Mapping<'_>) -> bool {
-        // SAFETY: By the type invariants of `Mapping` it is the own one of an inode that is not freed.
+        // SAFETY: By the type invariants of `Mapping` it is the own one of an inode that is not
+        // freed.
         self.plain_mapping() == mapping.as_ptr() && !unsafe { is_marked(mapping.as_ptr()) }
     }
 
     /// Pages that its device wants to be read ahead.
     pub(super) fn ra_pages(&self) -> u32 {
-        // SAFETY: A live inode has a live superblock, which has a backing device. Others may change its
-        // setting at any time.
+        // SAFETY: A live inode has a live superblock, which has a backing device. Others may change
+        // its setting at any time.
         unsafe { (&raw const (*(*self.sb().as_ptr()).s_bdi).ra_pages).read_volatile() as u32 }
     }
 
@@ -158,8 +160,8 @@ impl<T: FileSystem> Inode<T> {
         })
     }
 
-    /// Whether the inode is bound and `test` holds of the current binding. `test` must not sleep. In any
-    /// context but an interrupt's.
+    /// Whether the inode is bound and `test` holds of the current binding. `test` must not sleep.
+    /// In any context but an interrupt's.
     pub(super) fn with_current(&self, test: impl Fn(&Arc<Binding>) -> bool) -> bool {
         self.sharing().is_some_and(|sharing| {
             let slots = sharing.slots.lock();
@@ -167,7 +169,7 @@ impl<T: FileSystem> Inode<T> {
         })
     }
 
-    /// Lets files use a fully verified shared inode without more ado.
+    /// Lets files use a fully verified shared inode without further checks.
     pub(super) fn publish_plain(&self, binding: &Arc<Binding>) {
         let Some(sharing) = self.sharing() else {
             return;
@@ -178,7 +180,8 @@ impl<T: FileSystem> Inode<T> {
         }
     }
 
-    /// As [`Inode::publish_plain`]. The caller holds `slots`, in which `binding` is the current one.
+    /// As [`Inode::publish_plain`]. The caller holds `slots`, in which `binding` is the current
+    /// one.
     pub(super) fn publish(&self, slots: &mut Slots, binding: &Binding) {
         race_point!(c"publish");
         if binding.is_complete() {
@@ -188,8 +191,8 @@ impl<T: FileSystem> Inode<T> {
         }
     }
 
-    /// Enters blocks that have been read into the page cache in the index, and has those merged that
-    /// are elsewhere, too.
+    /// Enters blocks that have been read into the page cache in the index, and has those merged
+    /// that are elsewhere, too.
     pub(super) fn enter(&self, binding: &Binding, blocks: Range<u64>) {
         let shared = binding.shared();
         let blocks = blocks.start..blocks.end.min(binding.blocks());
@@ -217,8 +220,8 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Hashes blocks of this inode's image from block `first` on, and compares them with what is
-    /// recorded. Those that agree are verified, and recorded if they were not; at the first that does
-    /// not, this inode leaves the shared inode: `ESTALE`.
+    /// recorded. Those that agree are verified, and recorded if they were not; at the first that
+    /// does not, this inode leaves the shared inode: `ESTALE`.
     pub(super) fn check(&self, binding: &Arc<Binding>, first: u64, bytes: &[u8]) -> Result {
         match self.compare(binding, first, bytes) {
             Ok(None) => return Ok(()),
@@ -271,7 +274,7 @@ impl<T: FileSystem> Inode<T> {
         Ok(None)
     }
 
-    /// Counts blocks that agree, of which the first time it was heard of so many.
+    /// Counts blocks that agree. Of these, `adopted` had not been recorded before.
     pub(super) fn count_settled(&self, counters: &Counters, first: u64, adopted: u64, count: u64) {
         let (dev, number) = (self.sb().dev(), self.number());
         let verified = count - adopted;
@@ -304,13 +307,14 @@ impl<T: FileSystem> Tables<T> {
     /// * `rac` is valid, and this callback's for the call.
     /// * Its mapping is that of a shared inode, its file null or open.
     unsafe extern "C" fn shared_readahead(rac: *mut bindings::readahead_control) {
-        // A file that is not of `T` may have this mapping (coda gives its files that of the file below): it is
-        // not looked into.
+        // A file that is not of `T` may have this mapping (coda gives its files that of the file
+        // below): it is not looked into.
         // SAFETY: By this function's requirements the file is null or open.
         let Some(file) = (unsafe { OpenFile::<T>::if_of_type((*rac).file) }) else {
             return;
         };
-        // SAFETY: By this function's requirements it is that of a shared inode, which is there for the call.
+        // SAFETY: By this function's requirements it is that of a shared inode, which is there for
+        // the call.
         let mapping = unsafe { Mapping::from_raw((*rac).mapping) };
         let inode = file.inode();
         let FileMapping::Shared(binding) = inode.through(mapping) else {
@@ -327,8 +331,8 @@ impl<T: FileSystem> Tables<T> {
         }
     }
 
-    /// Fills the folios that a read-ahead is for, up to the first that `elsewhere` finds not to be needed;
-    /// and those that come with them for little more.
+    /// Fills the folios that a read-ahead is for, up to the first that `elsewhere` finds not to be
+    /// needed; and those that come with them for little more.
     ///
     /// # Safety
     ///
@@ -339,7 +343,7 @@ impl<T: FileSystem> Tables<T> {
         elsewhere: impl Fn(Range<u64>) -> u64,
         filled: impl Fn() -> F,
     ) {
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: By this function's requirements `rac` is the live argument of `->readahead`.
         let pages = unsafe { Folios::next_of_readahead(rac) };
         let start = pages.start;
         let mut until = elsewhere(pages.clone());
@@ -349,7 +353,8 @@ impl<T: FileSystem> Tables<T> {
             let around = around.start.min(bytes.start)..around.end.max(bytes.end);
             if around != bytes {
                 let len = around.end - around.start;
-                // SAFETY: By the function's safety requirements.
+                // SAFETY: By this function's requirements `rac` is the live argument of
+                // `->readahead`.
                 let pages = unsafe {
                     bindings::readahead_expand(rac, around.start as i64, len as usize);
                     Folios::next_of_readahead(rac)
@@ -392,7 +397,7 @@ impl<T: FileSystem> Tables<T> {
         inode: &Inode<T>,
         rac: *mut bindings::readahead_control,
     ) {
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: By this function's requirements `rac` is the live argument of `->readahead`.
         unsafe {
             let nowhere = |_| u64::MAX;
             Self::fill_readahead(inode, rac, nowhere, || OwnFill {
@@ -411,7 +416,7 @@ impl<T: FileSystem> Tables<T> {
         folio: *mut bindings::folio,
     ) -> Result {
         let folio = core::ptr::NonNull::new(folio).ok_or(EIO)?;
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: By this function's requirements the folio is locked, and the lock passes on.
         let folios = unsafe { Folios::of_locked(folio)? };
         let plan = inode.plan(folios.pos(), false);
         let under_way = UnderWay::new(inode);
@@ -441,7 +446,8 @@ impl<T: FileSystem> Tables<T> {
         let Some(file) = (unsafe { OpenFile::<T>::if_of_type(file) }) else {
             return EIO.to_errno();
         };
-        // SAFETY: The folio is locked, so it stays in this mapping, which is that of a shared inode.
+        // SAFETY: The folio is locked, so it stays in this mapping, which is that of a shared
+        // inode.
         let mapping =
             unsafe { Mapping::from_raw((*folio).__bindgen_anon_1.__bindgen_anon_1.mapping) };
         let inode = file.inode();
@@ -472,7 +478,7 @@ pub(crate) struct BoundInodes<T: FileSystem> {
 }
 
 impl<T: FileSystem> Super<T> {
-    /// For who looks at them until `put_super` is over.
+    /// The bound inodes, which may be looked at until `put_super` is over.
     pub(crate) fn bound_inodes(&self) -> BoundInodes<T> {
         BoundInodes {
             sb: self.owner(),
@@ -482,18 +488,19 @@ impl<T: FileSystem> Super<T> {
 }
 
 impl<T: FileSystem> BoundInodes<T> {
-    /// Calls `f`, which may sleep, with the shared inode of each. Waits for no mount or umount: `EAGAIN`
-    /// while one is under way.
+    /// Calls `f`, which may sleep, with the shared inode of each. Waits for no mount or umount:
+    /// `EAGAIN` while one is under way.
     pub(crate) fn for_each(&self, f: &mut dyn FnMut(&SharedInode)) -> Result {
         /// # Safety
         ///
-        /// `inode` is an inode of a superblock of `T` that is not new, and to which somebody has a
+        /// `inode` is an inode of a superblock of `T` that is not new, and to which there is a
         /// reference; `data` is a `&mut dyn FnMut(&SharedInode)`.
         unsafe extern "C" fn visit<T: FileSystem>(
             inode: *mut bindings::inode,
             data: *mut kernel::ffi::c_void,
         ) {
-            // SAFETY: By the function's safety requirements.
+            // SAFETY: By this function's requirements the inode is live for the call, and `data` is
+            // that closure.
             let (inode, f) = unsafe {
                 (
                     Inode::<T>::from_raw(inode),
@@ -508,7 +515,8 @@ impl<T: FileSystem> BoundInodes<T> {
             }
         }
         let mut f = f;
-        // SAFETY: By the type invariants the superblock is allocated; `visit` gets what it asks for.
+        // SAFETY: By the type invariants the superblock is allocated; `visit` gets what it asks
+        // for.
         kernel::error::to_result(unsafe {
             raw::erofs_shared_visit_mounted(self.sb.as_ptr(), Some(visit::<T>), (&raw mut f).cast())
         })

@@ -36,8 +36,8 @@ impl InodeCache {
         size: usize,
         init_once: unsafe extern "C" fn(*mut kernel::ffi::c_void),
     ) -> Result<Self> {
-        // SAFETY: The name is NUL-terminated; by this function's requirements the constructor fits the
-        // objects.
+        // SAFETY: The name is NUL-terminated; by this function's requirements the constructor fits
+        // the objects.
         let cache = unsafe {
             raw::erofs_shared_inode_cache_create(name.as_char_ptr(), size as u32, Some(init_once))
         };
@@ -52,8 +52,8 @@ impl InodeCache {
 
 impl Drop for InodeCache {
     fn drop(&mut self) {
-        // SAFETY: The last superblock is gone. Inodes are freed after a grace period, which `rcu_barrier` waits
-        // for before the slab goes.
+        // SAFETY: The last superblock is gone. Inodes are freed after a grace period, which
+        // `rcu_barrier` waits for before the slab goes.
         unsafe {
             bindings::rcu_barrier();
             bindings::kmem_cache_destroy(self.0.as_ptr());
@@ -69,6 +69,7 @@ impl Drop for InodeCache {
 pub(super) unsafe fn inode_cache(
     fst: *mut bindings::file_system_type,
 ) -> *mut bindings::kmem_cache {
-    // SAFETY: By this function's requirements `fst` lies in a `Type`, whose `cache` does not change.
+    // SAFETY: By this function's requirements `fst` lies in a `Type`, whose `cache` does not
+    // change.
     unsafe { (*kernel::container_of!(Opaque::cast_from(fst), Type, fst)).cache }.as_ptr()
 }

@@ -19,7 +19,8 @@ impl<T: FileSystem> Node<T> {
     ///
     /// `sb` is a superblock of `T`.
     unsafe extern "C" fn alloc(sb: *mut bindings::super_block) -> *mut bindings::inode {
-        // SAFETY: The type of a superblock of `T` lies in a `Type`: `Registration` registers no others.
+        // SAFETY: The type of a superblock of `T` lies in a `Type`: `Registration` registers no
+        // others.
         let cache = unsafe { inode_cache((*sb).s_type) };
         // SAFETY: The cache has objects of the size of `Node<T>`.
         let node = unsafe { raw::erofs_shared_inode_alloc(sb, cache) }.cast::<Self>();
@@ -46,7 +47,8 @@ impl<T: FileSystem> Node<T> {
         let this = unsafe { Inode::<T>::from_raw(inode) };
         this.evict_sharing();
         // Dropping this may sleep, which is allowed here and not in `free`.
-        // SAFETY: There are no references to the inode, and no open files: nothing uses its `sharing`.
+        // SAFETY: There are no references to the inode, and no open files: nothing uses its
+        // `sharing`.
         drop(unsafe { this.take_sharing() });
     }
 
@@ -56,9 +58,9 @@ impl<T: FileSystem> Node<T> {
     ///
     /// `inode` is one of a superblock of `T`, and nothing uses it any more.
     unsafe extern "C" fn free(inode: *mut bindings::inode) {
-        // SAFETY: The inode is dead, so all its fields are ours. Only `NewInode::publish` sets `i_link` on
-        // an inode of mode S_IFLNK, to memory of `kmemdup_nul`. The whole object came from a slab, which
-        // `kfree` finds by itself.
+        // SAFETY: The inode is dead, so all its fields are ours. Only `NewInode::publish` sets
+        // `i_link` on an inode of mode S_IFLNK, to memory of `kmemdup_nul`. The whole object came
+        // from a slab, which `kfree` finds by itself.
         unsafe {
             if u32::from((*inode).i_mode) & bindings::S_IFMT == bindings::S_IFLNK {
                 bindings::kfree((*inode).__bindgen_anon_5.i_link.cast());
@@ -79,7 +81,8 @@ impl<T: FileSystem> Tables<T> {
         ..pin_init::zeroed()
     };
 
-    /// A promoted constant, so that it has an address for good, by which superblocks of `T` are known.
+    /// A promoted constant, so that it has an address for good, by which superblocks of `T` are
+    /// known.
     pub(super) const SUPER_OPS_REF: &'static bindings::super_operations = &Self::SUPER_OPS;
 
     /// `super_operations::put_super`
@@ -89,8 +92,8 @@ impl<T: FileSystem> Tables<T> {
     /// * `sb` is a superblock of `T`.
     /// * All its inodes but those that the filesystem holds are gone.
     unsafe extern "C" fn put_super(sb: *mut bindings::super_block) {
-        // SAFETY: Nobody uses the superblock any more but the inodes that `info` holds, and these do so
-        // when they are evicted: below, where the borrow has ended.
+        // SAFETY: The superblock is used by the inodes that `info` holds only, and these do so when
+        // they are evicted: below, where the borrow has ended.
         let held = T::put_super(unsafe { &mut (*(*sb).s_fs_info.cast::<Private<T>>()).info });
         drop(held);
     }
@@ -151,9 +154,11 @@ impl<T: FileSystem> Tables<T> {
     /// * `sb` is a superblock of `T`, or one that never got so far: then `s_fs_info` is null.
     /// * This is its last use.
     pub(super) unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
-        // SAFETY: `sb` is allocated. `s_fs_info` is set when the superblock is made, and changed here only.
+        // SAFETY: `sb` is allocated. `s_fs_info` is set when the superblock is made, and changed
+        // here only.
         let private = unsafe { (*sb).s_fs_info.cast::<Private<T>>() };
-        // SAFETY: A superblock's state is live until it is dropped below. Whether it has a file is constant.
+        // SAFETY: A superblock's state is live until it is dropped below. Whether it has a file is
+        // constant.
         let is_anon = private.is_null() || unsafe { (*private).source.is_some() };
         if !private.is_null() {
             // SAFETY: The state is live. No file is open any more, so no read of the image begins.
@@ -170,8 +175,8 @@ impl<T: FileSystem> Tables<T> {
             return;
         }
         // A mount that failed early had no `put_super`. As there, eviction may look at `info`.
-        // SAFETY: The inodes are gone but for those that `info` holds, which look at `info` when they are
-        // evicted: by the drop, after the borrow.
+        // SAFETY: The inodes are gone but for those that `info` holds, which look at `info` when
+        // they are evicted: by the drop, after the borrow.
         let held = T::put_super(unsafe { &mut (*private).info });
         drop(held);
         // SAFETY: All inodes are gone, so nothing else looks at the state. It came from a box.

@@ -21,7 +21,8 @@ pub(super) struct Private<T: FileSystem> {
     /// By which a mount of the same image file finds this superblock. Not a part of `info`, which
     /// `put_super` has to itself while others look at this.
     pub(super) key: Option<T::Key>,
-    /// Reads of image data under way whose end nothing else waits for; see [`UnderWay`](super::under_way::UnderWay).
+    /// Reads of image data under way whose end nothing else waits for; see
+    /// [`UnderWay`](super::under_way::UnderWay).
     pub(super) under_way: Atomic<u32>,
     pub(super) info: T::Info,
 }
@@ -67,7 +68,7 @@ impl Options<'_> {
 
     /// Appends `text` and a number.
     pub(crate) fn put_number(&self, text: &CStr, number: u64) {
-        // SAFETY: As for `put`.
+        // SAFETY: The seq_file is live for the callback that made this.
         unsafe { bindings::seq_put_decimal_ull(self.0.get(), text.as_char_ptr(), number) }
     }
 

@@ -9,8 +9,8 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use super::{FileSystem, Inode, InodeRef};
 use crate::{io::fill::Keeper, raw};
 
-/// Keeps an inode, and so its superblock with all its devices, until it is dropped: `kill_sb` waits.
-/// It must be dropped in process context.
+/// Keeps an inode, and so its superblock with all its devices, until it is dropped: `kill_sb`
+/// waits. It must be dropped in process context.
 ///
 /// # Invariants
 ///
@@ -24,7 +24,8 @@ pub(super) struct UnderWay<T: FileSystem> {
 unsafe impl<T: FileSystem> Send for UnderWay<T> {}
 
 impl<T: FileSystem> UnderWay<T> {
-    /// To be called while the superblock is in use: with an open file, or while it is being mounted.
+    /// To be called while the superblock is in use: with an open file, or while it is being
+    /// mounted.
     pub(super) fn new(inode: &Inode<T>) -> Self {
         let count = inode.sb().under_way();
         count.add(1, Relaxed);
@@ -50,8 +51,8 @@ impl<T: FileSystem> Drop for UnderWay<T> {
     fn drop(&mut self) {
         // SAFETY: The inode is dropped once, here, and not used afterwards.
         unsafe { ManuallyDrop::drop(&mut self.inode) };
-        // SAFETY: The superblock, in which the count lies, is there until its count is zero, by this at the
-        // earliest. Nothing of this is used afterwards.
+        // SAFETY: The superblock, in which the count lies, is there until its count is zero, by
+        // this at the earliest. Nothing of this is used afterwards.
         unsafe { raw::erofs_shared_dec_and_wake(self.count.as_ptr().cast()) };
     }
 }

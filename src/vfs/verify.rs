@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Verifying blocks that are resident through another inode: a reader's own image is read in windows,
-//! into scratch pages, and compared.
+//! Verifying blocks that are resident through another inode: a reader's own image is read in
+//! windows, into scratch pages, and compared.
 
 use core::ops::Range;
 
@@ -59,8 +59,8 @@ impl<T: FileSystem> Filled for WindowFill<T> {
 }
 
 impl<T: FileSystem> OpenFile<'_, T> {
-    /// Verifies blocks, and returns how many from `blocks.start` on are verified: at least one. Blocks
-    /// that are not resident come into the page cache by this.
+    /// Verifies blocks, and returns how many from `blocks.start` on are verified: at least one.
+    /// Blocks that are not resident come into the page cache by this.
     pub(super) fn ensure(self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<u64, Unready> {
         let mut at = blocks.start;
         while at < blocks.end {
@@ -102,7 +102,8 @@ impl<T: FileSystem> OpenFile<'_, T> {
         let shared = binding.shared();
         if shared.content().next_alias(first.clone()).is_none() {
             let want = (blocks.end - blocks.start) as usize;
-            // A page that is not resident is read from the inode's image, and the block verified by that.
+            // A page that is not resident is read from the inode's image, and the block verified by
+            // that.
             self.page_in(shared.mapping(), blocks.start as usize, want)?;
             if binding.run(first) != 0 {
                 return Ok(());
@@ -113,8 +114,8 @@ impl<T: FileSystem> OpenFile<'_, T> {
         self.inode()
             .verify_resident(binding, blocks)
             .map_err(|err| match err {
-                // What is kept about the file cannot be charged to the reader's cgroup. Its own page cache
-                // needs nothing of that.
+                // What is kept about the file cannot be charged to the reader's cgroup. Its own
+                // page cache needs nothing of that.
                 err if err == ENOMEM => Unready::Busy,
                 err => Unready::Failed(err),
             })
@@ -122,10 +123,11 @@ impl<T: FileSystem> OpenFile<'_, T> {
 }
 
 impl<T: FileSystem> Inode<T> {
-    /// Verifies the first of these blocks, which is resident, and those that lie in the same window.
+    /// Verifies the first of these blocks, which is resident, and those that lie in the same
+    /// window.
     ///
-    /// A window fails as a whole: because of another block, or of a signal that ended the reader in whose
-    /// name it was read. Shorter ones are tried, down to the block alone.
+    /// A window fails as a whole: because of another block, or of a signal that ended the reader in
+    /// whose name it was read. Shorter ones are tried, down to the block alone.
     fn verify_resident(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result {
         let at = blocks.start;
         let (mut result, mut len) = match self.window(binding, blocks.clone()) {
@@ -163,7 +165,7 @@ impl<T: FileSystem> Inode<T> {
                 return Ok(ahead);
             };
             drop(ahead);
-            // How it ends is for those to know who want its blocks.
+            // Its result is for the readers of its blocks.
             let _ = other.over.wait();
             if is_dying() || !self.is_current(binding) {
                 return Err(EINTR);
@@ -207,8 +209,8 @@ impl<T: FileSystem> Inode<T> {
         let may_go_on = sequential && next < binding.blocks();
         if may_go_on && ahead.in_the_way().is_none() && ahead.find(next).is_none() {
             let (len, _) = ahead.lengths.open(next, 1);
-            // Only what is there and not verified is worth it; what fails now will fail again for
-            // who needs it.
+            // Only what is there and not verified is worth it; what fails now fails again when it
+            // is needed.
             if binding.run(next..next + 1) == 0 && present(binding, next, 1) != 0 {
                 if let Ok(window) = self.start_window(binding, next, len, true) {
                     ahead.lengths.close(window.blocks.end);
@@ -219,8 +221,8 @@ impl<T: FileSystem> Inode<T> {
         Ok(Some(window))
     }
 
-    /// Starts to verify up to `len` blocks from `start` on: those that are resident and not verified.
-    /// `is_ahead`: nobody waits for it yet.
+    /// Starts to verify up to `len` blocks from `start` on: those that are resident and not
+    /// verified. `is_ahead`: there is no waiter yet.
     fn start_window(
         &self,
         binding: &Arc<Binding>,
@@ -258,7 +260,8 @@ impl<T: FileSystem> Inode<T> {
         Ok(window)
     }
 
-    /// These blocks, and those around them that are decoded together with them and are not verified yet.
+    /// These blocks, and those around them that are decoded together with them and are not verified
+    /// yet.
     fn whole_extents(&self, binding: &Binding, start: u64, len: u64) -> (u64, u64) {
         if !T::is_encoded(self) {
             return (start, len);
@@ -281,7 +284,7 @@ impl<T: FileSystem> Inode<T> {
 /// How many pages from `start` on, up to `len`, are in the shared inode's page cache without a gap.
 pub(super) fn resident(binding: &Binding, start: u64, len: u64) -> u64 {
     let mapping = binding.shared().mapping().as_ptr();
-    // SAFETY: By the type invariants of `Mapping` it is live.
+    // SAFETY: The type invariants of `Mapping` say that the mapping is live.
     unsafe { raw::erofs_shared_resident(mapping, start as usize, len as usize, false) as u64 }
 }
 

@@ -123,7 +123,8 @@ impl<T: FileSystem> Tables<T> {
         };
         match read() {
             Ok(None) => core::ptr::null_mut(),
-            // SAFETY: The value is readable for its length; the result is an ACL or an error pointer.
+            // SAFETY: The value is readable for its length; the result is an ACL or an error
+            // pointer.
             Ok(Some(value)) => unsafe {
                 raw::erofs_shared_acl_from_xattr(value.as_ptr().cast(), value.len())
             },
@@ -139,6 +140,7 @@ unsafe fn out_buffer<'a>(buffer: *mut ffi::c_void, size: usize) -> Option<&'a mu
     if buffer.is_null() || size == 0 {
         return None;
     }
-    // SAFETY: By the function's safety requirements.
+    // SAFETY: By this function's requirements the buffer is writable for its size, and not used by
+    // others.
     Some(unsafe { core::slice::from_raw_parts_mut(buffer.cast(), size) })
 }

@@ -11,10 +11,11 @@ pub enum Coding {
     Shifted,
     /// They are the file's, with the blocks kept where the file's block boundaries are. The first
     /// `block - la % block` bytes of the extent (or all, if it has less) are the ones that end the
-    /// pcluster's last block; the rest starts at the pcluster's start. `pa` and `plen` are whole blocks.
+    /// pcluster's last block; the rest starts at the pcluster's start. `pa` and `plen` are whole
+    /// blocks.
     Interlaced,
-    /// Compressed. Zeros may come before the data, in the first block only (not for LZ4 if the image
-    /// lacks `LZ4_0PADDING`: there they come behind it).
+    /// Compressed. Zeros may come before the data, in the first block only (not for LZ4 if the
+    /// image lacks `LZ4_0PADDING`: there they come behind it).
     Compressed(Algorithm),
 }
 
@@ -29,8 +30,8 @@ pub struct Pcluster {
     pub inline: bool,
     /// What to do with the bytes.
     pub coding: Coding,
-    /// The bytes decode to more than the extent: only the first `llen` count (`dedupe`). Otherwise they
-    /// decode to exactly `llen` bytes.
+    /// The bytes decode to more than the extent: only the first `llen` count (`dedupe`). Otherwise
+    /// they decode to exactly `llen` bytes.
     pub partial: bool,
 }
 
@@ -39,8 +40,8 @@ pub struct Pcluster {
 pub enum Data {
     /// Zeros.
     Hole,
-    /// In the packed inode's data, from `pos` on; `pos + llen` is below 2^63. Whether the packed inode is
-    /// as long as that is for the caller to check.
+    /// In the packed inode's data, from `pos` on; `pos + llen` is below 2^63. Whether the packed
+    /// inode is as long as that is for the caller to check.
     Fragment {
         /// First byte.
         pos: u64,
@@ -54,7 +55,8 @@ pub enum Data {
 pub struct ZExtent {
     /// First byte in the file.
     pub la: u64,
-    /// Length in bytes, never past the end of the file; for a pcluster at most [`MAX_DECODED_SIZE`](super::super::compression::MAX_DECODED_SIZE).
+    /// Length in bytes, never past the end of the file; for a pcluster at most
+    /// [`MAX_DECODED_SIZE`](super::super::compression::MAX_DECODED_SIZE).
     pub llen: u64,
     /// Where they are.
     pub data: Data,
@@ -66,8 +68,9 @@ impl ZExtent {
         self.la.saturating_add(self.llen)
     }
 
-    /// Where plain data is: the byte of the pcluster that is the extent's byte `offset`, and how many of the
-    /// extent's bytes follow in a row from there. `None` if the extent has no plain data at `offset`.
+    /// Where plain data is: the byte of the pcluster that is the extent's byte `offset`, and how
+    /// many of the extent's bytes follow in a row from there. `None` if the extent has no plain
+    /// data at `offset`.
     pub fn plain(&self, sb: &Superblock, offset: u64) -> Option<(u32, u32)> {
         let Data::Pcluster(data) = self.data else {
             return None;

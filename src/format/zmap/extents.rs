@@ -24,7 +24,8 @@ const PLEN_MASK: u32 = (MAX_PCLUSTER_SIZE << 1) - 1;
 const MAX_RECORDS: u64 = 1 << 24;
 
 impl<S: Source> Lookup<'_, S> {
-    /// An encoded extent from `la` to `end`. `at` is its record's position, `last` whether it is the last.
+    /// An encoded extent from `la` to `end`. `at` is its record's position, `last` whether it is
+    /// the last.
     fn extent(
         &self,
         la: u64,
@@ -62,7 +63,8 @@ impl<S: Source> Lookup<'_, S> {
         })
     }
 
-    /// How the bytes of an encoded extent's pcluster become a file's. `at` is its record's position.
+    /// How the bytes of an encoded extent's pcluster become a file's. `at` is its record's
+    /// position.
     fn coding(&self, plen: u32, pa: u64, at: u64) -> Result<Coding, Error> {
         let block = u64::from(self.sb.block_size());
         let is_whole = (pa | u64::from(plen & PLEN_MASK)) % block == 0;
@@ -100,8 +102,9 @@ impl<S: Source> Lookup<'_, S> {
             ))
     }
 
-    /// The extent that holds `la`, one of those that are a lcluster each; and the position of its record.
-    /// With `before`, an extent that ends at `la`, pclusters need not be counted from the first one.
+    /// The extent that holds `la`, one of those that are a lcluster each; and the position of its
+    /// record. With `before`, an extent that ends at `la`, pclusters need not be counted from the
+    /// first one.
     pub(super) fn map_fixed(
         &mut self,
         la: u64,

@@ -57,7 +57,8 @@ pub(super) enum Tail {
     Fragment { lcn: u64, pos: u64 },
 }
 
-/// The header of a compressed inode, checked, and what was found out about its tail. Made once for an inode.
+/// The header of a compressed inode, checked, and what was found out about its tail. Made once for
+/// an inode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
     pub(super) mode: Mode,
@@ -80,7 +81,8 @@ pub(super) fn is_packed(sb: &Superblock, inode: &Inode) -> bool {
 }
 
 impl Header {
-    /// Reads and checks the header itself, but for what the file ends with, and gives its bytes, too.
+    /// Reads and checks the header itself, but for what the file ends with, and gives its bytes,
+    /// too.
     pub(super) fn load<S: Source>(
         sb: &Superblock,
         inode: &Inode,
@@ -196,8 +198,8 @@ impl Header {
         4 << ((self.advise >> 1) & 3)
     }
 
-    /// Logarithm of the size of lclusters: that of blocks and up to 15 more. (Unused by records of 16 and
-    /// 32 bytes.)
+    /// Logarithm of the size of lclusters: that of blocks and up to 15 more. (Unused by records of
+    /// 16 and 32 bytes.)
     pub fn lclusterbits(&self) -> u32 {
         self.lclusterbits.into()
     }

@@ -24,8 +24,8 @@ const LI_HOLE: u16 = 1 << 14;
 /// `Z_EROFS_LI_D0_CBLKCNT`: the distance is the pcluster's size in blocks instead.
 const D0_CBLKCNT: u32 = 1 << 11;
 
-/// Entries that one look-up follows back to a head, or forward to the next one. A pcluster decodes to
-/// 12 MiB at most, which is so many of the smallest lclusters.
+/// Entries that one look-up follows back to a head, or forward to the next one. A pcluster decodes
+/// to 12 MiB at most, which is this number of the smallest lclusters.
 const MAX_STEPS: u32 = MAX_DECODED_SIZE >> 9;
 
 /// Types of lclusters, `Z_EROFS_LCLUSTER_TYPE_*`.
@@ -195,7 +195,8 @@ impl<S: Source> Lookup<'_, S> {
         if lcn >= total {
             return Err(Error::corrupted("lcluster past the end", start, lcn).into());
         }
-        // Entries of 4 bytes up to a multiple of 32, then packs of 16 with 2 bytes each, then 4 again.
+        // Entries of 4 bytes up to a multiple of 32, then packs of 16 with 2 bytes each, then 4
+        // again.
         let first = ((32 - start % 32) / 4) & 7;
         let narrow = if self.header.has(ADVISE_COMPACTED_2B) && first < total {
             (total - first) & !15
@@ -269,7 +270,8 @@ impl<S: Source> Lookup<'_, S> {
                 blocks: None,
             }
         } else {
-            // The last one of a pack has the distance to the next head; the one before tells the other.
+            // The last one of a pack has the distance to the next head; the one before tells the
+            // other.
             let back = match number.checked_sub(1).map(|before| pack.get(before)) {
                 Some((Type::Nonhead, lo)) if lo & D0_CBLKCNT != 0 => 2,
                 Some((Type::Nonhead, lo)) => lo + 1,
@@ -285,8 +287,8 @@ impl<S: Source> Lookup<'_, S> {
         })
     }
 
-    /// First block of the pcluster of the head that was looked for: the pack's block number and the sizes
-    /// of the pclusters that come before it in the pack.
+    /// First block of the pcluster of the head that was looked for: the pack's block number and the
+    /// sizes of the pclusters that come before it in the pack.
     fn block_of(&self, pack: &Pack) -> Result<u32, Error> {
         let mut left = pack.number;
         // Less than 2^14 for each of at most 16 entries.
@@ -386,8 +388,8 @@ impl<S: Source> Lookup<'_, S> {
         Ok(u64::from(blocks) << self.sb.blkszbits)
     }
 
-    /// First byte of the file that is behind the extent which goes on into lcluster `lcn`; at most
-    /// `MAX_STEPS` lclusters further.
+    /// Returns the first byte of the file behind the extent that continues in lcluster `lcn`, at
+    /// most `MAX_STEPS` lclusters further.
     fn next_head(&mut self, lcn: u64) -> Result<u64, S::Error> {
         let bits = self.header.lclusterbits;
         let size = self.inode.size;
@@ -466,8 +468,8 @@ impl<S: Source> Lookup<'_, S> {
         })
     }
 
-    /// Where the bytes of the extent are that ends the file, if that has them at a special place, and
-    /// `head` is its head.
+    /// Where the bytes of the extent are that ends the file, if that has them at a special place,
+    /// and `head` is its head.
     fn tail_of(&self, head: &Head) -> Option<Data> {
         match self.header.tail {
             Tail::Inline { lcn, pa, len } if lcn == head.lcn => Some(Data::Pcluster(Pcluster {
@@ -485,8 +487,8 @@ impl<S: Source> Lookup<'_, S> {
         }
     }
 
-    /// Where the bytes of any other extent are, whose head is `head`. `at` is the position of the entry
-    /// that led to it.
+    /// Where the bytes of any other extent are, whose head is `head`. `at` is the position of the
+    /// entry that led to it.
     fn data_of(&mut self, head: &Head, at: u64) -> Result<Data, S::Error> {
         let Some(block) = head.block else {
             return Ok(Data::Hole);

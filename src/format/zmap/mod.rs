@@ -2,15 +2,15 @@
 
 //! From a byte of a file to the extent that holds it, for compressed layouts.
 //!
-//! A compressed file is a row of extents. Each has its bytes in one *pcluster*, a run of bytes on disk; or
-//! in the packed inode (a *fragment*); or nowhere (a hole). Behind the inode is a [`Header`], and behind
-//! that a description of the extents in one of two ways:
+//! A compressed file is a row of extents. Each has its bytes in one *pcluster*, a run of bytes on
+//! disk; or in the packed inode (a *fragment*); or nowhere (a hole). Behind the inode is a
+//! [`Header`], and behind that a description of the extents in one of two ways:
 //!
-//! * *Indexes*: the file is cut into logical clusters (lclusters) of the same size, and for each there is an
-//!   entry. It is a *head* if an extent starts in it: then it has the place in the lcluster where, and the
-//!   block where the pcluster begins. Else it has the distance back to the head. Full indexes have 8 bytes
-//!   for an entry; compact ones share one block number in a pack of 2 entries (4 bytes each) or of 16
-//!   entries (2 bytes each).
+//! * *Indexes*: the file is cut into logical clusters (lclusters) of the same size, and for each
+//!   there is an entry. It is a *head* if an extent starts in it: then it has the place in the
+//!   lcluster where, and the block where the pcluster begins. Else it has the distance back to the
+//!   head. Full indexes have 8 bytes for an entry; compact ones share one block number in a pack of
+//!   2 entries (4 bytes each) or of 16 entries (2 bytes each).
 //! * *Encoded extents*: a sorted table with a record for each extent, of 4, 8, 16 or 32 bytes.
 
 mod extent;
@@ -37,13 +37,14 @@ use header::{has_packed, Mode, Tail, ADVISE_FRAGMENT_PCLUSTER, ADVISE_INLINE_PCL
 use lookup::Lookup;
 
 impl Header {
-    /// Reads the header of a compressed inode from its area, and looks up the extent that ends the file
-    /// if that one is special.
+    /// Reads the header of a compressed inode from its area, and looks up the extent that ends the
+    /// file if that one is special.
     ///
     /// # Errors
     ///
-    /// `Corrupted`, also if the inode is not compressed or the image has no compression; `Unsupported` for
-    /// algorithms that are not known. A fragment in the packed inode itself is `Corrupted`.
+    /// `Corrupted`, also if the inode is not compressed or the image has no compression;
+    /// `Unsupported` for algorithms that are not known. A fragment in the packed inode itself is
+    /// `Corrupted`.
     pub fn read<S: Source>(sb: &Superblock, inode: &Inode, src: &S) -> Result<Self, S::Error> {
         let (mut this, raw) = Self::load(sb, inode, src)?;
         if matches!(this.mode, Mode::Full | Mode::Compact) {
@@ -98,8 +99,9 @@ impl Header {
         })
     }
 
-    /// The structure that describes extent or lcluster `number`, and its position in the inode's area. `None`
-    /// if there is none, because the whole file is a fragment or `number` is past the end.
+    /// The structure that describes extent or lcluster `number`, and its position in the inode's
+    /// area. `None` if there is none, because the whole file is a fragment or `number` is past the
+    /// end.
     pub fn record<S: Source>(
         &self,
         sb: &Superblock,
@@ -142,18 +144,18 @@ impl Header {
     }
 }
 
-/// The extent of a compressed inode that holds byte `la`. At or past the end of the file: an empty hole at
-/// `la`.
+/// The extent of a compressed inode that holds byte `la`. At or past the end of the file: an empty
+/// hole at `la`.
 ///
-/// `src` is the inode's area, `header` what [`Header::read`] gave for it. The extent has `la` in it, and
-/// is whole; except holes, which may come in parts. The work is bounded: a logarithmic number of records,
-/// or as many index entries as a pcluster's 12 MiB can have.
+/// `src` is the inode's area, `header` what [`Header::read`] gave for it. The extent has `la` in
+/// it, and is whole; except holes, which may come in parts. The work is bounded: a logarithmic
+/// number of records, or as many index entries as a pcluster's 12 MiB can have.
 ///
 /// # Errors
 ///
 /// `Corrupted` for all that contradicts itself, for data past the end of the address space, and for
-/// algorithms that the superblock does not announce; `Unsupported` for a pcluster of more than 1 MiB on
-/// disk or 12 MiB decoded.
+/// algorithms that the superblock does not announce; `Unsupported` for a pcluster of more than 1
+/// MiB on disk or 12 MiB decoded.
 pub fn map<S: Source>(
     sb: &Superblock,
     compression: &Compression,
@@ -165,9 +167,9 @@ pub fn map<S: Source>(
     locate(sb, compression, inode, header, src, la, None)
 }
 
-/// The extent behind `before`, which [`map`] or this gave for the same inode: the same as
-/// `map(…, before.end())`, but also fast where a table has lengths only, which have to be added up from
-/// the file's start otherwise.
+/// The extent behind `before`, which [`map`] or this gave for the same inode: the same as `map(…,
+/// before.end())`, but also fast where a table has lengths only, which have to be added up from the
+/// file's start otherwise.
 ///
 /// # Errors
 ///

@@ -40,7 +40,8 @@ impl Deflate {
         stream.avail_in = input.len();
         stream.next_out = output.as_mut_ptr();
         stream.avail_out = output.len();
-        // SAFETY: The workspace has the size that zlib asked for, and the stream describes the buffers.
+        // SAFETY: The workspace has the size that zlib asked for, and the stream describes the
+        // buffers.
         let ret = unsafe {
             if raw::zlib_inflateInit2(&mut stream, WINDOW_BITS) != raw::Z_OK as i32 {
                 return Err(Failure::Error(EIO));

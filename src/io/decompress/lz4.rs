@@ -22,12 +22,13 @@ pub(super) fn decode(input: &[u8], output: &mut [u8], extent: Extent) -> Result<
         return Err(Failure::Corrupted("lz4: too much data"));
     };
     if extent == Extent::Prefix {
-        // A match with offset 0 refers to itself. The decoder of parts copies it, which changes nothing, and counts it as
-        // written: what the memory held before would be the file's data. The decoder of wholes writes zeros there.
+        // A match with offset 0 refers to itself. The decoder of parts copies it, which changes
+        // nothing, and counts it as written: what the memory held before would be the file's data.
+        // The decoder of wholes writes zeros there.
         output.fill(0);
     }
-    // SAFETY: Both lengths are those of the buffers, which is all that the decoder reads and writes,
-    // whatever the input: references back are checked against the start of the output.
+    // SAFETY: Both lengths are those of the buffers, which is all that the decoder reads and
+    // writes, whatever the input: references back are checked against the start of the output.
     let got = unsafe {
         let (input, output) = (input.as_ptr().cast(), output.as_mut_ptr().cast());
         match extent {

@@ -68,7 +68,7 @@ impl Lzma {
 
 impl Drop for Lzma {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants this owns the decoder, which is freed here, once.
         unsafe { raw::xz_dec_microlzma_end(self.0.as_ptr()) }
     }
 }

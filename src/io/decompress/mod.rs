@@ -89,8 +89,8 @@ impl Drop for Registration {
 
 /// Calls `f` with the module's decoders. `EIO` if there are none.
 fn with_decoders<R>(f: impl FnOnce(&Decoders) -> R) -> Result<R> {
-    // SAFETY: Who decodes belongs to a mount or is a worker, whose call ends before the registration is
-    // dropped: it goes after both. `f` cannot keep the reference for longer than it runs.
+    // SAFETY: The caller belongs to a mount or is a worker, whose call ends before the registration
+    // is dropped: it goes after both. `f` cannot keep the reference for longer than it runs.
     let decoders = unsafe { DECODERS.load(Acquire).as_ref() };
     Ok(f(decoders.ok_or(EIO)?))
 }
@@ -141,10 +141,10 @@ impl Decoder<'_> {
     }
 }
 
-/// Waits for a decoder and calls `f` with it. As there are few, so is what `f` allocates limited for all; `f`
-/// may not wait for another decoder.
+/// Waits for a decoder and calls `f` with it. As there are few, so is what `f` allocates limited
+/// for all; `f` may not wait for another decoder.
 ///
-/// LZ4 needs no state, and who allocates nothing (not `bounded`) need not wait.
+/// LZ4 needs no state, and a caller that allocates nothing (not `bounded`) need not wait.
 pub(super) fn with<R>(
     algorithm: Algorithm,
     bounded: bool,

@@ -15,7 +15,8 @@ const MAX_STATES: u32 = 16;
 
 /// What a decoder needs beside its input and output.
 pub(super) trait State: Sized + Send {
-    /// Allocates one that can decode images of this `level` (what the level is, is the decoder's own).
+    /// Allocates one that can decode images of this `level` (what the level is, is the decoder's
+    /// own).
     fn new(level: u32) -> Result<Self>;
 }
 

@@ -29,8 +29,8 @@ impl State for Zstd {
         // SAFETY: No preconditions.
         let bytes = unsafe { raw::zstd_dstream_workspace_bound(window) };
         let mut workspace = KVVec::from_elem(0u64, bytes.div_ceil(8), GFP_KERNEL)?;
-        // SAFETY: The workspace is as large as it has to be, and aligned to 8 bytes; it stays where it is
-        // as long as the stream is used.
+        // SAFETY: The workspace is as large as it has to be, and aligned to 8 bytes; it stays where
+        // it is as long as the stream is used.
         let stream = unsafe {
             raw::zstd_init_dstream(window, workspace.as_mut_ptr().cast(), workspace.len() * 8)
         };
@@ -45,8 +45,8 @@ impl State for Zstd {
 impl Zstd {
     /// Decodes `input` into `output`, and fills it.
     ///
-    /// Of a frame that the output is long enough for, the decoder writes straight into it; else through
-    /// the window in its workspace.
+    /// Of a frame that the output is long enough for, the decoder writes straight into it; else
+    /// through the window in its workspace.
     pub(super) fn decode(
         &mut self,
         input: &[u8],
@@ -63,7 +63,7 @@ impl Zstd {
             size: output.len(),
             pos: 0,
         };
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants the stream is live, and used by this call alone.
         let ret = unsafe { raw::zstd_reset_dstream(self.stream.as_ptr()) };
         // SAFETY: No preconditions.
         if unsafe { raw::zstd_is_error(ret) } != 0 {
