@@ -55,6 +55,12 @@ install: module
 	depmod $(if $(DESTDIR),-b $(DESTDIR)) "$$release"
 	echo "installed $$modules/updates/erofs_shared.ko; mount -t erofs-shared loads it"
 
+##  make deb                Debian packages of the module, of DKMS and of the tool, in build/deb (SIGN_KEY=PEM SIGN_CERT=PEM to sign)
+.PHONY: deb
+deb: module
+	@scripts/setup packaging
+	scripts/deb
+
 ##  make debug-kernel       build/linux-debug: a kernel with KASAN, lockdep, kmemleak… (10 minutes, once)
 ##  make debug-module       build/debug/erofs_shared.ko for it
 .PHONY: debug-kernel debug-module
