@@ -379,7 +379,7 @@ async fn serve(system: Arc<System>, with_mounts: bool, address: SocketAddr) -> i
         get(|| async { "erofs-shared: the metrics are at /metrics\n" }),
     );
     let listener = tokio::net::TcpListener::bind(address).await?;
-    // Whoever asked for port 0 wants to know.
+    // With port 0 the kernel chooses one.
     println!("listening on {}", listener.local_addr()?);
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let stop = async move {

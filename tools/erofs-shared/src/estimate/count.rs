@@ -2,7 +2,7 @@
 
 //! Contents and blocks of files, told by 128-bit hashes.
 //!
-//! An estimate trusts nobody and gives nothing away, so XXH3 is enough; the module compares by SHA-256.
+//! An estimate grants no access to data, so XXH3 is enough; the module compares by SHA-256.
 
 use std::io::{self, Read};
 
@@ -109,7 +109,7 @@ impl File {
         }
     }
 
-    /// Takes blocks of zeros that nobody has to read.
+    /// Takes blocks of zeros that need not be read.
     pub fn skip(&mut self, bytes: u64) {
         self.size += bytes;
         self.hole(bytes.div_ceil(PAGE));
