@@ -115,6 +115,96 @@ pub struct Inode {
     pub blocks512: u64,
 }
 
+/// What compact and extended inodes have at different places.
+struct Numbers {
+    size: u64,
+    i_u: u32,
+    uid: u32,
+    gid: u32,
+    nlink: u32,
+    mtime: i64,
+    mtime_nsec: u32,
+}
+
+impl Numbers {
+    /// Those of an extended inode.
+    fn extended(raw: &[u8; extended_inode::SIZE]) -> Self {
+        Self {
+            size: extended_inode::I_SIZE.get(raw),
+            i_u: extended_inode::I_U.get(raw),
+            uid: extended_inode::I_UID.get(raw),
+            gid: extended_inode::I_GID.get(raw),
+            nlink: extended_inode::I_NLINK.get(raw),
+            mtime: extended_inode::I_MTIME.get(raw) as i64,
+            mtime_nsec: extended_inode::I_MTIME_NSEC.get(raw),
+        }
+    }
+
+    /// Those of a compact inode. `nlink_one`: it has one link, and no field that says so.
+    fn compact(
+        sb: &Superblock,
+        iloc: u64,
+        raw: &[u8; extended_inode::SIZE],
+        nlink_one: bool,
+    ) -> Result<Self, Error> {
+        let mtime = compact::I_MTIME.get(raw);
+        Ok(Self {
+            size: u64::from(compact::I_SIZE.get(raw)),
+            i_u: compact::I_U.get(raw),
+            uid: u32::from(compact::I_UID.get(raw)),
+            gid: u32::from(compact::I_GID.get(raw)),
+            nlink: if nlink_one {
+                1
+            } else {
+                u32::from(compact::I_NB.get(raw))
+            },
+            mtime: sb
+                .epoch
+                .checked_add(i64::from(mtime))
+                .ok_or(Error::corrupted("i_mtime", iloc + 12, mtime.into()))?,
+            mtime_nsec: sb.fixed_nsec,
+        })
+    }
+}
+
+/// Returns how an inode's data is laid out.
+fn layout(raw: &[u8; extended_inode::SIZE], iloc: u64) -> Result<Layout, Error> {
+    let unsupported = |what, value: u16| Error::new(Kind::Unsupported, what, iloc, value.into());
+    let format = compact::I_FORMAT.get(raw);
+    if format & !FORMAT_ALL != 0 {
+        return Err(unsupported("i_format is not known", format));
+    }
+    Ok(match compact::LAYOUT.get(raw) {
+        0 => Layout::FlatPlain,
+        1 => Layout::CompressedFull,
+        2 => Layout::FlatInline,
+        3 => Layout::CompressedCompact,
+        4 => Layout::ChunkBased,
+        other => return Err(unsupported("i_format: data layout is not known", other)),
+    })
+}
+
+/// Returns the size of the xattr area behind an inode, in bytes.
+fn xattr_isize(raw: &[u8; extended_inode::SIZE]) -> u32 {
+    match u32::from(compact::I_XATTR_ICOUNT.get(raw)).checked_sub(1) {
+        None => 0,
+        Some(more) => xattr_header::SIZE as u32 + xattr_shared::SIZE as u32 * more,
+    }
+}
+
+/// Returns the format of chunks; 0 if the inode has none.
+fn chunk_format(raw: &[u8; extended_inode::SIZE], layout: Layout, iloc: u64) -> Result<u16, Error> {
+    if layout != Layout::ChunkBased {
+        return Ok(0);
+    }
+    let format = compact::CHUNK_FORMAT.get(raw);
+    if format & !CHUNK_FORMAT_ALL != 0 {
+        let what = "chunk format is not known";
+        return Err(Error::new(Kind::Unsupported, what, iloc, format.into()));
+    }
+    Ok(format)
+}
+
 impl Inode {
     /// Reads the inode `nid` from the area that `sb.iloc(nid)` names.
     pub fn read<S: Source>(sb: &Superblock, nid: u64, src: &S) -> Result<Self, S::Error> {
@@ -142,21 +232,8 @@ impl Inode {
         iloc: u64,
         raw: &[u8; extended_inode::SIZE],
     ) -> Result<Self, Error> {
-        let unsupported =
-            |what, value: u16| Error::new(Kind::Unsupported, what, iloc, value.into());
-        // What is the same in both comes first.
+        let layout = layout(raw, iloc)?;
         let format = compact::I_FORMAT.get(raw);
-        if format & !FORMAT_ALL != 0 {
-            return Err(unsupported("i_format is not known", format));
-        }
-        let layout = match compact::LAYOUT.get(raw) {
-            0 => Layout::FlatPlain,
-            1 => Layout::CompressedFull,
-            2 => Layout::FlatInline,
-            3 => Layout::CompressedCompact,
-            4 => Layout::ChunkBased,
-            other => return Err(unsupported("i_format: data layout is not known", other)),
-        };
         let extended = compact::VERSION.get(raw) != 0;
         let mode = compact::I_MODE.get(raw);
         let file_type = FileType::of_mode(mode).ok_or(Error::corrupted(
@@ -173,32 +250,19 @@ impl Inode {
         } else {
             (0, 32)
         };
-        let i_u;
-        let (uid, gid, nlink, mtime, mtime_nsec, size);
-        if extended {
-            size = extended_inode::I_SIZE.get(raw);
-            i_u = extended_inode::I_U.get(raw);
-            uid = extended_inode::I_UID.get(raw);
-            gid = extended_inode::I_GID.get(raw);
-            mtime = extended_inode::I_MTIME.get(raw) as i64;
-            mtime_nsec = extended_inode::I_MTIME_NSEC.get(raw);
-            nlink = extended_inode::I_NLINK.get(raw);
+        let Numbers {
+            size,
+            i_u,
+            uid,
+            gid,
+            nlink,
+            mtime,
+            mtime_nsec,
+        } = if extended {
+            Numbers::extended(raw)
         } else {
-            size = u64::from(compact::I_SIZE.get(raw));
-            i_u = compact::I_U.get(raw);
-            uid = u32::from(compact::I_UID.get(raw));
-            gid = u32::from(compact::I_GID.get(raw));
-            mtime = sb
-                .epoch
-                .checked_add(i64::from(compact::I_MTIME.get(raw)))
-                .ok_or(Error::corrupted(
-                    "i_mtime",
-                    iloc + 12,
-                    compact::I_MTIME.get(raw).into(),
-                ))?;
-            mtime_nsec = sb.fixed_nsec;
-            nlink = if nlink_one { 1 } else { u32::from(nb) };
-        }
+            Numbers::compact(sb, iloc, raw, nlink_one)?
+        };
         if size > i64::MAX as u64 {
             return Err(Error::corrupted("i_size is negative", iloc + 8, size));
         }
@@ -209,11 +273,6 @@ impl Inode {
                 mtime_nsec.into(),
             ));
         }
-        let icount = u32::from(compact::I_XATTR_ICOUNT.get(raw));
-        let xattr_isize = match icount.checked_sub(1) {
-            None => 0,
-            Some(more) => xattr_header::SIZE as u32 + xattr_shared::SIZE as u32 * more,
-        };
         let compressed = matches!(layout, Layout::CompressedFull | Layout::CompressedCompact);
         let blocks_value = (blk_hi << 32) | u64::from(i_u);
         let startblk = if !file_type.has_data() || compressed || layout == Layout::ChunkBased {
@@ -231,14 +290,7 @@ impl Inode {
         } else {
             size.div_ceil(block) * (block / 512)
         };
-        let chunk_format = if layout == Layout::ChunkBased {
-            compact::CHUNK_FORMAT.get(raw)
-        } else {
-            0
-        };
-        if chunk_format & !CHUNK_FORMAT_ALL != 0 {
-            return Err(unsupported("chunk format is not known", chunk_format));
-        }
+        let chunk_format = chunk_format(raw, layout, iloc)?;
         Ok(Self {
             nid,
             area,
@@ -248,7 +300,7 @@ impl Inode {
             } else {
                 compact::SIZE as u8
             },
-            xattr_isize,
+            xattr_isize: xattr_isize(raw),
             layout,
             file_type,
             mode,

@@ -133,6 +133,143 @@ pub struct Superblock {
     pub sb_size: u32,
 }
 
+/// Byte of the image at which a field of the superblock is.
+fn pos_of(field: usize) -> u64 {
+    (SUPER_OFFSET + field) as u64
+}
+
+/// Whether an incompatible feature is on.
+fn has(bytes: &[u8; raw::SIZE], bit: u32) -> bool {
+    raw::FEATURE_INCOMPAT.get(bytes) & bit != 0
+}
+
+/// Checks that this is a superblock, and returns the logarithm of the block size.
+fn block_bits(bytes: &[u8; raw::SIZE]) -> Result<u8, Error> {
+    let magic = raw::MAGIC.get(bytes);
+    if magic != SUPER_MAGIC {
+        return Err(Error::new(
+            Kind::NotErofs,
+            "no EROFS superblock (magic)",
+            pos_of(raw::MAGIC.at()),
+            u64::from(magic),
+        ));
+    }
+    let blkszbits = raw::BLKSZBITS.get(bytes);
+    if !(9..=MAX_BLKSZBITS).contains(&blkszbits) {
+        return Err(Error::new(
+            Kind::Invalid,
+            "blkszbits is not supported",
+            pos_of(raw::BLKSZBITS.at()),
+            u64::from(blkszbits),
+        ));
+    }
+    let dirblkbits = raw::DIRBLKBITS.get(bytes);
+    if dirblkbits != 0 {
+        return Err(Error::new(
+            Kind::Invalid,
+            "dirblkbits is not supported",
+            pos_of(raw::DIRBLKBITS.at()),
+            u64::from(dirblkbits),
+        ));
+    }
+    Ok(blkszbits)
+}
+
+/// Returns the incompatible features, which are all known.
+fn incompat_features(bytes: &[u8; raw::SIZE]) -> Result<u32, Error> {
+    let feature_incompat = raw::FEATURE_INCOMPAT.get(bytes);
+    let unknown = feature_incompat & !incompat::ALL;
+    if unknown != 0 {
+        return Err(Error::new(
+            Kind::Invalid,
+            UNKNOWN_INCOMPAT,
+            pos_of(raw::FEATURE_INCOMPAT.at()),
+            u64::from(unknown),
+        ));
+    }
+    Ok(feature_incompat)
+}
+
+/// Returns the size of the superblock in bytes.
+fn size(bytes: &[u8; raw::SIZE]) -> Result<u32, Error> {
+    let extslots = raw::SB_EXTSLOTS.get(bytes);
+    let sb_size = SB_BASE_SIZE + u32::from(extslots) * EXTSLOT_SIZE;
+    if sb_size > (1 << MAX_BLKSZBITS) - SUPER_OFFSET as u32 {
+        return Err(Error::new(
+            Kind::Invalid,
+            "sb_extslots: more than a block",
+            pos_of(raw::SB_EXTSLOTS.at()),
+            u64::from(extslots),
+        ));
+    }
+    Ok(sb_size)
+}
+
+/// Returns the compression algorithms, or the LZ4 maximum distance.
+fn algorithms(bytes: &[u8; raw::SIZE]) -> Result<u16, Error> {
+    let available_compr_algs = raw::AVAILABLE_COMPR_ALGS.get(bytes);
+    let unknown = available_compr_algs & !COMPR_ALGS_ALL;
+    if has(bytes, incompat::COMPR_CFGS) && unknown != 0 {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "available_compr_algs: unknown algorithms",
+            pos_of(raw::AVAILABLE_COMPR_ALGS.at()),
+            u64::from(unknown),
+        ));
+    }
+    Ok(available_compr_algs)
+}
+
+/// Returns the long prefix of fingerprint xattrs, if there is one.
+fn ishare_prefix(bytes: &[u8; raw::SIZE]) -> Result<Option<u8>, Error> {
+    if raw::FEATURE_COMPAT.get(bytes) & compat::ISHARE_XATTRS == 0 {
+        return Ok(None);
+    }
+    let ishare_id = raw::ISHARE_XATTR_PREFIX_ID.get(bytes);
+    if ishare_id >= raw::XATTR_PREFIX_COUNT.get(bytes) {
+        return Err(Error::corrupted(
+            "ishare_xattr_prefix_id",
+            pos_of(raw::ISHARE_XATTR_PREFIX_ID.at()),
+            u64::from(ishare_id),
+        ));
+    }
+    Ok(Some(ishare_id))
+}
+
+/// Returns the nid of the root directory, and the blocks on the primary device.
+fn root_and_blocks(bytes: &[u8; raw::SIZE]) -> (u64, u64) {
+    let blocks_lo = u64::from(raw::BLOCKS_LO.get(bytes));
+    let rootnid_8b = raw::ROOTNID_8B.get(bytes);
+    if has(bytes, incompat::BIT48) && rootnid_8b != 0 {
+        let blocks_hi = u64::from(raw::BLOCKS_HI.get(bytes));
+        return (rootnid_8b, blocks_lo | (blocks_hi << 32));
+    }
+    (u64::from(raw::ROOTNID_2B.get(bytes)), blocks_lo)
+}
+
+/// Returns the nid of the metabox inode, if there is one.
+fn metabox(bytes: &[u8; raw::SIZE], sb_size: u32) -> Result<Option<u64>, Error> {
+    if !has(bytes, incompat::METABOX) {
+        return Ok(None);
+    }
+    let nid = raw::METABOX_NID.get(bytes);
+    if sb_size <= SB_BASE_SIZE {
+        return Err(Error::corrupted(
+            "metabox without room for metabox_nid",
+            pos_of(raw::SB_EXTSLOTS.at()),
+            u64::from(raw::SB_EXTSLOTS.get(bytes)),
+        ));
+    }
+    if nid & NID_METABOX != 0 {
+        return Err(Error::corrupted(
+            "metabox_nid in the metabox",
+            pos_of(raw::METABOX_NID.at()),
+            nid,
+        ));
+    }
+    Ok(Some(nid))
+}
+
 impl Superblock {
     /// Reads and checks the superblock in the first 4096 bytes of an image (or all, if it is
     /// smaller).
@@ -142,130 +279,37 @@ impl Superblock {
     /// `NotErofs`, `Invalid`, `Checksum`, `Corrupted`; unknown incompatible features are `Invalid`,
     /// unknown compression algorithms `Unsupported`.
     pub fn parse<H: Hasher>(head: &[u8]) -> Result<Self, Error> {
-        let at = |field: usize| (SUPER_OFFSET + field) as u64;
         let mut bytes = [0u8; raw::SIZE];
         let stored = head.get(SUPER_OFFSET..).unwrap_or(&[]);
         let len = stored.len().min(raw::SIZE);
         if let (Some(to), Some(from)) = (bytes.get_mut(..len), stored.get(..len)) {
             to.copy_from_slice(from);
         }
-        let magic = raw::MAGIC.get(&bytes);
-        if magic != SUPER_MAGIC {
-            return Err(Error::new(
-                Kind::NotErofs,
-                "no EROFS superblock (magic)",
-                at(raw::MAGIC.at()),
-                u64::from(magic),
-            ));
-        }
-        let blkszbits = raw::BLKSZBITS.get(&bytes);
-        if !(9..=MAX_BLKSZBITS).contains(&blkszbits) {
-            return Err(Error::new(
-                Kind::Invalid,
-                "blkszbits is not supported",
-                at(raw::BLKSZBITS.at()),
-                u64::from(blkszbits),
-            ));
-        }
-        let dirblkbits = raw::DIRBLKBITS.get(&bytes);
-        if dirblkbits != 0 {
-            return Err(Error::new(
-                Kind::Invalid,
-                "dirblkbits is not supported",
-                at(raw::DIRBLKBITS.at()),
-                u64::from(dirblkbits),
-            ));
-        }
+        let blkszbits = block_bits(&bytes)?;
         let feature_compat = raw::FEATURE_COMPAT.get(&bytes);
         let checksum = raw::CHECKSUM.get(&bytes);
         if feature_compat & compat::SB_CHKSUM != 0 {
             check::<H>(head, blkszbits, checksum)?;
         }
-        let feature_incompat = raw::FEATURE_INCOMPAT.get(&bytes);
-        let unknown = feature_incompat & !incompat::ALL;
-        if unknown != 0 {
-            return Err(Error::new(
-                Kind::Invalid,
-                UNKNOWN_INCOMPAT,
-                at(raw::FEATURE_INCOMPAT.at()),
-                u64::from(unknown),
-            ));
-        }
-        let has = |bit: u32| feature_incompat & bit != 0;
-        let extslots = raw::SB_EXTSLOTS.get(&bytes);
-        let sb_size = SB_BASE_SIZE + u32::from(extslots) * EXTSLOT_SIZE;
-        if sb_size > (1 << MAX_BLKSZBITS) - SUPER_OFFSET as u32 {
-            return Err(Error::new(
-                Kind::Invalid,
-                "sb_extslots: more than a block",
-                at(raw::SB_EXTSLOTS.at()),
-                u64::from(extslots),
-            ));
-        }
+        let feature_incompat = incompat_features(&bytes)?;
+        let sb_size = size(&bytes)?;
         if stored.len() < SB_BASE_SIZE as usize {
             return Err(Error::corrupted(
                 "image too short",
-                at(raw::MAGIC.at()),
+                pos_of(raw::MAGIC.at()),
                 head.len() as u64,
             ));
         }
-        let available_compr_algs = raw::AVAILABLE_COMPR_ALGS.get(&bytes);
-        let unknown = available_compr_algs & !COMPR_ALGS_ALL;
-        if has(incompat::COMPR_CFGS) && unknown != 0 {
-            return Err(Error::new(
-                Kind::Unsupported,
-                "available_compr_algs: unknown algorithms",
-                at(raw::AVAILABLE_COMPR_ALGS.at()),
-                u64::from(unknown),
-            ));
-        }
+        let available_compr_algs = algorithms(&bytes)?;
         let prefix_count = raw::XATTR_PREFIX_COUNT.get(&bytes);
-        let ishare_id = raw::ISHARE_XATTR_PREFIX_ID.get(&bytes);
-        let ishare_xattr_prefix_id = if feature_compat & compat::ISHARE_XATTRS != 0 {
-            if ishare_id >= prefix_count {
-                return Err(Error::corrupted(
-                    "ishare_xattr_prefix_id",
-                    at(raw::ISHARE_XATTR_PREFIX_ID.at()),
-                    u64::from(ishare_id),
-                ));
-            }
-            Some(ishare_id)
-        } else {
-            None
-        };
-        let blocks_lo = u64::from(raw::BLOCKS_LO.get(&bytes));
-        let rootnid_8b = raw::ROOTNID_8B.get(&bytes);
-        let (root_nid, blocks) = if has(incompat::BIT48) && rootnid_8b != 0 {
-            let blocks_hi = u64::from(raw::BLOCKS_HI.get(&bytes));
-            (rootnid_8b, blocks_lo | (blocks_hi << 32))
-        } else {
-            (u64::from(raw::ROOTNID_2B.get(&bytes)), blocks_lo)
-        };
-        let metabox_nid = if has(incompat::METABOX) {
-            let nid = raw::METABOX_NID.get(&bytes);
-            if sb_size <= 128 {
-                return Err(Error::corrupted(
-                    "metabox without room for metabox_nid",
-                    at(raw::SB_EXTSLOTS.at()),
-                    u64::from(extslots),
-                ));
-            }
-            if nid & NID_METABOX != 0 {
-                return Err(Error::corrupted(
-                    "metabox_nid in the metabox",
-                    at(raw::METABOX_NID.at()),
-                    nid,
-                ));
-            }
-            Some(nid)
-        } else {
-            None
-        };
+        let ishare_xattr_prefix_id = ishare_prefix(&bytes)?;
+        let (root_nid, blocks) = root_and_blocks(&bytes);
+        let metabox_nid = metabox(&bytes, sb_size)?;
         let fixed_nsec = raw::FIXED_NSEC.get(&bytes);
         if fixed_nsec >= 1_000_000_000 {
             return Err(Error::corrupted(
                 "fixed_nsec",
-                at(raw::FIXED_NSEC.at()),
+                pos_of(raw::FIXED_NSEC.at()),
                 u64::from(fixed_nsec),
             ));
         }

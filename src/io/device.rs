@@ -106,17 +106,17 @@ impl kernel::fmt::Display for Unusable {
 /// (In-tree has the same rule for itself, so that it may be above or below this one, once.)
 pub(crate) fn usable_file(file: &File) -> Result<(), Unusable> {
     let file = file.as_ptr();
-    // SAFETY: A live `File` has an inode, a mapping with operations, and a superblock.
-    let (mode, has_read_folio, depth, magic, on_bdev) = unsafe {
-        let inode = (*file).f_inode;
-        let sb = (*inode).i_sb;
-        (
-            (*inode).i_mode,
-            (*(*(*file).f_mapping).a_ops).read_folio.is_some(),
-            (*sb).s_stack_depth,
-            (*sb).s_magic as u32,
-            !(*sb).s_bdev.is_null(),
-        )
+    // SAFETY: A live `File` has an inode, and that a superblock.
+    let (inode, sb) = unsafe { ((*file).f_inode, (*(*file).f_inode).i_sb) };
+    // SAFETY: The file has a mapping with operations; the type of an inode is constant.
+    let (mode, has_read_folio) = unsafe {
+        let read_folio = (*(*(*file).f_mapping).a_ops).read_folio;
+        ((*inode).i_mode, read_folio.is_some())
+    };
+    // SAFETY: The superblock is live; these fields are constant.
+    let (depth, magic, on_bdev) = unsafe {
+        let on_bdev = !(*sb).s_bdev.is_null();
+        ((*sb).s_stack_depth, (*sb).s_magic as u32, on_bdev)
     };
     if u32::from(mode) & bindings::S_IFMT != bindings::S_IFREG {
         return Err(Unusable::Kind);

@@ -217,21 +217,21 @@ impl Request {
         let file = self_.file.as_ptr();
         let this = KBox::into_raw(self_);
         // SAFETY: The request is live (two references) and exclusively ours until the read starts.
-        let ret = unsafe {
-            let iocb = (*this).iocb.get();
+        let iocb = unsafe { (*this).iocb.get() };
+        // SAFETY: The same; `iocb` is a part of it. The file is open.
+        unsafe {
             (*iocb).ki_filp = file;
             (*iocb).ki_pos = (*this).pos as bindings::loff_t;
             (*iocb).ki_complete = Some(Self::complete);
             if direct && raw::erofs_shared_file_can_odirect(file) {
                 (*iocb).ki_flags = raw::EROFS_SHARED_IOCB_DIRECT as i32;
             }
-            raw::erofs_shared_file_read(
-                file,
-                iocb,
-                (*this).bvecs.as_mut_ptr().cast(),
-                (*this).nr,
-                (*this).bytes,
-            )
+        }
+        // SAFETY: By the type invariants `bvecs` describe memory of locked folios, which stays until
+        // completion. The request itself lives until the submitter's reference is gone.
+        let ret = unsafe {
+            let bvecs = (*this).bvecs.as_mut_ptr().cast();
+            raw::erofs_shared_file_read(file, iocb, bvecs, (*this).nr, (*this).bytes)
         };
         if ret != EIOCBQUEUED.to_errno() as isize {
             // SAFETY: The file will not call back; completion's reference is used here, in process

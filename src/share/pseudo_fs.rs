@@ -63,41 +63,48 @@ impl Node {
         if node.is_null() {
             return core::ptr::null_mut();
         }
-        // SAFETY: A new object, exclusively ours; it does not move. The content is dropped before
-        // the inode's memory is freed, and nothing else writes the word of the mark.
+        // SAFETY: A new object, exclusively ours, in which the inode lies.
+        let inode = unsafe { Opaque::cast_into(&raw const (*node).inode) };
+        // SAFETY: The content, which has this, is dropped before the inode's memory is freed.
+        // Nothing else writes the word of the mark.
+        let mark = unsafe { Mark::of(inode) };
+        let none = Identity {
+            key: Key::none(),
+            variant: 0,
+            size: 0,
+            domain: [0; 16],
+            trusted: false,
+        };
+        // SAFETY: The object is new, exclusively ours, and does not move.
         unsafe {
-            let mark = Mark::of(Opaque::cast_into(&raw const (*node).inode));
             pin_init::raw_init((&raw mut (*node).content).cast(), Content::new(mark));
-            (&raw mut (*node).identity).write(UnsafeCell::new(Identity {
-                key: Key::none(),
-                variant: 0,
-                size: 0,
-                domain: [0; 16],
-                trusted: false,
-            }));
-            Opaque::cast_into(&raw const (*node).inode)
+            (&raw mut (*node).identity).write(UnsafeCell::new(none));
         }
+        inode
     }
 
+    /// `super_operations::evict_inode`
+    ///
     /// # Safety
     ///
-    /// `super_operations::evict_inode` of the internal filesystem: `inode` is used by those that
-    /// find it in the index only.
+    /// * `inode` is one of the internal filesystem, and has no references any more.
+    /// * It is used by those that find it in the index only.
     unsafe extern "C" fn evict(inode: *mut bindings::inode) {
-        // SAFETY: By the function's safety requirements.
+        // SAFETY: The inode is being evicted, which begins with these two calls.
         unsafe {
             bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
             bindings::clear_inode(inode);
-            if !is_regular(inode) {
-                return;
-            }
-            // INVARIANT: Not new: `get` sets the mode, and leaves none behind that is.
-            let shared = &*inode.cast::<Unheld>();
-            race_point!(c"evict_truncated");
-            index::leave(shared);
-            race_point!(c"evict_left");
-            shared.content().end_aliases();
         }
+        // SAFETY: The inode is not new: `get` sets the mode, and leaves none behind that is.
+        if !unsafe { is_regular(inode) } {
+            return;
+        }
+        // SAFETY: The inode is allocated until `free`, and a regular file, hence a shared inode.
+        let shared = unsafe { &*inode.cast::<Unheld>() };
+        race_point!(c"evict_truncated");
+        index::leave(shared);
+        race_point!(c"evict_left");
+        shared.content().end_aliases();
     }
 
     /// # Safety
@@ -155,26 +162,46 @@ impl SharedInode {
             )
         };
         let node = NonNull::new(inode).ok_or(ENOMEM)?.cast::<SharedInode>();
-        // SAFETY: `iget5_locked` gave a live inode; if it is new, it is ours to set up.
-        unsafe {
-            if raw::erofs_shared_inode_is_new(inode) {
-                (*inode).i_ino = bindings::get_next_ino().into();
-                (*inode).i_mode = (bindings::S_IFREG | 0o444) as u16;
-                bindings::set_nlink(inode, 1);
-                (*inode).i_size = identity.size.min(i64::MAX as u64) as i64;
-                (*(*inode).i_mapping).a_ops = aops;
-                raw::erofs_shared_mapping_set_max_order((*inode).i_mapping, MAX_ORDER);
-                if params::charge_root() {
-                    // For good: what is in the page cache was counted by it.
-                    let bit = raw::EROFS_SHARED_AS_KERNEL_FILE as usize;
-                    (*(*inode).i_mapping).flags |= 1 << bit;
-                }
-                bindings::unlock_new_inode(inode);
-            }
-            // INVARIANT: Made by `Node::alloc`, set up above. The reference is ours.
-            Ok(ARef::from_raw(node))
+        // SAFETY: `iget5_locked` gave a live inode.
+        if unsafe { raw::erofs_shared_inode_is_new(inode) } {
+            // SAFETY: It is new, hence ours to set up.
+            unsafe { set_up(inode, identity.size, aops) };
+        }
+        // INVARIANT: Made by `Node::alloc`, set up above.
+        // SAFETY: The reference that came with the inode is ours.
+        Ok(unsafe { ARef::from_raw(node) })
+    }
+}
+
+/// Makes a new inode a shared inode for `size` bytes, and unlocks it.
+///
+/// # Safety
+///
+/// `inode` is new (`I_NEW`), and the caller's to set up.
+unsafe fn set_up(
+    inode: *mut bindings::inode,
+    size: u64,
+    aops: &'static bindings::address_space_operations,
+) {
+    // SAFETY: By this function's requirements these fields are the caller's to set.
+    unsafe {
+        (*inode).i_ino = bindings::get_next_ino().into();
+        (*inode).i_mode = (bindings::S_IFREG | 0o444) as u16;
+        bindings::set_nlink(inode, 1);
+        (*inode).i_size = size.min(i64::MAX as u64) as i64;
+    }
+    // SAFETY: The same for the mapping, which is a part of the inode.
+    unsafe {
+        let mapping = (*inode).i_mapping;
+        (*mapping).a_ops = aops;
+        raw::erofs_shared_mapping_set_max_order(mapping, MAX_ORDER);
+        if params::charge_root() {
+            // For good: what is in the page cache was counted by it.
+            (*mapping).flags |= 1 << (raw::EROFS_SHARED_AS_KERNEL_FILE as usize);
         }
     }
+    // SAFETY: The inode is new, and complete.
+    unsafe { bindings::unlock_new_inode(inode) };
 }
 
 /// Whether an inode of the internal filesystem is a shared inode: all but the root directory are.

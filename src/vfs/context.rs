@@ -171,31 +171,8 @@ impl<T: FileSystem> Tables<T> {
                 unsafe { Self::parse_source(fc, param, private)? };
                 return Ok(0);
             }
-            // SAFETY: The option's type in the table says which member of the result is set; every
-            // member is valid for any bits. A string parameter has a string.
-            let value = unsafe {
-                let spec = T::PARAMS
-                    .0
-                    .iter()
-                    .find(|p| p.0.opt == opt && !p.0.name.is_null() && Self::same_kind(p, param))
-                    .ok_or(EINVAL)?;
-                match spec.0.type_ {
-                    None => ParamValue::Flag(!result.negated),
-                    Some(_) if !spec.0.data.is_null() => {
-                        ParamValue::Choice(*result.__bindgen_anon_1.int_32.as_ref())
-                    }
-                    Some(f) if f as usize == raw::fs_param_is_u64 as usize => {
-                        ParamValue::Number(*result.__bindgen_anon_1.uint_64.as_ref())
-                    }
-                    Some(_) => {
-                        let string = (*param).__bindgen_anon_1.string;
-                        if string.is_null() {
-                            return Err(EINVAL);
-                        }
-                        ParamValue::String(CStr::from_char_ptr(string))
-                    }
-                }
-            };
+            // SAFETY: Live parameter, and a result that `__fs_parse` has filled for the option.
+            let value = unsafe { Self::value(opt, param, &result) }?;
             // SAFETY: Live context.
             let context = Context::parsing(unsafe { &mut *fc });
             let is_string = matches!(value, ParamValue::String(_));
@@ -211,6 +188,46 @@ impl<T: FileSystem> Tables<T> {
                 }
             }
             parsed.map(|()| 0)
+        })
+    }
+
+    /// The value of an option.
+    ///
+    /// # Safety
+    ///
+    /// * `param` is live for `'a`, and not changed meanwhile.
+    /// * `result` is what `__fs_parse` made of it, for the option `opt`.
+    unsafe fn value<'a>(
+        opt: u8,
+        param: *mut raw::fs_parameter,
+        result: &raw::fs_parse_result,
+    ) -> Result<ParamValue<'a>> {
+        // SAFETY: By this function's requirements `param` is live.
+        let fits = |p: &&Param| p.0.opt == opt && unsafe { Self::same_kind(p, param) };
+        let all = T::PARAMS.0.iter();
+        let spec = all
+            .filter(|p| !p.0.name.is_null())
+            .find(fits)
+            .ok_or(EINVAL)?;
+        Ok(match spec.0.type_ {
+            None => ParamValue::Flag(!result.negated),
+            Some(_) if !spec.0.data.is_null() => {
+                // SAFETY: A choice's result is a number; the member is valid for any bits.
+                ParamValue::Choice(unsafe { *result.__bindgen_anon_1.int_32.as_ref() })
+            }
+            Some(f) if f as usize == raw::fs_param_is_u64 as usize => {
+                // SAFETY: The option's result is this number; the member is valid for any bits.
+                ParamValue::Number(unsafe { *result.__bindgen_anon_1.uint_64.as_ref() })
+            }
+            Some(_) => {
+                // SAFETY: By this function's requirements `param` is live; what is left are strings.
+                let string = unsafe { (*param).__bindgen_anon_1.string };
+                if string.is_null() {
+                    return Err(EINVAL);
+                }
+                // SAFETY: A string parameter's string is NUL-terminated, and its own.
+                ParamValue::String(unsafe { CStr::from_char_ptr(string) })
+            }
         })
     }
 
@@ -233,34 +250,37 @@ impl<T: FileSystem> Tables<T> {
         param: *mut raw::fs_parameter,
         private: &mut Private<T>,
     ) -> Result {
-        // SAFETY: Live context and parameter. What is taken from the parameter is cleared in it.
-        unsafe {
-            if !(*fc).source.is_null() || private.source.is_some() {
-                let context = Context::parsing(&mut *fc);
-                return Err(context.invalid(fmt!("only one source can be given")));
-            }
-            if (*param).type_() == raw::EROFS_SHARED_VALUE_IS_STRING as i32 {
-                (*fc).source = (*param).__bindgen_anon_1.string;
-                (*param).__bindgen_anon_1.string = core::ptr::null_mut();
-                return Ok(());
-            }
-            let file = NonNull::new((*param).__bindgen_anon_1.file).ok_or(EINVAL)?;
-            let mut buf = KVec::<u8>::from_elem(0, bindings::PATH_MAX as usize, GFP_KERNEL)?;
-            let path = kernel::error::from_err_ptr(bindings::file_path(
-                file.as_ptr(),
-                buf.as_mut_ptr().cast(),
-                bindings::PATH_MAX as i32,
-            ))?;
-            let source = bindings::kstrdup(path, bindings::GFP_KERNEL);
-            if source.is_null() {
-                return Err(ENOMEM);
-            }
-            (*fc).source = source;
-            (*param).__bindgen_anon_1.file = core::ptr::null_mut();
-            // The descriptor's reference passes on; the file is not used through a descriptor here.
-            private.source = Some(ARef::from_raw(file.cast()));
-            Ok(())
+        // SAFETY: By this function's requirements both are live, and not used by others.
+        let (fc, param) = unsafe { (&mut *fc, &mut *param) };
+        if !fc.source.is_null() || private.source.is_some() {
+            let context = Context::parsing(fc);
+            return Err(context.invalid(fmt!("only one source can be given")));
         }
+        if param.type_() == raw::EROFS_SHARED_VALUE_IS_STRING as i32 {
+            // SAFETY: The type says that the parameter has a string, which passes to the context.
+            let string = unsafe { &mut param.__bindgen_anon_1.string };
+            fc.source = *string;
+            *string = core::ptr::null_mut();
+            return Ok(());
+        }
+        // SAFETY: `source` is a string or a file, so that this is a file, or null.
+        let given = unsafe { &mut param.__bindgen_anon_1.file };
+        let file = NonNull::new(*given).ok_or(EINVAL)?;
+        let mut buf = KVec::<u8>::from_elem(0, bindings::PATH_MAX as usize, GFP_KERNEL)?;
+        let (text, len) = (buf.as_mut_ptr().cast(), bindings::PATH_MAX as i32);
+        // SAFETY: The file is open, and the buffer as long as is said.
+        let path = unsafe { bindings::file_path(file.as_ptr(), text, len) };
+        let path = kernel::error::from_err_ptr(path)?;
+        // SAFETY: The path is NUL-terminated, in `buf`.
+        let source = unsafe { bindings::kstrdup(path, bindings::GFP_KERNEL) };
+        if source.is_null() {
+            return Err(ENOMEM);
+        }
+        fc.source = source;
+        *given = core::ptr::null_mut();
+        // SAFETY: The descriptor's reference passes on; the file is not used through a descriptor here.
+        private.source = Some(unsafe { ARef::from_raw(file.cast()) });
+        Ok(())
     }
 
     /// # Safety
@@ -342,21 +362,21 @@ impl<T: FileSystem> Tables<T> {
         sb: *mut bindings::super_block,
         fc: *mut raw::fs_context,
     ) -> ffi::c_int {
-        // SAFETY: By the function's safety requirements. One on a block device is dead only after
-        // its state is gone, and is not looked at; `kill_sb` drops that of the others after they
-        // are. Nothing borrows the keys mutably any more: they were set before the superblocks were
-        // made.
-        let (old, new) = unsafe {
-            if !raw::erofs_shared_super_is_anon(sb) {
+        // SAFETY: By this function's requirements both are live. One on a block device is dead only
+        // after its state is gone, and is not looked at.
+        let infos = unsafe {
+            if !raw::erofs_shared_super_is_anon(sb) || (*fc).exclusive() {
                 return 0;
             }
-            let [old, new] =
-                [(*sb).s_fs_info, (*fc).s_fs_info].map(|info| info.cast::<Private<T>>());
-            if old.is_null() || new.is_null() || (*fc).exclusive() {
-                return 0;
-            }
-            (&(*old).key, &(*new).key)
+            [(*sb).s_fs_info, (*fc).s_fs_info]
         };
+        let [old, new] = infos.map(|info| info.cast::<Private<T>>());
+        if old.is_null() || new.is_null() {
+            return 0;
+        }
+        // SAFETY: `kill_sb` drops the state of superblocks that are not on a block device after they are
+        // dead. The keys were set before the superblocks were made, and are not changed any more.
+        let (old, new) = unsafe { (&(*old).key, &(*new).key) };
         match (old, new) {
             (Some(old), Some(new)) => ffi::c_int::from(T::is_same(old, new)),
             _ => 0,
@@ -411,95 +431,132 @@ impl<T: FileSystem> Tables<T> {
         Ok(())
     }
 
+    /// `fill_super` of `get_tree_bdev`/`get_tree_file`
+    ///
     /// # Safety
     ///
-    /// `fill_super` of `get_tree_bdev`/`get_tree_file`: `sb` is new, and has taken the state.
+    /// * `sb` is new, this callback's to fill, and has taken the state of a context of `T`.
+    /// * `fc` is live, and used by this task alone.
     unsafe extern "C" fn fc_fill_super(
         sb: *mut bindings::super_block,
         fc: *mut raw::fs_context,
     ) -> ffi::c_int {
         from_result(|| {
-            // SAFETY: `sb` is new and ours to fill.
-            let (source, root) = unsafe {
-                (*sb).s_magic = T::MAGIC as usize;
-                (*sb).s_flags |=
-                    (raw::EROFS_SHARED_SB_RDONLY | raw::EROFS_SHARED_SB_NOATIME) as usize;
-                (*sb).s_maxbytes = i64::MAX;
-                (*sb).s_op = Self::SUPER_OPS_REF;
-                (*sb).s_time_gran = 1;
-                (*sb).s_xattr = Self::XATTR_HANDLERS.as_ptr();
-                (*sb).s_export_op = core::ptr::from_ref(Self::EXPORT_OPS).cast();
-                let private = (*sb).s_fs_info.cast::<Private<T>>();
-                if T::acl_enabled(&(*private).info) {
-                    (*sb).s_flags |= raw::EROFS_SHARED_SB_POSIXACL as usize;
-                } else {
-                    (*sb).s_flags &= !(raw::EROFS_SHARED_SB_POSIXACL as usize);
-                }
-                let source = (*private).source.clone();
-                if source.is_some() {
-                    // `s_stack_depth` stays 0, as in-tree: overlayfs on overlayfs on such a mount
-                    // is what containers in containers do, and one more level would be refused.
-                    // `usable_file` bounds the nesting.
-                    to_result(bindings::super_setup_bdi(sb))?;
-                    let dev = (*sb).s_dev;
-                    let name = CString::try_from_fmt(fmt!("{}:{}", dev >> 20, dev & 0xfffff))?;
-                    for (to, from) in (*sb).s_id.iter_mut().zip(name.to_bytes_with_nul()) {
-                        *to = *from;
-                    }
-                }
-                let context = Context::mounting(&mut *fc);
-                let super_block = Super::from_raw(sb);
-                let root =
-                    T::fill_super(super_block, &context, source.clone()).inspect_err(|err| {
-                        // What is wrong has been said; this says with which image.
-                        context.error(fmt!(
-                            "(device {}): cannot mount {}: {:?}",
-                            super_block.id(),
-                            context.source(),
-                            err
-                        ));
-                    })?;
-                (source, root)
-            };
-            drop(source);
-            // SAFETY: `d_make_root` takes the reference, also when it fails.
-            unsafe {
+            // SAFETY: By this function's requirements the superblock has the state, which lives as
+            // long.
+            let private = unsafe { &*(*sb).s_fs_info.cast::<Private<T>>() };
+            // SAFETY: By this function's requirements the superblock is ours to fill.
+            unsafe { Self::set_up_super(sb, &private.info) };
+            if private.source.is_some() {
+                // SAFETY: The same.
+                unsafe { Self::set_up_anon(sb) }?;
+            }
+            // SAFETY: By this function's requirements the context is live.
+            let context = Context::mounting(unsafe { &mut *fc });
+            // SAFETY: The superblock is live, and one of `T` now.
+            let this = unsafe { Super::<T>::from_raw(sb) };
+            let root = T::fill_super(this, &context, private.source.clone());
+            let root = root.inspect_err(|err| {
+                // What is wrong has been said; this says with which image.
+                context.error(fmt!(
+                    "(device {}): cannot mount {}: {:?}",
+                    this.id(),
+                    context.source(),
+                    err
+                ));
+            })?;
+            // SAFETY: `d_make_root` takes the reference, also when it fails. `s_root` is ours to set.
+            let has_root = unsafe {
                 let root = ARef::into_raw(root);
                 (*sb).s_root = bindings::d_make_root(root.as_ref().as_ptr());
-                if (*sb).s_root.is_null() {
-                    return Err(ENOMEM);
-                }
-                let super_block = Super::from_raw(sb);
-                T::mounted(super_block).inspect_err(|err| {
-                    Context::mounting(&mut *fc).error(fmt!(
-                        "(device {}): cannot be shown in /sys/fs/erofs-shared: {:?}",
-                        super_block.id(),
-                        err
-                    ));
-                })?;
+                !(*sb).s_root.is_null()
+            };
+            if !has_root {
+                return Err(ENOMEM);
             }
+            T::mounted(this).inspect_err(|err| {
+                context.error(fmt!(
+                    "(device {}): cannot be shown in /sys/fs/erofs-shared: {:?}",
+                    this.id(),
+                    err
+                ));
+            })?;
             Ok(0)
         })
     }
 
+    /// Sets what all superblocks of `T` have in common.
+    ///
     /// # Safety
     ///
-    /// `fs_context_operations::reconfigure`
-    unsafe extern "C" fn fc_reconfigure(fc: *mut raw::fs_context) -> ffi::c_int {
-        // SAFETY: The context has a root of `T` and its own state, which no superblock takes.
+    /// `sb` is new, and the caller's to fill.
+    unsafe fn set_up_super(sb: *mut bindings::super_block, info: &T::Info) {
+        let fixed = raw::EROFS_SHARED_SB_RDONLY | raw::EROFS_SHARED_SB_NOATIME;
+        let acl = raw::EROFS_SHARED_SB_POSIXACL as usize;
+        // SAFETY: By this function's requirements these fields are the caller's to set.
         unsafe {
-            let sb = Super::<T>::from_raw((*(*fc).root).d_sb);
-            let Some(new) = Self::private(fc) else {
-                return EINVAL.to_errno();
-            };
-            T::reconfigure(sb.info(), sb.key(), &new.info);
-            (*fc).sb_flags |= raw::EROFS_SHARED_SB_RDONLY;
-            (*fc).sb_flags_mask |= raw::EROFS_SHARED_SB_POSIXACL;
-            if T::acl_enabled(sb.info()) {
-                (*fc).sb_flags |= raw::EROFS_SHARED_SB_POSIXACL;
+            (*sb).s_magic = T::MAGIC as usize;
+            (*sb).s_maxbytes = i64::MAX;
+            (*sb).s_op = Self::SUPER_OPS_REF;
+            (*sb).s_time_gran = 1;
+            (*sb).s_xattr = Self::XATTR_HANDLERS.as_ptr();
+            (*sb).s_export_op = core::ptr::from_ref(Self::EXPORT_OPS).cast();
+        }
+        // SAFETY: The same.
+        unsafe {
+            (*sb).s_flags |= fixed as usize;
+            if T::acl_enabled(info) {
+                (*sb).s_flags |= acl;
             } else {
-                (*fc).sb_flags &= !raw::EROFS_SHARED_SB_POSIXACL;
+                (*sb).s_flags &= !acl;
             }
+        }
+    }
+
+    /// Sets what a superblock needs that is not on a block device.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Tables::set_up_super`].
+    unsafe fn set_up_anon(sb: *mut bindings::super_block) -> Result {
+        // `s_stack_depth` stays 0, as in-tree: overlayfs on overlayfs on such a mount is what
+        // containers in containers do, and one more level would be refused. `usable_file` bounds the
+        // nesting.
+        // SAFETY: By this function's requirements the superblock is new, and has no backing device.
+        to_result(unsafe { bindings::super_setup_bdi(sb) })?;
+        // SAFETY: The number is set before `fill_super`.
+        let dev = unsafe { (*sb).s_dev };
+        let name = CString::try_from_fmt(fmt!("{}:{}", dev >> 20, dev & 0xfffff))?;
+        // SAFETY: By this function's requirements the field is the caller's to set.
+        let id = unsafe { &mut (*sb).s_id };
+        for (to, from) in id.iter_mut().zip(name.to_bytes_with_nul()) {
+            *to = *from;
+        }
+        Ok(())
+    }
+
+    /// `fs_context_operations::reconfigure`
+    ///
+    /// # Safety
+    ///
+    /// * `fc` is a context of `T` with a root, and live.
+    /// * It is used by this task alone.
+    unsafe extern "C" fn fc_reconfigure(fc: *mut raw::fs_context) -> ffi::c_int {
+        // SAFETY: By this function's requirements the context has a root, of a superblock of `T`.
+        let sb = unsafe { Super::<T>::from_raw((*(*fc).root).d_sb) };
+        // SAFETY: The context has its own state, which no superblock takes.
+        let Some(new) = (unsafe { Self::private(fc) }) else {
+            return EINVAL.to_errno();
+        };
+        T::reconfigure(sb.info(), sb.key(), &new.info);
+        // SAFETY: The context is live, and used by this task alone.
+        let fc = unsafe { &mut *fc };
+        fc.sb_flags |= raw::EROFS_SHARED_SB_RDONLY;
+        fc.sb_flags_mask |= raw::EROFS_SHARED_SB_POSIXACL;
+        if T::acl_enabled(sb.info()) {
+            fc.sb_flags |= raw::EROFS_SHARED_SB_POSIXACL;
+        } else {
+            fc.sb_flags &= !raw::EROFS_SHARED_SB_POSIXACL;
         }
         0
     }

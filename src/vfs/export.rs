@@ -39,9 +39,12 @@ impl<T: FileSystem> Tables<T> {
         ..pin_init::zeroed()
     };
 
+    /// `export_operations::encode_fh`
+    ///
     /// # Safety
     ///
-    /// `export_operations::encode_fh`
+    /// * `inode` is a live inode of `T`, `parent` null or one, too.
+    /// * `max_len` is valid, and `fh` writable for that number of words.
     unsafe extern "C" fn encode_fh(
         inode: *mut bindings::inode,
         fh: *mut u32,
@@ -49,22 +52,26 @@ impl<T: FileSystem> Tables<T> {
         parent: *mut bindings::inode,
     ) -> ffi::c_int {
         let words = if parent.is_null() { WORDS } else { 2 * WORDS };
-        // SAFETY: `fh` is writable for `*max_len` words.
-        unsafe {
-            let room = *max_len;
-            *max_len = words as i32;
-            if room < words as i32 {
+        // SAFETY: By this function's requirements `max_len` is valid.
+        let room = unsafe { core::ptr::replace(max_len, words as i32) };
+        if room < words as i32 {
+            return raw::fid_type_FILEID_INVALID as i32;
+        }
+        for (i, inode) in [inode, parent].iter().take(words / WORDS).enumerate() {
+            // SAFETY: By this function's requirements both are live inodes of `T`; the second is not
+            // null, since there are words for it.
+            let (handle, generation) = unsafe {
+                (
+                    T::handle(Inode::<T>::from_raw(*inode)),
+                    (**inode).i_generation,
+                )
+            };
+            let Ok(handle) = handle else {
                 return raw::fid_type_FILEID_INVALID as i32;
-            }
-            let inodes = [inode, parent];
-            for (i, inode) in inodes.iter().take(words / WORDS).enumerate() {
-                let Ok(handle) = T::handle(Inode::<T>::from_raw(*inode)) else {
-                    return raw::fid_type_FILEID_INVALID as i32;
-                };
-                fh.add(i * WORDS).write((handle >> 32) as u32);
-                fh.add(i * WORDS + 1).write(handle as u32);
-                fh.add(i * WORDS + 2).write((**inode).i_generation);
-            }
+            };
+            let values = [(handle >> 32) as u32, handle as u32, generation];
+            // SAFETY: By this function's requirements there is room for `words` words.
+            unsafe { fh.add(i * WORDS).cast::<[u32; WORDS]>().write(values) };
         }
         if words == WORDS {
             raw::fid_type_FILEID_INO64_GEN as i32
