@@ -263,7 +263,8 @@ pub fn figures(report: &mut Report, system: &System) {
         Ok(totals) => totals,
         Err(err) => return report.note("figures", crate::status::denied(&err), "run it by sudo"),
     };
-    if totals.profit() < 0 {
+    // Less than that is no loss, but a system on which nothing has been read yet.
+    if totals.profit() < -(1 << 20) {
         report.warn("profit", format!("sharing costs {} more than it saves", signed(totals.profit()).trim_start_matches('-')),
             "the images have little in common, or little of them is in memory: see erofs-shared top, erofs-shared estimate --running; share=off for images that are alone");
     } else {
