@@ -15,7 +15,7 @@ use crate::{
         inode::FileType,
     },
     io::{metadata::Depth, CacheBytes},
-    vfs::{Emit, Inode, InodeRef, Listing},
+    vfs::{DirEmitter, Inode, InodeRef, OpenDir},
 };
 
 /// How far a listing reads ahead, in bytes; as in-tree.
@@ -44,7 +44,7 @@ pub(super) fn lookup(dir: &Inode<Erofs>, name: &[u8]) -> Result<Option<InodeRef<
 /// Lists entries from `out.pos()` on. A position is the byte offset of the entry's record, so that
 /// it stays valid (`telldir`); `.` of a directory that does not store it comes at the end, at
 /// `i_size`.
-pub(super) fn read(dir: &Inode<Erofs>, list: &Listing<'_>, out: &mut Emit<'_>) -> Result {
+pub(super) fn read(dir: &Inode<Erofs>, list: &OpenDir<'_>, out: &mut DirEmitter<'_>) -> Result {
     let (image_dir, image) = parts(dir)?;
     let block_size = u64::from(image.block_size());
     let page_size = kernel::page::PAGE_SIZE as u64;

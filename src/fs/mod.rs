@@ -32,7 +32,7 @@ use crate::{
     share::Scope,
     stats::{Counters, Hooks},
     vfs::{
-        Attributes, Context, Emit, FileSystem, Inode, InodeRef, Listing, Options, ParamTable,
+        Attributes, Context, DirEmitter, FileSystem, Inode, InodeRef, OpenDir, Options, ParamTable,
         ParamValue, Registration, Stat, Super,
     },
 };
@@ -187,7 +187,7 @@ impl FileSystem for Erofs {
         dir::lookup(dir, name)
     }
 
-    fn read_dir(dir: &Inode<Self>, list: &Listing<'_>, out: &mut Emit<'_>) -> Result {
+    fn read_dir(dir: &Inode<Self>, list: &OpenDir<'_>, out: &mut DirEmitter<'_>) -> Result {
         dir::read(dir, list, out)
     }
 

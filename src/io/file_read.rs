@@ -227,8 +227,8 @@ impl Request {
                 (*iocb).ki_flags = raw::EROFS_SHARED_IOCB_DIRECT as i32;
             }
         }
-        // SAFETY: By the type invariants `bvecs` describe memory of locked folios, which stays until
-        // completion. The request itself lives until the submitter's reference is gone.
+        // SAFETY: By the type invariants `bvecs` describe memory of locked folios, which stays
+        // until completion. The request itself lives until the submitter's reference is gone.
         let ret = unsafe {
             let bvecs = (*this).bvecs.as_mut_ptr().cast();
             raw::erofs_shared_file_read(file, iocb, bvecs, (*this).nr, (*this).bytes)

@@ -16,7 +16,7 @@ use super::{
     Device, Extent, ReadError, Target,
 };
 
-pub(crate) use super::fill_state::Filled;
+pub(crate) use super::fill_state::FillCompletion;
 
 /// Compressed bytes that one fill holds at most, as long as each extent alone does not have more:
 /// what is beyond is read and decoded bit by bit.
@@ -39,7 +39,7 @@ pub(crate) struct Plan {
 ///
 /// What `map` returns is used only before this returns, except the devices: they must stay open
 /// until `filled` is called.
-pub(crate) fn fill<'a, F: Filled>(
+pub(crate) fn fill<'a, F: FillCompletion>(
     folios: Folios,
     plan: &Plan,
     map: impl Fn(u64) -> Result<Extent<'a>>,
@@ -50,22 +50,22 @@ pub(crate) fn fill<'a, F: Filled>(
         Ok(fill) => fill.finish(bytes),
         Err((mut folios, filled, err)) => {
             folios.keep(0);
-            filled.filled(folios, Err(err));
+            filled.complete(folios, Err(err));
         }
     }
 }
 
 /// What keeps the devices open while they are read, and says what is wrong with what they give.
-pub(crate) trait Keeper: Send + Unpin + 'static {
-    /// As [`Filled::bad_data`].
+pub(crate) trait FillGuard: Send + Unpin + 'static {
+    /// As [`FillCompletion::bad_data`].
     fn bad_data(&self, pos: u64, what: &'static str);
 }
 
 /// Keeps something until a fill is over. What is filled goes nowhere.
-struct Keep<K>(K);
+struct Guarded<K>(K);
 
-impl<K: Keeper> Filled for Keep<K> {
-    fn filled(self, _folios: Folios, _result: Result) {}
+impl<K: FillGuard> FillCompletion for Guarded<K> {
+    fn complete(self, _folios: Folios, _result: Result) {}
 
     fn bad_data(&self, pos: u64, what: &'static str) {
         self.0.bad_data(pos, what);
@@ -74,21 +74,21 @@ impl<K: Keeper> Filled for Keep<K> {
 
 /// As [`fill`], but waits for the I/O, and gives the folios. `keep`, which keeps the devices open,
 /// is dropped when the I/O is done, at the earliest. A fatal signal ends the wait.
-pub(crate) fn fill_and_wait<'a, K: Keeper>(
+pub(crate) fn fill_and_wait<'a, K: FillGuard>(
     folios: Folios,
     plan: &Plan,
     map: impl Fn(u64) -> Result<Extent<'a>>,
     keep: K,
 ) -> Result<Folios> {
-    let fill = start(folios, plan, map, Keep(keep)).map_err(|(_, _, err)| err)?;
+    let fill = start(folios, plan, map, Guarded(keep)).map_err(|(_, _, err)| err)?;
     fill.wait(true)
 }
 
 /// What has nothing to do after a fill, which is waited for.
-struct Nobody;
+struct NoCompletion;
 
-impl Filled for Nobody {
-    fn filled(self, _folios: Folios, _result: Result) {}
+impl FillCompletion for NoCompletion {
+    fn complete(self, _folios: Folios, _result: Result) {}
 
     fn bad_data(&self, _pos: u64, _what: &'static str) {}
 }
@@ -115,12 +115,12 @@ fn read_now(
             target: Target::Disk(device, addr),
         })
     };
-    let fill = start(folios, &plan, extent, Nobody).map_err(|(_, _, err)| err)?;
+    let fill = start(folios, &plan, extent, NoCompletion).map_err(|(_, _, err)| err)?;
     fill.wait(false)
 }
 
 /// Starts a fill. On failure gives back what it was given.
-fn start<'a, F: Filled>(
+fn start<'a, F: FillCompletion>(
     folios: Folios,
     plan: &Plan,
     map: impl Fn(u64) -> Result<Extent<'a>>,
@@ -140,7 +140,7 @@ fn start<'a, F: Filled>(
 }
 
 /// Has a fill's bytes read. `*done` is how many are taken care of, on failure, too.
-fn gather<'a, F: Filled>(
+fn gather<'a, F: FillCompletion>(
     submitter: &mut Submitter<'_, F>,
     rest: &mut Rest<F>,
     plan: &Plan,
@@ -216,7 +216,7 @@ fn gather<'a, F: Filled>(
 
 /// Reads compressed bytes, to be decoded when they are there. `input` counts those that wait for
 /// that.
-fn add_encoded<F: Filled>(
+fn add_encoded<F: FillCompletion>(
     submitter: &mut Submitter<'_, F>,
     rest: &mut Rest<F>,
     plan: &Plan,

@@ -2,7 +2,7 @@
 
 //! A fill under way: folios, the I/O that fills them, and what comes after.
 //!
-//! Its I/O ends in any context; what follows ([`Filled::filled`]) runs in a worker, or at once when
+//! Its I/O ends in any context; what follows ([`FillCompletion::complete`]) runs in a worker, or at once when
 //! the I/O was done at once and is small.
 
 use core::{cell::UnsafeCell, ffi::c_void, mem::ManuallyDrop, ptr::NonNull};
@@ -26,11 +26,11 @@ use super::{
 use crate::raw;
 
 /// What comes after the I/O.
-pub(crate) trait Filled: Send + Unpin + Sized + 'static {
+pub(crate) trait FillCompletion: Send + Unpin + Sized + 'static {
     /// Takes the folios that were filled. When something went wrong (`result`), these are the ones
     /// in front of the first that could not be filled, perhaps none; the others are given up
     /// already. Called once, in process context; may sleep.
-    fn filled(self, folios: Folios, result: Result);
+    fn complete(self, folios: Folios, result: Result);
 
     /// Says that the extent at byte `pos` of the file cannot be decoded, and why. Called before
     /// `filled`, in process context.
@@ -58,7 +58,7 @@ const DONE: u32 = 2;
 /// * `rest` belongs to the submitter as long as there is a [`Submission`], then to the fill's
 ///   owner.
 #[pin_data]
-struct Fill<F: Filled> {
+struct Fill<F: FillCompletion> {
     #[pin]
     work: Work<Fill<F>>,
     pending: Atomic<u32>,
@@ -76,7 +76,7 @@ struct Fill<F: Filled> {
 }
 
 /// What a fill is about.
-pub(super) struct Rest<F: Filled> {
+pub(super) struct Rest<F: FillCompletion> {
     pub(super) folios: Folios,
     /// What is to be decoded when the I/O is done.
     pub(super) jobs: KVec<Job>,
@@ -87,7 +87,7 @@ pub(super) struct Rest<F: Filled> {
     pub(super) filled: F,
 }
 
-impl<F: Filled> Rest<F> {
+impl<F: FillCompletion> Rest<F> {
     /// Nothing can be filled from byte `at` on.
     pub(super) fn fail(&mut self, at: usize, err: Error) {
         if at < self.good {
@@ -136,10 +136,10 @@ impl<F: Filled> Rest<F> {
 }
 
 impl_has_work! {
-    impl{F: Filled} HasWork<Self> for Fill<F> { self.work }
+    impl{F: FillCompletion} HasWork<Self> for Fill<F> { self.work }
 }
 
-impl<F: Filled> WorkItem for Fill<F> {
+impl<F: FillCompletion> WorkItem for Fill<F> {
     type Pointer = Pin<KBox<Self>>;
 
     fn run(this: Pin<KBox<Self>>) {
@@ -147,7 +147,7 @@ impl<F: Filled> WorkItem for Fill<F> {
     }
 }
 
-impl<F: Filled> Fill<F> {
+impl<F: FillCompletion> Fill<F> {
     fn end(mut self: Pin<KBox<Self>>) {
         let _noio = NoIo::new();
         let error = to_result(self.error.load(Relaxed));
@@ -156,7 +156,7 @@ impl<F: Filled> Fill<F> {
         };
         let _paying = self.payer.pays();
         let result = rest.finish(error);
-        rest.filled.filled(rest.folios, result);
+        rest.filled.complete(rest.folios, result);
     }
 
     /// Notes an error; the first stays.
@@ -170,13 +170,13 @@ impl<F: Filled> Fill<F> {
 /// # Invariants
 ///
 /// `0` is a live fill, of whose `pending` this owns one.
-pub(super) struct Share<F: Filled>(NonNull<Fill<F>>);
+pub(super) struct Share<F: FillCompletion>(NonNull<Fill<F>>);
 
 // SAFETY: What shares give access to, the number and the error, is atomic; the fill, which is
 // `Send`, may end on any thread.
-unsafe impl<F: Filled> Send for Share<F> {}
+unsafe impl<F: FillCompletion> Send for Share<F> {}
 
-impl<F: Filled> Share<F> {
+impl<F: FillCompletion> Share<F> {
     fn fill(&self) -> &Fill<F> {
         // SAFETY: By the type invariants the fill is live. Nothing has a mutable reference to it
         // before the last share is gone.
@@ -213,7 +213,7 @@ impl<F: Filled> Share<F> {
     }
 }
 
-impl<F: Filled> Drop for Share<F> {
+impl<F: FillCompletion> Drop for Share<F> {
     /// One I/O is done, or has been submitted. In any context.
     fn drop(&mut self) {
         if self.fill().pending.fetch_sub(1, Full) != 1 {
@@ -233,19 +233,19 @@ impl<F: Filled> Drop for Share<F> {
 }
 
 /// A fill whose I/O is being submitted: the submitter's share.
-pub(super) struct Submission<F: Filled>(Share<F>);
+pub(super) struct Submission<F: FillCompletion>(Share<F>);
 
 /// What makes shares for the I/O of a fill that is being submitted.
-pub(super) struct Shares<'a, F: Filled>(&'a Share<F>);
+pub(super) struct Shares<'a, F: FillCompletion>(&'a Share<F>);
 
-impl<F: Filled> Shares<'_, F> {
+impl<F: FillCompletion> Shares<'_, F> {
     /// A share for one more I/O.
     pub(super) fn share(&self) -> Share<F> {
         self.0.another()
     }
 }
 
-impl<F: Filled> Submission<F> {
+impl<F: FillCompletion> Submission<F> {
     /// A new fill, which has no I/O yet. On failure gives back what it was given.
     pub(super) fn new(folios: Folios, filled: F) -> Result<Self, (Folios, F, Error)> {
         // The fill takes its content only once it has its memory, so that `filled` is called in any
@@ -304,7 +304,7 @@ impl<F: Filled> Submission<F> {
         }
     }
 
-    /// All I/O has been submitted: waits for it, and gives the folios. [`Filled::filled`] is not
+    /// All I/O has been submitted: waits for it, and gives the folios. [`FillCompletion::complete`] is not
     /// called.
     ///
     /// If `killable`, a fatal signal ends the wait, and a worker ends the fill.

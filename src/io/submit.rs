@@ -14,7 +14,7 @@ use kernel::{
 
 use super::{
     file_read::{bytes_read, file_bytes},
-    fill_state::{Filled, Share, Shares},
+    fill_state::{FillCompletion, Share, Shares},
     folios::Folios,
     Device,
 };
@@ -43,7 +43,7 @@ struct PendingBio {
 ///
 /// `bvecs[..nr]` describe memory of the fill's folios, `bytes` in all. `file` is open until the
 /// fill is over.
-struct FileRead<F: Filled> {
+struct FileRead<F: FillCompletion> {
     iocb: Opaque<bindings::kiocb>,
     /// Submitter and completion each hold one: the file may still look at `iocb` and `bvecs` after
     /// it has completed the read.
@@ -60,7 +60,7 @@ struct FileRead<F: Filled> {
     bvecs: [MaybeUninit<bindings::bio_vec>; FILE_RANGES],
 }
 
-impl<F: Filled> FileRead<F> {
+impl<F: FillCompletion> FileRead<F> {
     /// The read is over, with `ret` as the file's `->read_iter` gave it.
     fn finish(&self, share: &Share<F>, ret: isize) {
         // SAFETY: By the type invariants the file is open as long as the fill is not over.
@@ -159,7 +159,7 @@ impl<F: Filled> FileRead<F> {
 ///
 /// * `bio` is live, and this has its reference.
 /// * Its `bi_private` is a [`Share`] of a fill with this `F`.
-unsafe extern "C" fn bio_done<F: Filled>(bio: *mut bindings::bio) {
+unsafe extern "C" fn bio_done<F: FillCompletion>(bio: *mut bindings::bio) {
     // SAFETY: By this function's requirements; a bio ends once.
     let share = unsafe { Share::<F>::from_raw((*bio).bi_private) };
     // SAFETY: The bio is live until the reference is given back, here and once.
@@ -175,7 +175,7 @@ unsafe extern "C" fn bio_done<F: Filled>(bio: *mut bindings::bio) {
 }
 
 /// I/O that is being gathered for a fill.
-pub(super) struct Submitter<'a, F: Filled> {
+pub(super) struct Submitter<'a, F: FillCompletion> {
     fill: Shares<'a, F>,
     ahead: bool,
     direct: bool,
@@ -185,7 +185,7 @@ pub(super) struct Submitter<'a, F: Filled> {
     read: Option<KBox<FileRead<F>>>,
 }
 
-impl<'a, F: Filled> Submitter<'a, F> {
+impl<'a, F: FillCompletion> Submitter<'a, F> {
     /// For I/O of this fill. `segments` is a guess of how many pieces of memory it has.
     pub(super) fn new(fill: Shares<'a, F>, ahead: bool, direct: bool, segments: usize) -> Self {
         Self {

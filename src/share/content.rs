@@ -24,7 +24,7 @@ use super::{
     handle::Unheld,
     plain::Mark,
     queue::{Link, QUEUE},
-    table::{read_once, Settle, Slot, Table, Writer},
+    table::{read_once, Recorded, Slot, Table, Writer},
 };
 use crate::{
     io::memcg::CHARGED_NOWAIT,
@@ -55,7 +55,7 @@ impl Identity {
 }
 
 /// How a block compares with what is recorded.
-pub(crate) enum Settled {
+pub(crate) enum Recording {
     /// All agree. Some were recorded just now.
     Agree {
         /// Digests that were not known before.
@@ -144,12 +144,12 @@ impl Content {
     /// Compares digests of consecutive blocks from `first` on with what is recorded; records what
     /// is not known yet, up to the first that differs. `owner` is the shared inode that this is the
     /// content of, and its number of blocks. May sleep.
-    pub(super) fn settle(
+    pub(super) fn record_or_compare(
         &self,
         owner: (&Unheld, u64),
         first: u64,
         digests: &[Digest],
-    ) -> Result<Settled> {
+    ) -> Result<Recording> {
         let mut writer = self.writer.lock();
         let mut adopted = 0;
         let mut allocated = 0;
@@ -170,10 +170,10 @@ impl Content {
             };
             race_point!(c"settle");
             for (slot, digest) in slots.iter().zip(rest) {
-                match slot.settle(&mut writer, digest) {
-                    Settle::New => adopted += 1,
-                    Settle::Same => {}
-                    Settle::Other => {
+                match slot.record_or_compare(&mut writer, digest) {
+                    Recorded::New => adopted += 1,
+                    Recorded::Same => {}
+                    Recorded::Other => {
                         differs = Some(done);
                         break 'all;
                     }
@@ -188,8 +188,8 @@ impl Content {
         }
         result?;
         Ok(match differs {
-            Some(at) => Settled::Differ { at },
-            None => Settled::Agree { adopted },
+            Some(at) => Recording::Differ { at },
+            None => Recording::Agree { adopted },
         })
     }
 

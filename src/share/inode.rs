@@ -12,7 +12,7 @@ use core::cell::UnsafeCell;
 use kernel::{bindings, prelude::*, types::Opaque};
 
 use super::{
-    content::{Content, Identity, Settled},
+    content::{Content, Identity, Recording},
     digest::Digest,
     handle::Unheld,
 };
@@ -45,9 +45,9 @@ impl Node {
 impl Unheld {
     /// Compares digests of consecutive blocks from `first` on with what is recorded; records what
     /// is not known yet, up to the first that differs. May sleep.
-    pub(crate) fn settle(&self, first: u64, digests: &[Digest]) -> Result<Settled> {
+    pub(crate) fn record_or_compare(&self, first: u64, digests: &[Digest]) -> Result<Recording> {
         let owner = (self, self.identity().blocks());
-        self.content().settle(owner, first, digests)
+        self.content().record_or_compare(owner, first, digests)
     }
 
     /// Which one it is.

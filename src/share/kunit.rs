@@ -19,7 +19,7 @@ mod tests {
     use super::super::{
         dedup,
         digest::{Digest, Key},
-        index, is_marked, Binding, Identity, Settled, SharedInode, SharedRef, BLOCK_SIZE,
+        index, is_marked, Binding, Identity, Recording, SharedInode, SharedRef, BLOCK_SIZE,
     };
     use crate::stats::Counters;
 
@@ -49,9 +49,9 @@ mod tests {
 
     /// How many were recorded just now; `None`: one differs.
     fn settle(shared: &SharedRef, first: u64, digests: &[Digest]) -> Result<Option<u64>> {
-        Ok(match shared.settle(first, digests)? {
-            Settled::Agree { adopted } => Some(adopted),
-            Settled::Differ { .. } => None,
+        Ok(match shared.record_or_compare(first, digests)? {
+            Recording::Agree { adopted } => Some(adopted),
+            Recording::Differ { .. } => None,
         })
     }
 

@@ -50,7 +50,7 @@ mod table;
 pub(crate) mod window;
 
 pub(crate) use binding::{Binding, Slots};
-pub(crate) use content::{Identity, Settled};
+pub(crate) use content::{Identity, Recording};
 pub(crate) use digest::{Domain, BLOCK_SHIFT, BLOCK_SIZE};
 pub(crate) use handle::{SharedInode, SharedRef, MAX_ORDER};
 pub(crate) use plain::{is_marked, Plain};

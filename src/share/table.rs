@@ -114,15 +114,15 @@ impl Slot {
     ///
     /// `writer` is that of the slot's table.
     #[inline]
-    pub(super) fn settle(&self, writer: &mut Writer, digest: &Digest) -> Settle {
+    pub(super) fn record_or_compare(&self, writer: &mut Writer, digest: &Digest) -> Recorded {
         let words = words(digest);
         match self.words_for(writer) {
             None => {
                 self.set(writer, words);
-                Settle::New
+                Recorded::New
             }
-            Some(recorded) if recorded == words => Settle::Same,
-            Some(_) => Settle::Other,
+            Some(recorded) if recorded == words => Recorded::Same,
+            Some(_) => Recorded::Other,
         }
     }
 
@@ -139,7 +139,7 @@ impl Slot {
 }
 
 /// What became of a digest that was to be recorded.
-pub(super) enum Settle {
+pub(super) enum Recorded {
     /// None was known; it is this now.
     New,
     /// It is this one.

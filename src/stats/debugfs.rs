@@ -159,23 +159,16 @@ static ALIASES_OPS: bindings::debugfs_short_fops = bindings::debugfs_short_fops 
 impl TopRegistration {
     /// Makes the files. A kernel without debugfs, or one that refuses, has none: that is no error.
     pub(crate) fn new(hooks: &'static Hooks) -> Self {
-        // SAFETY: The names are NUL-terminated; `hooks` and the table are static, and not used any
-        // more after the removal. debugfs takes its own errors as arguments.
-        let directory = unsafe {
-            let directory =
-                bindings::debugfs_create_dir(c"erofs-shared".as_char_ptr(), core::ptr::null_mut());
-            for (name, ops) in [(c"top", &TOP_OPS), (c"aliases", &ALIASES_OPS)] {
-                bindings::debugfs_create_file_short(
-                    name.as_char_ptr(),
-                    0o400,
-                    directory,
-                    core::ptr::from_ref(hooks).cast_mut().cast(),
-                    core::ptr::null(),
-                    ops,
-                );
-            }
-            directory
-        };
+        let (name, root) = (c"erofs-shared".as_char_ptr(), core::ptr::null_mut());
+        // SAFETY: The name is NUL-terminated.
+        let directory = unsafe { bindings::debugfs_create_dir(name, root) };
+        let data = core::ptr::from_ref(hooks).cast_mut().cast();
+        for (name, ops) in [(c"top", &TOP_OPS), (c"aliases", &ALIASES_OPS)] {
+            let (name, aux) = (name.as_char_ptr(), core::ptr::null());
+            // SAFETY: The name is NUL-terminated; `hooks` and the table are static. debugfs takes
+            // its own errors as arguments.
+            unsafe { bindings::debugfs_create_file_short(name, 0o400, directory, data, aux, ops) };
+        }
         // INVARIANT: It was just made.
         Self { directory }
     }

@@ -19,7 +19,7 @@ use crate::{
     share::{
         digest::{digest_blocks, Digest, Key, KEY_DIGESTS},
         sha256::KernelSha256,
-        Binding, Domain, Identity, Scope, Settled, SharedInode, BLOCK_SHIFT, BLOCK_SIZE,
+        Binding, Domain, Identity, Recording, Scope, SharedInode, BLOCK_SHIFT, BLOCK_SIZE,
     },
     stats::{self, Field},
 };
@@ -118,10 +118,10 @@ impl<T: FileSystem> Inode<T> {
         let binding = Binding::new(shared, T::counters(self.sb().info())?)?;
         let shared = binding.shared();
         let digests = core::slice::from_ref(digest);
-        match shared.settle(block, digests)? {
-            Settled::Agree { .. } => {}
+        match shared.record_or_compare(block, digests)? {
+            Recording::Agree { .. } => {}
             // The key is made of the digest, and it is recorded before all else.
-            Settled::Differ { .. } => return Err(EIO),
+            Recording::Differ { .. } => return Err(EIO),
         }
         binding.verify(block..block + 1)?;
         Ok(binding)
@@ -228,12 +228,12 @@ impl<T: FileSystem> Inode<T> {
         let key = Key::of_content::<KernelSha256>(domain, self.size(), digests);
         let binding = self.bind_to(key, domain, false)?;
         let shared = binding.shared();
-        match shared.settle(0, digests)? {
-            Settled::Agree { adopted } => {
-                self.count_settled(counters, 0, adopted, count);
+        match shared.record_or_compare(0, digests)? {
+            Recording::Agree { adopted } => {
+                self.count_recorded(counters, 0, adopted, count);
             }
             // The key is made of the digests, so these cannot differ.
-            Settled::Differ { .. } => return Err(EIO),
+            Recording::Differ { .. } => return Err(EIO),
         }
         binding.verify(0..count)?;
         let mut first = 0;
@@ -248,7 +248,7 @@ impl<T: FileSystem> Inode<T> {
         // What is elsewhere is not needed here.
         let absent = resident(&binding, 0, head) < head;
         if absent && shared.content().next_alias(0..head).is_none() {
-            // SAFETY: `settle` and `compare` have found that these bytes have the digests recorded
+            // SAFETY: `record_or_compare` and `compare` have found that these bytes have the digests recorded
             // there.
             unsafe { shared.give(0, folios) };
             self.enter(&binding, 0..head);

@@ -220,7 +220,8 @@ impl<T: FileSystem> Tables<T> {
                 ParamValue::Number(unsafe { *result.__bindgen_anon_1.uint_64.as_ref() })
             }
             Some(_) => {
-                // SAFETY: By this function's requirements `param` is live; what is left are strings.
+                // SAFETY: By this function's requirements `param` is live; what is left are
+                // strings.
                 let string = unsafe { (*param).__bindgen_anon_1.string };
                 if string.is_null() {
                     return Err(EINVAL);
@@ -278,7 +279,8 @@ impl<T: FileSystem> Tables<T> {
         }
         fc.source = source;
         *given = core::ptr::null_mut();
-        // SAFETY: The descriptor's reference passes on; the file is not used through a descriptor here.
+        // SAFETY: The descriptor's reference passes on; the file is not used through a descriptor
+        // here.
         private.source = Some(unsafe { ARef::from_raw(file.cast()) });
         Ok(())
     }
@@ -374,8 +376,9 @@ impl<T: FileSystem> Tables<T> {
         if old.is_null() || new.is_null() {
             return 0;
         }
-        // SAFETY: `kill_sb` drops the state of superblocks that are not on a block device after they are
-        // dead. The keys were set before the superblocks were made, and are not changed any more.
+        // SAFETY: `kill_sb` drops the state of superblocks that are not on a block device after
+        // they are dead. The keys were set before the superblocks were made, and are not changed
+        // any more.
         let (old, new) = unsafe { (&(*old).key, &(*new).key) };
         match (old, new) {
             (Some(old), Some(new)) => ffi::c_int::from(T::is_same(old, new)),
@@ -448,7 +451,8 @@ impl<T: FileSystem> Tables<T> {
             // SAFETY: By this function's requirements the superblock is ours to fill.
             unsafe { Self::set_up_super(sb, &private.info) };
             if private.source.is_some() {
-                // SAFETY: The same.
+                // SAFETY: By this function's requirements the superblock is ours to fill, and has
+                // no backing device.
                 unsafe { Self::set_up_anon(sb) }?;
             }
             // SAFETY: By this function's requirements the context is live.
@@ -465,7 +469,8 @@ impl<T: FileSystem> Tables<T> {
                     err
                 ));
             })?;
-            // SAFETY: `d_make_root` takes the reference, also when it fails. `s_root` is ours to set.
+            // SAFETY: `d_make_root` takes the reference, also when it fails. `s_root` is ours to
+            // set.
             let has_root = unsafe {
                 let root = ARef::into_raw(root);
                 (*sb).s_root = bindings::d_make_root(root.as_ref().as_ptr());
@@ -502,7 +507,7 @@ impl<T: FileSystem> Tables<T> {
             (*sb).s_xattr = Self::XATTR_HANDLERS.as_ptr();
             (*sb).s_export_op = core::ptr::from_ref(Self::EXPORT_OPS).cast();
         }
-        // SAFETY: The same.
+        // SAFETY: By this function's requirements the flags are the caller's to set.
         unsafe {
             (*sb).s_flags |= fixed as usize;
             if T::acl_enabled(info) {
@@ -520,8 +525,8 @@ impl<T: FileSystem> Tables<T> {
     /// As for [`Tables::set_up_super`].
     unsafe fn set_up_anon(sb: *mut bindings::super_block) -> Result {
         // `s_stack_depth` stays 0, as in-tree: overlayfs on overlayfs on such a mount is what
-        // containers in containers do, and one more level would be refused. `usable_file` bounds the
-        // nesting.
+        // containers in containers do, and one more level would be refused. `usable_file` bounds
+        // the nesting.
         // SAFETY: By this function's requirements the superblock is new, and has no backing device.
         to_result(unsafe { bindings::super_setup_bdi(sb) })?;
         // SAFETY: The number is set before `fill_super`.

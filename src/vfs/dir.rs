@@ -11,11 +11,11 @@ use crate::{io::wait::is_dying, raw};
 const NAME_MAX: usize = 255;
 
 /// An open directory that is being listed.
-pub(crate) struct Listing<'a> {
+pub(crate) struct OpenDir<'a> {
     file: &'a Opaque<bindings::file>,
 }
 
-impl Listing<'_> {
+impl OpenDir<'_> {
     /// Starts reading up to `pages` pages of the directory from `index` on, unless that is done.
     pub(crate) fn read_ahead(&self, index: u64, pages: u64) {
         // SAFETY: The file is open for the callback that made this; the directory is locked for
@@ -37,12 +37,12 @@ impl Listing<'_> {
 /// # Invariants
 ///
 /// `ctx` is the live context of the listing.
-pub(crate) struct Emit<'a> {
+pub(crate) struct DirEmitter<'a> {
     ctx: *mut bindings::dir_context,
     file: &'a Opaque<bindings::file>,
 }
 
-impl Emit<'_> {
+impl DirEmitter<'_> {
     /// Where the listing stands.
     pub(crate) fn pos(&self) -> u64 {
         // SAFETY: By the type invariants the context is live, and used by this listing alone.
@@ -165,7 +165,7 @@ impl<T: FileSystem> Tables<T> {
             // SAFETY: The same; `Opaque` is transparent.
             let file = unsafe { &*file.cast::<Opaque<_>>() };
             // INVARIANT: The context is live for this call.
-            T::read_dir(dir, &Listing { file }, &mut Emit { ctx, file })?;
+            T::read_dir(dir, &OpenDir { file }, &mut DirEmitter { ctx, file })?;
             Ok(0)
         })
     }

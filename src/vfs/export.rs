@@ -58,8 +58,8 @@ impl<T: FileSystem> Tables<T> {
             return raw::fid_type_FILEID_INVALID as i32;
         }
         for (i, inode) in [inode, parent].iter().take(words / WORDS).enumerate() {
-            // SAFETY: By this function's requirements both are live inodes of `T`; the second is not
-            // null, since there are words for it.
+            // SAFETY: By this function's requirements both are live inodes of `T`; the second is
+            // not null, since there are words for it.
             let (handle, generation) = unsafe {
                 (
                     T::handle(Inode::<T>::from_raw(*inode)),

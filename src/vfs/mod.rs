@@ -49,7 +49,7 @@ use kernel::{
 use crate::{io::Extent, share::Scope, stats::Counters};
 
 pub(crate) use context::Context;
-pub(crate) use dir::{Emit, Listing};
+pub(crate) use dir::{DirEmitter, OpenDir};
 pub(crate) use inode::{Inode, InodeRef};
 pub(crate) use param::{ParamTable, ParamValue};
 pub(crate) use ratelimit::RateLimit;
@@ -129,7 +129,7 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// Finds `name` in a directory.
     fn lookup(dir: &Inode<Self>, name: &[u8]) -> Result<Option<InodeRef<Self>>>;
     /// Lists a directory from `out`'s position.
-    fn read_dir(dir: &Inode<Self>, list: &Listing<'_>, out: &mut Emit<'_>) -> Result;
+    fn read_dir(dir: &Inode<Self>, list: &OpenDir<'_>, out: &mut DirEmitter<'_>) -> Result;
     /// Attributes for `statx`.
     fn attributes(inode: &Inode<Self>) -> Attributes;
 

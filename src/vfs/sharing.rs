@@ -8,7 +8,7 @@
 //! *stale*: its reads are copied from where the inode's data is now, and its faults map pages from
 //! there.
 //!
-//! Locks, outer ones first: [`Sharing::lock`](super::state::Sharing::lock) or `Binding::windows` →
+//! Locks, outer ones first: [`lock`](super::state::Sharing::lock) or `Binding::windows` →
 //! `Content::digests`; `Sharing::slots` → `Binding::verified`, both spinlocks.
 
 use core::ops::Range;
@@ -19,7 +19,7 @@ use super::{file::OpenFile, under_way::UnderWay, FileSystem, Inode, Super, Table
 use crate::{
     io::{
         device::SuperPtr,
-        fill::{fill, Filled, Keeper, Plan},
+        fill::{fill, FillCompletion, FillGuard, Plan},
         folios::Folios,
         mapping::Mapping,
         wait::cond_resched,
@@ -31,7 +31,7 @@ use crate::{
         digest::{digest_blocks, Digest},
         is_marked,
         sha256::KernelSha256,
-        Binding, Settled, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
+        Binding, Recording, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
     },
     stats::{self, Counters, Field},
 };
@@ -76,8 +76,8 @@ struct CacheFill<T: FileSystem> {
     under_way: UnderWay<T>,
 }
 
-impl<T: FileSystem> Filled for CacheFill<T> {
-    fn filled(self, mut folios: Folios, _result: Result) {
+impl<T: FileSystem> FillCompletion for CacheFill<T> {
+    fn complete(self, mut folios: Folios, _result: Result) {
         // Those that failed are not uptodate: the next reader retries the read.
         let inode = self.under_way.inode();
         let pos = folios.pos();
@@ -110,8 +110,8 @@ struct OwnFill<T: FileSystem> {
     under_way: UnderWay<T>,
 }
 
-impl<T: FileSystem> Filled for OwnFill<T> {
-    fn filled(self, mut folios: Folios, _result: Result) {
+impl<T: FileSystem> FillCompletion for OwnFill<T> {
+    fn complete(self, mut folios: Folios, _result: Result) {
         // As for `CacheFill`.
         let pos = folios.pos();
         folios.zero_tail(pos, self.under_way.inode().size());
@@ -215,7 +215,12 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Reads what `folios` are for from this inode's image.
-    pub(super) fn fill_from_image<F: Filled>(&self, folios: Folios, plan: &Plan, filled: F) {
+    pub(super) fn fill_from_image<F: FillCompletion>(
+        &self,
+        folios: Folios,
+        plan: &Plan,
+        filled: F,
+    ) {
         fill(folios, plan, |pos| T::map(self, pos, false), filled);
     }
 
@@ -257,14 +262,14 @@ impl<T: FileSystem> Inode<T> {
             digest_blocks::<KernelSha256>(run, digests);
             let counters = T::counters(self.sb().info())?;
             hashing.stop(counters, count as u64);
-            match shared.settle(first, digests)? {
-                Settled::Agree { adopted } => {
-                    self.count_settled(counters, first, adopted, count as u64);
+            match shared.record_or_compare(first, digests)? {
+                Recording::Agree { adopted } => {
+                    self.count_recorded(counters, first, adopted, count as u64);
                     if binding.verify(first..first + count as u64)? {
                         self.publish_plain(binding);
                     }
                 }
-                Settled::Differ { at } => {
+                Recording::Differ { at } => {
                     let digest = digests.get(at).ok_or(EIO)?;
                     return Ok(Some((first + at as u64, *digest)));
                 }
@@ -275,7 +280,7 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Counts blocks that agree. Of these, `adopted` had not been recorded before.
-    pub(super) fn count_settled(&self, counters: &Counters, first: u64, adopted: u64, count: u64) {
+    pub(super) fn count_recorded(&self, counters: &Counters, first: u64, adopted: u64, count: u64) {
         let (dev, number) = (self.sb().dev(), self.number());
         let verified = count - adopted;
         counters.add(Field::BlocksAdopted, adopted);
@@ -337,7 +342,7 @@ impl<T: FileSystem> Tables<T> {
     /// # Safety
     ///
     /// `rac` is the valid argument of `->readahead`.
-    unsafe fn fill_readahead<F: Filled>(
+    unsafe fn fill_readahead<F: FillCompletion>(
         inode: &Inode<T>,
         rac: *mut bindings::readahead_control,
         elsewhere: impl Fn(Range<u64>) -> u64,

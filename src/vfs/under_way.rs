@@ -7,7 +7,7 @@ use core::{mem::ManuallyDrop, ptr::NonNull};
 use kernel::sync::atomic::{Atomic, Relaxed};
 
 use super::{FileSystem, Inode, InodeRef};
-use crate::{io::fill::Keeper, raw};
+use crate::{io::fill::FillGuard, raw};
 
 /// Keeps an inode, and so its superblock with all its devices, until it is dropped: `kill_sb`
 /// waits. It must be dropped in process context.
@@ -41,7 +41,7 @@ impl<T: FileSystem> UnderWay<T> {
     }
 }
 
-impl<T: FileSystem> Keeper for UnderWay<T> {
+impl<T: FileSystem> FillGuard for UnderWay<T> {
     fn bad_data(&self, pos: u64, what: &'static str) {
         T::report_data(self.inode(), pos, what);
     }

@@ -13,7 +13,7 @@ use kernel::{
 use super::{file::OpenFile, page::Unready, under_way::UnderWay, FileSystem, Inode};
 use crate::{
     io::{
-        fill::{Filled, Keeper},
+        fill::{FillCompletion, FillGuard},
         folios::Folios,
         lock::lock_killable,
         wait::{cond_resched, is_dying},
@@ -34,8 +34,8 @@ struct WindowFill<T: FileSystem> {
     under_way: UnderWay<T>,
 }
 
-impl<T: FileSystem> Filled for WindowFill<T> {
-    fn filled(self, mut folios: Folios, result: Result) {
+impl<T: FileSystem> FillCompletion for WindowFill<T> {
+    fn complete(self, mut folios: Folios, result: Result) {
         let inode = self.under_way.inode();
         let mut block = self.window.blocks.start;
         let mut check = || {
