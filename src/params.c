@@ -9,6 +9,9 @@
 
 #include "erofs_shared_helpers.h"
 
+/* That of the packages and of the tool; the module! macro has no place for it. */
+MODULE_VERSION("0.1.0");
+
 /* A parameter that is one of a list of words, by its number in the list. */
 struct word_param {
 	const char * const *words;

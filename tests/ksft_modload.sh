@@ -32,6 +32,8 @@ left() {
 is "modinfo: license" "$(modinfo -F license $MODULE)" GPL
 is "modinfo: alias of the filesystem" "$(modinfo -F alias $MODULE | grep -c '^fs-erofs-shared$')" 1
 ok "modinfo: description" grep -q . <(modinfo -F description $MODULE)
+is "modinfo: the version is that of the packages and of the tool" "$(modinfo -F version $MODULE)" \
+	"$(sed -n 's/^version = "\(.*\)"/\1/p' /project/tools/Cargo.toml)"
 
 hundred() {
 	local i
