@@ -159,8 +159,8 @@ struct folio *erofs_shared_filemap_get(struct address_space *mapping,
 }
 
 /*
- * Whether there is nothing to do with @folio but to read it; how far into it the byte at @pos is, and its
- * size.
+ * Whether there is nothing to do with @folio but to read it; how far into it
+ * the byte at @pos is, and its size.
  */
 static __always_inline bool folio_ready(struct folio *folio, loff_t pos,
 					size_t *offset, size_t *size)
@@ -240,7 +240,7 @@ void erofs_shared_ra_sync(struct address_space *mapping, struct file *file,
 	page_cache_sync_ra(&ractl, nr);
 }
 
-/* Goes on reading ahead if @folio marks the place to do so. */
+/* Continues to read ahead if @folio marks the place to do so. */
 void erofs_shared_ra_async(struct address_space *mapping, struct file *file,
 			   struct folio *folio, pgoff_t index,
 			   unsigned long nr)
@@ -509,7 +509,7 @@ void erofs_shared_memcg_put(struct mem_cgroup *memcg)
 	mem_cgroup_put(memcg);
 }
 
-/* Has @memcg charged for what this task allocates; returns who was before. */
+/* Charges @memcg for what this task allocates; returns the one before. */
 struct mem_cgroup *erofs_shared_memcg_enter(struct mem_cgroup *memcg)
 {
 	return set_active_memcg(memcg);
@@ -800,7 +800,7 @@ void erofs_shared_ratelimit_init(struct ratelimit_state *state,
 
 /*
  * Into the log of @fc, if it has one; else into the kernel's if that is wanted, at
- * a limited rate: who gives options need not have any privilege.
+ * a limited rate: giving options needs no privilege.
  */
 void erofs_shared_fc_error(struct fs_context *fc, const char *msg,
 			   bool or_kernel_log)
@@ -928,7 +928,7 @@ static void file_forget(struct file *file, loff_t pos, ssize_t bytes)
 				 (pos + bytes - 1) >> PAGE_SHIFT);
 }
 
-/* Read as the opener of @file, whoever the page cache is filled for. */
+/* Reads with the credentials of the opener of @file, not of the reader. */
 ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
 			       struct bio_vec *bvecs, unsigned long nr,
 			       size_t bytes)

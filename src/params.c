@@ -76,7 +76,7 @@ module_param(directio, bool, 0644);
 MODULE_PARM_DESC(directio,
 		 "Read image files of mounts that do not give [no]directio with direct I/O (default: N)");
 
-/* For root only: who knows the name can join the domain. */
+/* For root only: knowing the name is enough to join the domain. */
 static char domain_id[EROFS_SHARED_DOMAIN_MAX + 1];
 module_param_string(domain_id, domain_id, sizeof(domain_id), 0600);
 MODULE_PARM_DESC(domain_id,

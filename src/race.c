@@ -7,8 +7,8 @@
  *
  * /sys/module/erofs_shared/parameters/:
  *
- *   race_permille   of so many passes in a thousand, the thread is delayed (0)
- *   race_max_us     by so many microseconds at most (2000)
+ *   race_permille   the passes in a thousand that are delayed (0)
+ *   race_max_us     the longest delay in microseconds (2000)
  *   race_seed       what the choices are made by; writing it begins anew (1)
  *   race_only       the points that delay, with commas between them (all)
  *   race_points     each point that was passed, how often, and how often with

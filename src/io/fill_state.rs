@@ -2,8 +2,8 @@
 
 //! A fill under way: folios, the I/O that fills them, and what comes after.
 //!
-//! Its I/O ends in any context; what follows ([`FillCompletion::complete`]) runs in a worker, or at once when
-//! the I/O was done at once and is small.
+//! Its I/O ends in any context; what follows ([`FillCompletion::complete`]) runs in a worker, or at
+//! once when the I/O was done at once and is small.
 
 use core::{cell::UnsafeCell, ffi::c_void, mem::ManuallyDrop, ptr::NonNull};
 
@@ -304,8 +304,8 @@ impl<F: FillCompletion> Submission<F> {
         }
     }
 
-    /// All I/O has been submitted: waits for it, and gives the folios. [`FillCompletion::complete`] is not
-    /// called.
+    /// Waits for the I/O, all of which has been submitted, and gives the folios.
+    /// [`FillCompletion::complete`] is not called.
     ///
     /// If `killable`, a fatal signal ends the wait, and a worker ends the fill.
     pub(super) fn wait(self, killable: bool) -> Result<Folios> {

@@ -248,8 +248,8 @@ impl<T: FileSystem> Inode<T> {
         // What is elsewhere is not needed here.
         let absent = resident(&binding, 0, head) < head;
         if absent && shared.content().next_alias(0..head).is_none() {
-            // SAFETY: `record_or_compare` and `compare` have found that these bytes have the digests recorded
-            // there.
+            // SAFETY: `record_or_compare` and `compare` have found that these bytes have the
+            // digests recorded there.
             unsafe { shared.give(0, folios) };
             self.enter(&binding, 0..head);
         }

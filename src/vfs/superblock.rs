@@ -116,7 +116,8 @@ impl<T: FileSystem> Super<T> {
 
     /// What mounts of the same image file find it by, if it has that.
     pub(super) fn key(&self) -> Option<&T::Key> {
-        // SAFETY: As in `info`.
+        // SAFETY: By the type invariants `s_fs_info` is a `Private<T>`, whose key is set before the
+        // superblock is found by others, and is only shared as long as it lives.
         unsafe {
             (*(*self.as_ptr()).s_fs_info.cast::<Private<T>>())
                 .key
