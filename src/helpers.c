@@ -7,6 +7,7 @@
 #include <linux/bio.h>
 #include <linux/compat.h>
 #include <linux/cred.h>
+#include <linux/folio_batch.h>
 #include <linux/ioprio.h>
 #include <linux/kdev_t.h>
 #include <linux/memcontrol.h>
@@ -904,8 +905,8 @@ int erofs_shared_file_state(struct file *file,
 	return 0;
 }
 
-/* Large folios of a file that is read sequentially are smaller than this. */
-#define FORGET_BEHIND	SZ_512K
+/* No folio of a page cache is larger than this. */
+#define FORGET_BEHIND	(PAGE_SIZE << MAX_PAGECACHE_ORDER)
 
 /*
  * Drops the pages of @file that a read has brought into its page cache, since the
@@ -920,11 +921,18 @@ int erofs_shared_file_state(struct file *file,
 static void file_forget(struct file *file, loff_t pos, ssize_t bytes)
 {
 	struct address_space *mapping = file->f_mapping;
+	struct folio_batch none;
 
 	if (!mapping->nrpages || !mapping_can_writeback(mapping))
 		return;
+	/*
+	 * Small folios that were added just now wait on a list of this processor, which
+	 * has references to them. Releasing any batch empties these lists.
+	 */
+	folio_batch_init(&none);
+	__folio_batch_release(&none);
 	invalidate_mapping_pages(mapping,
-				 max(pos - FORGET_BEHIND, 0) >> PAGE_SHIFT,
+				 max(pos - (loff_t)FORGET_BEHIND, 0) >> PAGE_SHIFT,
 				 (pos + bytes - 1) >> PAGE_SHIFT);
 }
 

@@ -191,6 +191,21 @@ for options in '' share=off; do
 	away $DIR/once
 done
 
+# Small reads here and there, as programs that are mapped make them: each further down than what another one looks back at
+ok "the image is mounted" at "$FSTYPE" "$IMAGE" $DIR/random
+drop
+python3 - $DIR/random/large <<- 'END'
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+for at in range(28 << 20, 0, -600 * 1024):
+    os.pread(fd, 4096, at)
+END
+stay=$(pages "$IMAGE")
+note "after 48 reads of 4 KiB at random: $stay KiB of the image are in its own page cache"
+ok "small reads leave next to nothing of the image in its own page cache" [ "$stay" -le 64 ]
+ok "it is unmounted" away $DIR/random
+
 # --- where image files lie -----------------------------------------------------------------------------------------------
 
 cp "$IMAGE" $RAM/image
