@@ -61,10 +61,10 @@ done
 [ "$FSTYPE" = erofs ] || [ -e build/erofs_shared.ko ] || die "no build/erofs_shared.ko: run make"
 
 # Without KVM the debug kernel takes about four times as long.
-limit=3300 test_limit=1500 memory=3G kernel=stock smp=2
+limit=3300 test_limit=1500 memory=3G kernel=stock smp=2 structures=3000
 if [ "${VM_KERNEL:-}" = debug ]; then
 	# With more processors than the machine has, one may be taken away from a thread anywhere.
-	limit=6000 test_limit=2400 memory=4G kernel=debug smp=$(($(nproc) + 1))
+	limit=6000 test_limit=2400 memory=4G kernel=debug smp=$(($(nproc) + 1)) structures=1000
 fi
 if [ ${#stress[@]} != 0 ]; then
 	STRESS=${STRESS:-60}
@@ -116,7 +116,7 @@ if [ "$(cat $B/images.key 2> /dev/null)" != "$key" ]; then
 fi
 
 if [[ " ${tests[*]} " = *" hostile_structure "* ]]; then
-	tests/structure_images.sh "${COUNT:-1000}" "${SEED:-20261124}" || die "the images for hostile_structure could not be made"
+	tests/structure_images.sh "${COUNT:-$structures}" "${SEED:-20261124}" || die "the images for hostile_structure could not be made"
 fi
 
 if [[ " ${tests[*]} " = *" tool "* ]]; then
@@ -144,13 +144,14 @@ seconds() {
 	debug-vfs) echo 600; return ;;
 	debug-containerd) echo 900; return ;;
 	debug-share_change | debug-share_life) echo 300; return ;;
-	debug-hostile_structure) echo $((150 + ${COUNT:-1000} * 2)); return ;;
+	debug-hostile_structure) echo $((150 + ${COUNT:-$structures} * 2)); return ;;
 	debug-hostile) echo $((${COUNT:-250} * 4)); return ;;
 	debug-*) echo 100; return ;;
 	esac
 	case $1 in
 	compare) echo 360 ;;
-	share | share_ways | hostile_structure) echo 240 ;;
+	hostile_structure) echo 300 ;;
+	share | share_ways) echo 240 ;;
 	containerd) echo 200 ;;
 	pods) echo 150 ;;
 	hostile | hostile_packed | twins | store) echo 120 ;;
