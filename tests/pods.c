@@ -41,41 +41,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "measure.h"
+
 #define MAX_LAYERS 500
 
 static const char *dir;
-
-static _Noreturn void die(const char *what)
-{
-	fprintf(stderr, "pods: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-/* What all processors have run so far. A processor's time is added up when it switches to another task. */
-static uint64_t run_ns(void)
-{
-	uint64_t sum = 0, ran;
-	char line[4096];
-	FILE *f;
-
-	usleep(20000);
-	f = fopen("/proc/schedstat", "r");
-	if (!f)
-		die("/proc/schedstat");
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "cpu%*u %*u %*u %*u %*u %*u %*u %" SCNu64, &ran) == 1)
-			sum += ran;
-	fclose(f);
-	return sum;
-}
-
-static uint64_t wall_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ULL + t.tv_nsec;
-}
 
 static void make_dir(const char *path)
 {
@@ -284,7 +254,7 @@ static void run_container(int id, char **command)
 
 static void end_container(int id)
 {
-	uint64_t before = run_ns();
+	uint64_t before = settled_run_ns();
 	char path[4096];
 	long pid = -1;
 	FILE *f;
@@ -313,7 +283,7 @@ static void end_container(int id)
 		rmdir(path);
 	}
 	rmdir(at("t/%d", id, 0));
-	printf("stop %d %" PRIu64 "\n", id, run_ns() - before);
+	printf("stop %d %" PRIu64 "\n", id, settled_run_ns() - before);
 	fflush(stdout);
 }
 
@@ -347,14 +317,14 @@ int main(int argc, char **argv)
 	make_dir(dir);
 	make_dir(at("t", 0, 0));
 	for (int id = atoi(argv[4]), end = id + atoi(argv[5]); id < end; id++) {
-		uint64_t run = run_ns(), wall = wall_ns(), mounted;
+		uint64_t run = settled_run_ns(), wall = clock_ns(CLOCK_MONOTONIC), mounted;
 
 		mount_container(argv[2], id, layers, count);
-		mounted = run_ns();
+		mounted = settled_run_ns();
 		run_container(id, layers + count + 1);
-		wall = wall_ns() - wall;
+		wall = clock_ns(CLOCK_MONOTONIC) - wall;
 		printf("mount %d %" PRIu64 "\n", id, mounted - run);
-		printf("start %d %" PRIu64 " %" PRIu64 "\n", id, run_ns() - run, wall);
+		printf("start %d %" PRIu64 " %" PRIu64 "\n", id, settled_run_ns() - run, wall);
 		fflush(stdout);
 	}
 	return 0;

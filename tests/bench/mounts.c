@@ -21,33 +21,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../measure.h"
+
 static char buf[131072];
 static const char *images, *mounts;
 static uint64_t files;
-
-static void die(const char *what)
-{
-	fprintf(stderr, "mounts: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-/* What all processors have run so far. A processor's time is added up when it switches to another task. */
-static uint64_t run_ns(void)
-{
-	uint64_t sum = 0, ran;
-	char line[4096];
-	FILE *f;
-
-	usleep(20000);
-	f = fopen("/proc/schedstat", "r");
-	if (!f)
-		die("/proc/schedstat");
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "cpu%*u %*u %*u %*u %*u %*u %*u %" SCNu64, &ran) == 1)
-			sum += ran;
-	fclose(f);
-	return sum;
-}
 
 /* Bytes of these fields */
 static int64_t memory(const char *const *fields)
@@ -112,12 +90,12 @@ static void each_file(int i, int read_it)
 
 static void each(int count, int read_it, const char *row)
 {
-	uint64_t before = run_ns();
+	uint64_t before = settled_run_ns();
 
 	files = 0;
 	for (int i = 0; i < count; i++)
 		each_file(i, read_it);
-	printf("%s %" PRIu64 "\n", row, (run_ns() - before) / files);
+	printf("%s %" PRIu64 "\n", row, (settled_run_ns() - before) / files);
 }
 
 int main(int argc, char **argv)
@@ -138,17 +116,17 @@ int main(int argc, char **argv)
 		mount_one(i, NULL, NULL);
 	had = memory(kernel);
 	cached = memory(cache);
-	before = run_ns();
+	before = settled_run_ns();
 	for (int i = 0; i < count; i++)
 		mount_one(i, argv[1], argv[2]);
-	printf("mount %" PRIu64 "\n", (run_ns() - before) / count);
+	printf("mount %" PRIu64 "\n", (settled_run_ns() - before) / count);
 	printf("memory %" PRId64 "\n", (memory(kernel) - had) / count);
 	each(count, 0, "lookup");
 	each(count, 1, "read_first");
 	each(count, 1, "read");
 	printf("cache %" PRId64 "\n", memory(cache) - cached);
 	printf("memory_read %" PRId64 "\n", (memory(kernel) - had) / count);
-	before = run_ns();
+	before = settled_run_ns();
 	for (int i = 0; i < count; i++) {
 		char at[4096];
 
@@ -156,6 +134,6 @@ int main(int argc, char **argv)
 		if (umount(at))
 			die(at);
 	}
-	printf("unmount %" PRIu64 "\n", (run_ns() - before) / count);
+	printf("unmount %" PRIu64 "\n", (settled_run_ns() - before) / count);
 	return 0;
 }

@@ -32,6 +32,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../measure.h"
+
 struct range { uint64_t off, len; };
 struct stats { uint64_t cache, dirty, writeback, evicted, recently; };
 
@@ -40,39 +42,6 @@ static size_t count;
 static char *buf;
 static uint64_t entries;
 static int round_now;
-
-static void die(const char *what)
-{
-	fprintf(stderr, "reader: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec ts;
-
-	clock_gettime(clock, &ts);
-	return ts.tv_sec * UINT64_C(1000000000) + ts.tv_nsec;
-}
-
-/* What all processors have run so far */
-static uint64_t run_ns(void)
-{
-	uint64_t sum = 0;
-	char line[4096];
-	FILE *f = fopen("/proc/schedstat", "r");
-
-	if (!f)
-		die("/proc/schedstat");
-	while (fgets(line, sizeof(line), f)) {
-		uint64_t ran;
-
-		if (sscanf(line, "cpu%*u %*u %*u %*u %*u %*u %*u %" SCNu64, &ran) == 1)
-			sum += ran;
-	}
-	fclose(f);
-	return sum;
-}
 
 static uint64_t touch(int fd, size_t size, const char *name)
 {

@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../measure.h"
+
 #define PAGE 4096
 
 struct hash {
@@ -24,12 +26,6 @@ struct hash {
 
 static struct hash *hashes;
 static size_t count, room, zeros;
-
-static void die(const char *what)
-{
-	fprintf(stderr, "resident: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
 
 /* Two polynomials, so that blocks that differ have other values but by a chance that does not matter here */
 static struct hash hash_of(const uint64_t *words, size_t n)

@@ -21,41 +21,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../measure.h"
+
 #define MAX_COMMANDS 256
 #define MAX_WORDS 32
 
 static char *commands[MAX_COMMANDS][MAX_WORDS];
 static char *const environment[] = { "PATH=/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/tmp", "LC_ALL=C.UTF-8", NULL };
-
-static void die(const char *what)
-{
-	fprintf(stderr, "runner: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static uint64_t wall_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * UINT64_C(1000000000) + ts.tv_nsec;
-}
-
-/* What all processors have run so far */
-static uint64_t run_ns(void)
-{
-	uint64_t sum = 0, ran;
-	char line[4096];
-	FILE *f = fopen("/proc/schedstat", "r");
-
-	if (!f)
-		die("/proc/schedstat");
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "cpu%*u %*u %*u %*u %*u %*u %*u %" SCNu64, &ran) == 1)
-			sum += ran;
-	fclose(f);
-	return sum;
-}
 
 static uint64_t children_ns(void)
 {
@@ -105,14 +77,14 @@ int main(int argc, char **argv)
 		count += words != 0;
 	}
 	for (int left = atoi(argv[2]); left > 0; left--) {
-		uint64_t all = run_ns(), wall = wall_ns(), own = children_ns();
+		uint64_t all = run_ns(), wall = clock_ns(CLOCK_MONOTONIC), own = children_ns();
 
 		for (size_t i = 0; i < count; i++)
 			run(argv[1], commands[i], null);
 		own = children_ns() - own;
 		/* The run time of a processor is added up when it switches to another task. */
 		usleep(20000);
-		wall = wall_ns() - wall;
+		wall = clock_ns(CLOCK_MONOTONIC) - wall;
 		printf("%" PRIu64 " %" PRIu64 " %" PRIu64 " %zu\n", own, run_ns() - all, wall, count);
 	}
 	return 0;

@@ -21,6 +21,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../measure.h"
+
 #define MAX_THREADS 64
 #define PLACES 64
 #define PAGE 4096
@@ -34,36 +36,6 @@ struct job {
 };
 
 static pthread_barrier_t start;
-
-static void die(const char *what)
-{
-	fprintf(stderr, "threads: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec ts;
-
-	clock_gettime(clock, &ts);
-	return ts.tv_sec * UINT64_C(1000000000) + ts.tv_nsec;
-}
-
-/* What all processors have run so far */
-static uint64_t run_ns(void)
-{
-	uint64_t sum = 0, ran;
-	char line[4096];
-	FILE *f = fopen("/proc/schedstat", "r");
-
-	if (!f)
-		die("/proc/schedstat");
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "cpu%*u %*u %*u %*u %*u %*u %*u %" SCNu64, &ran) == 1)
-			sum += ran;
-	fclose(f);
-	return sum;
-}
 
 static void *work(void *arg)
 {
