@@ -3,7 +3,7 @@
 //! A fill under way: folios, the I/O that fills them, and what comes after.
 //!
 //! Its I/O ends in any context; what follows ([`FillCompletion::complete`]) runs in a worker, or at
-//! once when the I/O was done at once and is small.
+//! once when it may run anywhere, or when the I/O was done at once and is small.
 
 use core::{cell::UnsafeCell, ffi::c_void, mem::ManuallyDrop, ptr::NonNull};
 
@@ -27,9 +27,15 @@ use crate::raw;
 
 /// What comes after the I/O.
 pub(crate) trait FillCompletion: Send + Unpin + Sized + 'static {
+    /// Whether [`FillCompletion::complete`] may be called, and this dropped, in any context, an
+    /// interrupt's among them. A fill that decodes nothing then ends with its I/O, without a
+    /// worker.
+    const ANY_CONTEXT: bool = false;
+
     /// Takes the folios that were filled. When something went wrong (`result`), these are the ones
     /// in front of the first that could not be filled, perhaps none; the others are given up
-    /// already. Called once, in process context; may sleep.
+    /// already. Called once, in process context unless [`FillCompletion::ANY_CONTEXT`]; may sleep
+    /// there.
     fn complete(self, folios: Folios, result: Result);
 
     /// Says that the extent at byte `pos` of the file cannot be decoded, and why. Called before
@@ -159,6 +165,20 @@ impl<F: FillCompletion> Fill<F> {
         rest.filled.complete(rest.folios, result);
     }
 
+    /// As [`Fill::end`], in any context, if what follows the I/O allows that; else gives it back.
+    fn end_anywhere(mut self: Pin<KBox<Self>>) -> Option<Pin<KBox<Self>>> {
+        if !F::ANY_CONTEXT {
+            return Some(self);
+        }
+        let rest = self.as_mut().project().rest.get_mut();
+        let Some(mut rest) = rest.take_if(|rest| rest.jobs.is_empty()) else {
+            return Some(self);
+        };
+        let result = rest.finish(to_result(self.error.load(Relaxed)));
+        rest.filled.complete(rest.folios, result);
+        None
+    }
+
     /// Notes an error; the first stays.
     fn fail(&self, err: Error) {
         let _ = self.error.cmpxchg(0, err.to_errno(), Relaxed);
@@ -227,8 +247,10 @@ impl<F: FillCompletion> Drop for Share<F> {
         }
         // SAFETY: By the type invariants of `Fill` it belongs to this, and came from a pinned box.
         let fill = unsafe { Pin::new_unchecked(KBox::from_raw(self.0.as_ptr())) };
-        // SAFETY: A fill belongs to I/O of a superblock of the module.
-        unsafe { workers::queue() }.enqueue(fill);
+        if let Some(fill) = fill.end_anywhere() {
+            // SAFETY: A fill belongs to I/O of a superblock of the module.
+            unsafe { workers::queue() }.enqueue(fill);
+        }
     }
 }
 

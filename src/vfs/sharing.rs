@@ -15,14 +15,18 @@ use core::ops::Range;
 
 use kernel::{bindings, page::PAGE_SHIFT, prelude::*, sync::Arc};
 
-use super::{file::OpenFile, under_way::UnderWay, FileSystem, Inode, Super, Tables};
+use super::{
+    cache_fill::{CacheFill, OwnFill, PlainFill},
+    file::OpenFile,
+    under_way::UnderWay,
+    FileSystem, Inode, Super, Tables,
+};
 use crate::{
     io::{
         device::SuperPtr,
-        fill::{fill, FillCompletion, FillGuard, Plan},
+        fill::{fill, FillCompletion, Plan},
         folios::Folios,
         mapping::Mapping,
-        wait::cond_resched,
     },
     race::race_point,
     raw,
@@ -31,7 +35,7 @@ use crate::{
         digest::{digest_blocks, Digest},
         is_marked,
         sha256::KernelSha256,
-        Binding, Recording, SharedInode, Slots, BLOCK_SHIFT, BLOCK_SIZE,
+        Binding, Recording, SharedInode, Slots, BLOCK_SIZE,
     },
     stats::{self, Counters, Field},
 };
@@ -67,63 +71,6 @@ pub(super) enum FileMapping {
     Shared(Arc<Binding>),
     /// Those of a shared inode that the inode has left, for this one, or for its own page cache.
     Stale(Option<Arc<Binding>>),
-}
-
-/// A folio's bytes, being read for a page cache.
-struct CacheFill<T: FileSystem> {
-    binding: Arc<Binding>,
-    // Last, so that everything else is gone when an unmount continues.
-    under_way: UnderWay<T>,
-}
-
-impl<T: FileSystem> FillCompletion for CacheFill<T> {
-    fn complete(self, mut folios: Folios, _result: Result) {
-        // Those that failed are not uptodate: the next reader retries the read.
-        let inode = self.under_way.inode();
-        let pos = folios.pos();
-        folios.zero_tail(pos, inode.size());
-        let trusted = self.binding.shared().identity().trusted;
-        let mut block = pos >> BLOCK_SHIFT;
-        while let Some(bytes) = folios.first() {
-            if !trusted && inode.check(&self.binding, block, bytes).is_err() {
-                return;
-            }
-            let next = block + (bytes.len() / BLOCK_SIZE) as u64;
-            race_point!(c"fill_checked");
-            folios.finish_first();
-            race_point!(c"fill_finished");
-            if !trusted {
-                inode.enter(&self.binding, block..next);
-            }
-            block = next;
-            cond_resched();
-        }
-    }
-
-    fn bad_data(&self, pos: u64, what: &'static str) {
-        self.under_way.bad_data(pos, what);
-    }
-}
-
-/// A folio's bytes, being read for the page cache of an inode that is not shared.
-struct OwnFill<T: FileSystem> {
-    under_way: UnderWay<T>,
-}
-
-impl<T: FileSystem> FillCompletion for OwnFill<T> {
-    fn complete(self, mut folios: Folios, _result: Result) {
-        // As for `CacheFill`.
-        let pos = folios.pos();
-        folios.zero_tail(pos, self.under_way.inode().size());
-        while folios.first().is_some() {
-            folios.finish_first();
-            cond_resched();
-        }
-    }
-
-    fn bad_data(&self, pos: u64, what: &'static str) {
-        self.under_way.bad_data(pos, what);
-    }
 }
 
 impl<T: FileSystem> Inode<T> {
@@ -203,6 +150,12 @@ impl<T: FileSystem> Inode<T> {
         }
         // Without memory for them, blocks are not found by others.
         let _ = dedup::enter_all(shared, blocks);
+    }
+
+    /// Whether what is read through this inode for the page cache of `binding` is neither decoded
+    /// nor checked.
+    fn needs_no_check(&self, binding: &Binding) -> bool {
+        binding.shared().identity().trusted && !T::is_encoded(self)
     }
 
     pub(super) fn plan(&self, pos: u64, ahead: bool) -> Plan {
@@ -329,10 +282,14 @@ impl<T: FileSystem> Tables<T> {
         let elsewhere = |pages| inode.next_elsewhere(&binding, pages);
         // SAFETY: `rac` is valid.
         unsafe {
-            Self::fill_readahead(inode, rac, elsewhere, || CacheFill {
-                under_way: UnderWay::new(inode),
-                binding: binding.clone(),
-            });
+            if inode.needs_no_check(&binding) {
+                Self::fill_readahead(inode, rac, elsewhere, || PlainFill::new(inode));
+            } else {
+                Self::fill_readahead(inode, rac, elsewhere, || CacheFill {
+                    under_way: UnderWay::new(inode),
+                    binding: binding.clone(),
+                });
+            }
         }
     }
 
@@ -463,11 +420,12 @@ impl<T: FileSystem> Tables<T> {
         };
         folios.set_reader(inode.sb().as_ptr().cast());
         let plan = inode.plan(folios.pos(), false);
-        let filled = CacheFill {
-            under_way: UnderWay::new(inode),
-            binding,
-        };
-        inode.fill_from_image(folios, &plan, filled);
+        if inode.needs_no_check(&binding) {
+            inode.fill_from_image(folios, &plan, PlainFill::new(inode));
+        } else {
+            let under_way = UnderWay::new(inode);
+            inode.fill_from_image(folios, &plan, CacheFill { under_way, binding });
+        }
         0
     }
 }

@@ -2,28 +2,28 @@
 
 //! Reads of image data under way, which an unmount has to wait for.
 
-use core::{mem::ManuallyDrop, ptr::NonNull};
+use core::{marker::PhantomData, ptr::NonNull};
 
 use kernel::sync::atomic::{Atomic, Relaxed};
 
 use super::{FileSystem, Inode, InodeRef};
 use crate::{io::fill::FillGuard, raw};
 
-/// Keeps an inode, and so its superblock with all its devices, until it is dropped: `kill_sb`
-/// waits. It must be dropped in process context.
+/// Keeps a superblock with all its devices until it is dropped: `kill_sb` waits. It may be dropped
+/// in any context.
 ///
 /// # Invariants
 ///
 /// The superblock counts this in `under_way`.
-pub(super) struct UnderWay<T: FileSystem> {
-    inode: ManuallyDrop<InodeRef<T>>,
+pub(super) struct SuperUnderWay<T: FileSystem> {
     count: NonNull<Atomic<u32>>,
+    _fs: PhantomData<fn(T)>,
 }
 
-// SAFETY: Both parts may be used and released from any thread.
-unsafe impl<T: FileSystem> Send for UnderWay<T> {}
+// SAFETY: The count is atomic, and may be taken back from any thread.
+unsafe impl<T: FileSystem> Send for SuperUnderWay<T> {}
 
-impl<T: FileSystem> UnderWay<T> {
+impl<T: FileSystem> SuperUnderWay<T> {
     /// To be called while the superblock is in use: with an open file, or while it is being
     /// mounted.
     pub(super) fn new(inode: &Inode<T>) -> Self {
@@ -31,8 +31,35 @@ impl<T: FileSystem> UnderWay<T> {
         count.add(1, Relaxed);
         // INVARIANT: Counted just now.
         Self {
-            inode: ManuallyDrop::new(inode.into()),
             count: count.into(),
+            _fs: PhantomData,
+        }
+    }
+}
+
+impl<T: FileSystem> Drop for SuperUnderWay<T> {
+    fn drop(&mut self) {
+        // SAFETY: The superblock, in which the count lies, is there until its count is zero, by
+        // this at the earliest. Nothing of this is used afterwards.
+        unsafe { raw::erofs_shared_dec_and_wake(self.count.as_ptr().cast()) };
+    }
+}
+
+/// As [`SuperUnderWay`], and keeps an inode, too. It must be dropped in process context.
+pub(super) struct UnderWay<T: FileSystem> {
+    inode: InodeRef<T>,
+    // Last, so that the inode is gone when an unmount continues.
+    _super: SuperUnderWay<T>,
+}
+
+impl<T: FileSystem> UnderWay<T> {
+    /// To be called while the superblock is in use: with an open file, or while it is being
+    /// mounted.
+    pub(super) fn new(inode: &Inode<T>) -> Self {
+        let under_way = SuperUnderWay::new(inode);
+        Self {
+            inode: inode.into(),
+            _super: under_way,
         }
     }
 
@@ -44,15 +71,5 @@ impl<T: FileSystem> UnderWay<T> {
 impl<T: FileSystem> FillGuard for UnderWay<T> {
     fn bad_data(&self, pos: u64, what: &'static str) {
         T::report_data(self.inode(), pos, what);
-    }
-}
-
-impl<T: FileSystem> Drop for UnderWay<T> {
-    fn drop(&mut self) {
-        // SAFETY: The inode is dropped once, here, and not used afterwards.
-        unsafe { ManuallyDrop::drop(&mut self.inode) };
-        // SAFETY: The superblock, in which the count lies, is there until its count is zero, by
-        // this at the earliest. Nothing of this is used afterwards.
-        unsafe { raw::erofs_shared_dec_and_wake(self.count.as_ptr().cast()) };
     }
 }
