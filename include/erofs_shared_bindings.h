@@ -13,6 +13,7 @@
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/iomap.h>
+#include <linux/migrate.h>
 #include <linux/lz4.h>
 #include <linux/magic.h>
 #include <linux/pagemap.h>

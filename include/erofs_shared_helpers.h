@@ -59,6 +59,14 @@ void erofs_shared_ra_async(struct address_space *mapping, struct file *file,
 			   struct folio *folio, pgoff_t index,
 			   unsigned long nr);
 void erofs_shared_folio_set_reader(struct folio *folio, const void *reader);
+bool erofs_shared_same_bytes(const void *a, const void *b, size_t len);
+void erofs_shared_visit_ready(struct address_space *mapping,
+			      void (*found)(pgoff_t first, pgoff_t end, void *data),
+			      void *data);
+struct folio *erofs_shared_filemap_lock_ready(struct address_space *mapping,
+					      pgoff_t index);
+void erofs_shared_mapping_release_always(struct address_space *mapping);
+bool erofs_shared_folio_poisoned(struct folio *folio);
 const void *erofs_shared_folio_reader(struct folio *folio);
 void erofs_shared_folio_end_read(struct folio *folio, bool success);
 long erofs_shared_folio_wait_timeout(struct folio *folio, unsigned int ms);
@@ -200,12 +208,18 @@ enum {
 };
 
 enum {
+	EROFS_SHARED_VERIFY_DIGEST,
+	EROFS_SHARED_VERIFY_COMPARE,
+};
+
+enum {
 	EROFS_SHARED_CHARGE_TOUCHER,
 	EROFS_SHARED_CHARGE_ROOT,
 };
 
 u32 erofs_shared_param_register(void);
 u32 erofs_shared_param_share(void);
+u32 erofs_shared_param_verify(void);
 u32 erofs_shared_param_charge(void);
 bool erofs_shared_param_directio(void);
 void erofs_shared_param_domain(char name[EROFS_SHARED_DOMAIN_MAX + 1]);

@@ -65,6 +65,12 @@ WORD_PARAM(share, EROFS_SHARED_SHARE_CONTENT, 0644,
 MODULE_PARM_DESC(share,
 		 "share= of mounts that do not give it: content (default), fingerprint, off");
 
+WORD_PARAM(verify, EROFS_SHARED_VERIFY_DIGEST, 0644,
+	   [EROFS_SHARED_VERIFY_DIGEST] = "digest",
+	   [EROFS_SHARED_VERIFY_COMPARE] = "compare");
+MODULE_PARM_DESC(verify,
+		 "verify= of mounts that do not give it: digest (default), compare");
+
 WORD_PARAM(charge, EROFS_SHARED_CHARGE_TOUCHER, 0644,
 	   [EROFS_SHARED_CHARGE_TOUCHER] = "toucher",
 	   [EROFS_SHARED_CHARGE_ROOT] = "root");
@@ -90,6 +96,11 @@ u32 erofs_shared_param_register(void)
 u32 erofs_shared_param_share(void)
 {
 	return READ_ONCE(share_param.value);
+}
+
+u32 erofs_shared_param_verify(void)
+{
+	return READ_ONCE(verify_param.value);
 }
 
 u32 erofs_shared_param_charge(void)

@@ -20,6 +20,10 @@ pub(crate) const SHARE_CONTENT: i32 = raw::EROFS_SHARED_SHARE_CONTENT as i32;
 pub(crate) const SHARE_FINGERPRINT: i32 = raw::EROFS_SHARED_SHARE_FINGERPRINT as i32;
 pub(crate) const SHARE_OFF: i32 = raw::EROFS_SHARED_SHARE_OFF as i32;
 
+/// Values of `verify=`, the mount option and its default alike.
+pub(crate) const VERIFY_DIGEST: i32 = raw::EROFS_SHARED_VERIFY_DIGEST as i32;
+pub(crate) const VERIFY_COMPARE: i32 = raw::EROFS_SHARED_VERIFY_COMPARE as i32;
+
 /// Memory for the name of a domain. Holds a secret, so that it is cleared on drop.
 pub(crate) struct DomainName([u8; raw::EROFS_SHARED_DOMAIN_MAX as usize + 1]);
 
@@ -50,6 +54,12 @@ pub(crate) fn register() -> Register {
 pub(crate) fn share() -> i32 {
     // SAFETY: No preconditions.
     unsafe { raw::erofs_shared_param_share() as i32 }
+}
+
+/// `verify=` of mounts that do not give it: one of the `VERIFY_` values.
+pub(crate) fn verify() -> i32 {
+    // SAFETY: No preconditions.
+    unsafe { raw::erofs_shared_param_verify() as i32 }
 }
 
 /// `charge=root`: whether no memory cgroup but the root pays for shared pages.

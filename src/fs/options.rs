@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Mount options: the names and meaning of in-tree erofs (`Documentation/filesystems/erofs.rst`),
-//! and `share=`, `share_blocks=`.
+//! and `share=`, `share_blocks=`, `verify=`.
 
 use kernel::{
     prelude::*,
@@ -9,7 +9,9 @@ use kernel::{
     sync::atomic::{Atomic, Relaxed},
 };
 
-use crate::params::{self, SHARE_CONTENT, SHARE_FINGERPRINT, SHARE_OFF};
+use crate::params::{
+    self, SHARE_CONTENT, SHARE_FINGERPRINT, SHARE_OFF, VERIFY_COMPARE, VERIFY_DIGEST,
+};
 use crate::share::{sha256::KernelSha256, Domain};
 use crate::vfs::{
     param::{Choice, Choices, Param},
@@ -27,6 +29,7 @@ const FSOFFSET: u8 = 7;
 const INODE_SHARE: u8 = 8;
 const SHARE: u8 = 9;
 const SHARE_BLOCKS: u8 = 10;
+const VERIFY: u8 = 11;
 
 const DAX_NEVER: i32 = 1;
 const ON: i32 = 1;
@@ -51,6 +54,12 @@ static SHARE_MODES: Choices = Choices(&[
     Choice::END,
 ]);
 
+static VERIFY_MODES: Choices = Choices(&[
+    Choice::new(c"digest", VERIFY_DIGEST),
+    Choice::new(c"compare", VERIFY_COMPARE),
+    Choice::END,
+]);
+
 static ON_OFF: Choices = Choices(&[Choice::new(c"off", 0), Choice::new(c"on", ON), Choice::END]);
 
 /// All options.
@@ -67,6 +76,7 @@ pub(super) static PARAMS: ParamTable = ParamTable(&[
     Param::flag(c"inode_share", INODE_SHARE),
     Param::choice(c"share", SHARE, &SHARE_MODES),
     Param::choice(c"share_blocks", SHARE_BLOCKS, &ON_OFF),
+    Param::choice(c"verify", VERIFY, &VERIFY_MODES),
     Param::source(),
     Param::END,
 ]);
@@ -119,6 +129,8 @@ pub(super) struct Options {
     cache_strategy: Atomic<u32>,
     /// `share=`
     pub(super) share: Share,
+    /// `verify=compare`: shared data is compared with the image's byte by byte, not by digests.
+    pub(super) compare: bool,
     /// The domain that `domain_id=` names. The name itself is not kept, and not shown: to know it
     /// is to be able to join.
     domain: Domain,
@@ -143,6 +155,7 @@ impl Options {
             flags: Atomic::new(flags),
             cache_strategy: Atomic::new(CacheStrategy::ReadAround as u32),
             share: Share::of(params::share()),
+            compare: params::verify() == VERIFY_COMPARE,
             domain: Domain::of::<KernelSha256>(domain),
             named_domain: !domain.is_empty(),
             fsoffset: 0,
@@ -237,6 +250,7 @@ pub(super) fn parse(
         (SHARE, ParamValue::Choice(mode)) => {
             options.share = Share::of(mode);
         }
+        (VERIFY, ParamValue::Choice(mode)) => options.compare = mode == VERIFY_COMPARE,
         (SHARE_BLOCKS, ParamValue::Choice(on)) => options.set(FLAG_SHARE_BLOCKS, on == ON),
         (INODE_SHARE, ParamValue::Flag(_)) => options.share = Share::Fingerprint,
         (DOMAIN_ID, ParamValue::String(domain)) => {
@@ -271,6 +285,9 @@ pub(super) fn show(options: &Options, has_compressed_data: bool, is_file: bool, 
         Share::Content => {}
         Share::Fingerprint => out.put(c",inode_share"),
         Share::Off => out.put(c",share=off"),
+    }
+    if options.share == Share::Content && options.compare {
+        out.put(c",verify=compare");
     }
     if options.share == Share::Content && !options.share_blocks() {
         out.put(c",share_blocks=off");

@@ -17,6 +17,7 @@ pub(super) fn scope(inode: &Inode<Erofs>) -> Result<Option<Scope<'_>>> {
     let domain = options.domain();
     match options.share {
         Share::Off => Ok(None),
+        Share::Content if options.compare => Ok(Some(Scope::Bytes(domain))),
         Share::Content => Ok(Some(Scope::Content(domain))),
         Share::Fingerprint => {
             Ok(fingerprint(inode)?.map(|value| Scope::Fingerprint(domain, value)))

@@ -55,6 +55,7 @@ pub(crate) struct Key {
     source: FileState,
     devices: KVec<FileState>,
     share: Share,
+    compare: bool,
     domain: Domain,
     fsoffset: u64,
     /// [`Options::changeable`]: a remount may change them.
@@ -82,6 +83,7 @@ impl Key {
             source: FileState::of(source)?,
             devices,
             share: info.options.share,
+            compare: info.options.compare,
             domain: *info.options.domain(),
             fsoffset: info.options.fsoffset,
             changeable: Atomic::new(info.options.changeable()),
@@ -93,6 +95,7 @@ impl Key {
         self.source == other.source
             && self.devices[..] == other.devices[..]
             && self.share == other.share
+            && self.compare == other.compare
             && self.domain == other.domain
             && self.fsoffset == other.fsoffset
             && self.changeable.load(Relaxed) == other.changeable.load(Relaxed)

@@ -490,12 +490,18 @@ impl Folios {
     }
 
     /// Moves filled folios of [`Folios::for_cache`] into a page cache from page `index` on; a place
-    /// that is taken stays as it is. The content becomes readable through the cache.
+    /// that is taken stays as it is. The content becomes readable through the cache if `may_stay`
+    /// says so, which is asked when the folio is there, locked; else it is to be read again.
     ///
     /// # Safety
     ///
     /// `mapping` is live, and the bytes are what it holds at that place.
-    pub(crate) unsafe fn give(mut self, mapping: *mut bindings::address_space, index: u64) {
+    pub(crate) unsafe fn give(
+        mut self,
+        mapping: *mut bindings::address_space,
+        index: u64,
+        may_stay: impl Fn() -> bool,
+    ) {
         let mut at = index as usize;
         while let (Some((folio, _)), Kind::New) = (self.rest().first().copied(), self.kind) {
             // INVARIANT: The reference is dropped below.
@@ -507,7 +513,7 @@ impl Folios {
                 let ret =
                     bindings::filemap_add_folio(mapping, folio.as_ptr(), at, bindings::GFP_KERNEL);
                 if ret == 0 {
-                    bindings::folio_end_read(folio.as_ptr(), true);
+                    bindings::folio_end_read(folio.as_ptr(), may_stay());
                 }
                 raw::erofs_shared_folio_put(folio.as_ptr());
                 at = at.saturating_add(pages);

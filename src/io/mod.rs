@@ -17,6 +17,7 @@ pub(crate) mod folios;
 pub(crate) mod hash;
 pub(crate) mod later;
 pub(crate) mod lock;
+pub(crate) mod locked;
 pub(crate) mod mapping;
 pub(crate) mod memcg;
 pub(crate) mod metadata;

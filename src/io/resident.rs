@@ -40,12 +40,14 @@ fn copy_folio(
 /// moves the read on. This is what `filemap_read` does, but it reads nothing, and copies each folio
 /// in one go. The times of access of files of this module do not change. Returns how many bytes.
 ///
-/// All resident pages of `mapping` may be read through the file.
+/// All resident pages of `mapping` may be read through the file as long as `may_read` says so, which
+/// is asked after each folio is found: one that comes in later is not read.
 #[inline(always)]
 pub(crate) fn copy_resident(
     request: &mut ReadRequest<'_>,
     mapping: Mapping<'_>,
     end: u64,
+    may_read: impl Fn() -> bool,
 ) -> usize {
     let mut total = 0;
     loop {
@@ -56,7 +58,7 @@ pub(crate) fn copy_resident(
         if left == 0 {
             return total;
         }
-        let Some(found) = FolioRef::ready(mapping, pos) else {
+        let Some(found) = FolioRef::ready(mapping, pos).filter(|_| may_read()) else {
             return total;
         };
         let is_small = found.2 == PAGE_SIZE;
@@ -67,7 +69,7 @@ pub(crate) fn copy_resident(
         }
         if is_small && left - copied > PAGE_SIZE {
             // There will be more of them.
-            return total + copy_batches(request.reborrow(), mapping, left - copied);
+            return total + copy_batches(request.reborrow(), mapping, left - copied, may_read);
         }
         cond_resched();
     }
@@ -76,12 +78,20 @@ pub(crate) fn copy_resident(
 /// As [`copy_resident`], when `left` bytes below the end are wanted and folios are small: finds
 /// several at a time.
 #[inline(never)]
-fn copy_batches(mut request: ReadRequest<'_>, mapping: Mapping<'_>, left: usize) -> usize {
+fn copy_batches(
+    mut request: ReadRequest<'_>,
+    mapping: Mapping<'_>,
+    left: usize,
+    may_read: impl Fn() -> bool,
+) -> usize {
     let mut rest = left;
     loop {
         let pos = request.pos();
         let last = (pos as u64).saturating_add(rest as u64 - 1) >> PAGE_SHIFT;
         let mut batch = FolioBatch::find(mapping, pos as u64 >> PAGE_SHIFT, last);
+        if !may_read() {
+            return left - rest;
+        }
         let mut empty = true;
         while let Some(found) = batch.ready(request.pos()) {
             empty = false;

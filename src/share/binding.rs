@@ -12,8 +12,9 @@ use kernel::{
 
 use super::{
     bits::{self, Need},
+    usage::SoleRead,
     window::Windows,
-    SharedRef,
+    SharedRef, Verify,
 };
 use crate::{
     io::{
@@ -90,6 +91,9 @@ impl Memory {
 enum Verified {
     /// All of them.
     All,
+    /// The real inode is the only one, and all that is resident was read through it:
+    /// [`super::usage`].
+    Sole,
     /// Those in the set; `left` are not.
     Some { set: Set, left: u64 },
     /// The real inode has left the shared inode: nothing is verified, nor will be.
@@ -101,8 +105,23 @@ impl Verified {
     fn bytes(&self) -> u64 {
         match self {
             Self::Some { set, .. } => bytes_of(set),
-            Self::All | Self::Gone => 0,
+            Self::All | Self::Sole | Self::Gone => 0,
         }
+    }
+}
+
+/// Memory for what a real inode has verified, whatever that is.
+pub(super) struct Prepared(Set);
+
+impl Prepared {
+    /// For a file of `blocks` blocks.
+    pub(super) fn new(blocks: u64) -> Result<Self> {
+        let mut set = Set::new(blocks);
+        while let Some(need) = set.need(0..blocks) {
+            // A set that has no place for it does not need it.
+            let _ = Memory::new(need)?.give(&mut set);
+        }
+        Ok(Self(set))
     }
 }
 
@@ -198,7 +217,8 @@ impl Binding {
         has_room(size_of::<Self>())?;
         let id = *shared.identity();
         let blocks = id.blocks();
-        let verified = if id.trusted {
+        let trusted = id.verify == Verify::Nothing;
+        let verified = if trusted {
             Verified::All
         } else {
             Verified::Some {
@@ -216,7 +236,7 @@ impl Binding {
             CHARGED,
         )?;
         this.shared.content().count_bound();
-        if id.trusted {
+        if trusted {
             this.shared.content().count_verified(blocks);
         }
         this.counters.add(Field::MetadataBytes, this.bytes());
@@ -251,6 +271,8 @@ impl Binding {
             let mut verified = self.verified.lock();
             let (set, left) = match &mut *verified {
                 Verified::All => return Ok(true),
+                // There is nothing to note.
+                Verified::Sole => return Ok(false),
                 Verified::Gone => return Err(ESTALE),
                 Verified::Some { set, left } => (set, left),
             };
@@ -280,9 +302,52 @@ impl Binding {
         }
     }
 
+    /// The real inode is the only user of the shared inode. Under the usage lock.
+    pub(super) fn become_sole(&self) {
+        *self.verified.lock() = Verified::Sole;
+    }
+
+    /// The real inode was the only user of the shared inode, and has verified nothing as one of
+    /// many. Under the usage lock.
+    pub(super) fn become_one_of_many(&self, memory: Prepared) {
+        let mut verified = self.verified.lock();
+        if matches!(&*verified, Verified::Sole) {
+            let (set, left) = (memory.0, self.blocks());
+            self.counters.add(Field::MetadataBytes, bytes_of(&set));
+            *verified = Verified::Some { set, left };
+        }
+    }
+
+    /// Whether pages may be read in through the real inode's image now. Does not sleep.
+    pub(crate) fn may_fill(&self) -> bool {
+        self.shared.identity().verify != Verify::Bytes
+            || self.shared.content().usage().may_fill(self)
+    }
+
+    /// As [`Binding::may_fill`], but waits for a grace period if that is all it takes. May sleep.
+    pub(crate) fn wait_may_fill(&self) -> bool {
+        self.shared.identity().verify != Verify::Bytes
+            || self.shared.content().usage().wait_may_fill(self)
+    }
+
+    /// Begins a read of the shared inode's only user: [`Usage::read`](super::usage::Usage::read).
+    /// `None`: it is not that.
+    pub(crate) fn sole_read(&self) -> Option<SoleRead<'_>> {
+        if self.shared.identity().verify != Verify::Bytes {
+            return None;
+        }
+        self.shared.content().usage().read(self)
+    }
+
+    /// Whether the real inode is the only user of the shared inode.
+    pub(crate) fn is_sole(&self) -> bool {
+        matches!(&*self.verified.lock(), Verified::Sole)
+    }
+
     /// The real inode has left the shared inode. What it had verified takes no memory any more;
     /// this stays only to hold the shared inode for files that have its mapping.
     pub(crate) fn retire(&self) {
+        self.shared.content().usage().park(self);
         let mut verified = self.verified.lock();
         let before = core::mem::replace(&mut *verified, Verified::Gone);
         drop(verified);
@@ -293,6 +358,7 @@ impl Binding {
     fn uncount(&self, verified: &Verified) {
         let left = match verified {
             Verified::All => 0,
+            Verified::Sole => self.blocks(),
             Verified::Some { left, .. } => *left,
             Verified::Gone => return,
         };
@@ -304,7 +370,7 @@ impl Binding {
     /// May be called in atomic context.
     pub(crate) fn run(&self, blocks: Range<u64>) -> u64 {
         match &*self.verified.lock() {
-            Verified::All => blocks.end.saturating_sub(blocks.start),
+            Verified::All | Verified::Sole => blocks.end.saturating_sub(blocks.start),
             Verified::Some { set, .. } => set.run(blocks),
             Verified::Gone => 0,
         }

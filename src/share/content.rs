@@ -24,7 +24,9 @@ use super::{
     handle::Unheld,
     plain::Mark,
     queue::{Link, QUEUE},
+    sha256::KernelSha256,
     table::{read_once, Recorded, Slot, Table, Writer},
+    usage::Usage,
 };
 use crate::{
     io::memcg::CHARGED_NOWAIT,
@@ -43,14 +45,35 @@ pub(crate) struct Identity {
     pub(crate) size: u64,
     /// The start of the digest of the domain's name: blocks are not shared beyond it.
     pub(crate) domain: [u8; 16],
-    /// No digests: the administrator vouches for the fingerprint.
-    pub(crate) trusted: bool,
+    /// What its pages are checked by.
+    pub(crate) verify: Verify,
+}
+
+/// What the pages of a shared inode are checked by, before they are served through a real inode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verify {
+    /// The digest of each block.
+    Digests,
+    /// Their bytes, as long as these are in memory: `Documentation/verify.md`.
+    Bytes,
+    /// Nothing: the administrator vouches for the fingerprint.
+    Nothing,
 }
 
 impl Identity {
     /// Number of blocks.
     pub(crate) fn blocks(&self) -> u64 {
         self.size.div_ceil(super::BLOCK_SIZE as u64)
+    }
+
+    /// That of files that are like those of this one but for block `block`, which has the digest
+    /// `digest`.
+    pub(crate) fn variant(&self, block: u64, digest: &Digest) -> Result<Self> {
+        Ok(Self {
+            key: self.key.variant::<KernelSha256>(block, digest),
+            variant: self.variant.checked_add(1).ok_or(EOVERFLOW)?,
+            ..*self
+        })
     }
 }
 
@@ -115,6 +138,9 @@ pub(crate) struct Content {
     queued: Atomic<u32>,
     /// What is behind it there.
     link: GlobalLockedBy<Link, QUEUE>,
+    /// Who uses it, if its pages are verified by their bytes.
+    #[pin]
+    usage: Usage,
     /// Bytes that `table` takes.
     bytes: Atomic<u64>,
     /// Real inodes that are bound.
@@ -135,6 +161,7 @@ impl Content {
             mark,
             queued: Atomic::new(0),
             link: GlobalLockedBy::new(Link::new()),
+            usage <- Usage::new(),
             bytes: Atomic::new(0),
             bound: Atomic::new(0),
             verified: Atomic::new(0),
@@ -182,15 +209,79 @@ impl Content {
             }
         }
         drop(writer);
-        if allocated != 0 {
-            self.bytes.fetch_add(allocated, Relaxed);
-            GLOBAL.add(Field::MetadataBytes, allocated);
-        }
+        self.count_bytes(allocated);
         result?;
         Ok(match differs {
             Some(at) => Recording::Differ { at },
             None => Recording::Agree { adopted },
         })
+    }
+
+    /// Who uses it.
+    pub(crate) fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// Makes room for the digests of a block and of those around it, and returns the block after
+    /// these. `None`: there is no memory for it. May sleep.
+    pub(super) fn reserve(&self, owner: (&Unheld, u64), block: u64) -> Option<u64> {
+        let mut allocated = 0;
+        let mut writer = self.writer.lock();
+        let slots = self
+            .table
+            .slots_or_new(&mut writer, owner, block, &mut allocated);
+        let count = slots.map(|slots| slots.len());
+        drop(writer);
+        self.count_bytes(allocated);
+        Some(block.saturating_add(count.ok()? as u64))
+    }
+
+    /// Whether there is room for the digests of all of these blocks.
+    pub(super) fn has_room(&self, blocks: Range<u64>) -> bool {
+        let mut at = blocks.start;
+        while at < blocks.end {
+            match self.table.slots(at).len() {
+                0 => return false,
+                count => at = at.saturating_add(count as u64),
+            }
+        }
+        true
+    }
+
+    /// Whether a block has a digest.
+    pub(crate) fn is_recorded(&self, block: u64) -> bool {
+        self.slots(block)
+            .first()
+            .is_some_and(|slot| slot.words().is_some())
+    }
+
+    /// Records digests of consecutive blocks from `first` on whose pages are about to leave memory,
+    /// where there is none yet. `false`: there is no room for them, or the table is in use. Does not
+    /// sleep.
+    pub(super) fn record_leaving(&self, first: u64, digests: &[Digest]) -> bool {
+        let Some(mut writer) = self.writer.try_lock() else {
+            return false;
+        };
+        let mut done = 0;
+        while let Some(rest) = digests.get(done..).filter(|rest| !rest.is_empty()) {
+            let slots = self.table.slots(first.saturating_add(done as u64));
+            if slots.is_empty() {
+                return false;
+            }
+            for (slot, digest) in slots.iter().zip(rest) {
+                // One that is known stays.
+                let _ = slot.record_or_compare(&mut writer, digest);
+                done += 1;
+            }
+        }
+        true
+    }
+
+    fn count_bytes(&self, allocated: u64) {
+        if allocated != 0 {
+            self.bytes.fetch_add(allocated, Relaxed);
+            GLOBAL.add(Field::MetadataBytes, allocated);
+        }
     }
 
     /// The digests from that of `block` on, as far as they lie side by side. Needs no lock.

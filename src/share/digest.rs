@@ -88,6 +88,16 @@ impl Key {
         Self::of::<H>(2, domain, size, fingerprint)
     }
 
+    /// The key of files for whose start a [`Sampler`](super::sample::Sampler) gives these numbers:
+    /// domain and size are looked at beside it.
+    pub fn of_samples(samples: [u64; 2]) -> Self {
+        let mut key = [0; 32];
+        for (bytes, sample) in key.chunks_exact_mut(8).zip(samples) {
+            bytes.copy_from_slice(&sample.to_le_bytes());
+        }
+        Self(key)
+    }
+
     fn of<H: Sha256>(mode: u8, domain: &Domain, size: u64, what: &[u8]) -> Self {
         // Each part has a fixed length, so no two sets of parts give the same bytes.
         let mut parts = [[0u8; 32]; 3];

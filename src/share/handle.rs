@@ -74,6 +74,18 @@ unsafe impl Send for Unheld {}
 unsafe impl Sync for Unheld {}
 
 impl Unheld {
+    /// The one with this page cache.
+    ///
+    /// # Safety
+    ///
+    /// `mapping` is the own one (`i_data`) of a shared inode, which is not freed for the result's
+    /// lifetime.
+    pub(crate) unsafe fn of_mapping<'a>(mapping: *mut bindings::address_space) -> &'a Self {
+        // INVARIANT: By this function's requirements.
+        // SAFETY: By this function's requirements.
+        unsafe { &*kernel::container_of!(mapping, bindings::inode, i_data).cast() }
+    }
+
     /// The inode itself.
     pub(super) fn as_ptr(&self) -> *mut bindings::inode {
         self.0.get()
@@ -130,14 +142,17 @@ impl SharedInode {
         gone as u64 >= count
     }
 
-    /// Takes filled pages into its page cache, from block `at` on.
+    /// Takes filled pages into its page cache, from block `at` on, as long as `may_stay` says so
+    /// when they are there, locked.
     ///
     /// # Safety
     ///
-    /// The pages hold bytes that have the digests which are recorded for these blocks.
-    pub(crate) unsafe fn give(&self, at: u64, folios: Folios) {
+    /// The pages hold bytes that have the digests which are recorded for these blocks; or no digests
+    /// are, and as long as `may_stay` says so the real inode that they were read through is the only
+    /// user.
+    pub(crate) unsafe fn give(&self, at: u64, folios: Folios, may_stay: impl Fn() -> bool) {
         // SAFETY: The mapping is that of a live inode of this module; by this function's
         // requirements others may read the pages.
-        unsafe { folios.give(self.mapping().as_ptr(), at) }
+        unsafe { folios.give(self.mapping().as_ptr(), at, may_stay) }
     }
 }

@@ -19,7 +19,8 @@ mod tests {
     use super::super::{
         dedup,
         digest::{Digest, Key},
-        index, is_marked, Binding, Identity, Recording, SharedInode, SharedRef, BLOCK_SIZE,
+        index, is_marked, Binding, Identity, Recording, SharedInode, SharedRef, Verify,
+        BLOCK_SIZE,
     };
     use crate::stats::Counters;
 
@@ -36,7 +37,7 @@ mod tests {
             variant: u32::MAX - number,
             size: blocks * BLOCK_SIZE as u64,
             domain: [domain; 16],
-            trusted: false,
+            verify: Verify::Digests,
         };
         SharedInode::get(&identity, ASPACE_OPS)
     }

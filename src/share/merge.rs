@@ -286,7 +286,7 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
             if let Merge::Done(_) = merged {
                 for (at, part) in parts {
                     // SAFETY: A copy of what was resident there, hence had the digests.
-                    unsafe { shared.give(at, part) };
+                    unsafe { shared.give(at, part, || true) };
                 }
             }
             merged

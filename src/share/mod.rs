@@ -8,7 +8,7 @@
 //! > verified it, and a page enters a shared inode's cache only if its digest is the one recorded
 //! > there.
 //!
-//! * [`digest`], [`bits`], [`window`]: pure; cargo builds and tests them on a host, too.
+//! * [`digest`], [`bits`], [`window`], [`sample`]: pure; cargo builds and tests them on a host, too.
 //! * [`handle`]: references to shared inodes; [`inode`]: what they carry; [`pseudo_fs`]: the
 //!   internal filesystem that they live on.
 //! * [`content`]: what a shared inode knows of its blocks; [`table`] and [`chunks`]: where
@@ -18,6 +18,7 @@
 //! * [`dedup`]: what becomes of blocks that are read; [`merge`]: drops pages that are elsewhere,
 //!   too ([`queue`]).
 //! * [`binding`]: what one real inode has verified of a shared inode.
+//! * [`usage`], [`compare`]: shared inodes that are verified by their bytes, not by digests.
 //!
 //! These wrap raw bindings: [`handle`], [`inode`], [`pseudo_fs`], [`table`], [`chunks`], [`entry`],
 //! [`plain`], [`sha256`] and [`shrinker`]. `index` and `merge` have an unsafe block or two.
@@ -29,6 +30,7 @@ pub(crate) mod binding;
 #[allow(unreachable_pub)]
 pub(crate) mod bits;
 mod chunks;
+pub(crate) mod compare;
 pub(crate) mod content;
 pub(crate) mod dedup;
 #[allow(unreachable_pub)]
@@ -43,23 +45,29 @@ pub(crate) mod merge;
 pub(crate) mod plain;
 mod pseudo_fs;
 mod queue;
+#[allow(unreachable_pub)]
+mod sample;
+pub(crate) mod secret;
 pub(crate) mod sha256;
 mod shrinker;
 mod table;
+pub(crate) mod usage;
 #[allow(unreachable_pub)]
 pub(crate) mod window;
 
 pub(crate) use binding::{Binding, Slots};
-pub(crate) use content::{Identity, Recording};
+pub(crate) use content::{Identity, Recording, Verify};
 pub(crate) use digest::{Domain, BLOCK_SHIFT, BLOCK_SIZE};
-pub(crate) use handle::{SharedInode, SharedRef, MAX_ORDER};
+pub(crate) use handle::{SharedInode, SharedRef, Unheld, MAX_ORDER};
 pub(crate) use plain::{is_marked, Plain};
 pub(crate) use pseudo_fs::{for_each, PseudoFs};
 
 /// With whom an inode's data is shared.
 pub(crate) enum Scope<'a> {
-    /// With files of the same content, in this domain.
+    /// With files of the same content, in this domain, by their digests.
     Content(&'a Domain),
+    /// The same, by their bytes as long as these are in memory.
+    Bytes(&'a Domain),
     /// With files of the same fingerprint, in this domain. The administrator vouches for them.
     Fingerprint(&'a Domain, KVec<u8>),
 }

@@ -17,13 +17,14 @@ use kernel::{
 
 use super::{
     chunks::Disposal,
-    content::{Content, Identity},
+    content::{Content, Identity, Verify},
     digest::Key,
     handle::{SharedInode, SharedRef, Unheld, MAX_ORDER},
     index::{self, Index},
     inode::Node,
     merge::Merger,
     plain::Mark,
+    secret,
     shrinker::Shrinker,
 };
 use crate::{
@@ -73,7 +74,7 @@ impl Node {
             variant: 0,
             size: 0,
             domain: [0; 16],
-            trusted: false,
+            verify: Verify::Digests,
         };
         // SAFETY: The object is new, exclusively ours, and does not move.
         unsafe {
@@ -288,6 +289,7 @@ unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> ffi::c_in
 impl PseudoFs {
     /// Mounts it. Once in the life of the module.
     pub(crate) fn mount() -> Result<Self> {
+        secret::make();
         let index = Index::new()?;
         // SAFETY: `PseudoFs` drops the shrinker before the index, and so does an error here.
         let shrinker = unsafe { Shrinker::new(&index) }?;

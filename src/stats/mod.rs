@@ -37,6 +37,8 @@ pub(crate) enum Field {
     BlocksAdopted,
     /// Blocks that were found equal to what a shared inode has.
     BlocksVerified,
+    /// Blocks whose bytes were compared with those of a shared inode.
+    BlocksCompared,
     /// Blocks that were found to differ from what a shared inode has.
     BlocksDiverged,
     /// Real inodes that left their shared inode.

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// The files of a mount's directory: the first of [`FILES`].
-const MOUNT_FILES: usize = 12;
+const MOUNT_FILES: usize = 13;
 
 /// Bytes in a block.
 const BLOCK: u64 = 4096;
@@ -32,6 +32,7 @@ const FILES: [(&CStr, What); MOUNT_FILES + 7] = [
     (c"blocks_hashed", What::Counter(Field::BlocksHashed)),
     (c"blocks_adopted", What::Counter(Field::BlocksAdopted)),
     (c"blocks_verified", What::Counter(Field::BlocksVerified)),
+    (c"blocks_compared", What::Counter(Field::BlocksCompared)),
     (c"blocks_diverged", What::Counter(Field::BlocksDiverged)),
     (c"inodes_diverged", What::Counter(Field::InodesDiverged)),
     (c"metadata_bytes", What::Counter(Field::MetadataBytes)),

@@ -19,7 +19,7 @@ use crate::{
     share::{
         digest::{digest_blocks, Digest, Key, KEY_DIGESTS},
         sha256::KernelSha256,
-        Binding, Domain, Identity, Recording, Scope, SharedInode, BLOCK_SHIFT, BLOCK_SIZE,
+        Binding, Domain, Identity, Recording, Scope, SharedInode, Verify, BLOCK_SHIFT, BLOCK_SIZE,
     },
     stats::{self, Field},
 };
@@ -43,11 +43,11 @@ impl<T: FileSystem> Inode<T> {
 
     /// The inode is being evicted.
     pub(super) fn evict_sharing(&self) {
-        let bound = self
-            .sharing()
-            .is_some_and(|sharing| sharing.current().is_some());
-        if bound {
+        let binding = self.sharing().and_then(|sharing| sharing.current());
+        if let Some(binding) = binding {
             self.count_unbound();
+            // Nothing refers to the inode through it any more.
+            binding.retire();
         }
     }
 
@@ -92,9 +92,10 @@ impl<T: FileSystem> Inode<T> {
         let mut slots = sharing.slots.lock();
         let left = slots.leave();
         self.plain().set(core::ptr::null_mut());
-        match &next {
-            Some(binding) if slots.bind(binding) => self.publish(&mut slots, binding),
-            _ => {
+        let bound = next.as_ref().filter(|binding| slots.bind(binding));
+        match bound {
+            Some(binding) => self.publish(&mut slots, binding),
+            None => {
                 self.count_unbound();
                 if slots.is_alone() {
                     self.plain().set(self.own_mapping().as_ptr());
@@ -102,6 +103,9 @@ impl<T: FileSystem> Inode<T> {
             }
         }
         drop(slots);
+        if let Some(unused) = next.as_ref().filter(|_| bound.is_none()) {
+            unused.retire();
+        }
         // This may free memory, and drop the last reference to the shared inode.
         if let Some(left) = left {
             left.retire();
@@ -111,9 +115,10 @@ impl<T: FileSystem> Inode<T> {
     /// What the inode is bound to when its block `block` has the digest `digest`, and not that
     /// which `old` has.
     fn variant(&self, old: &Binding, block: u64, digest: &Digest) -> Result<Arc<Binding>> {
-        let mut id = *old.shared().identity();
-        id.key = id.key.variant::<KernelSha256>(block, digest);
-        id.variant = id.variant.checked_add(1).ok_or(EOVERFLOW)?;
+        let id = old.shared().identity().variant(block, digest)?;
+        if id.verify == Verify::Bytes {
+            return self.join(&id).map(|(binding, _)| binding);
+        }
         let shared = SharedInode::get(&id, &Tables::<T>::SHARED_ASPACE_OPS)?;
         let binding = Binding::new(shared, T::counters(self.sb().info())?)?;
         let shared = binding.shared();
@@ -161,9 +166,10 @@ impl<T: FileSystem> Inode<T> {
         }
         let binding = match scope {
             Scope::Content(domain) => self.bind_by_content(domain)?,
+            Scope::Bytes(domain) => self.bind_by_bytes(domain)?,
             Scope::Fingerprint(domain, fingerprint) => {
                 let key = Key::of_fingerprint::<KernelSha256>(domain, self.size(), &fingerprint);
-                self.bind_to(key, domain, true)?
+                self.bind_to(key, domain, Verify::Nothing)?
             }
         };
         let shared = binding.shared();
@@ -177,6 +183,8 @@ impl<T: FileSystem> Inode<T> {
         race_point!(c"bind");
         let mut slots = sharing.slots.lock();
         if !slots.bind(&binding) {
+            drop(slots);
+            binding.retire();
             return Ok(None);
         }
         // The file that is being opened gets its mapping.
@@ -187,31 +195,25 @@ impl<T: FileSystem> Inode<T> {
         Ok(Some(binding))
     }
 
-    fn bind_to(&self, key: Key, domain: &Domain, trusted: bool) -> Result<Arc<Binding>> {
-        let id = Identity {
+    /// Which shared inode it is, by this key.
+    pub(super) fn identity(&self, key: Key, domain: &Domain, verify: Verify) -> Identity {
+        Identity {
             key,
             variant: 0,
             size: self.size(),
             domain: domain.id(),
-            trusted,
-        };
+            verify,
+        }
+    }
+
+    fn bind_to(&self, key: Key, domain: &Domain, verify: Verify) -> Result<Arc<Binding>> {
+        let id = self.identity(key, domain, verify);
         let shared = SharedInode::get(&id, &Tables::<T>::SHARED_ASPACE_OPS)?;
         Binding::new(shared, T::counters(self.sb().info())?)
     }
 
     fn bind_by_content(&self, domain: &Domain) -> Result<Arc<Binding>> {
-        let blocks = self.size().div_ceil(BLOCK_SIZE as u64);
-        let count = blocks.min(KEY_DIGESTS as u64);
-        let head = self.head(count, blocks);
-        let folios = Folios::for_cache(0, head, KEY_DIGESTS.ilog2())?;
-        let mut folios = fill_and_wait(
-            folios,
-            &self.plan(0, false),
-            |pos| T::map(self, pos, false),
-            UnderWay::new(self),
-        )?;
-        folios.zero_tail(0, self.size());
-
+        let (folios, count, head) = self.read_head()?;
         let mut digests = [[0u8; 32]; KEY_DIGESTS];
         let digests = digests.get_mut(..count as usize).ok_or(EIO)?;
         let hashing = HashTime::start();
@@ -226,7 +228,7 @@ impl<T: FileSystem> Inode<T> {
         hashing.stop(counters, count);
 
         let key = Key::of_content::<KernelSha256>(domain, self.size(), digests);
-        let binding = self.bind_to(key, domain, false)?;
+        let binding = self.bind_to(key, domain, Verify::Digests)?;
         let shared = binding.shared();
         match shared.record_or_compare(0, digests)? {
             Recording::Agree { adopted } => {
@@ -250,10 +252,27 @@ impl<T: FileSystem> Inode<T> {
         if absent && shared.content().next_alias(0..head).is_none() {
             // SAFETY: `record_or_compare` and `compare` have found that these bytes have the
             // digests recorded there.
-            unsafe { shared.give(0, folios) };
+            unsafe { shared.give(0, folios, || true) };
             self.enter(&binding, 0..head);
         }
         Ok(binding)
+    }
+
+    /// Reads the start of the file: the blocks that say which shared inode it is, how many these
+    /// are, and how many there are with those that are decoded with them.
+    pub(super) fn read_head(&self) -> Result<(Folios, u64, u64)> {
+        let blocks = self.size().div_ceil(BLOCK_SIZE as u64);
+        let count = blocks.min(KEY_DIGESTS as u64);
+        let head = self.head(count, blocks);
+        let folios = Folios::for_cache(0, head, KEY_DIGESTS.ilog2())?;
+        let mut folios = fill_and_wait(
+            folios,
+            &self.plan(0, false),
+            |pos| T::map(self, pos, false),
+            UnderWay::new(self),
+        )?;
+        folios.zero_tail(0, self.size());
+        Ok((folios, count, head))
     }
 
     /// How many blocks are read together with the first `count` of a file of `blocks`: those that

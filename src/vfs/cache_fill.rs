@@ -15,14 +15,45 @@ use crate::{
         wait::cond_resched,
     },
     race::race_point,
-    share::{Binding, BLOCK_SHIFT, BLOCK_SIZE},
+    share::{Binding, Verify, BLOCK_SHIFT, BLOCK_SIZE},
 };
+
+/// What is done to bytes before they become readable in the page cache of a shared inode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// Nothing: they are trusted, or the only user's.
+    Nothing,
+    /// They are hashed, and the digests are recorded or compared.
+    Digests,
+    /// They are compared with the digests of pages that were there before, if there are any.
+    Leftovers,
+}
 
 /// A folio's bytes, being read for a page cache.
 pub(super) struct CacheFill<T: FileSystem> {
-    pub(super) binding: Arc<Binding>,
+    binding: Arc<Binding>,
+    check: Check,
     // Last, so that everything else is gone when an unmount continues.
-    pub(super) under_way: UnderWay<T>,
+    under_way: UnderWay<T>,
+}
+
+impl<T: FileSystem> CacheFill<T> {
+    /// For folios that are in the page cache of `binding` already, locked.
+    pub(super) fn new(inode: &Inode<T>, binding: &Arc<Binding>) -> Self {
+        let check = match binding.shared().identity().verify {
+            Verify::Nothing => Check::Nothing,
+            Verify::Digests => Check::Digests,
+            // Should it be one of many when the bytes are there: it was not when the folios were
+            // locked, so that no inode counts on having verified them, this one included.
+            Verify::Bytes if binding.is_sole() => Check::Nothing,
+            Verify::Bytes => Check::Leftovers,
+        };
+        Self {
+            binding: binding.clone(),
+            check,
+            under_way: UnderWay::new(inode),
+        }
+    }
 }
 
 impl<T: FileSystem> FillCompletion for CacheFill<T> {
@@ -31,17 +62,24 @@ impl<T: FileSystem> FillCompletion for CacheFill<T> {
         let inode = self.under_way.inode();
         let pos = folios.pos();
         folios.zero_tail(pos, inode.size());
-        let trusted = self.binding.shared().identity().trusted;
         let mut block = pos >> BLOCK_SHIFT;
         while let Some(bytes) = folios.first() {
-            if !trusted && inode.check(&self.binding, block, bytes).is_err() {
+            let checked = match self.check {
+                Check::Nothing => Ok(()),
+                Check::Digests => inode.check(&self.binding, block, bytes),
+                Check::Leftovers => {
+                    let compared = inode.compare_filled(&self.binding, block, bytes);
+                    inode.settle(&self.binding, compared)
+                }
+            };
+            if checked.is_err() {
                 return;
             }
             let next = block + (bytes.len() / BLOCK_SIZE) as u64;
             race_point!(c"fill_checked");
             folios.finish_first();
             race_point!(c"fill_finished");
-            if !trusted {
+            if self.check == Check::Digests {
                 inode.enter(&self.binding, block..next);
             }
             block = next;

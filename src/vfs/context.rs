@@ -10,12 +10,15 @@ use kernel::{
     ffi, fmt,
     prelude::*,
     str::CString,
-    sync::{aref::ARef, atomic::Atomic},
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+    },
 };
 
 use super::{
     param::{Param, ParamValue, SOURCE},
-    superblock::Private,
+    superblock::{Private, INSTANCES},
     FileSystem, Super, Tables,
 };
 use crate::{io, raw};
@@ -89,6 +92,7 @@ pub(super) unsafe extern "C" fn init<T: FileSystem>(fc: *mut bindings::fs_contex
                 source: None,
                 key: None,
                 under_way: Atomic::new(0),
+                instance: INSTANCES.fetch_add(1, Relaxed),
                 info: T::new_info()?,
             },
             GFP_KERNEL,

@@ -376,19 +376,37 @@ impl<T: FileSystem> Tables<T> {
         let (inode, mapping) = (file.inode(), file.mapping());
         if request.flags() & special == 0 && inode.is_plain(mapping) {
             let wanted = request.wanted();
-            let copied = copy_resident(&mut request, mapping, inode.size());
+            let may_read = || inode.plain_mapping() == mapping.as_ptr();
+            let copied = copy_resident(&mut request, mapping, inode.size(), may_read);
             let at_end = request.pos() as u64 >= inode.size();
             if copied != 0 && (copied == wanted || at_end) {
                 return copied as isize;
             }
-            file.ready_readahead();
-            let ret = request.filemap_read(copied);
-            if ret >= 0 {
-                return ret;
-            }
-            return Self::read_failed(request, file, ret);
+            return Self::read_missing(request, file, copied);
         }
         Self::read_specially(request, file)
+    }
+
+    /// Reads what is not resident of plain pages, after `copied` bytes that are.
+    #[inline(never)]
+    fn read_missing(mut request: ReadRequest<'_>, file: OpenFile<'_, T>, copied: usize) -> isize {
+        file.ready_readahead();
+        let ret = if file.is_shared() {
+            let Some(ret) = file.read_plain(&mut request, copied) else {
+                let more = Self::read_specially(request, file);
+                return match copied {
+                    0 => more,
+                    _ => copied as isize + more.max(0),
+                };
+            };
+            ret
+        } else {
+            request.filemap_read(copied)
+        };
+        if ret >= 0 {
+            return ret;
+        }
+        Self::read_failed(request, file, ret)
     }
 
     /// After a read of plain pages failed with `err`.

@@ -16,6 +16,7 @@
 
 mod alias;
 mod binding;
+mod bytes;
 mod cache_fill;
 mod context;
 pub(crate) mod data;

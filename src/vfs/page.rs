@@ -12,7 +12,7 @@ use core::ops::Range;
 
 use kernel::{bindings, error::to_result, prelude::*, sync::atomic::Relaxed};
 
-use super::{file::OpenFile, FileSystem, Inode};
+use super::{file::OpenFile, sharing::FileMapping, FileSystem, Inode};
 use crate::{
     io::{
         folio::FolioRef,
@@ -80,6 +80,9 @@ impl<T: FileSystem> OpenFile<'_, T> {
         let mut failures = 0;
         loop {
             let mut state = PageState::find(mapping, index as u64);
+            if matches!(state, PageState::Absent) && !self.may_fill(mapping) {
+                return Err(Unready::Busy);
+            }
             if ahead && matches!(state, PageState::Absent) {
                 // SAFETY: The mapping is live, and has a `readahead`; the file is open.
                 unsafe { raw::erofs_shared_ra_sync(mapping.as_ptr(), self.as_ptr(), index, want) };
@@ -127,6 +130,15 @@ impl<T: FileSystem> OpenFile<'_, T> {
             if is_dying() {
                 return Err(Unready::Failed(EINTR));
             }
+        }
+    }
+
+    /// Whether pages may be read into `mapping` in the name of this file. May wait for a grace
+    /// period.
+    fn may_fill(self, mapping: Mapping<'_>) -> bool {
+        match self.inode().through(mapping) {
+            FileMapping::Shared(binding) => binding.wait_may_fill(),
+            FileMapping::Own | FileMapping::Stale(_) => true,
         }
     }
 

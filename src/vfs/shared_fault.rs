@@ -367,6 +367,16 @@ impl<T: FileSystem> Tables<T> {
             race_point!(c"fault_plain");
             fault = match fault.filemap_fault() {
                 (ret, Some(fault)) if ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS != 0 => fault,
+                (ret, Some(mut fault))
+                    if ret & raw::EROFS_SHARED_VM_FAULT_LOCKED != 0
+                        && !fault.file.inode().is_plain(mapping) =>
+                {
+                    // The page may have come in since, through another image.
+                    // SAFETY: `filemap_fault()` has returned `VM_FAULT_LOCKED`, and the folio is
+                    // given back once.
+                    unsafe { fault.give_back() };
+                    fault
+                }
                 (ret, _) => return ret,
             };
         }

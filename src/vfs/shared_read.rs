@@ -23,7 +23,7 @@ use crate::{
     io::{folio::FolioRef, mapping::Mapping, request::ReadRequest, wait::is_dying},
     race::race_point,
     raw,
-    share::{Binding, BLOCK_SHIFT, BLOCK_SIZE},
+    share::{Binding, Verify, BLOCK_SHIFT, BLOCK_SIZE},
 };
 
 /// Bytes that a read verifies before it copies them.
@@ -48,10 +48,10 @@ impl<T: FileSystem> Inode<T> {
     /// Returns which page cache has a file's pages; a shared one that needs no verification any
     /// more counts as the inode's own.
     fn file_mapping(&self, mapping: Mapping<'_>) -> FileMapping {
-        if self.is_plain(mapping) {
-            FileMapping::Own
-        } else {
-            self.through(mapping)
+        let is_plain = self.is_plain(mapping);
+        match self.through(mapping) {
+            FileMapping::Shared(binding) if is_plain && binding.is_complete() => FileMapping::Own,
+            other => other,
         }
     }
 
@@ -124,6 +124,20 @@ impl<T: FileSystem> OpenFile<'_, T> {
         }
     }
 
+    /// `filemap_read()` of a file all of whose resident pages may be read, after `copied` bytes.
+    /// `None`: that has changed just now.
+    pub(super) fn read_plain(self, request: &mut ReadRequest<'_>, copied: usize) -> Option<isize> {
+        let FileMapping::Shared(binding) = self.inode().through(self.mapping()) else {
+            return None;
+        };
+        let sole = binding.sole_read();
+        if sole.is_none() && !binding.is_complete() {
+            return None;
+        }
+        race_point!(c"read_plain");
+        Some(request.filemap_read(copied))
+    }
+
     /// Reads through the page cache when there is more to do than to copy.
     #[inline(never)]
     pub(super) fn read_shared(self, mut request: ReadRequest<'_>) -> isize {
@@ -163,11 +177,17 @@ impl<T: FileSystem> OpenFile<'_, T> {
     /// `range` begins at the request's position and ends within the file.
     fn read_step(self, request: &mut ReadRequest<'_>, range: Range<u64>) -> Result<usize, Unready> {
         let (inode, mapping) = (self.inode(), self.mapping());
+        let shared;
+        let _sole;
         let ready = match inode.file_mapping(mapping) {
             FileMapping::Own => range.end - range.start,
             FileMapping::Shared(binding) => {
+                // Before blocks are looked at, and until they are copied.
+                shared = binding;
+                _sole = shared.sole_read();
+                let binding = &shared;
                 let want = (range.end - range.start).min(READ_BYTES);
-                match self.ready_bytes(request, &binding, range.start, want)? {
+                match self.ready_bytes(request, binding, range.start, want)? {
                     Ready::Copied(copied) => return Ok(copied),
                     Ready::Bytes(bytes) => bytes,
                 }
@@ -376,6 +396,12 @@ impl<T: FileSystem> Tables<T> {
             if this.is_shared() && (len == 0 || pos >= inode.size()) {
                 return 0;
             }
+            let binding = match inode.through(mapping) {
+                FileMapping::Shared(binding) => Some(binding),
+                _ => None,
+            };
+            // Before pages are looked at, and until they are taken.
+            let _sole = binding.as_ref().and_then(|binding| binding.sole_read());
             let len = match this.splice_way(pos, len) {
                 Ok(Splice::Copy(len)) => {
                     // SAFETY: By this function's requirements; the file is open.
@@ -388,7 +414,8 @@ impl<T: FileSystem> Tables<T> {
             race_point!(c"splice_ready");
             // SAFETY: By this function's requirements; the file is open.
             let ret = unsafe { bindings::filemap_splice_read(file, ppos, pipe, len, flags) };
-            if ret < 0 && matches!(inode.through(mapping), FileMapping::Stale(_)) {
+            let refused = binding.as_ref().is_some_and(|binding| !binding.may_fill());
+            if ret < 0 && (refused || matches!(inode.through(mapping), FileMapping::Stale(_))) {
                 continue;
             }
             return ret;
@@ -449,7 +476,7 @@ impl<T: FileSystem> Inode<T> {
         match self.through(mapping) {
             FileMapping::Own => true,
             FileMapping::Shared(binding) => {
-                binding.shared().identity().trusted || binding.shared().content().bound() <= 1
+                binding.shared().identity().verify == Verify::Nothing || binding.shared().content().bound() <= 1
             }
             FileMapping::Stale(_) => false,
         }

@@ -26,6 +26,7 @@ use crate::{
         device::SuperPtr,
         fill::{fill, FillCompletion, Plan},
         folios::Folios,
+        locked::LeavingFolio,
         mapping::Mapping,
     },
     race::race_point,
@@ -35,7 +36,7 @@ use crate::{
         digest::{digest_blocks, Digest},
         is_marked,
         sha256::KernelSha256,
-        Binding, Recording, SharedInode, Slots, BLOCK_SIZE,
+        Binding, Recording, SharedInode, Slots, Unheld, Verify, BLOCK_SIZE,
     },
     stats::{self, Counters, Field},
 };
@@ -95,7 +96,12 @@ impl<T: FileSystem> Inode<T> {
             return FileMapping::Own;
         }
         match self.sharing().and_then(|sharing| sharing.current()) {
-            Some(binding) if binding.shared().mapping() == mapping => FileMapping::Shared(binding),
+            Some(binding) if binding.shared().mapping() == mapping => {
+                if binding.is_complete() && self.plain_mapping().is_null() {
+                    self.publish_plain(&binding);
+                }
+                FileMapping::Shared(binding)
+            }
             other => FileMapping::Stale(other),
         }
     }
@@ -131,10 +137,16 @@ impl<T: FileSystem> Inode<T> {
     /// one.
     pub(super) fn publish(&self, slots: &mut Slots, binding: &Binding) {
         race_point!(c"publish");
-        if binding.is_complete() {
+        let mut set = || {
             // Files that are opened from now on may take the mapping from there.
             slots.open();
             self.plain().set(binding.shared().mapping().as_ptr());
+        };
+        if binding.is_complete() {
+            set();
+        } else {
+            // So that it is taken back when the inode is not the only user any more.
+            binding.shared().content().usage().if_sole(binding, set);
         }
     }
 
@@ -153,9 +165,14 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Whether what is read through this inode for the page cache of `binding` is neither decoded
-    /// nor checked.
+    /// nor checked. The folios are there already, locked: see [`CacheFill::new`].
     fn needs_no_check(&self, binding: &Binding) -> bool {
-        binding.shared().identity().trusted && !T::is_encoded(self)
+        !T::is_encoded(self)
+            && match binding.shared().identity().verify {
+                Verify::Nothing => true,
+                Verify::Digests => false,
+                Verify::Bytes => binding.is_sole(),
+            }
     }
 
     pub(super) fn plan(&self, pos: u64, ahead: bool) -> Plan {
@@ -181,7 +198,18 @@ impl<T: FileSystem> Inode<T> {
     /// recorded. Those that agree are verified, and recorded if they were not; at the first that
     /// does not, this inode leaves the shared inode: `ESTALE`.
     pub(super) fn check(&self, binding: &Arc<Binding>, first: u64, bytes: &[u8]) -> Result {
-        match self.compare(binding, first, bytes) {
+        let compared = self.compare(binding, first, bytes);
+        self.settle(binding, compared)
+    }
+
+    /// Acts on what a comparison has found: a block that differs makes this inode leave the shared
+    /// inode.
+    pub(super) fn settle(
+        &self,
+        binding: &Arc<Binding>,
+        compared: Result<Option<(u64, Digest)>>,
+    ) -> Result {
+        match compared {
             Ok(None) => return Ok(()),
             Ok(Some((block, digest))) => {
                 T::counters(self.sb().info())?.add(Field::BlocksDiverged, 1);
@@ -255,6 +283,8 @@ impl<T: FileSystem> Tables<T> {
             read_folio: Some(Self::shared_read_folio),
             readahead: Some(Self::shared_readahead),
             direct_IO: Some(bindings::noop_direct_IO),
+            release_folio: Some(Self::shared_release_folio),
+            migrate_folio: Some(raw::migrate_folio),
             ..pin_init::zeroed()
         };
 
@@ -279,16 +309,16 @@ impl<T: FileSystem> Tables<T> {
             // The VFS drops the folios.
             return;
         };
+        if !binding.may_fill() {
+            return;
+        }
         let elsewhere = |pages| inode.next_elsewhere(&binding, pages);
         // SAFETY: `rac` is valid.
         unsafe {
             if inode.needs_no_check(&binding) {
                 Self::fill_readahead(inode, rac, elsewhere, || PlainFill::new(inode));
             } else {
-                Self::fill_readahead(inode, rac, elsewhere, || CacheFill {
-                    under_way: UnderWay::new(inode),
-                    binding: binding.clone(),
-                });
+                Self::fill_readahead(inode, rac, elsewhere, || CacheFill::new(inode, &binding));
             }
         }
     }
@@ -386,6 +416,28 @@ impl<T: FileSystem> Tables<T> {
         Ok(())
     }
 
+    /// `address_space_operations::release_folio` of a shared inode: called where each page that
+    /// leaves is looked at before ([`crate::share::usage`])
+    ///
+    /// # Safety
+    ///
+    /// `folio` is locked, and of the page cache of a shared inode.
+    unsafe extern "C" fn shared_release_folio(
+        folio: *mut bindings::folio,
+        _gfp: bindings::gfp_t,
+    ) -> bool {
+        let Some(folio) = core::ptr::NonNull::new(folio) else {
+            return false;
+        };
+        // SAFETY: By this function's requirements the folio is locked, so that it stays in the page
+        // cache of a shared inode, which is not freed before.
+        let (shared, folio) = unsafe {
+            let mapping = (*folio.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping;
+            (Unheld::of_mapping(mapping), LeavingFolio::from_raw(folio))
+        };
+        shared.may_leave(&folio)
+    }
+
     /// `address_space_operations::read_folio` of a shared inode
     ///
     /// # Safety
@@ -418,13 +470,16 @@ impl<T: FileSystem> Tables<T> {
             FileMapping::Stale(Some(binding)) if binding.shared().mapping() == mapping => binding,
             _ => return EIO.to_errno(),
         };
+        if !binding.may_fill() {
+            return EAGAIN.to_errno();
+        }
         folios.set_reader(inode.sb().as_ptr().cast());
         let plan = inode.plan(folios.pos(), false);
         if inode.needs_no_check(&binding) {
             inode.fill_from_image(folios, &plan, PlainFill::new(inode));
         } else {
-            let under_way = UnderWay::new(inode);
-            inode.fill_from_image(folios, &plan, CacheFill { under_way, binding });
+            let filled = CacheFill::new(inode, &binding);
+            inode.fill_from_image(folios, &plan, filled);
         }
         0
     }

@@ -24,8 +24,13 @@ pub(super) struct Private<T: FileSystem> {
     /// Reads of image data under way whose end nothing else waits for; see
     /// [`UnderWay`](super::under_way::UnderWay).
     pub(super) under_way: Atomic<u32>,
+    /// See [`Super::instance`].
+    pub(super) instance: u64,
     pub(super) info: T::Info,
 }
+
+/// Superblocks of the module so far, those included that came to nothing.
+pub(super) static INSTANCES: Atomic<u64> = Atomic::new(0);
 
 /// A superblock of `T`.
 ///
@@ -135,6 +140,12 @@ impl<T: FileSystem> Super<T> {
     pub(super) fn under_way(&self) -> &Atomic<u32> {
         // SAFETY: By the type invariants; it is only shared as long as the superblock lives.
         unsafe { &(*(*self.as_ptr()).s_fs_info.cast::<Private<T>>()).under_way }
+    }
+
+    /// Its number among all superblocks since the module was loaded: none has the same.
+    pub(super) fn instance(&self) -> u64 {
+        // SAFETY: By the type invariants `s_fs_info` is a `Private<T>`; the number is constant.
+        unsafe { (*(*self.as_ptr()).s_fs_info.cast::<Private<T>>()).instance }
     }
 
     /// The name by which messages call it: that of the device.

@@ -23,7 +23,7 @@ use crate::{
     share::{
         binding::{Ahead, Window},
         digest::KEY_DIGESTS,
-        Binding, BLOCK_SHIFT, BLOCK_SIZE,
+        Binding, Verify, BLOCK_SHIFT, BLOCK_SIZE,
     },
 };
 
@@ -42,7 +42,12 @@ impl<T: FileSystem> FillCompletion for WindowFill<T> {
             folios.zero_tail(block << BLOCK_SHIFT, inode.size());
             while let Some(bytes) = folios.first() {
                 race_point!(c"window_check");
-                inode.check(&self.binding, block, bytes)?;
+                if self.binding.shared().identity().verify == Verify::Bytes {
+                    let compared = inode.compare_resident(&self.binding, block, bytes);
+                    inode.settle(&self.binding, compared)?;
+                } else {
+                    inode.check(&self.binding, block, bytes)?;
+                }
                 block += (bytes.len() / BLOCK_SIZE) as u64;
                 folios.finish_first();
                 cond_resched();

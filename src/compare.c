@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What verify=compare needs of the kernel: comparing memory faster than
+ * memcmp() does, and looking at the folios of a page cache under their locks.
+ */
+#include <linux/export.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/rcupdate.h>
+#ifdef CONFIG_X86_64
+#include <asm/cpufeature.h>
+#include <asm/fpu/api.h>
+#endif
+
+#include "erofs_shared_helpers.h"
+
+/* Bytes that are compared in one section of FPU use: a few microseconds. */
+#define SECTION		(64 << 10)
+
+/* Compares words; @len is a multiple of 64. */
+static bool same_words(const u64 *a, const u64 *b, size_t len)
+{
+	const u64 *end = a + len / sizeof(*a);
+
+	for (; a < end; a += 8, b += 8) {
+		u64 differ = (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) |
+			     (a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5]) |
+			     (a[6] ^ b[6]) | (a[7] ^ b[7]);
+
+		if (differ)
+			return false;
+	}
+	return true;
+}
+
+#ifdef CONFIG_X86_64
+/* The same, 128 bytes at a time; @len is a multiple of 128. */
+static bool same_avx2(const void *a, const void *b, size_t len)
+{
+	const void *end = a + len;
+	bool same = true;
+
+	kernel_fpu_begin();
+	for (; a < end && same; a += 128, b += 128)
+		asm volatile("vmovdqu	(%[a]), %%ymm0\n\t"
+			     "vmovdqu	32(%[a]), %%ymm1\n\t"
+			     "vmovdqu	64(%[a]), %%ymm2\n\t"
+			     "vmovdqu	96(%[a]), %%ymm3\n\t"
+			     "vpxor	(%[b]), %%ymm0, %%ymm0\n\t"
+			     "vpxor	32(%[b]), %%ymm1, %%ymm1\n\t"
+			     "vpxor	64(%[b]), %%ymm2, %%ymm2\n\t"
+			     "vpxor	96(%[b]), %%ymm3, %%ymm3\n\t"
+			     "vpor	%%ymm1, %%ymm0, %%ymm0\n\t"
+			     "vpor	%%ymm3, %%ymm2, %%ymm2\n\t"
+			     "vpor	%%ymm2, %%ymm0, %%ymm0\n\t"
+			     "vptest	%%ymm0, %%ymm0"
+			     : "=@ccz" (same)
+			     : [a] "r" (a), [b] "r" (b)
+			     : "memory");
+	asm volatile("vzeroupper" : : : "memory");
+	kernel_fpu_end();
+	return same;
+}
+#endif
+
+/* Whether two pieces of memory are equal; @len is a multiple of a page's size. */
+bool erofs_shared_same_bytes(const void *a, const void *b, size_t len)
+{
+#ifdef CONFIG_X86_64
+	if (boot_cpu_has(X86_FEATURE_AVX2) &&
+	    cpu_has_xfeatures(XFEATURE_MASK_SSE | XFEATURE_MASK_YMM, NULL) &&
+	    irq_fpu_usable()) {
+		while (len) {
+			size_t part = min_t(size_t, len, SECTION);
+
+			if (!same_avx2(a, b, part))
+				return false;
+			a += part;
+			b += part;
+			len -= part;
+		}
+		return true;
+	}
+#endif
+	return same_words(a, b, len);
+}
+
+/*
+ * Calls @found with each folio of @mapping that may be read and can be locked
+ * without waiting, under its lock and still in its place. Sleeps in between.
+ */
+void erofs_shared_visit_ready(struct address_space *mapping,
+			      void (*found)(pgoff_t first, pgoff_t end, void *data),
+			      void *data)
+{
+	struct folio_batch batch;
+	pgoff_t next = 0;
+
+	folio_batch_init(&batch);
+	while (filemap_get_folios(mapping, &next, ULONG_MAX, &batch)) {
+		unsigned int i;
+
+		for (i = 0; i < folio_batch_count(&batch); i++) {
+			struct folio *folio = batch.folios[i];
+
+			if (!folio_trylock(folio))
+				continue;
+			if (folio->mapping == mapping && folio_test_uptodate(folio))
+				found(folio->index, folio_next_index(folio), data);
+			folio_unlock(folio);
+		}
+		folio_batch_release(&batch);
+		cond_resched();
+	}
+}
+
+/*
+ * The folio with page @index of @mapping, locked and with a reference, if it is
+ * there and may be read. Waits for its lock: nothing that may hang has that.
+ */
+struct folio *erofs_shared_filemap_lock_ready(struct address_space *mapping,
+					      pgoff_t index)
+{
+	struct folio *folio = filemap_get_folio(mapping, index);
+
+	if (IS_ERR(folio))
+		return NULL;
+	/* One that is not uptodate may be locked for as long as a device likes. */
+	if (folio_test_uptodate(folio)) {
+		folio_lock(folio);
+		if (folio->mapping == mapping && folio_contains(folio, index))
+			return folio;
+		folio_unlock(folio);
+	}
+	folio_put(folio);
+	return NULL;
+}
+
+void erofs_shared_mapping_release_always(struct address_space *mapping)
+{
+	mapping_set_release_always(mapping);
+	/* Before any folio is looked at. */
+	smp_mb();
+}
+
+/* Whether the bytes of @folio, or of one of its pages, must not be looked at. */
+bool erofs_shared_folio_poisoned(struct folio *folio)
+{
+	return folio_contain_hwpoisoned_page(folio);
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Folios of a page cache under their locks: what is true of one does not change meanwhile. A
+//! wrapper module.
+
+use core::{marker::PhantomData, ops::Range, ptr::NonNull};
+
+use kernel::{bindings, ffi, page::PAGE_SIZE};
+
+use super::{folio::pages_of, mapping::Mapping};
+use crate::raw;
+
+/// A locked, uptodate folio in a page cache of this module.
+///
+/// # Invariants
+///
+/// * The folio is locked by this, uptodate, and in a page cache, where it stays as long as it is
+///   locked. This owns a reference to it.
+pub(crate) struct LockedFolio(NonNull<bindings::folio>);
+
+impl LockedFolio {
+    /// The folio with page `index`, if it is there and may be read. Waits for its lock, which is
+    /// held for a short time only.
+    pub(crate) fn find(mapping: Mapping<'_>, index: u64) -> Option<Self> {
+        // SAFETY: By the type invariants of `Mapping` it is live.
+        let folio =
+            unsafe { raw::erofs_shared_filemap_lock_ready(mapping.as_ptr(), index as usize) };
+        // INVARIANT: It comes locked, in its place, uptodate, and with a reference.
+        Some(Self(NonNull::new(folio)?))
+    }
+
+    /// Its first page's place in the page cache, and the page after its last.
+    pub(crate) fn pages(&self) -> Range<u64> {
+        // SAFETY: By the type invariants it is live, and in a page cache.
+        unsafe { pages_of(self.0) }
+    }
+
+    /// Its bytes from page `index` on, which it has.
+    pub(crate) fn bytes_from(&self, index: u64) -> &[u8] {
+        // SAFETY: By the type invariants the folio is live, and nothing writes to an uptodate folio
+        // of this module.
+        let all = unsafe {
+            core::slice::from_raw_parts(
+                raw::erofs_shared_folio_address(self.0.as_ptr()).cast::<u8>(),
+                raw::erofs_shared_folio_size(self.0.as_ptr()),
+            )
+        };
+        let skip = index.saturating_sub(self.pages().start) as usize;
+        all.get(skip.saturating_mul(PAGE_SIZE)..).unwrap_or(&[])
+    }
+}
+
+impl Drop for LockedFolio {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the lock and the reference are this one's.
+        unsafe {
+            raw::erofs_shared_folio_unlock(self.0.as_ptr());
+            raw::erofs_shared_folio_put(self.0.as_ptr());
+        }
+    }
+}
+
+/// A folio that is about to leave a page cache: the argument of a `->release_folio`.
+///
+/// # Invariants
+///
+/// The folio is locked, and in a page cache of this module, for `'a`.
+pub(crate) struct LeavingFolio<'a> {
+    folio: NonNull<bindings::folio>,
+    _locked: PhantomData<&'a ()>,
+}
+
+impl LeavingFolio<'_> {
+    /// # Safety
+    ///
+    /// `folio` is locked, and in a page cache of this module, for the result's lifetime.
+    pub(crate) unsafe fn from_raw<'a>(folio: NonNull<bindings::folio>) -> LeavingFolio<'a> {
+        // INVARIANT: By this function's requirements.
+        LeavingFolio {
+            folio,
+            _locked: PhantomData,
+        }
+    }
+
+    fn as_ptr(&self) -> *mut bindings::folio {
+        self.folio.as_ptr()
+    }
+
+    /// Its first page's place in the page cache, and the page after its last.
+    pub(crate) fn pages(&self) -> Range<u64> {
+        // SAFETY: By the type invariants it is live, and in a page cache.
+        unsafe { pages_of(self.folio) }
+    }
+
+    /// What it has that others may count on.
+    pub(crate) fn content(&self) -> Leaving<'_> {
+        // SAFETY: By the type invariants it is live.
+        if !unsafe { raw::erofs_shared_folio_uptodate(self.as_ptr()) } {
+            return Leaving::Nothing;
+        }
+        // SAFETY: By the type invariants it is live.
+        if unsafe { raw::erofs_shared_folio_poisoned(self.as_ptr()) } {
+            return Leaving::Lost;
+        }
+        // SAFETY: By the type invariants the folio is live, and nothing writes to an uptodate folio
+        // of this module.
+        Leaving::Bytes(unsafe {
+            core::slice::from_raw_parts(
+                raw::erofs_shared_folio_address(self.as_ptr()).cast::<u8>(),
+                raw::erofs_shared_folio_size(self.as_ptr()),
+            )
+        })
+    }
+}
+
+/// What a folio that leaves a page cache has.
+pub(crate) enum Leaving<'a> {
+    /// Nothing that was ever readable.
+    Nothing,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// What its memory has lost, and must not be looked at.
+    Lost,
+}
+
+/// Calls `found` for the pages of each folio of `mapping` that may be read and can be locked without
+/// waiting, under its lock. May sleep in between; `found` may not.
+pub(crate) fn visit_ready(mapping: Mapping<'_>, found: &mut dyn FnMut(Range<u64>)) {
+    /// # Safety
+    ///
+    /// `data` is a `&mut dyn FnMut(Range<u64>)`.
+    unsafe extern "C" fn call(first: usize, end: usize, data: *mut ffi::c_void) {
+        // SAFETY: By this function's requirements.
+        let found = unsafe { &mut *data.cast::<&mut dyn FnMut(Range<u64>)>() };
+        found(first as u64..end as u64);
+    }
+    let mut found = found;
+    // SAFETY: By the type invariants of `Mapping` it is live; `call` gets what it asks for.
+    unsafe {
+        let data = (&raw mut found).cast();
+        raw::erofs_shared_visit_ready(mapping.as_ptr(), Some(call), data);
+    }
+}
+
+/// Whether two pieces of memory of the same length, a multiple of the page size, are equal.
+pub(crate) fn same_bytes(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() || one.len() % PAGE_SIZE != 0 {
+        return false;
+    }
+    let (a, b) = (one.as_ptr().cast(), other.as_ptr().cast());
+    // SAFETY: Both are valid for `one.len()` bytes.
+    unsafe { raw::erofs_shared_same_bytes(a, b, one.len()) }
+}

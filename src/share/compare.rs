@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Comparing a real inode's bytes with pages that are resident, and what has to be remembered of
+//! such pages when they leave memory.
+
+use core::ops::Range;
+
+use kernel::prelude::*;
+
+use super::{
+    digest::{digest_blocks, Digest, BLOCK_SIZE},
+    handle::SharedInode,
+    handle::Unheld,
+    sha256::KernelSha256,
+};
+use crate::{
+    io::locked::{same_bytes, Leaving, LeavingFolio, LockedFolio},
+    race::race_point,
+    stats::{Field, GLOBAL},
+};
+
+/// Blocks that are hashed before their digests are recorded.
+const RUN: usize = 16;
+
+/// What a block gets for a digest when its page has been lost: no block has it, so that none is
+/// taken for that page.
+const LOST: Digest = [0xff; 32];
+
+/// How a block compares with the page that is resident.
+pub(crate) enum Compared {
+    /// This number of blocks are equal, and noted as verified.
+    Same(u64),
+    /// It differs.
+    Differs,
+    /// There is no such page.
+    Absent,
+}
+
+impl SharedInode {
+    /// Makes room for the digests of these blocks, without which none may be noted as verified. May
+    /// sleep.
+    pub(crate) fn reserve(&self, blocks: Range<u64>) -> Result {
+        let owner = (&**self, self.identity().blocks());
+        let mut at = blocks.start;
+        while at < blocks.end.min(owner.1) {
+            at = self.content().reserve(owner, at).ok_or(ENOMEM)?;
+        }
+        Ok(())
+    }
+
+    /// Compares `bytes`, of whole blocks from `first` on, with the folio that has block `first`, as
+    /// far as that goes; the first that differs ends it. Calls `verified` for the blocks that are
+    /// equal, while the folio cannot leave. May sleep; `verified` may not.
+    pub(crate) fn compare(
+        &self,
+        first: u64,
+        bytes: &[u8],
+        verified: impl FnOnce(Range<u64>) -> Result,
+    ) -> Result<Compared> {
+        let Some(folio) = LockedFolio::find(self.mapping(), first) else {
+            return Ok(Compared::Absent);
+        };
+        race_point!(c"compare_locked");
+        let resident = folio.bytes_from(first);
+        let len = resident.len().min(bytes.len());
+        let (ours, theirs) = (bytes.get(..len), resident.get(..len));
+        let (ours, theirs) = (ours.unwrap_or(&[]), theirs.unwrap_or(&[]));
+        let same = if same_bytes(ours, theirs) {
+            len / BLOCK_SIZE
+        } else {
+            let blocks = ours.chunks(BLOCK_SIZE).zip(theirs.chunks(BLOCK_SIZE));
+            blocks.take_while(|(one, other)| same_bytes(one, other)).count()
+        } as u64;
+        if same == 0 {
+            return Ok(Compared::Differs);
+        }
+        verified(first..first.saturating_add(same))?;
+        Ok(Compared::Same(same))
+    }
+}
+
+impl Unheld {
+    /// A folio of its page cache is about to leave it. Remembers what others count on. `false`: it
+    /// has to stay for now. Under the folio's lock, also in reclaim: does not sleep.
+    pub(crate) fn may_leave(&self, folio: &LeavingFolio<'_>) -> bool {
+        let content = self.content();
+        if !content.usage().is_many() || content.bound() == 0 {
+            // Its bytes are nothing that any inode has verified.
+            return true;
+        }
+        let pages = folio.pages();
+        let blocks = pages.start..pages.end.min(self.identity().blocks());
+        let bytes = match folio.content() {
+            Leaving::Nothing => return true,
+            Leaving::Lost => {
+                let mut blocks = blocks;
+                return blocks.all(|block| content.record_leaving(block, &[LOST]));
+            }
+            Leaving::Bytes(bytes) => bytes,
+        };
+        let mut first = blocks.start;
+        for run in bytes.chunks(RUN * BLOCK_SIZE) {
+            let left = blocks.end.saturating_sub(first);
+            let count = ((run.len() / BLOCK_SIZE) as u64).min(left);
+            if count == 0 {
+                break;
+            }
+            let mut unknown = first..first + count;
+            if !unknown.all(|block| content.is_recorded(block)) {
+                let mut digests = [[0u8; 32]; RUN];
+                let Some(digests) = digests.get_mut(..count as usize) else {
+                    return false;
+                };
+                digest_blocks::<KernelSha256>(run, digests);
+                GLOBAL.add(Field::BlocksHashed, count);
+                if !content.record_leaving(first, digests) {
+                    return false;
+                }
+            }
+            first += count;
+        }
+        true
+    }
+}

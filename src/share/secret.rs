@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The secret by which files are sampled: made when the module is loaded, never shown. A wrapper
+//! module.
+
+use kernel::{
+    bindings,
+    sync::atomic::{Atomic, Relaxed},
+};
+
+use super::{
+    digest::{Key, BLOCK_SIZE},
+    sample::Sampler,
+};
+
+static SECRET: [Atomic<u64>; 2] = [const { Atomic::new(0) }; 2];
+
+/// Makes the secret. Before any file is sampled.
+pub(super) fn make() {
+    let mut secret = [0u64; 2];
+    // SAFETY: The memory is ours, and has this size.
+    unsafe { bindings::get_random_bytes(secret.as_mut_ptr().cast(), size_of_val(&secret)) };
+    for (to, word) in SECRET.iter().zip(secret) {
+        to.store(word, Relaxed);
+    }
+}
+
+/// The key of a file that starts with the first `count` blocks of these.
+pub(crate) fn key_of<'a>(head: impl Iterator<Item = &'a [u8]>, count: u64) -> Key {
+    let [one, two] = &SECRET;
+    let mut sampler = Sampler::new([one.load(Relaxed), two.load(Relaxed)]);
+    let mut left = count as usize * BLOCK_SIZE;
+    for blocks in head {
+        let blocks = blocks.get(..left).unwrap_or(blocks);
+        sampler.add(blocks);
+        left -= blocks.len();
+    }
+    Key::of_samples(sampler.finish())
+}

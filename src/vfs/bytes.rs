@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Inodes whose data is verified by comparing bytes (`verify=compare`): how they are bound to their
+//! shared inode, and how blocks that were read from their images are checked.
+//! `Documentation/verify.md` has the rules.
+
+use kernel::{prelude::*, sync::Arc};
+
+use super::{FileSystem, Inode, Tables};
+use crate::{
+    io::folios::Folios,
+    race::race_point,
+    share::{
+        compare::Compared,
+        digest::{Digest, Sha256},
+        secret,
+        sha256::KernelSha256,
+        usage::{Joining, RealInode, Role},
+        Binding, Domain, Identity, SharedInode, Verify, BLOCK_SIZE,
+    },
+    stats::Field,
+};
+
+/// Contents that look alike by their samples, and differ in their first blocks, after which a file
+/// keeps to its own page cache.
+const MAX_ALIKE: u32 = 16;
+
+/// A block that differs from the shared inode's, and its digest.
+pub(super) type Difference = (u64, Digest);
+
+impl<T: FileSystem> Inode<T> {
+    /// Which inode it is, beyond its time in memory.
+    fn real_inode(&self) -> Result<RealInode> {
+        Ok(RealInode {
+            instance: self.sb().instance(),
+            number: T::handle(self)?,
+        })
+    }
+
+    /// Makes this inode a user of the shared inode `id`. It is not bound to it yet.
+    pub(super) fn join(&self, id: &Identity) -> Result<(Arc<Binding>, Role)> {
+        let shared = SharedInode::get(id, &Tables::<T>::SHARED_ASPACE_OPS)?;
+        let binding = Binding::new(shared, T::counters(self.sb().info())?)?;
+        // SAFETY: The word is this inode's. Callers bind it to what this returns, and `leave` and
+        // `evict_sharing` retire what it is bound to; or they retire it.
+        let joining = unsafe { Joining::new(&binding, self.real_inode()?, self.plain()) };
+        let role = binding.shared().join(&joining)?;
+        Ok((binding, role))
+    }
+
+    /// What this inode is to be bound to, by the bytes at its start.
+    pub(super) fn bind_by_bytes(&self, domain: &Domain) -> Result<Arc<Binding>> {
+        let (folios, count, _) = self.read_head()?;
+        let key = secret::key_of(folios.all(), count);
+        let mut id = self.identity(key, domain, Verify::Bytes);
+        race_point!(c"bytes_head");
+        for _ in 0..MAX_ALIKE {
+            let (binding, role) = self.join(&id)?;
+            if role == Role::Sole {
+                self.give_head(&binding, folios);
+                return Ok(binding);
+            }
+            match self.compare_head(&binding, &folios, count) {
+                Ok(None) => return Ok(binding),
+                Ok(Some((block, digest))) => id = id.variant(block, &digest)?,
+                Err(err) => {
+                    binding.retire();
+                    return Err(err);
+                }
+            }
+            binding.retire();
+        }
+        Err(ELOOP)
+    }
+
+    /// Takes what was read of the sole user of a shared inode into its page cache.
+    fn give_head(&self, binding: &Binding, folios: Folios) {
+        // SAFETY: They were read through this inode's image, and it is asked whether this is the
+        // only user.
+        unsafe { binding.shared().give(0, folios, || binding.is_sole()) }
+    }
+
+    fn compare_head(
+        &self,
+        binding: &Arc<Binding>,
+        folios: &Folios,
+        count: u64,
+    ) -> Result<Option<Difference>> {
+        let mut first = 0;
+        for bytes in folios.all() {
+            if first >= count {
+                // A block further on that differs is found when it is read.
+                break;
+            }
+            let difference = self.compare_resident(binding, first, bytes)?;
+            if difference.is_some() {
+                return Ok(difference);
+            }
+            first += (bytes.len() / BLOCK_SIZE) as u64;
+        }
+        Ok(None)
+    }
+
+    /// Compares blocks of this inode's image from `first` on with what is resident, or known of what
+    /// was. Those that are equal are verified; the first that differs is returned. A block of which
+    /// nothing is there stays as it is.
+    pub(super) fn compare_resident(
+        &self,
+        binding: &Arc<Binding>,
+        first: u64,
+        bytes: &[u8],
+    ) -> Result<Option<Difference>> {
+        let (shared, blocks) = (binding.shared(), binding.blocks());
+        let counters = T::counters(self.sb().info())?;
+        let count = (bytes.len() / BLOCK_SIZE) as u64;
+        shared.reserve(first..first.saturating_add(count))?;
+        let (mut at, mut rest, mut all) = (first, bytes, false);
+        while let Some(block) = rest.get(..BLOCK_SIZE).filter(|_| at < blocks) {
+            race_point!(c"compare_block");
+            let compared = shared.compare(at, rest, |range| {
+                all |= binding.verify(range.start..range.end.min(blocks))?;
+                Ok(())
+            })?;
+            let done = match compared {
+                Compared::Same(count) => {
+                    counters.add(Field::BlocksCompared, count);
+                    counters.add(Field::BlocksVerified, count);
+                    count
+                }
+                Compared::Differs => {
+                    counters.add(Field::BlocksCompared, 1);
+                    return Ok(Some((at, KernelSha256::digest(block))));
+                }
+                Compared::Absent if shared.content().is_recorded(at) => {
+                    let difference = self.compare(binding, at, block)?;
+                    if difference.is_some() {
+                        return Ok(difference);
+                    }
+                    1
+                }
+                Compared::Absent => 1,
+            };
+            at += done;
+            rest = rest.get(done as usize * BLOCK_SIZE..).unwrap_or(&[]);
+        }
+        if all {
+            self.publish_plain(binding);
+        }
+        Ok(None)
+    }
+
+    /// Checks blocks of this inode's image from `first` on that are being read into the page cache
+    /// of a shared inode with many users, and are not readable yet: those of which a digest is known
+    /// have it, or the first that does not is returned. They are verified then.
+    pub(super) fn compare_filled(
+        &self,
+        binding: &Arc<Binding>,
+        first: u64,
+        bytes: &[u8],
+    ) -> Result<Option<Difference>> {
+        let shared = binding.shared();
+        let count = (bytes.len() / BLOCK_SIZE) as u64;
+        let blocks = first..first.saturating_add(count).min(binding.blocks());
+        shared.reserve(blocks.clone())?;
+        for (block, bytes) in blocks.clone().zip(bytes.chunks_exact(BLOCK_SIZE)) {
+            if shared.content().is_recorded(block) {
+                let difference = self.compare(binding, block, bytes)?;
+                if difference.is_some() {
+                    return Ok(difference);
+                }
+            }
+        }
+        if binding.verify(blocks)? {
+            self.publish_plain(binding);
+        }
+        Ok(None)
+    }
+}
