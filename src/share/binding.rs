@@ -347,6 +347,12 @@ impl Binding {
     /// The real inode has left the shared inode. What it had verified takes no memory any more;
     /// this stays only to hold the shared inode for files that have its mapping.
     pub(crate) fn retire(&self) {
+        self.shared.content().usage().note_left();
+        self.retire_unused();
+    }
+
+    /// As [`Binding::retire`], when there are no files that have its mapping.
+    pub(crate) fn retire_unused(&self) {
         self.shared.content().usage().park(self);
         let mut verified = self.verified.lock();
         let before = core::mem::replace(&mut *verified, Verified::Gone);

@@ -84,8 +84,12 @@ impl Unheld {
     /// has to stay for now. Under the folio's lock, also in reclaim: does not sleep.
     pub(crate) fn may_leave(&self, folio: &LeavingFolio<'_>) -> bool {
         let content = self.content();
-        if !content.usage().is_many() || content.bound() == 0 {
-            // Its bytes are nothing that any inode has verified.
+        if !content.usage().is_many() {
+            // What the only user reads again is read through it again.
+            return true;
+        }
+        if content.is_unbound() && !content.usage().was_left() {
+            // No inode counts on it, nor does a read that is under way.
             return true;
         }
         let pages = folio.pages();

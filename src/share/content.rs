@@ -14,7 +14,7 @@ use kernel::{
     new_mutex, new_spinlock,
     prelude::*,
     sync::{
-        atomic::{Atomic, Relaxed},
+        atomic::{Acquire, Atomic, Full, Relaxed},
         GlobalLockedBy, Mutex, SpinLock,
     },
 };
@@ -248,6 +248,12 @@ impl Content {
         true
     }
 
+    /// Whether a block has this digest; `None` while it has none.
+    pub(crate) fn has_digest(&self, block: u64, digest: &Digest) -> Option<bool> {
+        let slot = self.slots(block).first()?;
+        slot.words().map(|words| super::table::bytes(words) == *digest)
+    }
+
     /// Whether a block has a digest.
     pub(crate) fn is_recorded(&self, block: u64) -> bool {
         self.slots(block)
@@ -307,6 +313,11 @@ impl Content {
     /// Real inodes that are bound.
     pub(crate) fn bound(&self) -> u64 {
         self.bound.load(Relaxed)
+    }
+
+    /// Whether no real inode is bound. Pairs with `uncount`: what was done before is seen.
+    pub(super) fn is_unbound(&self) -> bool {
+        self.bound.load(Acquire) == 0
     }
 
     /// Blocks that the bound inodes have verified, all together.
@@ -432,7 +443,7 @@ impl Content {
     }
 
     pub(super) fn uncount(&self, verified: u64) {
-        self.bound.fetch_sub(1, Relaxed);
+        self.bound.fetch_sub(1, Full);
         self.verified.fetch_sub(verified, Relaxed);
     }
 }

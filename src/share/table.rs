@@ -165,7 +165,7 @@ fn words(digest: &Digest) -> [u64; 4] {
     words
 }
 
-fn bytes(words: [u64; 4]) -> Digest {
+pub(super) fn bytes(words: [u64; 4]) -> Digest {
     let mut digest = [0; 32];
     for (word, bytes) in words.iter().zip(digest.chunks_exact_mut(8)) {
         bytes.copy_from_slice(&word.to_ne_bytes());

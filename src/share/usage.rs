@@ -99,8 +99,12 @@ pub(crate) struct Usage {
     many: Atomic<u32>,
     /// Reads of the sole user that are under way, or were begun by it: see [`Usage::read`].
     reads: Atomic<u32>,
+    /// What the sole user has verified is noted; once there are many.
+    noted: Atomic<u32>,
     /// No access that the sole user began before there were many is under way any more.
     settled: Atomic<u32>,
+    /// An inode has left while files had the pages: a read of it may count on what it had verified.
+    left: Atomic<u32>,
     /// Names the grace period that such accesses end with, once there are many.
     cookie: Atomic<u64>,
     /// The binding of the last sole user, once there are many. To be compared only.
@@ -122,7 +126,9 @@ impl Usage {
             state <- new_spinlock!(State::Unused, "erofs_shared::Usage::state"),
             many: Atomic::new(0),
             reads: Atomic::new(0),
+            noted: Atomic::new(0),
             settled: Atomic::new(0),
+            left: Atomic::new(0),
             cookie: Atomic::new(0),
             former: Atomic::new(core::ptr::null_mut()),
         })
@@ -191,8 +197,18 @@ impl Usage {
         self.cookie.store(cookie as u64, Release);
     }
 
+    /// An inode leaves it while files may have its pages.
+    pub(super) fn note_left(&self) {
+        self.left.xchg(1, Full);
+    }
+
+    /// Whether an inode has left it while files may have had its pages.
+    pub(super) fn was_left(&self) -> bool {
+        self.left.load(Acquire) != 0
+    }
+
     fn try_settle(&self, wait: bool) -> bool {
-        if self.reads.load(Acquire) != 0 {
+        if self.noted.load(Acquire) == 0 || self.reads.load(Acquire) != 0 {
             return false;
         }
         let cookie = self.cookie.load(Acquire) as usize;
@@ -221,6 +237,8 @@ impl SharedInode {
                 State::Many => return Ok(Role::OneOfMany),
                 State::Parked(who) if *who != joining.who => {
                     self.release_always();
+                    // There is nobody to note it for.
+                    usage.noted.store(1, Release);
                     usage.many.store(1, Release);
                     *state = State::Many;
                     return Ok(Role::OneOfMany);
@@ -258,6 +276,8 @@ impl SharedInode {
             drop(state);
             race_point!(c"many");
             self.verify_resident_of(&sole.binding);
+            // Only from here on others bring in pages, which this must not have seen.
+            usage.noted.store(1, Release);
             return Ok(Role::OneOfMany);
         }
     }

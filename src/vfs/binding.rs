@@ -47,7 +47,7 @@ impl<T: FileSystem> Inode<T> {
         if let Some(binding) = binding {
             self.count_unbound();
             // Nothing refers to the inode through it any more.
-            binding.retire();
+            binding.retire_unused();
         }
     }
 
@@ -104,7 +104,7 @@ impl<T: FileSystem> Inode<T> {
         }
         drop(slots);
         if let Some(unused) = next.as_ref().filter(|_| bound.is_none()) {
-            unused.retire();
+            unused.retire_unused();
         }
         // This may free memory, and drop the last reference to the shared inode.
         if let Some(left) = left {
@@ -184,7 +184,7 @@ impl<T: FileSystem> Inode<T> {
         let mut slots = sharing.slots.lock();
         if !slots.bind(&binding) {
             drop(slots);
-            binding.retire();
+            binding.retire_unused();
             return Ok(None);
         }
         // The file that is being opened gets its mapping.

@@ -6,7 +6,7 @@
 
 use kernel::{prelude::*, sync::Arc};
 
-use super::{FileSystem, Inode, Tables};
+use super::{sharing::HashTime, FileSystem, Inode, Tables};
 use crate::{
     io::folios::Folios,
     race::race_point,
@@ -64,11 +64,11 @@ impl<T: FileSystem> Inode<T> {
                 Ok(None) => return Ok(binding),
                 Ok(Some((block, digest))) => id = id.variant(block, &digest)?,
                 Err(err) => {
-                    binding.retire();
+                    binding.retire_unused();
                     return Err(err);
                 }
             }
-            binding.retire();
+            binding.retire_unused();
         }
         Err(ELOOP)
     }
@@ -132,10 +132,12 @@ impl<T: FileSystem> Inode<T> {
                     return Ok(Some((at, KernelSha256::digest(block))));
                 }
                 Compared::Absent if shared.content().is_recorded(at) => {
-                    let difference = self.compare(binding, at, block)?;
+                    let difference = self.differs_from_recorded(binding, at, block);
                     if difference.is_some() {
                         return Ok(difference);
                     }
+                    all |= binding.verify(at..at + 1)?;
+                    counters.add(Field::BlocksVerified, 1);
                     1
                 }
                 Compared::Absent => 1,
@@ -147,6 +149,26 @@ impl<T: FileSystem> Inode<T> {
             self.publish_plain(binding);
         }
         Ok(None)
+    }
+
+    /// A block's difference from the digest that is known of it, if there is one and they differ.
+    fn differs_from_recorded(
+        &self,
+        binding: &Binding,
+        block: u64,
+        bytes: &[u8],
+    ) -> Option<Difference> {
+        let content = binding.shared().content();
+        if !content.is_recorded(block) {
+            return None;
+        }
+        let hashing = HashTime::start();
+        let digest = KernelSha256::digest(bytes);
+        if let Ok(counters) = T::counters(self.sb().info()) {
+            hashing.stop(counters, 1);
+        }
+        let same = content.has_digest(block, &digest)?;
+        (!same).then_some((block, digest))
     }
 
     /// Checks blocks of this inode's image from `first` on that are being read into the page cache
@@ -163,13 +185,12 @@ impl<T: FileSystem> Inode<T> {
         let blocks = first..first.saturating_add(count).min(binding.blocks());
         shared.reserve(blocks.clone())?;
         for (block, bytes) in blocks.clone().zip(bytes.chunks_exact(BLOCK_SIZE)) {
-            if shared.content().is_recorded(block) {
-                let difference = self.compare(binding, block, bytes)?;
-                if difference.is_some() {
-                    return Ok(difference);
-                }
+            let difference = self.differs_from_recorded(binding, block, bytes);
+            if difference.is_some() {
+                return Ok(difference);
             }
         }
+        // All of the folio or nothing: what is verified becomes readable now.
         if binding.verify(blocks)? {
             self.publish_plain(binding);
         }
