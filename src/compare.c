@@ -34,29 +34,40 @@ static bool same_words(const u64 *a, const u64 *b, size_t len)
 }
 
 #ifdef CONFIG_X86_64
-/* The same, 128 bytes at a time; @len is a multiple of 128. */
+#define LOAD(at, reg)	"vmovdqu	" #at "(%[a]), %%ymm" #reg "\n\t"
+#define XOR(at, reg)	"vpxor	" #at "(%[b]), %%ymm" #reg ", %%ymm" #reg "\n\t"
+#define OR(from, to)	"vpor	%%ymm" #from ", %%ymm" #to ", %%ymm" #to "\n\t"
+
+/* Bytes that same_avx2() compares at a time. */
+#define STEP		512
+
+/* The same, a step at a time; @len is a multiple of that. */
 static bool same_avx2(const void *a, const void *b, size_t len)
 {
 	const void *end = a + len;
-	bool same = true;
+	bool same;
 
 	kernel_fpu_begin();
-	for (; a < end && same; a += 128, b += 128)
-		asm volatile("vmovdqu	(%[a]), %%ymm0\n\t"
-			     "vmovdqu	32(%[a]), %%ymm1\n\t"
-			     "vmovdqu	64(%[a]), %%ymm2\n\t"
-			     "vmovdqu	96(%[a]), %%ymm3\n\t"
-			     "vpxor	(%[b]), %%ymm0, %%ymm0\n\t"
-			     "vpxor	32(%[b]), %%ymm1, %%ymm1\n\t"
-			     "vpxor	64(%[b]), %%ymm2, %%ymm2\n\t"
-			     "vpxor	96(%[b]), %%ymm3, %%ymm3\n\t"
-			     "vpor	%%ymm1, %%ymm0, %%ymm0\n\t"
-			     "vpor	%%ymm3, %%ymm2, %%ymm2\n\t"
-			     "vpor	%%ymm2, %%ymm0, %%ymm0\n\t"
+	do {
+		asm volatile(LOAD(0, 0) LOAD(32, 1) LOAD(64, 2) LOAD(96, 3)
+			     LOAD(128, 4) LOAD(160, 5) LOAD(192, 6) LOAD(224, 7)
+			     LOAD(256, 8) LOAD(288, 9) LOAD(320, 10) LOAD(352, 11)
+			     LOAD(384, 12) LOAD(416, 13) LOAD(448, 14) LOAD(480, 15)
+			     XOR(0, 0) XOR(32, 1) XOR(64, 2) XOR(96, 3)
+			     XOR(128, 4) XOR(160, 5) XOR(192, 6) XOR(224, 7)
+			     XOR(256, 8) XOR(288, 9) XOR(320, 10) XOR(352, 11)
+			     XOR(384, 12) XOR(416, 13) XOR(448, 14) XOR(480, 15)
+			     OR(1, 0) OR(3, 2) OR(5, 4) OR(7, 6)
+			     OR(9, 8) OR(11, 10) OR(13, 12) OR(15, 14)
+			     OR(2, 0) OR(6, 4) OR(10, 8) OR(14, 12)
+			     OR(4, 0) OR(12, 8) OR(8, 0)
 			     "vptest	%%ymm0, %%ymm0"
 			     : "=@ccz" (same)
 			     : [a] "r" (a), [b] "r" (b)
 			     : "memory");
+		a += STEP;
+		b += STEP;
+	} while (same && a < end);
 	asm volatile("vzeroupper" : : : "memory");
 	kernel_fpu_end();
 	return same;

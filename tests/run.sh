@@ -10,6 +10,8 @@
 #   VM_KERNEL=debug tests/run.sh  takes the debug kernel (scripts/debug-kernel) and the module for it, and has the tests that need
 #                              them, tests/debug_NAME.sh, too
 #
+#   VERIFY=compare tests/run.sh  has shared data verified by comparing bytes (verify=), where a test does not say how
+#
 # STRESS=SECONDS is how long each tests/stress_NAME.sh takes (60); if none is named, all are run after the others.
 #
 # JOBS=N is how many guests run side by side, with some of the tests each: two where there are two processors and the
@@ -183,6 +185,7 @@ options=()
 [ $kernel = stock ] || options=(--kernel debug)
 [ "$FSTYPE" != erofs ] || options+=(--no-module)
 [ -z "${COUNT:-}" ] || options+=(--env "COUNT=$COUNT")
+[ -z "${VERIFY:-}" ] || options+=(--module-args "verify=$VERIFY" --env "VERIFY=$VERIFY")
 # guest NUMBER: its tests, in the order in which they were named; those that need another guest after the others
 guest() {
 	local name mine=() named=() vm='' status=0

@@ -13,6 +13,9 @@ use kernel::{bindings, ffi, page::PAGE_SIZE, prelude::*};
 use super::spare;
 use crate::raw;
 
+/// Folios that most lists have at most.
+const FEW: usize = 8;
+
 /// What becomes of a folio in the end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -78,7 +81,7 @@ impl Folios {
         until: u64,
     ) -> Result<Self> {
         let mut this = Self {
-            folios: KVec::new(),
+            folios: KVec::with_capacity(FEW, GFP_KERNEL)?,
             kind: Kind::Cache,
             done: 0,
             bytes: 0,
@@ -173,8 +176,10 @@ impl Folios {
 
     fn new(kind: Kind, index: u64, pages: u64, max_order: u32) -> Result<Self> {
         let cache = kind == Kind::New;
+        // One folio for each bit of the number, and for as many steps up to its order.
+        let likely = (u64::from(pages.count_ones()) + 2).min(pages) as usize;
         let mut this = Self {
-            folios: KVec::new(),
+            folios: KVec::with_capacity(likely, GFP_KERNEL)?,
             kind,
             done: 0,
             bytes: 0,

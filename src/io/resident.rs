@@ -89,11 +89,12 @@ fn copy_batches(
         let pos = request.pos();
         let last = (pos as u64).saturating_add(rest as u64 - 1) >> PAGE_SHIFT;
         let mut batch = FolioBatch::find(mapping, pos as u64 >> PAGE_SHIFT, last);
-        if !may_read() {
-            return left - rest;
-        }
         let mut empty = true;
         while let Some(found) = batch.ready(request.pos()) {
+            // Only now is it known that the folio was uptodate before.
+            if !may_read() {
+                return left - rest;
+            }
             empty = false;
             let (copied, done) = copy_folio(&mut request, found, rest);
             rest -= copied;

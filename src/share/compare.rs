@@ -84,7 +84,7 @@ impl Unheld {
     /// has to stay for now. Under the folio's lock, also in reclaim: does not sleep.
     pub(crate) fn may_leave(&self, folio: &LeavingFolio<'_>) -> bool {
         let content = self.content();
-        if !content.usage().is_many() {
+        if !content.usage().is_many_exactly() {
             // What the only user reads again is read through it again.
             return true;
         }

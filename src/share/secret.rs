@@ -13,6 +13,9 @@ use super::{
     sample::Sampler,
 };
 
+/// Blocks from the first on that are sampled; the last of a file's start is, too.
+const SAMPLED: u64 = 2;
+
 static SECRET: [Atomic<u64>; 2] = [const { Atomic::new(0) }; 2];
 
 /// Makes the secret. Before any file is sampled.
@@ -29,11 +32,12 @@ pub(super) fn make() {
 pub(crate) fn key_of<'a>(head: impl Iterator<Item = &'a [u8]>, count: u64) -> Key {
     let [one, two] = &SECRET;
     let mut sampler = Sampler::new([one.load(Relaxed), two.load(Relaxed)]);
-    let mut left = count as usize * BLOCK_SIZE;
-    for blocks in head {
-        let blocks = blocks.get(..left).unwrap_or(blocks);
-        sampler.add(blocks);
-        left -= blocks.len();
+    let mut at = 0;
+    for block in head.flat_map(|blocks| blocks.chunks_exact(BLOCK_SIZE)) {
+        if at < count && (at < SAMPLED || at + 1 == count) {
+            sampler.add(block);
+        }
+        at += 1;
     }
     Key::of_samples(sampler.finish())
 }

@@ -139,6 +139,12 @@ impl Usage {
         self.many.load(Acquire) != 0
     }
 
+    /// As [`Usage::is_many`]; what is not said of it is not going on either: a change to many is over
+    /// or has not begun.
+    pub(super) fn is_many_exactly(&self) -> bool {
+        self.is_many() || matches!(&*self.state.lock(), State::Many)
+    }
+
     /// Calls `f` if `binding` is the sole user, which it stays meanwhile. `f` must not sleep.
     pub(crate) fn if_sole(&self, binding: &Binding, f: impl FnOnce()) {
         let state = self.state.lock();
@@ -192,8 +198,9 @@ impl Usage {
     /// Accesses that the sole user has begun so far without counting themselves end with a grace
     /// period from here.
     fn note_grace_period(&self) {
+        // Others' grace periods will do: one is asked for when it is waited for.
         // SAFETY: No preconditions.
-        let cookie = unsafe { bindings::start_poll_synchronize_rcu() };
+        let cookie = unsafe { bindings::get_state_synchronize_rcu() };
         self.cookie.store(cookie as u64, Release);
     }
 
@@ -289,6 +296,9 @@ impl SharedInode {
         let blocks = self.identity().blocks();
         let mut at = 0;
         // Room for digests first, since nothing sleeps while a folio is locked.
+        if content.reserve((self, blocks), 0).is_some_and(|end| end >= blocks) {
+            at = blocks;
+        }
         while let Some(found) = self.next_cached(at..blocks) {
             let end = content.reserve((self, blocks), found);
             at = end.unwrap_or(found.saturating_add(1));
