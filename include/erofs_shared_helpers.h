@@ -192,6 +192,13 @@ unsigned long erofs_shared_copy_to_user(unsigned long to, const void *from,
 					unsigned long n);
 struct posix_acl *erofs_shared_acl_from_xattr(const void *value, size_t size);
 
+/* src/finder.c */
+int erofs_shared_finder_start(void (*run)(void));
+void erofs_shared_finder_stop(void);
+void erofs_shared_finder_wake(void);
+bool erofs_shared_finder_sleep(unsigned int ms);
+u64 erofs_shared_finder_time(void);
+
 /* src/params.c */
 #define EROFS_SHARED_DOMAIN_MAX	255
 
@@ -222,6 +229,8 @@ u32 erofs_shared_param_share(void);
 u32 erofs_shared_param_verify(void);
 u32 erofs_shared_param_charge(void);
 bool erofs_shared_param_directio(void);
+u32 erofs_shared_param_finder_delay(void);
+u32 erofs_shared_param_finder_cpu(void);
 void erofs_shared_param_domain(char name[EROFS_SHARED_DOMAIN_MAX + 1]);
 void erofs_shared_clear(void *memory, size_t bytes);
 

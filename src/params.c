@@ -82,6 +82,16 @@ module_param(directio, bool, 0644);
 MODULE_PARM_DESC(directio,
 		 "Read image files of mounts that do not give [no]directio with direct I/O (default: N)");
 
+static unsigned int finder_delay = 5;
+module_param(finder_delay, uint, 0644);
+MODULE_PARM_DESC(finder_delay,
+		 "Seconds after data was read (verify=compare) until equal blocks are looked for (default: 5)");
+
+static unsigned int finder_cpu = 2;
+module_param(finder_cpu, uint, 0644);
+MODULE_PARM_DESC(finder_cpu,
+		 "Percent of one processor that looking for equal blocks takes at most (1 to 100; default: 2)");
+
 /* For root only: knowing the name is enough to join the domain. */
 static char domain_id[EROFS_SHARED_DOMAIN_MAX + 1];
 module_param_string(domain_id, domain_id, sizeof(domain_id), 0600);
@@ -111,6 +121,17 @@ u32 erofs_shared_param_charge(void)
 bool erofs_shared_param_directio(void)
 {
 	return READ_ONCE(directio);
+}
+
+/* In milliseconds, at most an hour. */
+u32 erofs_shared_param_finder_delay(void)
+{
+	return min(READ_ONCE(finder_delay), 3600U) * MSEC_PER_SEC;
+}
+
+u32 erofs_shared_param_finder_cpu(void)
+{
+	return clamp(READ_ONCE(finder_cpu), 1U, 100U);
 }
 
 void erofs_shared_clear(void *memory, size_t bytes)

@@ -74,6 +74,18 @@ pub(crate) fn directio() -> bool {
     unsafe { raw::erofs_shared_param_directio() }
 }
 
+/// `finder_delay=`, in milliseconds.
+pub(crate) fn finder_delay() -> u32 {
+    // SAFETY: No preconditions.
+    unsafe { raw::erofs_shared_param_finder_delay() }
+}
+
+/// `finder_cpu=`: percent, 1 to 100.
+pub(crate) fn finder_cpu() -> u32 {
+    // SAFETY: No preconditions.
+    unsafe { raw::erofs_shared_param_finder_cpu() }
+}
+
 /// `domain_id=`, copied to `name`; empty if there is none.
 pub(crate) fn domain(name: &mut DomainName) -> &[u8] {
     // SAFETY: The memory has the size that the function asks for. May sleep, as mounting may.

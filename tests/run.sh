@@ -185,7 +185,7 @@ options=()
 [ $kernel = stock ] || options=(--kernel debug)
 [ "$FSTYPE" != erofs ] || options+=(--no-module)
 [ -z "${COUNT:-}" ] || options+=(--env "COUNT=$COUNT")
-[ -z "${VERIFY:-}" ] || options+=(--module-args "verify=$VERIFY" --env "VERIFY=$VERIFY")
+[ -z "${VERIFY:-}" ] || options+=(--module-args "verify=$VERIFY finder_delay=0 finder_cpu=100" --env "VERIFY=$VERIFY")
 # guest NUMBER: its tests, in the order in which they were named; those that need another guest after the others
 guest() {
 	local name mine=() named=() vm='' status=0

@@ -27,6 +27,7 @@ pub(crate) mod resident;
 pub(crate) mod sort;
 pub(crate) mod spare;
 mod submit;
+pub(crate) mod thread;
 pub(crate) mod wait;
 pub(crate) mod workers;
 

@@ -330,6 +330,12 @@ impl Binding {
             || self.shared.content().usage().wait_may_fill(self)
     }
 
+    /// Whether what is read in through the real inode's image needs no check: it is the only user,
+    /// and nothing is known of pages that were there before.
+    pub(crate) fn needs_no_check(&self) -> bool {
+        self.is_sole() && !self.shared.content().usage().has_records()
+    }
+
     /// Begins a read of the shared inode's only user: [`Usage::read`](super::usage::Usage::read).
     /// `None`: it is not that.
     pub(crate) fn sole_read(&self) -> Option<SoleRead<'_>> {

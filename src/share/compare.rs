@@ -48,6 +48,22 @@ impl SharedInode {
         Ok(())
     }
 
+    /// Records the digest of a block that is resident and has these bytes. `EAGAIN`: it is not, or
+    /// has another digest. May sleep.
+    pub(super) fn record_resident(&self, block: u64, bytes: &[u8], digest: &Digest) -> Result {
+        self.reserve(block..block + 1)?;
+        let folio = LockedFolio::find(self.mapping(), block).ok_or(EAGAIN)?;
+        let resident = folio.bytes_from(block).get(..BLOCK_SIZE);
+        if !resident.is_some_and(|resident| same_bytes(resident, bytes)) {
+            return Err(EAGAIN);
+        }
+        // While the folio cannot leave: what is read in its place is checked.
+        match self.content().record_leaving(block, &[*digest]) {
+            true if self.content().has_digest(block, digest) == Some(true) => Ok(()),
+            _ => Err(EAGAIN),
+        }
+    }
+
     /// Compares `bytes`, of whole blocks from `first` on, with the folio that has block `first`, as
     /// far as that goes; the first that differs ends it. Calls `verified` for the blocks that are
     /// equal, while the folio cannot leave. May sleep; `verified` may not.

@@ -268,6 +268,7 @@ impl Content {
         let Some(mut writer) = self.writer.try_lock() else {
             return false;
         };
+        self.usage.note_record();
         let mut done = 0;
         while let Some(rest) = digests.get(done..).filter(|rest| !rest.is_empty()) {
             let slots = self.table.slots(first.saturating_add(done as u64));

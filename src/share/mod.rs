@@ -17,6 +17,7 @@
 //!   of blocks that are elsewhere.
 //! * [`dedup`]: what becomes of blocks that are read; [`merge`]: drops pages that are elsewhere,
 //!   too ([`queue`]).
+//! * [`finder`]: looks for equal blocks where nothing has been hashed.
 //! * [`binding`]: what one real inode has verified of a shared inode.
 //! * [`usage`], [`compare`]: shared inodes that are verified by their bytes, not by digests.
 //!
@@ -35,6 +36,7 @@ pub(crate) mod content;
 pub(crate) mod dedup;
 #[allow(unreachable_pub)]
 pub(crate) mod digest;
+pub(crate) mod finder;
 mod entry;
 mod handle;
 pub(crate) mod index;

@@ -19,6 +19,7 @@ use super::{
     chunks::Disposal,
     content::{Content, Identity, Verify},
     digest::Key,
+    finder::FinderThread,
     handle::{SharedInode, SharedRef, Unheld, MAX_ORDER},
     index::{self, Index},
     inode::Node,
@@ -246,7 +247,8 @@ pub(crate) struct PseudoFs {
     fst: NonNull<Opaque<bindings::file_system_type>>,
     mnt: NonNull<bindings::vfsmount>,
     cache: NonNull<bindings::kmem_cache>,
-    // Ends first: it holds shared inodes.
+    // These end first: they hold shared inodes. The finder has some merged.
+    finder: Option<FinderThread>,
     merger: Option<Merger>,
     // These end last, in this order, when all shared inodes are gone.
     _disposal: Disposal,
@@ -305,15 +307,20 @@ impl PseudoFs {
         let cache = NonNull::new(cache).ok_or(ENOMEM)?;
         CACHE.store(cache.as_ptr(), Relaxed);
         match Self::mount_with() {
-            Ok((fst, mnt)) => Ok(Self {
-                fst,
-                mnt,
-                cache,
-                merger: Some(Merger::new()),
-                _disposal: disposal,
-                _shrinker: shrinker,
-                _index: index,
-            }),
+            Ok((fst, mnt)) => {
+                let mut this = Self {
+                    fst,
+                    mnt,
+                    cache,
+                    merger: Some(Merger::new()),
+                    finder: None,
+                    _disposal: disposal,
+                    _shrinker: shrinker,
+                    _index: index,
+                };
+                this.finder = Some(FinderThread::start()?);
+                Ok(this)
+            }
             Err(err) => {
                 // SAFETY: The cache has no objects: the root directory, should it have been made,
                 // is freed after a grace period, which `rcu_barrier` waits for.
@@ -387,6 +394,7 @@ unsafe fn set_up_backing_device(sb: *mut bindings::super_block) -> Result {
 
 impl Drop for PseudoFs {
     fn drop(&mut self) {
+        self.finder = None;
         self.merger = None;
         SUPER.store(core::ptr::null_mut(), Relaxed);
         // SAFETY: The mount and the type are ours, made by `mount`. There is no reference to a

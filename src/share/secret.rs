@@ -28,6 +28,15 @@ pub(super) fn make() {
     }
 }
 
+/// A number for a block, which is the same for equal blocks, and for few others.
+pub(super) fn sample(block: &[u8]) -> u64 {
+    let [one, two] = &SECRET;
+    let mut sampler = Sampler::new([one.load(Relaxed), two.load(Relaxed)]);
+    sampler.add(block);
+    let [sample, _] = sampler.finish();
+    sample
+}
+
 /// The key of a file that starts with the first `count` blocks of these.
 pub(crate) fn key_of<'a>(head: impl Iterator<Item = &'a [u8]>, count: u64) -> Key {
     let [one, two] = &SECRET;

@@ -103,6 +103,10 @@ pub(crate) struct Usage {
     noted: Atomic<u32>,
     /// No access that the sole user began before there were many is under way any more.
     settled: Atomic<u32>,
+    /// A block has a digest.
+    records: Atomic<u32>,
+    /// A mount with it shares single blocks.
+    shares_blocks: Atomic<u32>,
     /// An inode has left while files had the pages: a read of it may count on what it had verified.
     left: Atomic<u32>,
     /// Names the grace period that such accesses end with, once there are many.
@@ -128,6 +132,8 @@ impl Usage {
             reads: Atomic::new(0),
             noted: Atomic::new(0),
             settled: Atomic::new(0),
+            records: Atomic::new(0),
+            shares_blocks: Atomic::new(0),
             left: Atomic::new(0),
             cookie: Atomic::new(0),
             former: Atomic::new(core::ptr::null_mut()),
@@ -202,6 +208,30 @@ impl Usage {
         // SAFETY: No preconditions.
         let cookie = unsafe { bindings::get_state_synchronize_rcu() };
         self.cookie.store(cookie as u64, Release);
+    }
+
+    /// A block gets a digest: under the lock of its folio, or before there are pages.
+    pub(super) fn note_record(&self) {
+        if self.records.load(Relaxed) == 0 {
+            self.records.store(1, Release);
+        }
+    }
+
+    /// Whether a block may have a digest, so that what is read in has to be compared with that.
+    pub(crate) fn has_records(&self) -> bool {
+        self.records.load(Acquire) != 0
+    }
+
+    /// Single blocks of it may be shared with other contents.
+    pub(crate) fn share_blocks(&self) {
+        if self.shares_blocks.load(Relaxed) == 0 {
+            self.shares_blocks.store(1, Relaxed);
+        }
+    }
+
+    /// Whether single blocks of it may be shared with other contents.
+    pub(super) fn shares_blocks(&self) -> bool {
+        self.shares_blocks.load(Relaxed) != 0
     }
 
     /// An inode leaves it while files may have its pages.

@@ -57,6 +57,12 @@ pub(crate) enum Field {
     MergesPartly,
     /// Time spent hashing.
     HashNs,
+    /// Blocks that the finder has looked at.
+    FinderBlocks,
+    /// How often it has gone over all that was resident.
+    FinderPasses,
+    /// Processor time that it took.
+    FinderNs,
     /// Mounts that got a superblock, be it new or not.
     Mounts,
 }

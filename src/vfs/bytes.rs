@@ -45,6 +45,9 @@ impl<T: FileSystem> Inode<T> {
         // `evict_sharing` retire what it is bound to; or they retire it.
         let joining = unsafe { Joining::new(&binding, self.real_inode()?, self.plain()) };
         let role = binding.shared().join(&joining)?;
+        if T::shares_blocks(self.sb().info()) {
+            binding.shared().content().usage().share_blocks();
+        }
         Ok((binding, role))
     }
 
@@ -75,9 +78,10 @@ impl<T: FileSystem> Inode<T> {
 
     /// Takes what was read of the sole user of a shared inode into its page cache.
     fn give_head(&self, binding: &Binding, folios: Folios) {
+        self.note_read(binding);
         // SAFETY: They were read through this inode's image, and it is asked whether this is the
         // only user.
-        unsafe { binding.shared().give(0, folios, || binding.is_sole()) }
+        unsafe { binding.shared().give(0, folios, || binding.needs_no_check()) }
     }
 
     fn compare_head(

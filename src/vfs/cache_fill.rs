@@ -45,7 +45,7 @@ impl<T: FileSystem> CacheFill<T> {
             Verify::Digests => Check::Digests,
             // Should it be one of many when the bytes are there: it was not when the folios were
             // locked, so that no inode counts on having verified them, this one included.
-            Verify::Bytes if binding.is_sole() => Check::Nothing,
+            Verify::Bytes if binding.needs_no_check() => Check::Nothing,
             Verify::Bytes => Check::Leftovers,
         };
         Self {

@@ -34,6 +34,7 @@ use crate::{
     share::{
         dedup,
         digest::{digest_blocks, Digest},
+        finder,
         is_marked,
         sha256::KernelSha256,
         Binding, Recording, SharedInode, Slots, Unheld, Verify, BLOCK_SIZE,
@@ -171,8 +172,16 @@ impl<T: FileSystem> Inode<T> {
             && match binding.shared().identity().verify {
                 Verify::Nothing => true,
                 Verify::Digests => false,
-                Verify::Bytes => binding.is_sole(),
+                Verify::Bytes => binding.needs_no_check(),
             }
+    }
+
+    /// Notes that something is read into the page cache of `binding`, among which equal blocks may
+    /// be found later.
+    pub(super) fn note_read(&self, binding: &Binding) {
+        if binding.shared().identity().verify == Verify::Bytes {
+            finder::note_read();
+        }
     }
 
     pub(super) fn plan(&self, pos: u64, ahead: bool) -> Plan {
@@ -312,6 +321,7 @@ impl<T: FileSystem> Tables<T> {
         if !binding.may_fill() {
             return;
         }
+        inode.note_read(&binding);
         let elsewhere = |pages| inode.next_elsewhere(&binding, pages);
         // SAFETY: `rac` is valid.
         unsafe {
@@ -473,6 +483,7 @@ impl<T: FileSystem> Tables<T> {
         if !binding.may_fill() {
             return EAGAIN.to_errno();
         }
+        inode.note_read(&binding);
         folios.set_reader(inode.sb().as_ptr().cast());
         let plan = inode.plan(folios.pos(), false);
         if inode.needs_no_check(&binding) {

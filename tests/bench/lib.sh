@@ -24,6 +24,7 @@ with() {
 	off) type=erofs-shared options=share=off first=vda second=vdb ;;
 	whole) type=erofs-shared options=share=content,share_blocks=off first=vda second=vdb ;;
 	content) type=erofs-shared options=share=content first=vda second=vdb ;;
+	compare) type=erofs-shared options=share=content,verify=compare first=vda second=vdb ;;
 	fingerprint) type=erofs-shared options=share=fingerprint,domain_id=bench first=vdc second=vdd ;;
 	squashfs) type=squashfs options=noatime first=vdg second=vdh ;;
 	composefs) type=composefs options='' first=vdi second=vdj ;;

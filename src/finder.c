@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The thread that looks for equal blocks (src/share/finder.rs): it runs when
+ * nothing else wants the processor.
+ */
+#include <linux/kthread.h>
+#include <linux/sched.h>
+#include <linux/wait.h>
+#include <uapi/linux/sched/types.h>
+
+#include "erofs_shared_helpers.h"
+
+static struct task_struct *finder;
+static DECLARE_WAIT_QUEUE_HEAD(finder_wait);
+static bool finder_wanted;
+
+static int finder_thread(void *data)
+{
+	void (*run)(void) = data;
+	struct sched_attr idle = { .sched_policy = SCHED_IDLE };
+
+	sched_setattr_nocheck(current, &idle);
+	while (!kthread_should_stop()) {
+		wait_event_interruptible(finder_wait,
+					 READ_ONCE(finder_wanted) ||
+					 kthread_should_stop());
+		/* Before @run looks at anything. */
+		if (xchg(&finder_wanted, false))
+			run();
+	}
+	return 0;
+}
+
+/* There is one: that of the module. */
+int erofs_shared_finder_start(void (*run)(void))
+{
+	finder = kthread_run(finder_thread, run, "erofs_shared_finder");
+	if (!IS_ERR(finder))
+		return 0;
+	return PTR_ERR(finder);
+}
+
+void erofs_shared_finder_stop(void)
+{
+	kthread_stop(finder);
+	finder_wanted = false;
+}
+
+/* In any context. */
+void erofs_shared_finder_wake(void)
+{
+	if (READ_ONCE(finder_wanted))
+		return;
+	WRITE_ONCE(finder_wanted, true);
+	wake_up(&finder_wait);
+}
+
+/* In the thread: for @ms milliseconds, or until it is to stop; whether it is. */
+bool erofs_shared_finder_sleep(unsigned int ms)
+{
+	long left = msecs_to_jiffies(ms);
+
+	while (left > 0 && !kthread_should_stop())
+		left = schedule_timeout_interruptible(left);
+	return kthread_should_stop();
+}
+
+/* Processor time of the thread so far, in nanoseconds. */
+u64 erofs_shared_finder_time(void)
+{
+	return READ_ONCE(finder->se.sum_exec_runtime);
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The module's thread for what nobody waits for: it runs when nothing else wants the processor. A
+//! wrapper module.
+
+use core::marker::PhantomData;
+
+use kernel::{error::to_result, prelude::*};
+
+use super::later::Run;
+use crate::raw;
+
+/// The thread, which runs `R` each time it is woken. There is one at a time: that of the module.
+/// Dropping it ends it.
+pub(crate) struct IdleThread<R: Run>(PhantomData<R>);
+
+impl<R: Run> IdleThread<R> {
+    /// Starts it.
+    pub(crate) fn start() -> Result<Self> {
+        /// What the thread calls.
+        extern "C" fn run<R: Run>() {
+            R::run();
+        }
+        // SAFETY: There is no other: it is started once in the life of the module.
+        to_result(unsafe { raw::erofs_shared_finder_start(Some(run::<R>)) })?;
+        Ok(Self(PhantomData))
+    }
+}
+
+impl<R: Run> Drop for IdleThread<R> {
+    fn drop(&mut self) {
+        // SAFETY: `start` has started it, and this ends it once.
+        unsafe { raw::erofs_shared_finder_stop() }
+    }
+}
+
+/// Has the thread run, if there is one. In any context.
+pub(crate) fn wake() {
+    // SAFETY: No preconditions: a thread that is started later runs then.
+    unsafe { raw::erofs_shared_finder_wake() }
+}
+
+/// Sleeps, in the thread. `false`: it is to end.
+pub(crate) fn sleep(ms: u32) -> bool {
+    // SAFETY: In the thread.
+    !unsafe { raw::erofs_shared_finder_sleep(ms) }
+}
+
+/// Processor time that the thread has taken, in nanoseconds. In the thread.
+pub(crate) fn time() -> u64 {
+    // SAFETY: In the thread, so that there is one.
+    unsafe { raw::erofs_shared_finder_time() }
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Looking for equal blocks of different contents, where data is verified by its bytes
+//! (`verify=compare`): nothing is hashed when it is read, so that nothing is known of its blocks.
+//!
+//! Some seconds after something was read, a thread that runs when nothing else wants the processor
+//! goes over the pages that are resident ([`pass`]). It takes a sample of each block, looks for it
+//! in a table, and compares the bytes of blocks with the same sample. Those that are equal get a
+//! digest, and with it a place in the block index, and wait for the merge worker: from there on all
+//! is as where every block has a digest.
+//!
+//! The thread sleeps so often that it takes no more than `finder_cpu=` percent of one processor.
+
+use kernel::{
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed},
+};
+
+use super::{
+    dedup,
+    digest::{Sha256, BLOCK_SIZE},
+    handle::{SharedInode, SharedRef},
+    pseudo_fs::for_each,
+    secret,
+    sha256::KernelSha256,
+    Verify,
+};
+use crate::{
+    io::{
+        folio::FolioRef,
+        later::Run,
+        locked::same_bytes,
+        memcg::Payer,
+        thread::{self, IdleThread},
+        wait::cond_resched,
+    },
+    params,
+    stats::{Field, GLOBAL},
+};
+
+/// Processor time after which the thread looks whether it has to sleep, in nanoseconds.
+const SLICE: u64 = 1_000_000;
+
+/// Places in the table at most: 12 MiB of them.
+const MAX_PLACES: usize = 1 << 20;
+
+/// Places that are looked at for one block.
+const PROBES: usize = 8;
+
+/// Something has been read since the last pass.
+static READ: Atomic<u32> = Atomic::new(0);
+
+/// Notes that something was read into the page cache of a shared inode whose blocks may be shared.
+/// In any context.
+pub(crate) fn note_read() {
+    if READ.load(Relaxed) == 0 && READ.xchg(1, Relaxed) == 0 {
+        thread::wake();
+    }
+}
+
+/// What the thread runs.
+pub(super) struct Finder;
+
+/// The thread. Dropping it ends it.
+pub(super) type FinderThread = IdleThread<Finder>;
+
+impl Run for Finder {
+    fn run() {
+        // What is read meanwhile is in this pass, or in the next one.
+        if !thread::sleep(params::finder_delay()) {
+            return;
+        }
+        READ.store(0, Relaxed);
+        // Without memory for it, nothing is found until something is read again.
+        let _ = pass();
+    }
+}
+
+/// Where a block is.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The sample of its bytes; 0: there is none here.
+    tag: u32,
+    /// Which of the shared inodes of this pass.
+    inode: u32,
+    /// Which block.
+    block: u32,
+}
+
+/// What is known of the blocks that a pass has gone over.
+struct Table {
+    places: KVVec<Place>,
+}
+
+impl Table {
+    /// With room for `blocks` blocks, or for as many as there is room for at most.
+    fn new(blocks: u64) -> Result<Self> {
+        let want = usize::try_from(blocks.saturating_mul(2)).unwrap_or(MAX_PLACES);
+        let len = want.clamp(PROBES, MAX_PLACES).next_power_of_two();
+        let none = Place {
+            tag: 0,
+            inode: 0,
+            block: 0,
+        };
+        Ok(Self {
+            places: KVVec::from_elem(none, len, GFP_KERNEL)?,
+        })
+    }
+
+    /// The places at which a block with this tag may be.
+    fn probes(&mut self, tag: u32) -> impl Iterator<Item = &mut Place> {
+        let len = self.places.len();
+        let first = (tag as usize).wrapping_mul(0x9e37_79b1) & len.saturating_sub(PROBES);
+        self.places.iter_mut().skip(first).take(PROBES)
+    }
+}
+
+/// Processor time, and how much sleep it asks for.
+struct Pace {
+    since: u64,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            since: thread::time(),
+        }
+    }
+
+    /// Sleeps if that is due. `false`: the thread is to end.
+    fn keep(&mut self) -> bool {
+        cond_resched();
+        let took = thread::time().saturating_sub(self.since);
+        if took < SLICE {
+            return true;
+        }
+        let cpu = u64::from(params::finder_cpu());
+        let sleep = took.saturating_mul(100 - cpu) / cpu / 1_000_000;
+        GLOBAL.add(Field::FinderNs, took);
+        let goes_on = thread::sleep(u32::try_from(sleep).unwrap_or(u32::MAX));
+        self.since = thread::time();
+        goes_on
+    }
+}
+
+/// Goes over all that is resident.
+fn pass() -> Result {
+    let mut pace = Pace::new();
+    let mut inodes = KVVec::<SharedRef>::new();
+    let mut pages = 0u64;
+    let mut result = Ok(());
+    for_each(&mut |shared| {
+        if result.is_err() || !may_share(shared) {
+            return;
+        }
+        pages = pages.saturating_add(shared.pages());
+        result = inodes.push(shared.into(), GFP_KERNEL).map_err(Error::from);
+    });
+    result?;
+    let mut table = Table::new(pages)?;
+    for number in 0..inodes.len() {
+        let Some(shared) = inodes.get(number) else {
+            break;
+        };
+        let mut at = 0;
+        let blocks = shared.identity().blocks();
+        while let Some(next) = shared.next_cached(at..blocks) {
+            at = next + 1;
+            let Some(folio) = shared.folio(next) else {
+                continue;
+            };
+            at = at.max(folio.pages().end);
+            look_at(&mut table, &inodes, number as u32, &folio, blocks);
+            drop(folio);
+            if !pace.keep() {
+                return Ok(());
+            }
+        }
+    }
+    GLOBAL.add(Field::FinderPasses, 1);
+    Ok(())
+}
+
+/// Whether single blocks of a shared inode may be found by others.
+fn may_share(shared: &SharedInode) -> bool {
+    shared.identity().verify == Verify::Bytes
+        && shared.content().usage().shares_blocks()
+        && shared.pages() != 0
+}
+
+/// Looks for the blocks of a folio, and leaves them to be found.
+fn look_at(table: &mut Table, inodes: &[SharedRef], number: u32, folio: &FolioRef, blocks: u64) {
+    let first = folio.pages().start;
+    for (block, bytes) in (first..blocks).zip(folio.bytes().chunks_exact(BLOCK_SIZE)) {
+        let Ok(place) = u32::try_from(block) else {
+            return;
+        };
+        let tag = secret::sample(bytes) as u32 | 1;
+        GLOBAL.add(Field::FinderBlocks, 1);
+        let mut other = None;
+        for probe in table.probes(tag) {
+            if probe.tag == 0 {
+                *probe = Place {
+                    tag,
+                    inode: number,
+                    block: place,
+                };
+                break;
+            }
+            if probe.tag == tag {
+                other = Some(*probe);
+                break;
+            }
+        }
+        let Some((other, at)) = other.and_then(|at| inodes.get(at.inode as usize).map(|it| (it, at)))
+        else {
+            continue;
+        };
+        if let Some(ours) = inodes.get(number as usize) {
+            unite((ours, block), (other, u64::from(at.block)), bytes, folio);
+        }
+    }
+}
+
+/// If block `theirs` has these bytes, as block `ours` has: both get the digest, and are entered.
+fn unite(
+    (ours, block): (&SharedInode, u64),
+    (theirs, at): (&SharedInode, u64),
+    bytes: &[u8],
+    folio: &FolioRef,
+) {
+    if ours.identity().domain != theirs.identity().domain {
+        return;
+    }
+    let Some(resident) = theirs.folio(at) else {
+        return;
+    };
+    let skip = at.saturating_sub(resident.pages().start) as usize * BLOCK_SIZE;
+    let equal = resident.bytes().get(skip..skip + BLOCK_SIZE);
+    if !equal.is_some_and(|equal| same_bytes(equal, bytes)) {
+        return;
+    }
+    // What is kept of them is charged to the cgroup that was charged for the page.
+    let payer = Payer::of(folio);
+    let _paying = payer.pays();
+    let digest = KernelSha256::digest(bytes);
+    GLOBAL.add(Field::BlocksHashed, 1);
+    for (shared, block) in [(theirs, at), (ours, block)] {
+        if shared.record_resident(block, bytes, &digest).is_err() {
+            return;
+        }
+        // Without memory for it, it is not found by others.
+        let _ = dedup::enter_all(shared, block..block + 1);
+    }
+}
