@@ -232,6 +232,11 @@ fn unite(
     if ours.identity().domain != theirs.identity().domain {
         return;
     }
+    let known = |shared: &SharedInode, block| shared.content().is_recorded(block);
+    if known(ours, block) && known(theirs, at) {
+        // What is read in again is entered then.
+        return;
+    }
     let Some(resident) = theirs.folio(at) else {
         return;
     };

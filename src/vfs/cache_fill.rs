@@ -79,8 +79,16 @@ impl<T: FileSystem> FillCompletion for CacheFill<T> {
             race_point!(c"fill_checked");
             folios.finish_first();
             race_point!(c"fill_finished");
-            if self.check == Check::Digests {
-                inode.enter(&self.binding, block..next);
+            match self.check {
+                Check::Nothing => {}
+                Check::Digests => inode.enter(&self.binding, block..next),
+                // What has a digest was elsewhere, too, and may be again.
+                Check::Leftovers => {
+                    let content = self.binding.shared().content();
+                    for block in (block..next).filter(|block| content.is_recorded(*block)) {
+                        inode.enter(&self.binding, block..block + 1);
+                    }
+                }
             }
             block = next;
             cond_resched();
