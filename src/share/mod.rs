@@ -60,7 +60,7 @@ pub(crate) mod window;
 pub(crate) use binding::{Binding, Slots};
 pub(crate) use content::{Identity, Recording, Verify};
 pub(crate) use digest::{Domain, BLOCK_SHIFT, BLOCK_SIZE};
-pub(crate) use handle::{SharedInode, SharedRef, Unheld, MAX_ORDER};
+pub(crate) use handle::{SharedInode, SharedRef, Unheld};
 pub(crate) use plain::{is_marked, Plain};
 pub(crate) use pseudo_fs::{for_each, PseudoFs};
 

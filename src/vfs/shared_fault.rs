@@ -15,7 +15,7 @@ use crate::{
     io::{folio::FolioRef, mapping::Mapping, page::PageState, wait::is_dying},
     race::race_point,
     raw,
-    share::{Binding, MAX_ORDER},
+    share::Binding,
 };
 
 /// A page fault in a mapping of a file of `T`, under whose lock it is.
@@ -36,6 +36,17 @@ enum Next<'a, T: FileSystem> {
     Return(bindings::vm_fault_t),
     /// Looks at everything again.
     Again(Fault<'a, T>),
+}
+
+/// Pages that may be mapped.
+///
+/// The kernel maps a large folio whole where it can, whatever the range asked. The folios with the
+/// first and with the last page are held: so they stay in the page cache (nothing drops, splits or
+/// moves a folio to which there is a reference that it does not know), and no folio that reaches
+/// beyond what was looked at takes the place of what lies between.
+struct Mappable {
+    pages: Range<u64>,
+    _folios: [Option<FolioRef>; 3],
 }
 
 /// What a step of a fault gives. With an error the fault still has its lock.
@@ -303,10 +314,38 @@ impl<T: FileSystem> OpenFile<'_, T> {
 }
 
 impl<T: FileSystem> Inode<T> {
-    /// Whether these pages of a file's mapping are all verified. In atomic context.
-    fn may_map(&self, mapping: Mapping<'_>, pages: Range<u64>) -> bool {
-        self.with_current(|binding| {
-            binding.shared().mapping() == mapping && binding.covers(pages.clone())
+    /// What of these pages of a file's mapping may be mapped together with page `index`, one of
+    /// them: it, and what is verified with all of its folio without a gap from there. In atomic
+    /// context.
+    fn mappable(&self, mapping: Mapping<'_>, index: u64, pages: Range<u64>) -> Option<Mappable> {
+        let middle = FolioRef::find(mapping, index)?;
+        let inside = middle.pages();
+        let around = |at: u64| {
+            let outside = || !inside.contains(&at);
+            outside().then(|| FolioRef::find(mapping, at)).flatten()
+        };
+        let (left, right) = (around(pages.start), around(pages.end - 1));
+        let (mut start, mut end) = (inside.start, inside.end);
+        let mapped = self.with_current(|binding| {
+            binding.shared().mapping() == mapping && binding.covers(inside.clone())
+        });
+        if !mapped {
+            return None;
+        }
+        let covers = |range: Range<u64>| self.with_current(|binding| binding.covers(range.clone()));
+        if let Some(first) = left.as_ref().map(|folio| folio.pages().start) {
+            if first < start && covers(first..start) {
+                start = first;
+            }
+        }
+        if let Some(last) = right.as_ref().map(|folio| folio.pages().end) {
+            if last > end && covers(end..last) {
+                end = last;
+            }
+        }
+        Some(Mappable {
+            pages: start.max(pages.start)..end.min(pages.end),
+            _folios: [Some(middle), left, right],
         })
     }
 
@@ -393,19 +432,20 @@ impl<T: FileSystem> Tables<T> {
         start: usize,
         end: usize,
     ) -> bindings::vm_fault_t {
-        // The folios with `start` and with `end` are mapped whole, whatever the range asked; they
-        // are aligned to their size, which has a limit.
-        let folio = 1u64 << MAX_ORDER;
-        let (first, last) = (start as u64, end as u64);
-        let pages = first - first % folio..last - last % folio + folio;
         // SAFETY: By this function's requirements; only mappings of files of `T` have this
         // callback.
-        let file = unsafe { Fault::<T>::from_raw(vmf) }.file;
-        let (inode, mapping) = (file.inode(), file.mapping());
-        if !inode.is_plain(mapping) && !inode.may_map(mapping, pages) {
-            return 0;
+        let fault = unsafe { Fault::<T>::from_raw(vmf) };
+        let (inode, mapping) = (fault.file.inode(), fault.file.mapping());
+        if inode.is_plain(mapping) {
+            // SAFETY: The arguments are those of this callback.
+            return unsafe { bindings::filemap_map_pages(vmf, start, end) };
         }
-        // SAFETY: The arguments are those of this callback.
-        unsafe { bindings::filemap_map_pages(vmf, start, end) }
+        let Some(around) = inode.mappable(mapping, fault.index() as u64, start as u64..end as u64 + 1)
+        else {
+            return 0;
+        };
+        let (start, last) = (around.pages.start as usize, around.pages.end as usize - 1);
+        // SAFETY: The arguments are those of this callback, but for a smaller range.
+        unsafe { bindings::filemap_map_pages(vmf, start, last) }
     }
 }
