@@ -85,7 +85,9 @@ impl SharedInode {
             len / BLOCK_SIZE
         } else {
             let blocks = ours.chunks(BLOCK_SIZE).zip(theirs.chunks(BLOCK_SIZE));
-            blocks.take_while(|(one, other)| same_bytes(one, other)).count()
+            blocks
+                .take_while(|(one, other)| same_bytes(one, other))
+                .count()
         } as u64;
         if same == 0 {
             return Ok(Compared::Differs);

@@ -251,7 +251,8 @@ impl Content {
     /// Whether a block has this digest; `None` while it has none.
     pub(crate) fn has_digest(&self, block: u64, digest: &Digest) -> Option<bool> {
         let slot = self.slots(block).first()?;
-        slot.words().map(|words| super::table::bytes(words) == *digest)
+        slot.words()
+            .map(|words| super::table::bytes(words) == *digest)
     }
 
     /// Whether a block has a digest.

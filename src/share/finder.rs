@@ -212,7 +212,8 @@ fn look_at(table: &mut Table, inodes: &[SharedRef], number: u32, folio: &FolioRe
                 break;
             }
         }
-        let Some((other, at)) = other.and_then(|at| inodes.get(at.inode as usize).map(|it| (it, at)))
+        let Some((other, at)) =
+            other.and_then(|at| inodes.get(at.inode as usize).map(|it| (it, at)))
         else {
             continue;
         };

@@ -19,8 +19,7 @@ mod tests {
     use super::super::{
         dedup,
         digest::{Digest, Key},
-        index, is_marked, Binding, Identity, Recording, SharedInode, SharedRef, Verify,
-        BLOCK_SIZE,
+        index, is_marked, Binding, Identity, Recording, SharedInode, SharedRef, Verify, BLOCK_SIZE,
     };
     use crate::stats::Counters;
 

@@ -36,8 +36,8 @@ pub(crate) mod content;
 pub(crate) mod dedup;
 #[allow(unreachable_pub)]
 pub(crate) mod digest;
-pub(crate) mod finder;
 mod entry;
+pub(crate) mod finder;
 mod handle;
 pub(crate) mod index;
 mod inode;

@@ -51,9 +51,7 @@ impl Sampler {
 
     fn mix(&mut self, word: u64) {
         let [one, two] = &mut self.state;
-        *one = (*one ^ word)
-            .wrapping_mul(MULTIPLIERS[0])
-            .rotate_left(29);
+        *one = (*one ^ word).wrapping_mul(MULTIPLIERS[0]).rotate_left(29);
         *two = two
             .wrapping_add(word ^ self.secret[1])
             .wrapping_mul(MULTIPLIERS[1])

@@ -154,7 +154,8 @@ impl Usage {
     /// Calls `f` if `binding` is the sole user, which it stays meanwhile. `f` must not sleep.
     pub(crate) fn if_sole(&self, binding: &Binding, f: impl FnOnce()) {
         let state = self.state.lock();
-        if matches!(&*state, State::Sole(sole) if core::ptr::eq(&raw const *sole.binding, binding)) {
+        if matches!(&*state, State::Sole(sole) if core::ptr::eq(&raw const *sole.binding, binding))
+        {
             f();
         }
     }
@@ -326,7 +327,10 @@ impl SharedInode {
         let blocks = self.identity().blocks();
         let mut at = 0;
         // Room for digests first, since nothing sleeps while a folio is locked.
-        if content.reserve((self, blocks), 0).is_some_and(|end| end >= blocks) {
+        if content
+            .reserve((self, blocks), 0)
+            .is_some_and(|end| end >= blocks)
+        {
             at = blocks;
         }
         while let Some(found) = self.next_cached(at..blocks) {

@@ -81,7 +81,11 @@ impl<T: FileSystem> Inode<T> {
         self.note_read(binding);
         // SAFETY: They were read through this inode's image, and it is asked whether this is the
         // only user.
-        unsafe { binding.shared().give(0, folios, || binding.needs_no_check()) }
+        unsafe {
+            binding
+                .shared()
+                .give(0, folios, || binding.needs_no_check())
+        }
     }
 
     fn compare_head(

@@ -440,7 +440,8 @@ impl<T: FileSystem> Tables<T> {
             // SAFETY: The arguments are those of this callback.
             return unsafe { bindings::filemap_map_pages(vmf, start, end) };
         }
-        let Some(around) = inode.mappable(mapping, fault.index() as u64, start as u64..end as u64 + 1)
+        let Some(around) =
+            inode.mappable(mapping, fault.index() as u64, start as u64..end as u64 + 1)
         else {
             return 0;
         };

@@ -476,7 +476,8 @@ impl<T: FileSystem> Inode<T> {
         match self.through(mapping) {
             FileMapping::Own => true,
             FileMapping::Shared(binding) => {
-                binding.shared().identity().verify == Verify::Nothing || binding.shared().content().bound() <= 1
+                binding.shared().identity().verify == Verify::Nothing
+                    || binding.shared().content().bound() <= 1
             }
             FileMapping::Stale(_) => false,
         }

@@ -34,8 +34,7 @@ use crate::{
     share::{
         dedup,
         digest::{digest_blocks, Digest},
-        finder,
-        is_marked,
+        finder, is_marked,
         sha256::KernelSha256,
         Binding, Recording, SharedInode, Slots, Unheld, Verify, BLOCK_SIZE,
     },
