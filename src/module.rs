@@ -41,6 +41,8 @@ struct ErofsShared {
     _workers: io::workers::Workers,
     _decoders: io::decompress::Registration,
     _stats: stats::Registration,
+    // It has shared inodes merged.
+    _finder: share::FinderThread,
     _shared: share::PseudoFs,
     // Used by all of them.
     _spares: io::spare::Spares,
@@ -50,6 +52,7 @@ impl kernel::Module for ErofsShared {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let spares = io::spare::Spares::new();
         let shared = share::PseudoFs::mount()?;
+        let finder = share::FinderThread::start()?;
         let decoders = io::decompress::Registration::new()?;
         let workers = io::workers::Workers::new()?;
         let stats = stats::Registration::new(&fs::HOOKS)?;
@@ -61,6 +64,7 @@ impl kernel::Module for ErofsShared {
             _workers: workers,
             _decoders: decoders,
             _stats: stats,
+            _finder: finder,
             _shared: shared,
             _spares: spares,
         })

@@ -22,7 +22,7 @@ impl LockedFolio {
     /// The folio with page `index`, if it is there and may be read. Waits for its lock, which is
     /// held for a short time only.
     pub(crate) fn find(mapping: Mapping<'_>, index: u64) -> Option<Self> {
-        // SAFETY: By the type invariants of `Mapping` it is live.
+        // SAFETY: A `Mapping` is that of an inode which is not freed as long as this borrows it.
         let folio =
             unsafe { raw::erofs_shared_filemap_lock_ready(mapping.as_ptr(), index as usize) };
         // INVARIANT: It comes locked, in its place, uptodate, and with a reference.
@@ -31,7 +31,7 @@ impl LockedFolio {
 
     /// Its first page's place in the page cache, and the page after its last.
     pub(crate) fn pages(&self) -> Range<u64> {
-        // SAFETY: By the type invariants it is live, and in a page cache.
+        // SAFETY: The lock, which is this one's, keeps the folio in its page cache.
         unsafe { pages_of(self.0) }
     }
 
@@ -88,17 +88,17 @@ impl LeavingFolio<'_> {
 
     /// Its first page's place in the page cache, and the page after its last.
     pub(crate) fn pages(&self) -> Range<u64> {
-        // SAFETY: By the type invariants it is live, and in a page cache.
+        // SAFETY: The folio is locked for `'a`, which keeps it in its page cache.
         unsafe { pages_of(self.folio) }
     }
 
     /// What it has that others may count on.
     pub(crate) fn content(&self) -> Leaving<'_> {
-        // SAFETY: By the type invariants it is live.
+        // SAFETY: The lock keeps the folio in its page cache, which has a reference to it.
         if !unsafe { raw::erofs_shared_folio_uptodate(self.as_ptr()) } {
             return Leaving::Nothing;
         }
-        // SAFETY: By the type invariants it is live.
+        // SAFETY: The lock keeps the folio in its page cache, which has a reference to it.
         if unsafe { raw::erofs_shared_folio_poisoned(self.as_ptr()) } {
             return Leaving::Lost;
         }
@@ -123,8 +123,8 @@ pub(crate) enum Leaving<'a> {
     Lost,
 }
 
-/// Calls `found` for the pages of each folio of `mapping` that may be read and can be locked without
-/// waiting, under its lock. May sleep in between; `found` may not.
+/// Calls `found` for the pages of each folio of `mapping` that may be read and can be locked
+/// without waiting, under its lock. May sleep in between; `found` may not.
 pub(crate) fn visit_ready(mapping: Mapping<'_>, found: &mut dyn FnMut(Range<u64>)) {
     /// # Safety
     ///
@@ -135,7 +135,8 @@ pub(crate) fn visit_ready(mapping: Mapping<'_>, found: &mut dyn FnMut(Range<u64>
         found(first as u64..end as u64);
     }
     let mut found = found;
-    // SAFETY: By the type invariants of `Mapping` it is live; `call` gets what it asks for.
+    // SAFETY: A `Mapping` is that of an inode which is not freed meanwhile; `call` gets the closure
+    // that it asks for.
     unsafe {
         let data = (&raw mut found).cast();
         raw::erofs_shared_visit_ready(mapping.as_ptr(), Some(call), data);

@@ -40,8 +40,8 @@ fn copy_folio(
 /// moves the read on. This is what `filemap_read` does, but it reads nothing, and copies each folio
 /// in one go. The times of access of files of this module do not change. Returns how many bytes.
 ///
-/// All resident pages of `mapping` may be read through the file as long as `may_read` says so, which
-/// is asked after each folio is found: one that comes in later is not read.
+/// All resident pages of `mapping` may be read through the file as long as `may_read` says so,
+/// which is asked after each folio is found: one that comes in later is not read.
 #[inline(always)]
 pub(crate) fn copy_resident(
     request: &mut ReadRequest<'_>,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's thread for what nobody waits for: it runs when nothing else wants the processor. A
-//! wrapper module.
+//! The module's thread for work that no task waits for: it runs when nothing else wants the
+//! processor. A wrapper module.
 
 use core::marker::PhantomData;
 

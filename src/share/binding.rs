@@ -11,8 +11,9 @@ use kernel::{
 };
 
 use super::{
-    bits::{self, Need},
+    set::{bytes_of, Memory, Prepared, Set},
     usage::SoleRead,
+    usage::User,
     window::Windows,
     SharedRef, Verify,
 };
@@ -36,57 +37,6 @@ const MAX_LEFT: u32 = 64;
 /// is read twice, and the memory for them is bounded, however many threads read.
 const MAX_WINDOWS: usize = 8;
 
-/// Blocks that are verified.
-type Set = bits::Set<KVec<Option<KVec<u64>>>, KVec<u64>>;
-
-/// Bytes that a set takes beside itself.
-fn bytes_of(set: &Set) -> u64 {
-    let (pages, words) = set.size();
-    (pages * size_of::<Option<KVec<u64>>>() + words * size_of::<u64>()) as u64
-}
-
-/// Memory for a set.
-enum Memory {
-    Directory(KVec<Option<KVec<u64>>>),
-    Page(usize, KVec<u64>),
-}
-
-impl Memory {
-    /// Allocates what is needed, charged to the reader.
-    fn new(need: Need) -> Result<Self> {
-        Ok(match need {
-            Need::Directory(count) => {
-                has_room(count * size_of::<Option<KVec<u64>>>())?;
-                let mut pages = KVec::with_capacity(count, CHARGED)?;
-                while pages.len() < count {
-                    pages.push_within_capacity(None).map_err(|_| EIO)?;
-                }
-                Self::Directory(pages)
-            }
-            Need::Page(at, words) => {
-                has_room(words * size_of::<u64>())?;
-                Self::Page(at, KVec::zeroed(words, CHARGED)?)
-            }
-        })
-    }
-
-    /// Bytes that it has.
-    fn bytes(&self) -> u64 {
-        (match self {
-            Self::Directory(pages) => pages.len() * size_of::<Option<KVec<u64>>>(),
-            Self::Page(_, words) => words.len() * size_of::<u64>(),
-        }) as u64
-    }
-
-    /// Gives it to a set; back if that does not need it any more.
-    fn give(self, set: &mut Set) -> Option<Self> {
-        match self {
-            Self::Directory(pages) => set.bring_directory(pages).map(Self::Directory),
-            Self::Page(at, page) => set.bring_page(at, page).map(|page| Self::Page(at, page)),
-        }
-    }
-}
-
 /// Which blocks have been verified.
 enum Verified {
     /// All of them.
@@ -107,21 +57,6 @@ impl Verified {
             Self::Some { set, .. } => bytes_of(set),
             Self::All | Self::Sole | Self::Gone => 0,
         }
-    }
-}
-
-/// Memory for what a real inode has verified, whatever that is.
-pub(super) struct Prepared(Set);
-
-impl Prepared {
-    /// For a file of `blocks` blocks.
-    pub(super) fn new(blocks: u64) -> Result<Self> {
-        let mut set = Set::new(blocks);
-        while let Some(need) = set.need(0..blocks) {
-            // A set that has no place for it does not need it.
-            let _ = Memory::new(need)?.give(&mut set);
-        }
-        Ok(Self(set))
     }
 }
 
@@ -302,22 +237,6 @@ impl Binding {
         }
     }
 
-    /// The real inode is the only user of the shared inode. Under the usage lock.
-    pub(super) fn become_sole(&self) {
-        *self.verified.lock() = Verified::Sole;
-    }
-
-    /// The real inode was the only user of the shared inode, and has verified nothing as one of
-    /// many. Under the usage lock.
-    pub(super) fn become_one_of_many(&self, memory: Prepared) {
-        let mut verified = self.verified.lock();
-        if matches!(&*verified, Verified::Sole) {
-            let (set, left) = (memory.0, self.blocks());
-            self.counters.add(Field::MetadataBytes, bytes_of(&set));
-            *verified = Verified::Some { set, left };
-        }
-    }
-
     /// Whether pages may be read in through the real inode's image now. Does not sleep.
     pub(crate) fn may_fill(&self) -> bool {
         self.shared.identity().verify != Verify::Bytes
@@ -343,11 +262,6 @@ impl Binding {
             return None;
         }
         self.shared.content().usage().read(self)
-    }
-
-    /// Whether the real inode is the only user of the shared inode.
-    pub(crate) fn is_sole(&self) -> bool {
-        matches!(&*self.verified.lock(), Verified::Sole)
     }
 
     /// The real inode has left the shared inode. What it had verified takes no memory any more;
@@ -399,6 +313,30 @@ impl Binding {
     /// Whether all blocks are verified.
     pub(crate) fn is_complete(&self) -> bool {
         matches!(&*self.verified.lock(), Verified::All)
+    }
+}
+
+impl User for Binding {
+    fn become_sole(&self) {
+        *self.verified.lock() = Verified::Sole;
+    }
+
+    fn become_one_of_many(&self, memory: Prepared) {
+        let mut verified = self.verified.lock();
+        if matches!(&*verified, Verified::Sole) {
+            let (set, left) = (memory.0, self.blocks());
+            self.counters.add(Field::MetadataBytes, bytes_of(&set));
+            *verified = Verified::Some { set, left };
+        }
+    }
+
+    fn is_sole(&self) -> bool {
+        matches!(&*self.verified.lock(), Verified::Sole)
+    }
+
+    fn has_verified(&self, blocks: Range<u64>) {
+        // Without memory for it, they are verified again.
+        let _ = self.verify(blocks);
     }
 }
 

@@ -138,7 +138,7 @@ pub(crate) struct Content {
     queued: Atomic<u32>,
     /// What is behind it there.
     link: GlobalLockedBy<Link, QUEUE>,
-    /// Who uses it, if its pages are verified by their bytes.
+    /// Its users, if its pages are verified by their bytes.
     #[pin]
     usage: Usage,
     /// Bytes that `table` takes.
@@ -217,7 +217,7 @@ impl Content {
         })
     }
 
-    /// Who uses it.
+    /// Its users.
     pub(crate) fn usage(&self) -> &Usage {
         &self.usage
     }
@@ -263,8 +263,8 @@ impl Content {
     }
 
     /// Records digests of consecutive blocks from `first` on whose pages are about to leave memory,
-    /// where there is none yet. `false`: there is no room for them, or the table is in use. Does not
-    /// sleep.
+    /// where there is none yet. `false`: there is no room for them, or the table is in use. Does
+    /// not sleep.
     pub(super) fn record_leaving(&self, first: u64, digests: &[Digest]) -> bool {
         let Some(mut writer) = self.writer.try_lock() else {
             return false;

@@ -59,10 +59,10 @@ pub(crate) fn note_read() {
 }
 
 /// What the thread runs.
-pub(super) struct Finder;
+pub(crate) struct Finder;
 
 /// The thread. Dropping it ends it.
-pub(super) type FinderThread = IdleThread<Finder>;
+pub(crate) type FinderThread = IdleThread<Finder>;
 
 impl Run for Finder {
     fn run() {

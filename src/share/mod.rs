@@ -8,7 +8,8 @@
 //! > verified it, and a page enters a shared inode's cache only if its digest is the one recorded
 //! > there.
 //!
-//! * [`digest`], [`bits`], [`window`], [`sample`]: pure; cargo builds and tests them on a host, too.
+//! * [`digest`], [`bits`], [`window`], [`sample`]: pure; cargo builds and tests them on a host,
+//!   too.
 //! * [`handle`]: references to shared inodes; [`inode`]: what they carry; [`pseudo_fs`]: the
 //!   internal filesystem that they live on.
 //! * [`content`]: what a shared inode knows of its blocks; [`table`] and [`chunks`]: where
@@ -19,7 +20,8 @@
 //!   too ([`queue`]).
 //! * [`finder`]: looks for equal blocks where nothing has been hashed.
 //! * [`binding`]: what one real inode has verified of a shared inode.
-//! * [`usage`], [`compare`]: shared inodes that are verified by their bytes, not by digests.
+//! * [`usage`], [`join`], [`compare`]: shared inodes that are verified by their bytes, not by
+//!   digests.
 //!
 //! These wrap raw bindings: [`handle`], [`inode`], [`pseudo_fs`], [`table`], [`chunks`], [`entry`],
 //! [`plain`], [`sha256`] and [`shrinker`]. `index` and `merge` have an unsafe block or two.
@@ -41,6 +43,7 @@ pub(crate) mod finder;
 mod handle;
 pub(crate) mod index;
 mod inode;
+mod join;
 #[cfg(CONFIG_KUNIT)]
 mod kunit;
 pub(crate) mod merge;
@@ -50,6 +53,7 @@ mod queue;
 #[allow(unreachable_pub)]
 mod sample;
 pub(crate) mod secret;
+mod set;
 pub(crate) mod sha256;
 mod shrinker;
 mod table;
@@ -60,6 +64,7 @@ pub(crate) mod window;
 pub(crate) use binding::{Binding, Slots};
 pub(crate) use content::{Identity, Recording, Verify};
 pub(crate) use digest::{Domain, BLOCK_SHIFT, BLOCK_SIZE};
+pub(crate) use finder::FinderThread;
 pub(crate) use handle::{SharedInode, SharedRef, Unheld};
 pub(crate) use plain::{is_marked, Plain};
 pub(crate) use pseudo_fs::{for_each, PseudoFs};

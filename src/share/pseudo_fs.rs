@@ -19,7 +19,6 @@ use super::{
     chunks::Disposal,
     content::{Content, Identity, Verify},
     digest::Key,
-    finder::FinderThread,
     handle::{SharedInode, SharedRef, Unheld, MAX_ORDER},
     index::{self, Index},
     inode::Node,
@@ -247,8 +246,7 @@ pub(crate) struct PseudoFs {
     fst: NonNull<Opaque<bindings::file_system_type>>,
     mnt: NonNull<bindings::vfsmount>,
     cache: NonNull<bindings::kmem_cache>,
-    // These end first: they hold shared inodes. The finder has some merged.
-    finder: Option<FinderThread>,
+    // Ends first: it holds shared inodes.
     merger: Option<Merger>,
     // These end last, in this order, when all shared inodes are gone.
     _disposal: Disposal,
@@ -307,20 +305,15 @@ impl PseudoFs {
         let cache = NonNull::new(cache).ok_or(ENOMEM)?;
         CACHE.store(cache.as_ptr(), Relaxed);
         match Self::mount_with() {
-            Ok((fst, mnt)) => {
-                let mut this = Self {
-                    fst,
-                    mnt,
-                    cache,
-                    merger: Some(Merger::new()),
-                    finder: None,
-                    _disposal: disposal,
-                    _shrinker: shrinker,
-                    _index: index,
-                };
-                this.finder = Some(FinderThread::start()?);
-                Ok(this)
-            }
+            Ok((fst, mnt)) => Ok(Self {
+                fst,
+                mnt,
+                cache,
+                merger: Some(Merger::new()),
+                _disposal: disposal,
+                _shrinker: shrinker,
+                _index: index,
+            }),
             Err(err) => {
                 // SAFETY: The cache has no objects: the root directory, should it have been made,
                 // is freed after a grace period, which `rcu_barrier` waits for.
@@ -394,7 +387,6 @@ unsafe fn set_up_backing_device(sb: *mut bindings::super_block) -> Result {
 
 impl Drop for PseudoFs {
     fn drop(&mut self) {
-        self.finder = None;
         self.merger = None;
         SUPER.store(core::ptr::null_mut(), Relaxed);
         // SAFETY: The mount and the type are ours, made by `mount`. There is no reference to a

@@ -18,7 +18,7 @@ const PART: usize = BLOCK_SIZE / WORDS / WORD;
 const MULTIPLIERS: [u64; 2] = [0x6a09_e667_f3bc_c909, 0xbb67_ae85_84ca_a73b];
 
 /// Looks at some words of blocks. Which ones, and how they are mixed, depends on a secret, so that
-/// nobody makes many files that have the same number.
+/// files with the same number cannot be made on purpose.
 pub struct Sampler {
     secret: [u64; 2],
     state: [u64; 2],

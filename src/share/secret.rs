@@ -41,12 +41,11 @@ pub(super) fn sample(block: &[u8]) -> u64 {
 pub(crate) fn key_of<'a>(head: impl Iterator<Item = &'a [u8]>, count: u64) -> Key {
     let [one, two] = &SECRET;
     let mut sampler = Sampler::new([one.load(Relaxed), two.load(Relaxed)]);
-    let mut at = 0;
-    for block in head.flat_map(|blocks| blocks.chunks_exact(BLOCK_SIZE)) {
-        if at < count && (at < SAMPLED || at + 1 == count) {
+    let blocks = head.flat_map(|blocks| blocks.chunks_exact(BLOCK_SIZE));
+    for (at, block) in (0..count).zip(blocks) {
+        if at < SAMPLED || at + 1 == count {
             sampler.add(block);
         }
-        at += 1;
     }
     Key::of_samples(sampler.finish())
 }

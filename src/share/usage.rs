@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who uses a shared inode whose pages are verified by their bytes: one real inode, for which
+//! The users of a shared inode whose pages are verified by their bytes: one real inode, for which
 //! nothing is recorded, or many. `Documentation/verify.md` has the states, the invariants, and what
 //! makes the change from one to many safe.
 //!
 //! Locks, outer ones first: `Sharing::slots` → the usage lock → `Binding::verified`, all spinlocks.
 
-use core::ptr::NonNull;
+use core::{ops::Range, ptr::NonNull};
 
 use kernel::{
-    bindings, new_spinlock,
+    bindings,
+    ffi::c_void,
+    new_spinlock,
     prelude::*,
     sync::{
         atomic::{Acquire, Atomic, Full, Relaxed, Release},
@@ -17,12 +19,8 @@ use kernel::{
     },
 };
 
-use super::{
-    binding::{Binding, Prepared},
-    handle::SharedInode,
-    plain::Plain,
-};
-use crate::{io::locked::visit_ready, race::race_point, raw};
+use super::{plain::Plain, set::Prepared};
+use crate::race::race_point;
 
 /// Which real inode it is, beyond that one's time in memory: an instance of a superblock, and the
 /// inode's number there.
@@ -34,25 +32,50 @@ pub(crate) struct RealInode {
     pub(crate) number: u64,
 }
 
+/// The binding of a real inode, to the shared inode whose user it is.
+pub(crate) trait User: Send + Sync {
+    /// The real inode is the only user. Under the usage lock.
+    fn become_sole(&self);
+    /// The real inode was the only user, and has verified nothing as one of many. Under the usage
+    /// lock. `memory` is for what it will have verified.
+    fn become_one_of_many(&self, memory: Prepared);
+    /// Whether the real inode is the only user.
+    fn is_sole(&self) -> bool;
+    /// The real inode has verified these blocks, as far as there is memory to note that.
+    fn has_verified(&self, blocks: Range<u64>);
+}
+
+/// Whether they are the same binding.
+fn is_same(one: &dyn User, other: &dyn User) -> bool {
+    core::ptr::addr_eq(one, other)
+}
+
 /// A real inode that is to be bound.
 pub(crate) struct Joining<'a> {
-    binding: &'a Arc<Binding>,
-    who: RealInode,
+    user: Arc<dyn User>,
+    inode: RealInode,
     plain: &'a Plain,
 }
 
 impl<'a> Joining<'a> {
     /// # Safety
     ///
-    /// * `plain` is that of the real inode `who`.
-    /// * [`Binding::retire`] or [`Usage::park`] is called with `binding` before that inode is freed.
-    pub(crate) unsafe fn new(binding: &'a Arc<Binding>, who: RealInode, plain: &'a Plain) -> Self {
-        Self {
-            binding,
-            who,
-            plain,
-        }
+    /// * `plain` is that of the real inode `inode`.
+    /// * [`Usage::park`] is called with `user` before that inode is freed.
+    pub(crate) unsafe fn new(user: Arc<dyn User>, inode: RealInode, plain: &'a Plain) -> Self {
+        Self { user, inode, plain }
     }
+}
+
+/// What has become of a real inode that was to be bound.
+pub(super) enum Joined {
+    /// It is a user.
+    As(Role),
+    /// It is one of many from now on, and so is this one, which was the only user. What it has
+    /// verified is to be noted: then [`Usage::noted`] is called.
+    WithFormer(Arc<dyn User>),
+    /// Not yet: there is to be memory for what the only user has verified.
+    NeedsMemory,
 }
 
 /// The only user.
@@ -62,8 +85,8 @@ impl<'a> Joining<'a> {
 /// `plain` is valid: it is that of the real inode with this binding, which is not freed before
 /// [`Usage::park`] has taken this out of [`State::Sole`].
 struct Sole {
-    binding: Arc<Binding>,
-    who: RealInode,
+    user: Arc<dyn User>,
+    inode: RealInode,
     plain: NonNull<Plain>,
 }
 
@@ -90,7 +113,7 @@ pub(crate) enum Role {
     OneOfMany,
 }
 
-/// Who uses a shared inode.
+/// The users of a shared inode.
 #[pin_data]
 pub(crate) struct Usage {
     #[pin]
@@ -111,8 +134,8 @@ pub(crate) struct Usage {
     left: Atomic<u32>,
     /// Names the grace period that such accesses end with, once there are many.
     cookie: Atomic<u64>,
-    /// The binding of the last sole user, once there are many. To be compared only.
-    former: Atomic<*mut Binding>,
+    /// The address of the binding of the last sole user, once there are many. To be compared only.
+    former: Atomic<*mut c_void>,
 }
 
 /// A read of the sole user, which may look at all pages.
@@ -145,29 +168,28 @@ impl Usage {
         self.many.load(Acquire) != 0
     }
 
-    /// As [`Usage::is_many`]; what is not said of it is not going on either: a change to many is over
-    /// or has not begun.
+    /// As [`Usage::is_many`], when a change to many is not under way: it is over, or has not begun
+    /// when this returns.
     pub(super) fn is_many_exactly(&self) -> bool {
         self.is_many() || matches!(&*self.state.lock(), State::Many)
     }
 
-    /// Calls `f` if `binding` is the sole user, which it stays meanwhile. `f` must not sleep.
-    pub(crate) fn if_sole(&self, binding: &Binding, f: impl FnOnce()) {
+    /// Calls `f` if `user` is the sole one, which it stays meanwhile. `f` must not sleep.
+    pub(crate) fn if_sole(&self, user: &dyn User, f: impl FnOnce()) {
         let state = self.state.lock();
-        if matches!(&*state, State::Sole(sole) if core::ptr::eq(&raw const *sole.binding, binding))
-        {
+        if matches!(&*state, State::Sole(sole) if is_same(&*sole.user, user)) {
             f();
         }
     }
 
     /// The real inode with this binding is not its user any more. Its memory may be freed.
-    pub(super) fn park(&self, binding: &Binding) {
+    pub(super) fn park(&self, user: &dyn User) {
         let mut state = self.state.lock();
-        let who = match &*state {
-            State::Sole(sole) if core::ptr::eq(&raw const *sole.binding, binding) => sole.who,
+        let inode = match &*state {
+            State::Sole(sole) if is_same(&*sole.user, user) => sole.inode,
             _ => return,
         };
-        let before = core::mem::replace(&mut *state, State::Parked(who));
+        let before = core::mem::replace(&mut *state, State::Parked(inode));
         self.note_grace_period();
         drop(state);
         // This may drop the last reference to the binding, and sleep.
@@ -176,30 +198,87 @@ impl Usage {
 
     /// Begins a read of the sole user that looks for pages by itself: no page comes in through
     /// another image before the read is over. `None`: it is not the sole user any more.
-    pub(crate) fn read(&self, binding: &Binding) -> Option<SoleRead<'_>> {
+    pub(crate) fn read(&self, user: &dyn User) -> Option<SoleRead<'_>> {
         // Pairs with the lock that `Binding::become_one_of_many` takes: either that has not
-        // happened yet, and who looks at `reads` after it sees this; or this sees that.
+        // happened yet, and what looks at `reads` after it sees this; or this sees that.
         self.reads.fetch_add(1, Full);
         let read = SoleRead(self);
         race_point!(c"sole_read");
-        binding.is_sole().then_some(read)
+        user.is_sole().then_some(read)
     }
 
-    /// Whether a page may be read in through the image of `binding`: not while accesses may be under
+    /// Whether a page may be read in through the image of `user`: not while accesses may be under
     /// way that take any page for one of another image. Does not sleep.
-    pub(crate) fn may_fill(&self, binding: &Binding) -> bool {
-        self.settled.load(Acquire) != 0 || self.is_own(binding) || self.try_settle(false)
+    pub(crate) fn may_fill(&self, user: &dyn User) -> bool {
+        self.settled.load(Acquire) != 0 || self.is_own(user) || self.try_settle(false)
     }
 
     /// As [`Usage::may_fill`], but waits for a grace period if that is all it takes. May sleep.
-    pub(crate) fn wait_may_fill(&self, binding: &Binding) -> bool {
-        self.settled.load(Acquire) != 0 || self.is_own(binding) || self.try_settle(true)
+    pub(crate) fn wait_may_fill(&self, user: &dyn User) -> bool {
+        self.settled.load(Acquire) != 0 || self.is_own(user) || self.try_settle(true)
     }
 
     /// Whether the accesses in question are those of this binding, and so take any page for one of
     /// its own image.
-    fn is_own(&self, binding: &Binding) -> bool {
-        !self.is_many() || core::ptr::eq(self.former.load(Relaxed), binding)
+    fn is_own(&self, user: &dyn User) -> bool {
+        !self.is_many() || core::ptr::addr_eq(self.former.load(Relaxed), user)
+    }
+
+    /// Makes a real inode a user. `memory` is for what the only user has verified, should there be
+    /// one; `release_always` is called before there are many, and has each page that leaves the
+    /// cache looked at from then on.
+    pub(super) fn join(
+        &self,
+        joining: &Joining<'_>,
+        memory: &mut Option<Prepared>,
+        release_always: impl FnOnce(),
+    ) -> Joined {
+        let mut state = self.state.lock();
+        let sole = match &*state {
+            State::Many => return Joined::As(Role::OneOfMany),
+            State::Parked(inode) if *inode != joining.inode => {
+                release_always();
+                // There is none to note it for.
+                self.noted();
+                self.many.store(1, Release);
+                *state = State::Many;
+                return Joined::As(Role::OneOfMany);
+            }
+            State::Unused | State::Parked(_) => {
+                joining.user.become_sole();
+                // INVARIANT: By the requirements of `Joining::new`.
+                *state = State::Sole(Sole {
+                    user: joining.user.clone(),
+                    inode: joining.inode,
+                    plain: NonNull::from(joining.plain),
+                });
+                return Joined::As(Role::Sole);
+            }
+            State::Sole(sole) => sole,
+        };
+        let Some(memory) = memory.take() else {
+            return Joined::NeedsMemory;
+        };
+        release_always();
+        race_point!(c"release_always");
+        // From here on its pages are not all taken for those of its image.
+        sole.user.become_one_of_many(memory);
+        // SAFETY: By the type invariants of `Sole` it is valid as long as the state is that.
+        unsafe { sole.plain.as_ref() }.set(core::ptr::null_mut());
+        let former = sole.user.clone();
+        let address: *const dyn User = &raw const *former;
+        self.former.store(address.cast_mut().cast(), Relaxed);
+        self.note_grace_period();
+        self.many.store(1, Release);
+        let before = core::mem::replace(&mut *state, State::Many);
+        drop(state);
+        drop(before);
+        Joined::WithFormer(former)
+    }
+
+    /// What the former only user has verified is noted: only from here on others bring in pages.
+    pub(super) fn noted(&self) {
+        self.noted.store(1, Release);
     }
 
     /// Accesses that the sole user has begun so far without counting themselves end with a grace
@@ -260,95 +339,5 @@ impl Usage {
         }
         self.settled.store(1, Release);
         true
-    }
-}
-
-impl SharedInode {
-    /// Makes a real inode a user of this shared inode. May sleep.
-    pub(crate) fn join(&self, joining: &Joining<'_>) -> Result<Role> {
-        let usage = self.content().usage();
-        // Memory for what the sole user has verified.
-        let mut prepared: Option<Prepared> = None;
-        loop {
-            let mut state = usage.state.lock();
-            let sole = match &*state {
-                State::Many => return Ok(Role::OneOfMany),
-                State::Parked(who) if *who != joining.who => {
-                    self.release_always();
-                    // There is nobody to note it for.
-                    usage.noted.store(1, Release);
-                    usage.many.store(1, Release);
-                    *state = State::Many;
-                    return Ok(Role::OneOfMany);
-                }
-                State::Unused | State::Parked(_) => {
-                    joining.binding.become_sole();
-                    // INVARIANT: By the requirements of `Joining::new`.
-                    *state = State::Sole(Sole {
-                        binding: joining.binding.clone(),
-                        who: joining.who,
-                        plain: NonNull::from(joining.plain),
-                    });
-                    return Ok(Role::Sole);
-                }
-                State::Sole(sole) => sole,
-            };
-            let Some(memory) = prepared.take() else {
-                drop(state);
-                prepared = Some(Prepared::new(self.identity().blocks())?);
-                continue;
-            };
-            self.release_always();
-            race_point!(c"release_always");
-            // From here on its pages are not all taken for those of its image.
-            sole.binding.become_one_of_many(memory);
-            // SAFETY: By the type invariants of `Sole` it is valid as long as the state is that.
-            unsafe { sole.plain.as_ref() }.set(core::ptr::null_mut());
-            let former: *const Binding = &raw const *sole.binding;
-            usage.former.store(former.cast_mut(), Relaxed);
-            usage.note_grace_period();
-            usage.many.store(1, Release);
-            let State::Sole(sole) = core::mem::replace(&mut *state, State::Many) else {
-                return Err(EIO);
-            };
-            drop(state);
-            race_point!(c"many");
-            self.verify_resident_of(&sole.binding);
-            // Only from here on others bring in pages, which this must not have seen.
-            usage.noted.store(1, Release);
-            return Ok(Role::OneOfMany);
-        }
-    }
-
-    /// What is resident was read through the image of `binding`, the former sole user: it has
-    /// verified that.
-    fn verify_resident_of(&self, binding: &Binding) {
-        let content = self.content();
-        let blocks = self.identity().blocks();
-        let mut at = 0;
-        // Room for digests first, since nothing sleeps while a folio is locked.
-        if content
-            .reserve((self, blocks), 0)
-            .is_some_and(|end| end >= blocks)
-        {
-            at = blocks;
-        }
-        while let Some(found) = self.next_cached(at..blocks) {
-            let end = content.reserve((self, blocks), found);
-            at = end.unwrap_or(found.saturating_add(1));
-        }
-        visit_ready(self.mapping(), &mut |pages| {
-            let pages = pages.start..pages.end.min(blocks);
-            // What has no room, or no memory, is compared when it is read.
-            if content.has_room(pages.clone()) {
-                let _ = binding.verify(pages);
-            }
-        });
-    }
-
-    /// From now on each page that leaves the cache is looked at before.
-    fn release_always(&self) {
-        // SAFETY: The mapping is that of a live inode.
-        unsafe { raw::erofs_shared_mapping_release_always(self.mapping().as_ptr()) }
     }
 }

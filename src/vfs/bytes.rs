@@ -43,7 +43,7 @@ impl<T: FileSystem> Inode<T> {
         let binding = Binding::new(shared, T::counters(self.sb().info())?)?;
         // SAFETY: The word is this inode's. Callers bind it to what this returns, and `leave` and
         // `evict_sharing` retire what it is bound to; or they retire it.
-        let joining = unsafe { Joining::new(&binding, self.real_inode()?, self.plain()) };
+        let joining = unsafe { Joining::new(binding.clone(), self.real_inode()?, self.plain()) };
         let role = binding.shared().join(&joining)?;
         if T::shares_blocks(self.sb().info()) {
             binding.shared().content().usage().share_blocks();
@@ -109,9 +109,9 @@ impl<T: FileSystem> Inode<T> {
         Ok(None)
     }
 
-    /// Compares blocks of this inode's image from `first` on with what is resident, or known of what
-    /// was. Those that are equal are verified; the first that differs is returned. A block of which
-    /// nothing is there stays as it is.
+    /// Compares blocks of this inode's image from `first` on with what is resident, or known of
+    /// what was. Those that are equal are verified; the first that differs is returned. A block of
+    /// which nothing is there stays as it is.
     pub(super) fn compare_resident(
         &self,
         binding: &Arc<Binding>,
@@ -180,8 +180,8 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Checks blocks of this inode's image from `first` on that are being read into the page cache
-    /// of a shared inode with many users, and are not readable yet: those of which a digest is known
-    /// have it, or the first that does not is returned. They are verified then.
+    /// of a shared inode, and are not readable yet: those of which a digest is known have it, or
+    /// the first that does not is returned. They are verified then.
     pub(super) fn compare_filled(
         &self,
         binding: &Arc<Binding>,

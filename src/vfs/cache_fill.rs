@@ -122,8 +122,8 @@ impl<T: FileSystem> FillCompletion for OwnFill<T> {
 }
 
 /// Data that needs neither decoding nor checking, being read for the page cache of a shared inode:
-/// that of a file whose fingerprint is trusted, or which no other inode has. Its folios are uptodate
-/// as soon as the I/O is done, in whatever context that is.
+/// that of a file whose fingerprint is trusted, or which no other inode has. Its folios are
+/// uptodate as soon as the I/O is done, in whatever context that is.
 pub(super) struct PlainFill<T: FileSystem> {
     /// The file's size.
     size: u64,

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How real inodes become users of a shared inode whose pages are verified by their bytes
+//! ([`usage`](super::usage)).
+
+use kernel::prelude::*;
+
+use super::{
+    handle::SharedInode,
+    set::Prepared,
+    usage::{Joined, Joining, Role, User},
+};
+use crate::{io::locked::visit_ready, race::race_point, raw};
+
+impl SharedInode {
+    /// Makes a real inode a user of this shared inode. May sleep.
+    pub(crate) fn join(&self, joining: &Joining<'_>) -> Result<Role> {
+        let usage = self.content().usage();
+        let mut memory = None;
+        loop {
+            match usage.join(joining, &mut memory, || self.release_always()) {
+                Joined::As(role) => return Ok(role),
+                Joined::NeedsMemory => memory = Some(Prepared::new(self.identity().blocks())?),
+                Joined::WithFormer(former) => {
+                    race_point!(c"many");
+                    self.note_resident_for(&*former);
+                    usage.noted();
+                    return Ok(Role::OneOfMany);
+                }
+            }
+        }
+    }
+
+    /// What is resident was read through the image of `former`, the only user up to now: it has
+    /// verified that.
+    fn note_resident_for(&self, former: &dyn User) {
+        let content = self.content();
+        let blocks = self.identity().blocks();
+        // Room for digests first, since nothing sleeps while a folio is locked.
+        let first = content.reserve((self, blocks), 0);
+        let mut at = first.filter(|end| *end >= blocks).unwrap_or(0);
+        while let Some(found) = self.next_cached(at..blocks) {
+            let end = content.reserve((self, blocks), found);
+            at = end.unwrap_or(found.saturating_add(1));
+        }
+        visit_ready(self.mapping(), &mut |pages| {
+            let pages = pages.start..pages.end.min(blocks);
+            // What has no room is compared when it is read.
+            if content.has_room(pages.clone()) {
+                former.has_verified(pages);
+            }
+        });
+    }
+
+    /// From now on each page that leaves the cache is looked at before.
+    fn release_always(&self) {
+        // SAFETY: The mapping is that of a live inode.
+        unsafe { raw::erofs_shared_mapping_release_always(self.mapping().as_ptr()) }
+    }
+}
