@@ -128,6 +128,7 @@ void erofs_shared_visit_ready(struct address_space *mapping,
 /*
  * The folio with page @index of @mapping, locked and with a reference, if it is
  * there and may be read. Waits for its lock: nothing that may hang has that.
+ * One whose memory has failed is not to be looked at.
  */
 struct folio *erofs_shared_filemap_lock_ready(struct address_space *mapping,
 					      pgoff_t index)
@@ -139,7 +140,9 @@ struct folio *erofs_shared_filemap_lock_ready(struct address_space *mapping,
 	/* One that is not uptodate may be locked for as long as a device likes. */
 	if (folio_test_uptodate(folio)) {
 		folio_lock(folio);
-		if (folio->mapping == mapping && folio_contains(folio, index))
+		if (folio->mapping == mapping &&
+		    folio_contains(folio, index) &&
+		    !folio_contain_hwpoisoned_page(folio))
 			return folio;
 		folio_unlock(folio);
 	}

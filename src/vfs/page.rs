@@ -80,7 +80,8 @@ impl<T: FileSystem> OpenFile<'_, T> {
         let mut failures = 0;
         loop {
             let mut state = PageState::find(mapping, index as u64);
-            if matches!(state, PageState::Absent) && !self.may_fill(mapping) {
+            let missing = matches!(state, PageState::Absent | PageState::Failed(_));
+            if missing && !self.may_fill(mapping) {
                 return Err(Unready::Busy);
             }
             if ahead && matches!(state, PageState::Absent) {

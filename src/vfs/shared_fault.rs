@@ -219,6 +219,10 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         let Some(mut fault) = fault else {
             return Ok(Next::Return(ret));
         };
+        if ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS != 0 && !binding.may_fill() {
+            // It has been evicted just now, and may not be read in yet.
+            return Err((fault, Unready::Busy));
+        }
         if ret & raw::EROFS_SHARED_VM_FAULT_LOCKED == 0 {
             // The page may be one of a large folio in which another one cannot be read.
             let again = ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS != 0 && !*failed;
@@ -325,14 +329,15 @@ impl<T: FileSystem> Inode<T> {
             outside().then(|| FolioRef::find(mapping, at)).flatten()
         };
         let (left, right) = (around(pages.start), around(pages.end - 1));
-        let (mut start, mut end) = (inside.start, inside.end);
-        let mapped = self.with_current(|binding| {
-            binding.shared().mapping() == mapping && binding.covers(inside.clone())
-        });
-        if !mapped {
+        let covers = |range: Range<u64>| {
+            self.with_current(|binding| {
+                binding.shared().mapping() == mapping && binding.covers(range.clone())
+            })
+        };
+        if !covers(inside.clone()) {
             return None;
         }
-        let covers = |range: Range<u64>| self.with_current(|binding| binding.covers(range.clone()));
+        let (mut start, mut end) = (inside.start, inside.end);
         if let Some(first) = left.as_ref().map(|folio| folio.pages().start) {
             if first < start && covers(first..start) {
                 start = first;
