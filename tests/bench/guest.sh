@@ -58,7 +58,7 @@ sha256() {
 
 list_names
 sha256
-contenders="in-tree inode_share whole content fingerprint"
+contenders="in-tree inode_share whole content compare fingerprint"
 # Others, and once more what they are compared with, to show how far apart two runs of the same are
 [ "$what" != counts ] || contenders="$contenders off squashfs composefs again"
 for name in $contenders; do
