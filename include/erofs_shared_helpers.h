@@ -157,6 +157,9 @@ void erofs_shared_fc_error(struct fs_context *fc, const char *msg,
 			   bool or_kernel_log);
 
 /* block devices and files */
+struct file *erofs_shared_bdev_open(const char *path, blk_mode_t mode,
+				    void *holder, struct super_block *sb);
+void erofs_shared_bdev_release(struct file *file, struct super_block *sb);
 struct block_device *erofs_shared_file_bdev(struct file *file);
 u64 erofs_shared_bdev_bytes(struct block_device *bdev);
 u32 erofs_shared_bdev_block_size(struct block_device *bdev);

@@ -6,6 +6,7 @@
 //!
 //! * [`format`]: what an image says. Pure Rust without kernel types; cargo builds it on a host,
 //!   too.
+//! * [`compat`]: what older kernels have in another form.
 //! * [`io`]: bytes off a device or a backing file.
 //! * [`stats`]: counters, sysfs, debugfs, tracepoints.
 //! * [`share`]: which files have equal data, and which inode may read it.
@@ -14,6 +15,7 @@
 
 use kernel::prelude::*;
 
+mod compat;
 mod format;
 mod fs;
 mod io;

@@ -19,6 +19,8 @@
     non_upper_case_globals,
     non_snake_case,
     improper_ctypes,
+    unknown_lints,
+    unnecessary_transmutes,
     unreachable_pub,
     unsafe_op_in_unsafe_fn,
     unused_imports,

@@ -9,6 +9,7 @@ use super::{
     Erofs,
 };
 use crate::{
+    compat::code::ESTALE,
     format::{
         error::{Error as FormatError, Kind},
         inode::{FileType, Inode as ImageInode},

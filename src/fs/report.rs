@@ -6,6 +6,7 @@ use kernel::prelude::*;
 
 use super::Erofs;
 use crate::{
+    compat::code::{EBADMSG, EFSCORRUPTED, ENODATA, EOPNOTSUPP},
     format::error::{Error as FormatError, Kind},
     io::ReadError,
     vfs::Super,

@@ -6,6 +6,7 @@ use kernel::{page::PAGE_SIZE, prelude::*};
 
 use super::{inode::parts, options::Share, xattr, Erofs};
 use crate::{
+    compat::code::ENODATA,
     share::{self, Scope, BLOCK_SIZE},
     stats::{Top, TopFile, Totals},
     vfs::Inode,

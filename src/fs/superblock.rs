@@ -24,6 +24,7 @@ use super::{
     Erofs,
 };
 use crate::{
+    compat::code::EFSCORRUPTED,
     format::{
         compression::Compression,
         device::{self, DeviceSlot},

@@ -11,6 +11,7 @@ use super::{
     Erofs,
 };
 use crate::{
+    compat::code::{EFSCORRUPTED, ENODATA, EOPNOTSUPP},
     format::{
         error::{Error as FormatError, Kind},
         inode::Inode as ImageInode,

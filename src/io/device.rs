@@ -195,7 +195,7 @@ impl Device {
         // that several mounts can have the same extra device. (A primary device's holder is its
         // superblock.)
         let file = from_err_ptr(unsafe {
-            raw::fs_bdev_file_open_by_path(
+            raw::erofs_shared_bdev_open(
                 path.as_char_ptr(),
                 raw::EROFS_SHARED_BLK_OPEN_READ,
                 (*sb.as_ptr()).s_type.cast(),
@@ -272,7 +272,7 @@ impl Drop for Device {
     fn drop(&mut self) {
         if let Backing::Claimed { file, sb } = &self.backing {
             // SAFETY: By the type invariants it was opened for `sb`, and `sb` is still allocated.
-            unsafe { raw::fs_bdev_file_release(file.as_ptr(), sb.as_ptr()) }
+            unsafe { raw::erofs_shared_bdev_release(file.as_ptr(), sb.as_ptr()) }
         }
     }
 }

@@ -16,7 +16,7 @@ use core::{
 use kernel::{bindings, ffi, prelude::*, types::Opaque};
 
 use super::workers;
-use crate::raw;
+use crate::{compat::code::EFSCORRUPTED, raw};
 
 /// Folio ranges in one request. With large folios this is megabytes.
 const MAX_RANGES: usize = 16;

@@ -15,6 +15,7 @@ use super::{
     submit::Submitter,
     Device, Extent, ReadError, Target,
 };
+use crate::compat::code::EFSCORRUPTED;
 
 pub(crate) use super::fill_state::FillCompletion;
 

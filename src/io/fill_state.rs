@@ -23,7 +23,7 @@ use super::{
     wait::{cond_resched, Event},
     workers,
 };
-use crate::raw;
+use crate::{compat::code::EFSCORRUPTED, raw};
 
 /// What comes after the I/O.
 pub(crate) trait FillCompletion: Send + Unpin + Sized + 'static {

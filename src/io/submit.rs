@@ -18,7 +18,7 @@ use super::{
     folios::Folios,
     Device,
 };
-use crate::raw;
+use crate::{compat::code::EFSCORRUPTED, raw};
 
 /// Pieces of memory that a bio for compressed bytes has room for at least.
 const ENCODED_SEGMENTS: u16 = 64;

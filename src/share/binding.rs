@@ -18,6 +18,7 @@ use super::{
     SharedRef, Verify,
 };
 use crate::{
+    compat::code::ESTALE,
     io::{
         memcg::{has_room, CHARGED},
         wait::Event,

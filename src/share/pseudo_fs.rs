@@ -28,7 +28,7 @@ use super::{
     shrinker::Shrinker,
 };
 use crate::{
-    params,
+    compat, params,
     race::race_point,
     raw,
     stats::{Field, GLOBAL},
@@ -78,7 +78,7 @@ impl Node {
         };
         // SAFETY: The object is new, exclusively ours, and does not move.
         unsafe {
-            pin_init::raw_init((&raw mut (*node).content).cast(), Content::new(mark));
+            compat::raw_init((&raw mut (*node).content).cast(), Content::new(mark));
             (&raw mut (*node).identity).write(UnsafeCell::new(none));
         }
         inode

@@ -36,7 +36,7 @@ impl Memory {
             }
             Need::Page(at, words) => {
                 has_room(words * size_of::<u64>())?;
-                Self::Page(at, KVec::zeroed(words, CHARGED)?)
+                Self::Page(at, KVec::from_elem(0, words, CHARGED)?)
             }
         })
     }

@@ -14,10 +14,7 @@ use kernel::{
     alloc::{allocator::Kmalloc, Allocator, NumaNode},
     bindings,
     prelude::*,
-    sync::{
-        atomic::{Acquire, Atomic, Relaxed, Release},
-        barrier::{smp_mb, Read},
-    },
+    sync::atomic::{Acquire, Atomic, Relaxed, Release},
 };
 
 use super::{
@@ -25,7 +22,10 @@ use super::{
     digest::{Digest, ZERO_DIGEST},
     handle::Unheld,
 };
-use crate::io::memcg::{has_room, CHARGED};
+use crate::{
+    compat::smp_rmb,
+    io::memcg::{has_room, CHARGED},
+};
 
 /// Bytes of a digest, of a chunk's header, and their alignment.
 pub(super) const UNIT: usize = 32;
@@ -70,7 +70,7 @@ impl Slot {
         let first = read_once(&self.0[0]);
         // x86 does not reorder loads, so skip the out-of-line smp_rmb() on this hot path.
         if !cfg!(CONFIG_X86_64) {
-            smp_mb(Read);
+            smp_rmb();
         }
         (first != 0).then(|| {
             [
@@ -90,7 +90,7 @@ impl Slot {
             return false;
         }
         if !cfg!(CONFIG_X86_64) {
-            smp_mb(Read);
+            smp_rmb();
         }
         let pairs = self.0.iter().zip(&other.0).skip(1);
         pairs.fold(0, |all, (one, two)| all | (read_once(one) ^ read_once(two))) == 0

@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 
 use kernel::{bindings, error::to_result, ffi, prelude::*, sync::Arc};
 
-use crate::raw;
+use crate::{compat::kobj_attribute, raw};
 
 /// A directory. Removed on drop, which waits for readers of files in it.
 ///
@@ -138,13 +138,7 @@ impl<S: Show> Files<S> {
             attr.mode = if S::PRIVATE { 0o400 } else { 0o444 };
             files.push(
                 File {
-                    attr: bindings::kobj_attribute {
-                        attr,
-                        __bindgen_anon_1: bindings::kobj_attribute__bindgen_ty_1 {
-                            show: Some(Self::show),
-                        },
-                        ..pin_init::zeroed()
-                    },
+                    attr: kobj_attribute(attr, Self::show),
                     index,
                     source: &*source,
                 },

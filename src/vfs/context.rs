@@ -219,7 +219,7 @@ impl<T: FileSystem> Tables<T> {
                 // SAFETY: A choice's result is a number; the member is valid for any bits.
                 ParamValue::Choice(unsafe { *result.__bindgen_anon_1.int_32.as_ref() })
             }
-            Some(f) if f as usize == raw::fs_param_is_u64 as usize => {
+            Some(f) if f as usize == raw::fs_param_is_u64 as *const () as usize => {
                 // SAFETY: The option's result is this number; the member is valid for any bits.
                 ParamValue::Number(unsafe { *result.__bindgen_anon_1.uint_64.as_ref() })
             }

@@ -2,10 +2,10 @@
 
 //! Directories and symbolic links, and what every inode can be asked.
 
-use kernel::{bindings, error::from_result, ffi, prelude::*, sync::aref::ARef, types::Opaque};
+use kernel::{bindings, error::from_result, ffi, sync::aref::ARef, types::Opaque};
 
 use super::{file::OpenFile, FileSystem, Inode, Tables};
-use crate::{io::wait::is_dying, raw};
+use crate::{compat::code::ENAMETOOLONG, io::wait::is_dying, raw};
 
 /// Longest name that is looked up.
 const NAME_MAX: usize = 255;

@@ -6,7 +6,7 @@
 use kernel::{bindings, ffi, prelude::*, sync::aref::ARef};
 
 use super::{FileSystem, Inode, InodeRef, Super, Tables};
-use crate::raw;
+use crate::{compat::code::ESTALE, raw};
 
 /// Words for one inode.
 const WORDS: usize = 3;

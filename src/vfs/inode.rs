@@ -16,6 +16,7 @@ use kernel::{
 
 use super::{state::Sharing, FileSystem, Super};
 use crate::{
+    compat::code::EFSCORRUPTED,
     io::{mapping::Mapping, memcg::CHARGED, CacheBytes},
     share::Plain,
 };

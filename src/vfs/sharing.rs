@@ -22,6 +22,7 @@ use super::{
     FileSystem, Inode, Super, Tables,
 };
 use crate::{
+    compat::code::ESTALE,
     io::{
         device::SuperPtr,
         fill::{fill, FillCompletion, Plan},

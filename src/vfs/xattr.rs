@@ -5,7 +5,7 @@
 use kernel::{bindings, error::from_result, ffi, prelude::*};
 
 use super::{chars, FileSystem, Inode, Tables};
-use crate::{format::xattr::index, raw};
+use crate::{compat::code::ENODATA, format::xattr::index, raw};
 
 /// Whether the task may see `trusted.*`.
 pub(crate) fn may_see_trusted() -> bool {
