@@ -5,9 +5,11 @@
 # src/compat.c. Beside each is the oldest kernel that has it: when no older one
 # is in scripts/kernels.lock any more, the line goes, and what it switches.
 
-# lacks FILE REGEX: y if FILE of the kernel tree is there, and has no line with
-# REGEX. A tree without the sources of its Rust crates is taken for a new one.
-lacks = $(if $(wildcard $(srctree)/$(1)),$(shell grep -qE '$(2)' $(srctree)/$(1) || echo y))
+# lacks FILE REGEX: y if FILE of the kernel tree has no line with REGEX. Where
+# there are the headers, but not the sources of the Rust crates, as some
+# distributions have it, the version decides.
+lacks = $(if $(wildcard $(srctree)/$(1)),$(shell grep -qE '$(2)' $(srctree)/$(1) || echo y),$(before-7.3))
+before-7.3 := $(shell [ $$(($(VERSION) * 100 + $(PATCHLEVEL))) -ge 703 ] || echo y)
 
 # 7.3: all error codes, ESTALE and EFSCORRUPTED among them
 rustflags-$(call lacks,rust/kernel/error.rs,EFSCORRUPTED) += --cfg compat_error_codes

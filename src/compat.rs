@@ -98,3 +98,25 @@ pub(crate) fn kobj_attribute(attr: bindings::attribute, show: Show) -> bindings:
         ..pin_init::zeroed()
     }
 }
+
+/// Where a file is mapped, for huge pages to fit. There is none in kernels without these, such as
+/// those with `CONFIG_PREEMPT_RT`.
+pub(crate) const GET_UNMAPPED_AREA: GetUnmappedArea = {
+    #[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
+    {
+        Some(bindings::thp_get_unmapped_area)
+    }
+    #[cfg(not(CONFIG_TRANSPARENT_HUGEPAGE))]
+    None
+};
+
+/// `file_operations::get_unmapped_area`
+type GetUnmappedArea = Option<
+    unsafe extern "C" fn(
+        *mut bindings::file,
+        ffi::c_ulong,
+        ffi::c_ulong,
+        ffi::c_ulong,
+        ffi::c_ulong,
+    ) -> ffi::c_ulong,
+>;

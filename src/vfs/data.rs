@@ -11,6 +11,7 @@ use kernel::{bindings, error::from_result, ffi, prelude::*};
 
 use super::{file::OpenFile, FileSystem, Inode, Tables};
 use crate::{
+    compat,
     io::{
         file_read::FILE_READ_OPS, metadata::FolioBytes, request::ReadRequest,
         resident::copy_resident, Extent, Target,
@@ -63,7 +64,7 @@ impl<T: FileSystem> Tables<T> {
         unlocked_ioctl: Some(Self::ioctl),
         compat_ioctl: Some(Self::ioctl),
         mmap_prepare: Some(Self::mmap_prepare),
-        get_unmapped_area: Some(bindings::thp_get_unmapped_area),
+        get_unmapped_area: compat::GET_UNMAPPED_AREA,
         splice_read: Some(Self::splice_read),
         fadvise: Some(Self::fadvise),
         setlease: Some(raw::generic_setlease),
