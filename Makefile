@@ -12,20 +12,33 @@ B := build
 MODULE := $(B)/erofs_shared.ko
 JOBS ?= $(shell nproc)
 
-# The pinned kernel has its tree and its compilers under build/ (scripts/setup).  Another tree is built with the
-# compilers of this system.
-ifeq ($(KDIR),)
-  tree := $(CURDIR)/$(B)/linux
-  objects := $(CURDIR)/$(B)/module
-  in := scripts/in-debian
-  cc := CC=gcc-$(shell . scripts/versions; echo $$GCC_VERSION)
-  need := setup-build
-else
+# The pinned kernel has its tree and its compilers under build/ (scripts/setup), the other kernels of scripts/kernels.lock
+# under build/kernels/.  Another tree is built with the compilers of this system.
+KERNEL ?= amd64
+ifneq ($(KDIR),)
   tree := $(abspath $(KDIR))
   objects := $(CURDIR)/$(B)/module-kdir
   in :=
   cc :=
   need := check-kdir
+else ifneq ($(KERNEL),amd64)
+  get = $(shell scripts/kernels --get $(KERNEL) $(1))
+  ifeq ($(call get,tree),)
+    $(error KERNEL=$(KERNEL) is not one of scripts/kernels)
+  endif
+  tree := $(CURDIR)/$(call get,tree)
+  objects := $(CURDIR)/$(B)/kernels/$(KERNEL)/module
+  MODULE := $(B)/kernels/$(KERNEL)/erofs_shared.ko
+  in := scripts/in-debian --tree $(call get,debian)
+  cc := CC=gcc-$(call get,gcc)
+  need := setup-kernel
+  export VM_KERNEL := $(KERNEL)
+else
+  tree := $(CURDIR)/$(B)/linux
+  objects := $(CURDIR)/$(B)/module
+  in := scripts/in-debian
+  cc := CC=gcc-$(shell . scripts/versions; echo $$GCC_VERSION)
+  need := setup-build
 endif
 
 kbuild = $(in) $(MAKE) -C $(tree) M=$(CURDIR) $(cc) -j$(JOBS)
@@ -35,6 +48,7 @@ all: module
 
 ##@ Build
 ##  make                    build/erofs_shared.ko for the pinned Debian kernel; makes what it needs first
+##  make KERNEL=NAME ...    the same, and make vm, vm-run, test, for one of the kernels that scripts/kernels lists
 ##  make KDIR=TREE          the same for any configured kernel tree with Rust metadata, with this system's compilers
 module: $(need)
 	@mkdir -p $(objects)
@@ -90,7 +104,7 @@ check-kdir:
 	fi
 
 ##  make setup              everything under build/ that building and testing need (scripts/setup)
-.PHONY: setup setup-build setup-vm setup-lint
+.PHONY: setup setup-build setup-vm setup-lint setup-kernel
 setup:
 	@scripts/setup
 setup-build:
@@ -99,6 +113,11 @@ setup-vm: setup-build
 	@scripts/setup guest
 setup-lint:
 	@scripts/setup lint
+# Guests know one place of the module, so that of the pinned kernel is made, too.
+setup-kernel:
+	@scripts/setup linux
+	scripts/kernels $(KERNEL)
+	[ -e $(B)/erofs_shared.ko ] || make KERNEL=amd64 module
 
 ##@ Try
 ##  make demo               mount two real Debian systems in the stock kernel, compare every file, tell what happened
@@ -147,6 +166,10 @@ plots:
 	@scripts/plots
 test: setup module
 	@scripts/test
+##  make test-kernels       some of the tests in the guest, in each of the other kernels (NAMES='rt-amd64 …', TESTS=all or names)
+.PHONY: test-kernels
+test-kernels: setup
+	@scripts/test-kernels
 test-debug: setup debug-module
 	@scripts/test-debug $(TEST_DEBUG)
 test-sanitize: setup-build

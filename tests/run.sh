@@ -7,6 +7,7 @@
 #
 #   FSTYPE=erofs tests/run.sh  puts the kernel's own erofs to the test in place of erofs-shared: a test of the tests
 #
+#   VM_KERNEL=NAME tests/run.sh  takes another kernel of scripts/kernels (make KERNEL=NAME)
 #   VM_KERNEL=debug tests/run.sh  takes the debug kernel (scripts/debug-kernel) and the module for it, and has the tests that need
 #                              them, tests/debug_NAME.sh, too
 #
@@ -29,6 +30,7 @@ CC=gcc-$(. scripts/versions; echo "$GCC_VERSION")
 NAMED=" containerd pods "
 
 die() { echo "tests/run.sh: $*" >&2; echo "0 passed, 1 failed"; exit 1; }
+[ "${VM_KERNEL:-}" != amd64 ] || unset VM_KERNEL
 
 if [ $# = 0 ]; then
 	for name in tests/ksft_*.sh; do
@@ -67,6 +69,8 @@ limit=3300 test_limit=1500 memory=3G kernel=stock smp=2 structures=3000
 if [ "${VM_KERNEL:-}" = debug ]; then
 	# With more processors than the machine has, one may be taken away from a thread anywhere.
 	limit=6000 test_limit=2400 memory=4G kernel=debug smp=$(($(nproc) + 1)) structures=1000
+elif [ -n "${VM_KERNEL:-}" ]; then
+	kernel=$VM_KERNEL
 fi
 if [ ${#stress[@]} != 0 ]; then
 	STRESS=${STRESS:-60}
@@ -182,7 +186,7 @@ done < <(for name; do echo "$(seconds "$name") $name"; done | sort -s -k1,1nr)
 
 out=$B/output-$kernel
 options=()
-[ $kernel = stock ] || options=(--kernel debug)
+[ "$kernel" = stock ] || options=(--kernel "$kernel")
 [ "$FSTYPE" != erofs ] || options+=(--no-module)
 [ -z "${COUNT:-}" ] || options+=(--env "COUNT=$COUNT")
 [ -z "${VERIFY:-}" ] || options+=(--module-args "verify=$VERIFY finder_delay=0 finder_cpu=100" --env "VERIFY=$VERIFY")
