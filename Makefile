@@ -72,7 +72,8 @@ install: module
 ##  make deb                Debian packages of the module, of DKMS and of the tool, in build/deb (SIGN_KEY=PEM SIGN_CERT=PEM to sign)
 .PHONY: deb
 deb: module
-	@scripts/setup packaging
+	@[ $(KERNEL) = amd64 ] || { echo "make deb: the package is that of the pinned kernel; for others there is DKMS" >&2; exit 2; }
+	scripts/setup packaging
 	scripts/deb
 
 ##  make debug-kernel       build/linux-debug: a kernel with KASAN, lockdep, kmemleak… (10 minutes, once)
@@ -188,7 +189,7 @@ doc: setup-build
 ##  make distclean          remove build/ with the Debian trees too
 .PHONY: clean distclean
 clean:
-	@rm -rf $(MODULE) $(B)/module $(B)/module-kdir $(B)/module-debug $(B)/debug $(B)/clippy $(B)/doc $(B)/cargo-target $(B)/sanitize $(B)/coverage $(B)/vm $(B)/log
+	@rm -rf $(MODULE) $(B)/kernels/*/module $(B)/kernels/*/erofs_shared.ko $(B)/module $(B)/module-kdir $(B)/module-debug $(B)/debug $(B)/clippy $(B)/doc $(B)/cargo-target $(B)/sanitize $(B)/coverage $(B)/vm $(B)/log
 distclean:
 	@if grep -F " $(CURDIR)/$(B)/" /proc/self/mounts; then
 		echo "these are mounted in build/; unmount them first" >&2
