@@ -8,6 +8,11 @@
 //! same orderings. A volatile load or store there is a relaxed one here. What makes a model hold is
 //! taken from a twin of it, which must fail.
 
+mod common {
+    pub mod explore;
+}
+
+use common::explore::explore;
 use loom::{
     sync::{
         atomic::{fence, AtomicU64, Ordering},
@@ -15,21 +20,6 @@ use loom::{
     },
     thread,
 };
-
-/// Runs a model, which must have more than one order. Three preemptions show all that these small models
-/// can do, within seconds.
-fn explore(model: impl Fn() + Sync + Send + 'static) {
-    let runs = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let count = runs.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(move || {
-        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        model();
-    });
-    let runs = runs.load(std::sync::atomic::Ordering::Relaxed);
-    assert!(runs > 1, "loom saw one order only");
-}
 
 /// `share::table::Slot`.
 struct Slot([AtomicU64; 4]);
