@@ -235,7 +235,32 @@ model!(
     compare_and_leave,
     a_page_that_is_gone_is_compared_if_nothing_looks without CompareLooksForMapping:
         "another image's bytes",
-    a_digest_of_one_user_is_that_of_many_if_it_is_recorded without ReleaseLooks:
+);
+
+/// As [`compare_and_leave`], but the block gets a digest while B is the only user, and may leave at
+/// once.
+fn record_and_leave(shared: Shared) {
+    assert_eq!(shared.fill(B), Filled::Done);
+    let shared = Arc::new(shared);
+    let reclaim = {
+        let shared = shared.clone();
+        thread::spawn(move || {
+            shared.reclaim();
+            shared.fill_with(B, 9, false);
+        })
+    };
+    shared.record_resident();
+    shared.join();
+    shared.compare(C);
+    shared.compare_digest(C);
+    reclaim.join().unwrap();
+    shared.read_verified(C);
+}
+
+model!(
+    a_digest_that_is_found_in_the_background_is_that_of_all_later_pages,
+    record_and_leave,
+    a_digest_is_not_that_of_later_pages_if_the_only_user_does_not_look without SoleMindsRecords:
         "another image's bytes",
 );
 

@@ -27,6 +27,8 @@ pub enum Step {
     FillMindsWalk,
     /// A fill looks at the state when its folio is in the cache.
     InsertComesFirst,
+    /// A fill of the only user looks whether a block has a digest.
+    SoleMindsRecords,
     /// A fill compares with the digest, if there is one.
     FillMindsDigest,
     /// A fill verifies its blocks when nothing can fail any more.
@@ -39,9 +41,8 @@ pub enum Step {
     CompareLocks,
     /// A folio that is locked to be compared is still in the cache.
     CompareLooksForMapping,
-    /// A page that leaves has its digest recorded only if there are many users.
-    ReleaseLooks,
-    /// That is looked at under the lock.
+    /// Whether there are many users, so that a page that leaves has its digest recorded, is looked at
+    /// under the lock.
     ReleaseLocks,
     /// It has that recorded even if nothing is known to have verified it.
     AllAreRecorded,

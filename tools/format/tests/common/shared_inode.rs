@@ -105,6 +105,8 @@ pub struct Shared {
     release_always: AtomicBool,
     /// 0: none.
     digest: AtomicU64,
+    /// Whether a block has a digest.
+    records: AtomicBool,
     reads: AtomicU64,
     rcu: Rcu,
     cookie: AtomicU64,
@@ -130,6 +132,7 @@ impl Shared {
             plain: AtomicBool::new(true),
             release_always: AtomicBool::new(false),
             digest: AtomicU64::new(0),
+            records: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             rcu: Rcu(AtomicU64::new(0)),
             cookie: AtomicU64::new(0),
@@ -372,7 +375,7 @@ impl Shared {
     pub fn fill_with(&self, by: Inode, bytes: u64, fails: bool) -> Filled {
         let mut looked = None;
         if !self.does(Step::InsertComesFirst) {
-            looked = Some(self.verified(by));
+            looked = Some(self.needs_no_check(by));
         }
         let number = self.used.fetch_add(1, Relaxed);
         let folio = &self.folios[number];
@@ -406,17 +409,23 @@ impl Shared {
         self
     }
 
+    /// Whether what is read through `by` needs no check: it is the only user, and no block has a
+    /// digest.
+    fn needs_no_check(&self, by: Inode) -> bool {
+        let recorded = || self.does(Step::SoleMindsRecords) && self.records.load(Acquire);
+        self.verified(by) == Verified::Sole && !recorded()
+    }
+
     /// Reads into a folio that is locked, and in the cache.
     fn read_into(
         &self,
         folio: &Folio,
         by: Inode,
-        looked: Option<Verified>,
+        looked: Option<bool>,
         bytes: u64,
         fails: bool,
     ) -> Filled {
-        let verified = looked.unwrap_or_else(|| self.verified(by));
-        if verified != Verified::Sole {
+        if !looked.unwrap_or_else(|| self.needs_no_check(by)) {
             if let Err(why) = self.admit(by, bytes, fails) {
                 self.remove(folio);
                 folio.unlock();
@@ -445,8 +454,25 @@ impl Shared {
             self.leave(by);
             return Err(Filled::Differs);
         }
-        self.set_verified(by, Verified::Yes);
+        let mut verified = self.verified[by].lock().unwrap();
+        if *verified != Verified::Sole {
+            *verified = Verified::Yes;
+        }
         Ok(())
+    }
+
+    /// Records the digest of a page that is resident, whatever use the inode is in.
+    pub fn record_resident(&self) {
+        let Some(folio) = self.locked() else { return };
+        if folio.uptodate.load(Acquire) && now(&self.digest, Acquire) == 0 {
+            self.record(folio.bytes.load(Relaxed));
+        }
+        folio.unlock();
+    }
+
+    fn record(&self, digest: u64) {
+        self.records.store(true, Release);
+        self.digest.swap(digest, AcqRel);
     }
 
     /// The inode leaves the shared inode, while there are files of it.
@@ -532,12 +558,9 @@ impl Shared {
 
     /// `->release_folio`.
     fn release_folio(&self, folio: &Folio, lost: bool) {
-        let many = if !self.does(Step::ReleaseLooks) {
-            true
-        } else if self.does(Step::ReleaseLocks) {
-            self.is_many()
-        } else {
-            self.many.load(Acquire)
+        let many = match self.does(Step::ReleaseLocks) {
+            true => self.is_many(),
+            false => self.many.load(Acquire),
         };
         if !many {
             return;
@@ -553,9 +576,9 @@ impl Shared {
             return;
         }
         if !lost {
-            self.digest.swap(folio.bytes.load(Relaxed), AcqRel);
+            self.record(folio.bytes.load(Relaxed));
         } else if self.does(Step::PoisonIsRecorded) {
-            self.digest.swap(LOST, AcqRel);
+            self.record(LOST);
         }
     }
 
