@@ -162,7 +162,7 @@ seconds() {
 	pods) echo 150 ;;
 	hostile | hostile_packed | twins | store) echo 120 ;;
 	blocks | read | share_life | vfs | mount) echo 100 ;;
-	sysfs) echo 80 ;;
+	sysfs | verify | verify_change) echo 80 ;;
 	*) echo 40 ;;
 	esac
 }

@@ -1,0 +1,77 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# verify=compare (Documentation/verify.md), on devices and on image files (tests/verify_compare.py): the mount option; files that
+# are equal, and files that are nearly so, in images of all kinds; twins, which are cached once, and of which nothing is hashed.
+
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/verify.sh"
+ktap_print_header
+
+CHECK=$(dirname "$0")/verify_compare.py
+
+# shown DIR: the option by which a mount verifies, if it is not the usual one
+shown() { awk -v dir="$1" '$2 == dir { print $4 }' /proc/mounts | grep -o 'verify=[a-z]*'; }
+
+# --- the option ------------------------------------------------------------------------------------------------------------------
+python3 "$CHECK" trees "$TMP/one" "$TMP/two" || exit 1
+image one "$TMP/one" -Enoinline_data
+image two "$TMP/two" --chunksize=4096
+image same "$TMP/one" --chunksize=4096
+dev() { stat -c %d "$1"; }
+for source in "${DEV[one]}" $DISK/one; do
+	ok "$source: mount with verify=compare" compare "$source" $A
+	is "$source: it is shown" "$(shown $A)" verify=compare
+	ok "$source: remount" mount -o remount,ro $A
+	is "$source: it is shown after that" "$(shown $A)" verify=compare
+	log_mark
+	if mount -i -o remount,verify=digest $A 2> /dev/null; then
+		is "$source: a remount does not change it" "$(shown $A)" verify=compare
+	else
+		ok "$source: a remount does not change it, and says so" [ -n "$(log_since | grep -i verify)" ]
+	fi
+	ok "$source: mount with verify=digest" at "$FSTYPE" "$source" $B verify=digest
+	if [ -b "$source" ]; then
+		# A device has one superblock. What is asked of it later does not change how it verifies, as with all options.
+		is "$source: that is the same superblock" "$(dev $B)" "$(dev $A)"
+		is "$source: and shows how it verifies" "$(shown $B)" verify=compare
+	else
+		ok "$source: that is another superblock" [ "$(dev $A)" != "$(dev $B)" ]
+		is "$source: each shows its own" "$(shown $A) $(shown $B)" "verify=compare "
+	fi
+	ok "$source: both are right" eval "diff -r $A $TMP/one && diff -r $B $TMP/one"
+	away $B
+	ok "$source: the same again" compare "$source" $B
+	is "$source: that is the same superblock" "$(dev $B)" "$(dev $A)"
+	away $B $A
+	log_mark
+	ok "$source: an unknown value is refused" eval "! mnt $FSTYPE $source $A verify=never"
+	ok "$source: and the log names it" eval "log_since | grep -q verify"
+done
+
+# --- files that are alike --------------------------------------------------------------------------------------------------------
+image one-tails "$TMP/one" -Ededupe,fragments -zlz4hc,9 -C65536
+image two-packed "$TMP/two" -zlz4hc,9
+image one-small "$TMP/one" -b512
+image two-small "$TMP/two" -b512 --chunksize=4096
+# alike WHERE NAME WHERE NAME
+alike() {
+	ok "mount $*" both "$(source_of "$1" "$2")" "$(source_of "$3" "$4")"
+	numbered verify_compare.py alike "$1 $2, $3 $4" $A "$TMP/${2%%-*}" $B "$TMP/${4%%-*}"
+	away $A $B
+}
+alike device one device two
+alike file one-tails device two-packed
+alike device two-packed file one
+alike file one-small file two-small
+
+for where in device file; do
+	drop
+	ok "$where: mount twins" both "$(source_of $where one)" "$(source_of $where same)"
+	numbered verify_compare.py once $where $A $B "$TMP/one"
+	away $A $B
+done
+
+no_complaint
+away $DISK
+finish
