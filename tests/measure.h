@@ -48,4 +48,18 @@ static inline uint64_t settled_run_ns(void)
 	return run_ns();
 }
 
+/*
+ * Where a count of instructions by their place begins and ends (tests/bench/plugin/instructions.c): an instruction that does
+ * nothing, and that compilers do not use.
+ */
+static inline void begin_mark(void)
+{
+	__asm__ volatile(".byte 0x0f, 0x1f, 0x80, 0x46, 0x4f, 0x52, 0x50" ::: "memory");
+}
+
+static inline void end_mark(void)
+{
+	__asm__ volatile(".byte 0x0f, 0x1f, 0x80, 0x47, 0x4f, 0x52, 0x50" ::: "memory");
+}
+
 #endif

@@ -197,6 +197,7 @@ int main(int argc, char **argv)
 		run = run_ns();
 		wall = clock_ns(CLOCK_MONOTONIC);
 		own = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+		begin_mark();
 		if (!strcmp(argv[2], "walk")) {
 			entries = 0;
 			if (nftw(".", entry, 64, FTW_PHYS | FTW_MOUNT))
@@ -205,6 +206,7 @@ int main(int argc, char **argv)
 		}
 		for (size_t i = 0; i < count; i++)
 			total += one(names[i], argv[2], size);
+		end_mark();
 		own = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - own;
 		/* The run time of a processor is added up when it switches to another task. */
 		usleep(20000);

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The guest's part of scripts/bench: programs from the images, directories, attributes, and whole applications from one image
-# after the other has run the same. Prints lines "CONTENDER IMAGE ROW VALUE..." for scripts/bench. How often.
+# The guest's part of scripts/bench: programs from the images, and whole applications from one image after the other has run the
+# same. Prints lines "CONTENDER IMAGE ROW VALUE..." for scripts/bench. How often.
 
 set -eu -o pipefail
 # shellcheck source=tests/bench/lib.sh
@@ -136,15 +136,7 @@ contender() {
 	sed 's/^/./' /tmp/paths | "$reader" /mnt/2 131072 1 > /dev/null
 	serve "$name"
 	finish
-	# directories
 	mount_both
-	for image in 1 2; do
-		settle
-		"$reader" /mnt/$image walk 1 < /tmp/none | sed "s/^/$name $image walk_first /"
-		"$reader" /mnt/$image walk "$times" < /tmp/none | sed "s/^/$name $image walk /"
-		"$reader" /mnt/$image hit "$times" < /tmp/names/$image | sed "s/^/$name $image hit /"
-		"$reader" /mnt/$image miss "$times" < /tmp/names/$image | sed "s/^/$name $image miss /"
-	done
 	# memory mappings, nothing cached
 	settle
 	for image in 1 2; do
@@ -152,18 +144,9 @@ contender() {
 		"$reader" /mnt/$image touch 1 < /tmp/names/$image | sed "s/^/$name $image touch_first /"
 	done
 	unmount_both
-	# attributes
-	mount -t "$type" -o "ro,$options" /dev/vde /mnt/1
-	for way in same own none; do
-		"$reader" /mnt/1 xattr=user.$way $((times + 1)) < /tmp/names/x | sed -e 1d -e "s/^/$name x xattr_$way /"
-	done
-	umount /mnt/1
 }
 
 list_names
-mount -t erofs -o ro /dev/vde /mnt/1
-(cd /mnt/1 && find . -type f | LC_ALL=C sort) > /tmp/names/x
-umount /mnt/1
 # what both systems have, every so many of it
 LC_ALL=C comm -12 /tmp/names/1 /tmp/names/2 | grep -E '^\./usr/share/[A-Za-z0-9/._+-]+$' | sed 's/^\.//' > /tmp/common
 awk -v step=$(($(wc -l < /tmp/common) / 200)) 'NR % step == 0 && n++ < 200' /tmp/common > /tmp/paths

@@ -1,0 +1,32 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The guest's part of scripts/profile: what tests/bench/reader does, and how; the contender.
+
+set -eu -o pipefail
+# shellcheck source=tests/bench/lib.sh
+. /project/tests/bench/lib.sh
+way=$1
+
+contender() {
+	local root=/mnt/2
+	if [[ $way = xattr=* ]]; then
+		root=/mnt/1
+		mount -t "$type" -o "ro,$options" /dev/vde $root
+	else
+		mount_both
+	fi
+	: > /tmp/names/all
+	[ "$way" = walk ] || (cd $root && find . -xdev -type f | LC_ALL=C sort) > /tmp/names/all
+	# The same without marks
+	python3 -c '
+import re, sys
+data = open(sys.argv[1], "rb").read()
+open("/tmp/unmarked", "wb").write(re.sub(rb"\x0f\x1f\x80[FG]ORP", b"\x0f\x1f\x80\0\0\0\0", data))' "$reader"
+	chmod +x /tmp/unmarked
+	[ "$way" = miss ] || /tmp/unmarked $root "$way" 1 < /tmp/names/all
+	"$reader" $root "$way" 1 < /tmp/names/all
+	cat /proc/kallsyms > /share/profile.symbols
+}
+
+with "$2" contender
