@@ -44,6 +44,8 @@ bool erofs_shared_folio_charged(struct folio *folio);
 void *erofs_shared_bvec_address(const struct bio_vec *bvec);
 bool erofs_shared_folio_ready(struct folio *folio, loff_t pos, size_t *offset,
 			      size_t *size);
+struct folio *erofs_shared_metadata_get(struct address_space *mapping,
+					loff_t pos, const void **bytes);
 struct folio *erofs_shared_filemap_get_ready(struct address_space *mapping,
 					     loff_t pos, size_t *offset,
 					     size_t *size);
@@ -133,8 +135,8 @@ void erofs_shared_visit_inodes(struct super_block *sb,
 			       erofs_shared_inode_fn fn, void *data);
 int erofs_shared_visit_mounted(struct super_block *sb, erofs_shared_inode_fn fn,
 			       void *data);
-void erofs_shared_inode_set_owner(struct inode *inode, u32 uid, u32 gid);
-void erofs_shared_inode_set_times(struct inode *inode, s64 sec, u32 nsec);
+void erofs_shared_inode_set_owner_and_times(struct inode *inode, u32 uid,
+					    u32 gid, s64 sec, u32 nsec);
 void erofs_shared_inode_set_link(struct inode *inode, char *link, int len);
 void erofs_shared_inode_no_acl(struct inode *inode);
 dev_t erofs_shared_decode_dev(u32 dev);
@@ -186,8 +188,6 @@ int erofs_shared_file_state(struct file *file,
 ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
 			       struct bio_vec *bvecs, unsigned long nr,
 			       size_t bytes);
-bool erofs_shared_dir_emit(struct dir_context *ctx, const char *name, int len,
-			   u64 ino, unsigned int type);
 bool erofs_shared_dir_emit_dot(struct file *file, struct dir_context *ctx);
 bool erofs_shared_fatal_signal_pending(void);
 unsigned long erofs_shared_clear_user(unsigned long to, unsigned long n);

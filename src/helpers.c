@@ -20,6 +20,7 @@
 #include <linux/shrinker.h>
 #include <linux/slab.h>
 #include <linux/statfs.h>
+#include <linux/swap.h>
 #include <linux/sysfs.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
@@ -193,6 +194,63 @@ struct folio *erofs_shared_filemap_get_ready(struct address_space *mapping,
 		folio_put(folio);
 		return NULL;
 	}
+	return folio;
+}
+
+/* __filemap_get_folio() without flags, inlined: metadata is read through little else. */
+static __always_inline struct folio *cached_folio(struct address_space *mapping,
+						  pgoff_t index)
+{
+	XA_STATE(xas, &mapping->i_pages, index);
+	struct folio *folio;
+
+	rcu_read_lock();
+	do {
+		xas_reset(&xas);
+		folio = xas_load(&xas);
+		if (xas_retry(&xas, folio))
+			continue;
+		if (!folio || xa_is_value(folio)) {
+			folio = NULL;
+			break;
+		}
+		if (!folio_try_get(folio))
+			continue;
+		if (likely(folio == xas_reload(&xas)))
+			break;
+		/* It has left the page cache, and may be another one's by now. */
+		folio_put(folio);
+	} while (true);
+	rcu_read_unlock();
+	return folio;
+}
+
+/* Notes a use of @folio, unless its count of them is at its end. */
+static __always_inline void folio_used(struct folio *folio)
+{
+	const unsigned long all = LRU_REFS_MASK | BIT(PG_referenced) | BIT(PG_workingset);
+
+	if ((READ_ONCE(folio->flags.f) & all) != all)
+		folio_mark_accessed(folio);
+}
+
+/*
+ * The folio with the byte at @pos, if it is uptodate, with a reference; @bytes is
+ * the address of that byte.
+ */
+struct folio *erofs_shared_metadata_get(struct address_space *mapping,
+					loff_t pos, const void **bytes)
+{
+	struct folio *folio = cached_folio(mapping, pos >> PAGE_SHIFT);
+
+	if (unlikely(!folio))
+		return NULL;
+	if (unlikely(!folio_test_uptodate(folio))) {
+		folio_put(folio);
+		return NULL;
+	}
+	folio_used(folio);
+	*bytes = folio_address(folio) + offset_in_folio(folio, pos);
 	return folio;
 }
 
@@ -683,14 +741,18 @@ bool erofs_shared_inode_is_new(struct inode *inode)
 	return inode_state_read_once(inode) & I_NEW;
 }
 
-void erofs_shared_inode_set_owner(struct inode *inode, u32 uid, u32 gid)
+/* All three times are the same. */
+void erofs_shared_inode_set_owner_and_times(struct inode *inode, u32 uid,
+					    u32 gid, s64 sec, u32 nsec)
 {
-	i_uid_write(inode, uid);
-	i_gid_write(inode, gid);
-}
-
-void erofs_shared_inode_set_times(struct inode *inode, s64 sec, u32 nsec)
-{
+	if (likely(i_user_ns(inode) == &init_user_ns)) {
+		/* Which numbers users and groups as the image does. */
+		inode->i_uid = KUIDT_INIT(uid);
+		inode->i_gid = KGIDT_INIT(gid);
+	} else {
+		i_uid_write(inode, uid);
+		i_gid_write(inode, gid);
+	}
 	inode_set_mtime(inode, sec, nsec);
 	inode_set_ctime(inode, sec, nsec);
 	inode_set_atime(inode, sec, nsec);
@@ -954,12 +1016,6 @@ ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
 	if (!direct && ret > 0)
 		file_forget(file, pos, ret);
 	return ret;
-}
-
-bool erofs_shared_dir_emit(struct dir_context *ctx, const char *name, int len,
-			   u64 ino, unsigned int type)
-{
-	return dir_emit(ctx, name, len, ino, type);
 }
 
 bool erofs_shared_dir_emit_dot(struct file *file, struct dir_context *ctx)

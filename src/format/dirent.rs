@@ -2,6 +2,8 @@
 
 //! Directories: blocks of `struct erofs_dirent` (12 bytes) sorted by name, the names behind them.
 
+use core::{cmp::Ordering, ops::Range};
+
 use super::{error::Error, ondisk::dirent, source::Source};
 
 /// Size of a record.
@@ -33,31 +35,20 @@ impl<'a> DirBlock<'a> {
     /// # Errors
     ///
     /// `Corrupted` if the first record's `nameoff` does not give a number of records.
+    #[inline]
     pub fn new(bytes: &'a [u8], pos: u64) -> Result<Self, Error> {
-        let mut this = Self {
+        let Some(record) = bytes.first_chunk::<DIRENT_SIZE>() else {
+            return Err(too_short(bytes, pos));
+        };
+        let first = usize::from(dirent::NAMEOFF.get(record));
+        if first == 0 || first >= bytes.len() || first % DIRENT_SIZE != 0 {
+            return Err(bad_first(first, pos));
+        }
+        Ok(Self {
             bytes,
             pos,
-            count: 1,
-        };
-        let first = match this.record(0) {
-            Some((_, nameoff, _)) => nameoff,
-            None => {
-                return Err(Error::corrupted(
-                    "directory block too short",
-                    pos,
-                    bytes.len() as u64,
-                ))
-            }
-        };
-        if first == 0 || first >= bytes.len() || first % DIRENT_SIZE != 0 {
-            return Err(Error::corrupted(
-                "dirent.nameoff of the first entry",
-                pos + dirent::NAMEOFF.at() as u64,
-                first as u64,
-            ));
-        }
-        this.count = first / DIRENT_SIZE;
-        Ok(this)
+            count: first / DIRENT_SIZE,
+        })
     }
 
     /// Number of entries; at least 1.
@@ -66,22 +57,17 @@ impl<'a> DirBlock<'a> {
         self.count
     }
 
-    /// nid, nameoff and file type of record `index`.
-    fn record(&self, index: usize) -> Option<(u64, usize, u8)> {
-        if index >= self.count {
-            return None;
-        }
-        let start = index.checked_mul(DIRENT_SIZE)?;
-        let raw: &[u8; DIRENT_SIZE] = self
-            .bytes
-            .get(start..start.checked_add(DIRENT_SIZE)?)?
-            .try_into()
-            .ok()?;
-        Some((
-            dirent::NID.get(raw),
-            dirent::NAMEOFF.get(raw).into(),
-            dirent::FILE_TYPE.get(raw),
-        ))
+    /// Record `index`, which is one if that is less than their number.
+    #[inline(always)]
+    fn record(&self, index: usize) -> Option<&'a [u8; DIRENT_SIZE]> {
+        let start = index.wrapping_mul(DIRENT_SIZE);
+        self.bytes.get(start..)?.first_chunk()
+    }
+
+    /// Where the name of record `index` begins.
+    #[inline(always)]
+    fn nameoff(&self, index: usize) -> Option<usize> {
+        Some(dirent::NAMEOFF.get(self.record(index)?).into())
     }
 
     /// What is wrong with entry `index`.
@@ -91,76 +77,400 @@ impl<'a> DirBlock<'a> {
         Error::corrupted(what, self.pos.saturating_add(at), value as u64)
     }
 
+    /// What is wrong with the place or the length of the name of entry `index`.
+    #[cold]
+    fn bad_name(&self, index: usize) -> Error {
+        let start = match self.nameoff(index) {
+            Some(start) if index < self.count => start,
+            _ => return self.bad(index, "dirent out of range", index),
+        };
+        let end = self.end(index, start);
+        match end.checked_sub(start) {
+            Some(len) if end <= self.bytes.len() => {
+                self.bad(index, "dirent: length of the name", len)
+            }
+            _ => self.bad(index, "dirent.nameoff", start),
+        }
+    }
+
+    /// Where the name of entry `index`, which begins at `start`, ends: where the next one begins,
+    /// and the last one at a NUL or at the end of the block.
+    #[inline(always)]
+    fn end(&self, index: usize, start: usize) -> usize {
+        let next = index.wrapping_add(1);
+        match self.nameoff(next) {
+            Some(next_start) if next < self.count => next_start,
+            _ => self.last_end(start),
+        }
+    }
+
+    #[inline(never)]
+    fn last_end(&self, start: usize) -> usize {
+        let rest = self.bytes.get(start..).unwrap_or(&[]);
+        let len = match core::ffi::CStr::from_bytes_until_nul(rest) {
+            Ok(name) => name.count_bytes(),
+            Err(_) => rest.len(),
+        };
+        start.saturating_add(len)
+    }
+
+    /// Where the name of entry `index`, which is one, is in the block: 1 to 255 bytes.
+    #[inline(always)]
+    fn name(&self, index: usize) -> Option<Range<usize>> {
+        let start = self.nameoff(index)?;
+        let end = self.end(index, start);
+        // Of a name that ends before it begins this is far too much.
+        let len = end.wrapping_sub(start);
+        (end <= self.bytes.len() && len.wrapping_sub(1) < NAME_LEN).then_some(start..end)
+    }
+
+    /// Entry `index`, which is one and has this name.
+    #[inline(always)]
+    fn entry(&self, index: usize, name: Range<usize>) -> Option<Dirent<'a>> {
+        let record = self.record(index)?;
+        Some(Dirent {
+            nid: dirent::NID.get(record),
+            file_type: dirent::FILE_TYPE.get(record),
+            name: self.bytes.get(name)?,
+        })
+    }
+
     /// Entry `index`, checked.
     ///
     /// # Errors
     ///
     /// `Corrupted` for a name that is empty, too long, outside of the block or has a NUL or slash.
     pub fn get(&self, index: usize) -> Result<Dirent<'a>, Error> {
-        let entry = self.peek(index)?;
-        if entry.name.iter().any(|byte| matches!(byte, 0 | b'/')) {
-            let nameoff = self.record(index).map_or(0, |(_, nameoff, _)| nameoff);
-            return Err(self.bad(index, "dirent: NUL or slash in the name", nameoff));
-        }
-        Ok(entry)
+        let mut found = None;
+        self.for_each(index, |entry| {
+            found = Some(entry);
+            false
+        })?;
+        found.ok_or_else(|| self.bad_name(index))
     }
 
-    /// As [`DirBlock::get`], but for what the name is made of: to be compared with others.
-    #[inline]
-    fn peek(&self, index: usize) -> Result<Dirent<'a>, Error> {
-        let bad = |what, value| self.bad(index, what, value);
-        let (nid, nameoff, file_type) = self
-            .record(index)
-            .ok_or_else(|| bad("dirent out of range", index))?;
-        // The last name ends at a NUL or the end of the block.
-        let end = match self.record(index + 1) {
-            Some((_, next, _)) => next,
-            None => self.bytes.len(),
+    /// Calls `visit` with each entry from number `first` on, as [`DirBlock::get`] gives it, until
+    /// that returns `false`, and tells whether it always returned `true`.
+    ///
+    /// # Errors
+    ///
+    /// As [`DirBlock::get`], of the first entry that is wrong.
+    #[inline(never)]
+    pub fn for_each(
+        &self,
+        first: usize,
+        mut visit: impl FnMut(Dirent<'a>) -> bool,
+    ) -> Result<bool, Error> {
+        let (Some(mut start), true) = (self.nameoff(first), first < self.count) else {
+            return Ok(true);
         };
-        let name = self
-            .bytes
-            .get(nameoff..end)
-            .ok_or_else(|| bad("dirent.nameoff", nameoff))?;
-        let name = if index + 1 == self.count {
-            let len = name.iter().position(|byte| *byte == 0);
-            name.get(..len.unwrap_or(name.len())).unwrap_or(name)
-        } else {
-            name
-        };
-        if name.is_empty() || name.len() > NAME_LEN {
-            return Err(bad("dirent: length of the name", name.len()));
+        let last = self.nameoff(self.count.wrapping_sub(1));
+        let names_end = self.last_end(last.unwrap_or(self.bytes.len()));
+        let bytes = self.bytes.get(..names_end).unwrap_or(self.bytes);
+        // Each name begins where the one before it ends.
+        if bytes.get(start..).is_none_or(has_separator) {
+            return self.for_each_alone(first, visit);
         }
-        Ok(Dirent {
-            nid,
-            file_type,
-            name,
-        })
+        let begin = first.wrapping_mul(DIRENT_SIZE);
+        let end = self.count.wrapping_mul(DIRENT_SIZE);
+        let mut records = self
+            .bytes
+            .get(begin..end)
+            .unwrap_or(&[])
+            .chunks_exact(DIRENT_SIZE)
+            .map_while(|record| record.first_chunk::<DIRENT_SIZE>());
+        let mut next = records.next();
+        while let Some(record) = next {
+            next = records.next();
+            let end = match next {
+                Some(next) => usize::from(dirent::NAMEOFF.get(next)),
+                None => bytes.len(),
+            };
+            let name = match bytes.get(start..end) {
+                Some(name) if !name.is_empty() && name.len() <= NAME_LEN => name,
+                _ => return Err(self.first_bad(first)),
+            };
+            let more = visit(Dirent {
+                nid: dirent::NID.get(record),
+                file_type: dirent::FILE_TYPE.get(record),
+                name,
+            });
+            if !more {
+                return Ok(false);
+            }
+            start = end;
+        }
+        Ok(true)
+    }
+
+    /// As [`DirBlock::for_each`], looking at each name by itself.
+    #[cold]
+    fn for_each_alone(
+        &self,
+        first: usize,
+        mut visit: impl FnMut(Dirent<'a>) -> bool,
+    ) -> Result<bool, Error> {
+        for index in first..self.count {
+            let name = self.name(index).ok_or_else(|| self.bad_name(index))?;
+            let start = name.start;
+            let entry = self.entry(index, name);
+            let entry = entry.ok_or_else(|| self.bad_name(index))?;
+            if has_separator(entry.name) {
+                let what = "dirent: NUL or slash in the name";
+                return Err(self.bad(index, what, start));
+            }
+            if !visit(entry) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What is wrong with the first entry, from number `first` on, the name of which is not right.
+    #[cold]
+    fn first_bad(&self, first: usize) -> Error {
+        let bad = (first..self.count).find(|index| self.name(*index).is_none());
+        self.bad_name(bad.unwrap_or(self.count))
+    }
+
+    /// Compares the name that is searched for with that of entry `index`.
+    #[inline(always)]
+    fn compare(&self, target: &Target<'_>, index: usize) -> Result<Compared, Error> {
+        match self.name(index) {
+            Some(name) => Ok(target.compare(self.bytes, name)),
+            None => Err(self.bad_name(index)),
+        }
+    }
+
+    /// Whether the last name is smaller than the first one.
+    fn ends_before_it_begins(&self) -> bool {
+        let name = |index| self.bytes.get(self.name(index)?);
+        name(self.count.wrapping_sub(1)) < name(0)
+    }
+
+    #[cold]
+    fn out_of_order(&self, index: usize) -> Error {
+        self.bad(index, "directory entries are out of order", index)
     }
 
     /// Finds a name by binary search.
     pub fn find(&self, name: &[u8]) -> Result<Option<Dirent<'a>>, Error> {
-        self.find_between(name, Bounds::default())
+        let target = Target::new(name);
+        match self.find_between(&target, 0..self.count, Bounds::default())? {
+            Place::At(entry) => Ok(Some(entry)),
+            Place::Before(_) => Ok(None),
+        }
     }
 
-    /// As [`DirBlock::find`], where all names of the block lie between `bounds`.
-    fn find_between(&self, name: &[u8], mut bounds: Bounds) -> Result<Option<Dirent<'a>>, Error> {
-        let (mut low, mut high) = (0, self.count);
+    /// As [`DirBlock::find`], among some of the entries, the names of which lie between `bounds`.
+    fn find_between(
+        &self,
+        target: &Target<'_>,
+        entries: Range<usize>,
+        mut bounds: Bounds,
+    ) -> Result<Place<'a>, Error> {
+        let Range {
+            start: mut low,
+            end: mut high,
+        } = entries;
         while low < high {
-            let mid = low + (high - low) / 2;
-            match bounds.narrow(name, self.peek(mid)?.name) {
-                Narrowed::Found => return self.get(mid).map(Some),
+            let mid = low.wrapping_add(high.wrapping_sub(low) / 2);
+            match bounds.narrow(self.compare(target, mid)?) {
+                Narrowed::Found => return self.found(mid),
                 Narrowed::Below => high = mid,
-                Narrowed::Above => low = mid + 1,
-                Narrowed::Unordered => {
-                    return Err(Error::corrupted(
-                        "directory entries are out of order",
-                        self.pos.saturating_add((mid * DIRENT_SIZE) as u64),
-                        mid as u64,
-                    ))
-                }
+                Narrowed::Above => low = mid.wrapping_add(1),
+                Narrowed::Unordered => return Err(self.out_of_order(mid)),
             }
         }
-        Ok(None)
+        Ok(Place::Before(low))
+    }
+
+    /// Entry `index`, the name of which is what was searched for, in which there is no NUL and no
+    /// slash.
+    #[inline(always)]
+    fn found(&self, index: usize) -> Result<Place<'a>, Error> {
+        match self.name(index).and_then(|name| self.entry(index, name)) {
+            Some(entry) => Ok(Place::At(entry)),
+            None => Err(self.bad_name(index)),
+        }
+    }
+}
+
+/// Whether there is a NUL or a slash in names.
+fn has_separator(name: &[u8]) -> bool {
+    let separators = |word: u64| zero_bytes(word) | zero_bytes(word ^ SLASHES);
+    let Some(last) = name.last_chunk() else {
+        // What is behind the end counts as neither.
+        let fill = u64::MAX.wrapping_shl(8 * name.len() as u32);
+        return separators(word(name, 0) | fill) != 0;
+    };
+    let words = name.chunks_exact(WORD);
+    // The last word may have bytes of the one before.
+    let mut found = separators(u64::from_le_bytes(*last));
+    for word in words.filter_map(|chunk| chunk.first_chunk()) {
+        found |= separators(u64::from_le_bytes(*word));
+    }
+    found != 0
+}
+
+/// Where a name is in a block.
+enum Place<'a> {
+    At(Dirent<'a>),
+    /// It is not there; it would be before the entry with this number.
+    Before(usize),
+}
+
+#[cold]
+fn too_short(bytes: &[u8], pos: u64) -> Error {
+    Error::corrupted("directory block too short", pos, bytes.len() as u64)
+}
+
+#[cold]
+fn bad_first(nameoff: usize, pos: u64) -> Error {
+    Error::corrupted(
+        "dirent.nameoff of the first entry",
+        pos.saturating_add(dirent::NAMEOFF.at() as u64),
+        nameoff as u64,
+    )
+}
+
+/// Bytes that are looked at together.
+const WORD: usize = 8;
+/// Every byte a slash.
+const SLASHES: u64 = u64::from_ne_bytes([b'/'; WORD]);
+
+/// The bytes from `at` on as a number the lowest byte of which is the first; zeros behind the end.
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> u64 {
+    match bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        Some(word) => u64::from_le_bytes(*word),
+        None => last_word(bytes, at),
+    }
+}
+
+/// As [`word`], of less than eight bytes: two halves that may overlap.
+fn last_word(bytes: &[u8], at: usize) -> u64 {
+    let rest = bytes.get(at..).unwrap_or(&[]);
+    let moved = |half: u64, by: usize| half.wrapping_shl(8 * rest.len().wrapping_sub(by) as u32);
+    if let (Some(first), Some(last)) = (rest.first_chunk(), rest.last_chunk()) {
+        let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+        return u64::from(first) | moved(last.into(), 4);
+    }
+    if let (Some(first), Some(last)) = (rest.first_chunk(), rest.last_chunk()) {
+        let (first, last) = (u16::from_le_bytes(*first), u16::from_le_bytes(*last));
+        return u64::from(first) | moved(last.into(), 2);
+    }
+    rest.first().map_or(0, |byte| u64::from(*byte))
+}
+
+/// All bits of the first `count` bytes of a word; of all if it has no more.
+#[inline(always)]
+fn first_bytes(count: usize) -> u64 {
+    if count >= WORD {
+        u64::MAX
+    } else {
+        !u64::MAX.wrapping_shl(8 * count as u32)
+    }
+}
+
+/// Zero if no byte of `word` is; else its lowest bit that is set is in the first byte that is zero.
+#[inline(always)]
+fn zero_bytes(word: u64) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; WORD]);
+    word.wrapping_sub(ONES) & !word & (ONES << 7)
+}
+
+/// The byte of a word in which the lowest bit that is set is.
+#[inline(always)]
+fn first_byte(word: u64) -> usize {
+    (word.trailing_zeros() / 8) as usize
+}
+
+/// How the name that is searched for compares with another one.
+struct Compared {
+    order: Ordering,
+    /// Length of the prefix that both have in common.
+    common: usize,
+}
+
+/// A name that is searched for.
+struct Target<'a> {
+    name: &'a [u8],
+    /// Its first eight bytes.
+    first: u64,
+}
+
+impl<'a> Target<'a> {
+    #[inline(always)]
+    fn new(name: &'a [u8]) -> Self {
+        Self {
+            name,
+            first: word(name, 0),
+        }
+    }
+
+    /// Compares it with the name at `other` in a block.
+    #[inline(always)]
+    fn compare(&self, block: &[u8], other: Range<usize>) -> Compared {
+        let len = other.end.wrapping_sub(other.start);
+        let shorter = len.min(self.name.len());
+        // Mostly the first bytes decide.
+        if let Some(theirs) = block.get(other.start..).and_then(|rest| rest.first_chunk()) {
+            let theirs = u64::from_le_bytes(*theirs);
+            let common = first_byte(self.first ^ theirs);
+            if common < shorter && common < WORD {
+                let order = match self.first.swap_bytes() < theirs.swap_bytes() {
+                    true => Ordering::Less,
+                    false => Ordering::Greater,
+                };
+                return Compared { order, common };
+            }
+        }
+        self.compare_rest(block, other)
+    }
+
+    /// As [`Target::compare`], where the first bytes do not decide.
+    #[inline(never)]
+    fn compare_rest(&self, block: &[u8], other: Range<usize>) -> Compared {
+        let bytes = block.get(other.clone()).unwrap_or(&[]);
+        match self.name.get(..bytes.len()) {
+            // Where a name ends it is the smaller one.
+            Some(begin) if begin == bytes => Compared {
+                order: self.name.len().cmp(&bytes.len()),
+                common: bytes.len(),
+            },
+            _ => self.compare_all(block, other),
+        }
+    }
+
+    #[inline(never)]
+    fn compare_all(&self, block: &[u8], other: Range<usize>) -> Compared {
+        let len = other.end.wrapping_sub(other.start);
+        let shorter = len.min(self.name.len());
+        let mut at = 0;
+        let mut ours = self.first;
+        loop {
+            let theirs = word(block, other.start.wrapping_add(at));
+            let different = ours ^ (theirs & first_bytes(len.wrapping_sub(at)));
+            if different != 0 {
+                let order = match ours.swap_bytes() < (ours ^ different).swap_bytes() {
+                    true => Ordering::Less,
+                    false => Ordering::Greater,
+                };
+                let common = at.wrapping_add(first_byte(different)).min(shorter);
+                return Compared { order, common };
+            }
+            at = at.wrapping_add(WORD);
+            if at >= shorter {
+                break;
+            }
+            ours = word(self.name, at);
+        }
+        // Where a name ends it is the smaller one.
+        Compared {
+            order: self.name.len().cmp(&len),
+            common: shorter,
+        }
     }
 }
 
@@ -183,21 +493,19 @@ struct Bounds {
 }
 
 impl Bounds {
-    #[inline]
-    fn narrow(&mut self, target: &[u8], name: &[u8]) -> Narrowed {
-        let common = common(target, name);
+    #[inline(always)]
+    fn narrow(&mut self, Compared { order, common }: Compared) -> Narrowed {
         // Everything between two bounds shares at least what both share with the target.
         if common < self.low.min(self.high) {
             return Narrowed::Unordered;
         }
-        // The first byte that is not in common; where a name ends it is the smaller one.
-        match target.get(common).cmp(&name.get(common)) {
-            core::cmp::Ordering::Equal => Narrowed::Found,
-            core::cmp::Ordering::Less => {
+        match order {
+            Ordering::Equal => Narrowed::Found,
+            Ordering::Less => {
                 self.high = common;
                 Narrowed::Below
             }
-            core::cmp::Ordering::Greater => {
+            Ordering::Greater => {
                 self.low = common;
                 Narrowed::Above
             }
@@ -205,19 +513,58 @@ impl Bounds {
     }
 }
 
-/// Length of the prefix that two names have in common.
-#[inline]
-fn common(one: &[u8], two: &[u8]) -> usize {
-    let mut len = 0;
-    let (words, other_words) = (one.chunks_exact(8), two.chunks_exact(8));
-    for (ours, theirs) in words.zip(other_words) {
-        if ours != theirs {
-            break;
+/// Where a name is that one block of several was searched for.
+enum Where<'a> {
+    Here(Place<'a>),
+    /// In an earlier block.
+    Before,
+    /// In a later block.
+    Behind,
+}
+
+/// Looks for a name in a block. `alone`: it is here, or nowhere.
+#[inline(always)]
+fn search<'a>(
+    block: &DirBlock<'a>,
+    number: u64,
+    alone: bool,
+    target: &Target<'_>,
+    bounds: &mut Bounds,
+) -> Result<Where<'a>, Error> {
+    let count = block.len();
+    if alone {
+        let found = block.find_between(target, 0..count, *bounds)?;
+        // With a smaller and a larger entry the search has met two that are in order.
+        let one_sided = matches!(found, Place::Before(at) if at == 0 || at == count);
+        if one_sided && block.ends_before_it_begins() {
+            return Err(block.out_of_order(0));
         }
-        len += 8;
+        return Ok(Where::Here(found));
     }
-    let rest = one.iter().zip(two).skip(len);
-    len + rest.take_while(|(ours, theirs)| ours == theirs).count()
+    match bounds.narrow(block.compare(target, 0)?) {
+        Narrowed::Found => return block.found(0).map(Where::Here),
+        Narrowed::Below => return Ok(Where::Before),
+        Narrowed::Above => {}
+        Narrowed::Unordered => {
+            let what = "directory blocks are out of order";
+            return Err(Error::corrupted(what, block.pos, number));
+        }
+    }
+    let last = count.wrapping_sub(1);
+    let Compared { order, common } = block.compare(target, last)?;
+    match order {
+        Ordering::Equal => block.found(last).map(Where::Here),
+        Ordering::Less => {
+            bounds.high = common;
+            let found = block.find_between(target, 1..last, *bounds);
+            found.map(Where::Here)
+        }
+        // In order, the last one is nearer to what is behind it.
+        Ordering::Greater if common <= bounds.low && block.ends_before_it_begins() => {
+            Err(block.out_of_order(0))
+        }
+        Ordering::Greater => Ok(Where::Behind),
+    }
 }
 
 /// Finds a name in a directory: its nid and file type. Binary search by the first name of each
@@ -235,42 +582,18 @@ pub fn lookup<S: Source>(
     let block_size = u64::from(block_size);
     let (mut low, mut high) = (0u64, dir_size.div_ceil(block_size));
     let mut bounds = Bounds::default();
+    let target = &Target::new(name);
     while low < high {
         let mid = low + (high - low) / 2;
         let pos = mid * block_size;
         let bytes = dir.bread(pos)?;
         let len = (bytes.len() as u64).min(block_size).min(dir_size - pos);
         let block = DirBlock::new(bytes.get(..len as usize).unwrap_or(&[]), pos)?;
-        let found = |found: Option<Dirent<'_>>| found.map(|found| (found.nid, found.file_type));
-        if high - low == 1 {
-            // Here, or nowhere.
-            let here = block.find_between(name, bounds)?;
-            if here.is_none() && block.peek(block.len() - 1)?.name < block.peek(0)?.name {
-                let what = "directory entries are out of order";
-                return Err(Error::corrupted(what, pos, mid).into());
-            }
-            return Ok(found(here));
-        }
-        let first = block.peek(0)?;
-        match bounds.narrow(name, first.name) {
-            Narrowed::Found => return Ok(found(Some(block.get(0)?))),
-            Narrowed::Below => high = mid,
-            Narrowed::Unordered => {
-                return Err(Error::corrupted("directory blocks are out of order", pos, mid).into())
-            }
-            Narrowed::Above => {
-                // Here, or in a later block.
-                let last = block.peek(block.len() - 1)?;
-                if name <= last.name {
-                    return Ok(found(block.find(name)?));
-                }
-                if last.name < first.name {
-                    return Err(
-                        Error::corrupted("directory entries are out of order", pos, mid).into(),
-                    );
-                }
-                low = mid + 1;
-            }
+        match search(&block, mid, high - low == 1, target, &mut bounds)? {
+            Where::Here(Place::At(entry)) => return Ok(Some((entry.nid, entry.file_type))),
+            Where::Here(Place::Before(_)) => return Ok(None),
+            Where::Before => high = mid,
+            Where::Behind => low = mid + 1,
         }
     }
     Ok(None)

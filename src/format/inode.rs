@@ -113,6 +113,37 @@ pub struct Inode {
     pub dot_omitted: bool,
     /// 512-byte units as `stat` shows them.
     pub blocks512: u64,
+    /// The header of its xattrs, if it has some and the header is right and was read with it.
+    pub xattr_header: Option<XattrHeader>,
+}
+
+/// `struct erofs_xattr_ibody_header`, which is behind an inode that has attributes.
+#[derive(Clone, Copy, Debug)]
+pub struct XattrHeader {
+    /// Bloom filter of names; a set bit says that no name with this hash is here.
+    pub name_filter: u32,
+    /// Number of shared attributes.
+    pub shared_count: u8,
+}
+
+impl XattrHeader {
+    #[inline(always)]
+    pub(super) fn parse(raw: &[u8; xattr_header::SIZE]) -> Self {
+        Self {
+            name_filter: xattr_header::H_NAME_FILTER.get(raw),
+            shared_count: xattr_header::H_SHARED_COUNT.get(raw),
+        }
+    }
+
+    /// Whether it and the ids of the shared attributes fit in an area of this size, and that is
+    /// not for the header alone.
+    #[inline(always)]
+    pub(super) fn fits(&self, xattr_isize: u32) -> bool {
+        let ids = u32::from(self.shared_count) * xattr_shared::SIZE as u32;
+        xattr_isize
+            .checked_sub(xattr_header::SIZE as u32)
+            .is_some_and(|room| room > 0 && ids <= room)
+    }
 }
 
 /// What compact and extended inodes have at different places.
@@ -208,6 +239,36 @@ fn chunk_format(raw: &[u8; extended_inode::SIZE], layout: Layout, iloc: u64) -> 
 impl Inode {
     /// Reads the inode `nid` from the area that `sb.iloc(nid)` names.
     pub fn read<S: Source>(sb: &Superblock, nid: u64, src: &S) -> Result<Self, S::Error> {
+        let (_, iloc) = sb.iloc(nid)?;
+        Self::read_at(sb, nid, &src.bread(iloc)?, src)
+    }
+
+    /// As [`Inode::read`], where `bytes` is what `src` has from the inode on.
+    #[inline]
+    pub fn read_at<S: Source>(
+        sb: &Superblock,
+        nid: u64,
+        bytes: &[u8],
+        src: &S,
+    ) -> Result<Self, S::Error> {
+        let (area, iloc) = sb.iloc(nid)?;
+        let Some(raw) = bytes.first_chunk() else {
+            return Self::read_split(sb, nid, src);
+        };
+        let mut inode = Self::parse(sb, nid, area, iloc, raw)?;
+        if inode.xattr_isize != 0 {
+            inode.xattr_header = bytes
+                .get(usize::from(inode.inode_isize)..)
+                .and_then(|behind| behind.first_chunk())
+                .map(XattrHeader::parse)
+                .filter(|header| header.fits(inode.xattr_isize));
+        }
+        Ok(inode)
+    }
+
+    /// Reads an inode that is perhaps in two units.
+    #[cold]
+    fn read_split<S: Source>(sb: &Superblock, nid: u64, src: &S) -> Result<Self, S::Error> {
         let (area, iloc) = sb.iloc(nid)?;
         let mut src = Reader::new(src);
         let mut raw = [0u8; extended_inode::SIZE];
@@ -316,6 +377,7 @@ impl Inode {
             chunk_format,
             dot_omitted: is_dir && format & FORMAT_BIT4 != 0,
             blocks512,
+            xattr_header: None,
         })
     }
 

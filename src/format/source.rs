@@ -39,24 +39,77 @@ impl<'s, S: Source> Reader<'s, S> {
     }
 
     /// The bytes from `pos` on, as far as they are at hand; at least one.
-    fn bytes(&mut self, pos: u64) -> Result<&[u8], S::Error> {
-        let is_there = self.last.as_ref().is_some_and(|(start, bytes)| {
-            pos.checked_sub(*start)
-                .is_some_and(|at| at < bytes.len() as u64)
-        });
+    #[inline(always)]
+    pub(super) fn bytes(&mut self, pos: u64) -> Result<&[u8], S::Error> {
+        let at = |start: u64| pos.wrapping_sub(start) as usize;
+        let is_there = match &self.last {
+            Some((start, bytes)) => pos >= *start && at(*start) < bytes.len(),
+            None => false,
+        };
         if !is_there {
+            // What is given back first may be what is asked for next.
             self.last = None;
             self.last = Some((pos, self.src.bread(pos)?));
         }
-        let bytes = self.last.as_ref().and_then(|(start, bytes)| {
-            let at = usize::try_from(pos.checked_sub(*start)?).ok()?;
-            bytes.get(at..).filter(|bytes| !bytes.is_empty())
-        });
-        Ok(bytes.ok_or(Error::corrupted("empty read", pos, 0))?)
+        match &self.last {
+            Some((start, bytes)) => match bytes.get(at(*start)..) {
+                Some(rest) if !rest.is_empty() => Ok(rest),
+                _ => Err(Error::corrupted("empty read", pos, 0).into()),
+            },
+            None => Err(Error::corrupted("empty read", pos, 0).into()),
+        }
+    }
+
+    /// The `N` bytes from `pos` on.
+    #[inline(always)]
+    pub(super) fn array<const N: usize>(&mut self, pos: u64) -> Result<[u8; N], S::Error> {
+        match self.bytes(pos)?.first_chunk() {
+            Some(array) => Ok(*array),
+            None => {
+                let mut array = [0; N];
+                self.read_split(pos, &mut array)?;
+                Ok(array)
+            }
+        }
+    }
+
+    /// Whether these bytes are at `pos`.
+    #[inline(always)]
+    pub(super) fn is(&mut self, pos: u64, wanted: &[u8]) -> Result<bool, S::Error> {
+        let (mut pos, mut wanted) = (pos, wanted);
+        while !wanted.is_empty() {
+            let bytes = self.bytes(pos)?;
+            let len = bytes.len().min(wanted.len());
+            let Some((begin, rest)) = wanted.split_at_checked(len) else {
+                break;
+            };
+            if bytes.get(..len) != Some(begin) {
+                return Ok(false);
+            }
+            wanted = rest;
+            pos = pos.saturating_add(len as u64);
+        }
+        Ok(true)
     }
 
     /// Fills `out` from `pos` on, across units.
+    #[inline(always)]
     pub fn read_exact(&mut self, pos: u64, out: &mut [u8]) -> Result<(), S::Error> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        match self.bytes(pos)?.get(..out.len()) {
+            Some(bytes) => {
+                out.copy_from_slice(bytes);
+                Ok(())
+            }
+            None => self.read_split(pos, out),
+        }
+    }
+
+    /// As [`Reader::read_exact`], of what is in more than one unit.
+    #[cold]
+    fn read_split(&mut self, pos: u64, out: &mut [u8]) -> Result<(), S::Error> {
         let mut pos = pos;
         let mut rest = out;
         while !rest.is_empty() {

@@ -23,6 +23,8 @@ pub mod index {
     pub const SECURITY: u8 = 6;
 }
 
+pub use super::inode::XattrHeader;
+
 /// Longest name.
 const NAME_LEN: usize = 255;
 /// `struct erofs_xattr_ibody_header`
@@ -80,15 +82,6 @@ impl LongPrefix {
     }
 }
 
-/// `struct erofs_xattr_ibody_header`
-#[derive(Clone, Copy, Debug)]
-pub struct XattrHeader {
-    /// Bloom filter of names; a set bit says that no name with this hash is here.
-    pub name_filter: u32,
-    /// Number of shared attributes.
-    pub shared_count: u8,
-}
-
 impl XattrHeader {
     /// Reads it. `None`: the inode has no attributes.
     ///
@@ -103,13 +96,23 @@ impl XattrHeader {
         Self::read_with(inode, &mut Reader::new(src))
     }
 
+    #[inline(always)]
     fn read_with<S: Source>(
         inode: &Inode,
         src: &mut Reader<'_, S>,
     ) -> Result<Option<Self>, S::Error> {
+        if inode.xattr_header.is_some() {
+            return Ok(inode.xattr_header);
+        }
         if inode.xattr_isize == 0 {
             return Ok(None);
         }
+        Self::load(inode, src)
+    }
+
+    /// Reads that of an inode that has attributes.
+    #[cold]
+    fn load<S: Source>(inode: &Inode, src: &mut Reader<'_, S>) -> Result<Option<Self>, S::Error> {
         let pos = start(inode)?;
         if inode.xattr_isize <= HEADER_SIZE {
             return Err(Error::new(
@@ -120,16 +123,12 @@ impl XattrHeader {
             )
             .into());
         }
-        let mut raw = [0u8; xattr_header::SIZE];
-        src.read_exact(pos, &mut raw)?;
-        let shared_count = xattr_header::H_SHARED_COUNT.get(&raw);
-        if u32::from(shared_count) * SHARED_SIZE > inode.xattr_isize - HEADER_SIZE {
-            return Err(Error::corrupted("h_shared_count", pos + 4, shared_count.into()).into());
+        let this = Self::parse(&src.array(pos)?);
+        if !this.fits(inode.xattr_isize) {
+            let count = this.shared_count.into();
+            return Err(Error::corrupted("h_shared_count", pos + 4, count).into());
         }
-        Ok(Some(Self {
-            name_filter: xattr_header::H_NAME_FILTER.get(&raw),
-            shared_count,
-        }))
+        Ok(Some(this))
     }
 
     fn filters(sb: &Superblock) -> bool {
@@ -177,9 +176,9 @@ struct Entry {
 }
 
 impl Entry {
+    #[inline(always)]
     fn read<S: Source>(src: &mut Reader<'_, S>, pos: u64) -> Result<Self, S::Error> {
-        let mut raw = [0u8; xattr_entry::SIZE];
-        src.read_exact(pos, &mut raw)?;
+        let raw: [u8; xattr_entry::SIZE] = src.array(pos)?;
         let this = Self {
             pos,
             name_len: xattr_entry::E_NAME_LEN.get(&raw),
@@ -217,6 +216,7 @@ impl Entry {
 }
 
 /// Calls `visit` for every attribute, inline ones first, until it gives something.
+#[inline(always)]
 fn for_each<S: Source, R>(
     sb: &Superblock,
     inode: &Inode,
@@ -228,6 +228,8 @@ fn for_each<S: Source, R>(
     let ids = start(inode)?.saturating_add(HEADER_SIZE.into());
     let ids_len = SHARED_SIZE * u32::from(header.shared_count);
     let mut pos = ids.saturating_add(ids_len.into());
+    // The reader keeps what is behind what it read last, and the ids are before the entries.
+    own.bytes(ids)?;
     // `XattrHeader::read` has checked that the ids fit.
     let mut left = inode.xattr_isize.saturating_sub(HEADER_SIZE + ids_len);
     while left > 0 {
@@ -245,11 +247,8 @@ fn for_each<S: Source, R>(
     let area = sb.block_pos(sb.xattr_blkaddr.into())?;
     let mut shared = Reader::new(shared);
     for number in 0..u64::from(header.shared_count) {
-        let mut raw = [0u8; xattr_shared::SIZE];
-        own.read_exact(
-            ids.saturating_add(u64::from(SHARED_SIZE) * number),
-            &mut raw,
-        )?;
+        let raw: [u8; xattr_shared::SIZE] =
+            own.array(ids.saturating_add(u64::from(SHARED_SIZE) * number))?;
         let id = u64::from(xattr_shared::ID.get(&raw));
         let at = area
             .checked_add(4 * id)
@@ -267,6 +266,7 @@ fn for_each<S: Source, R>(
 /// # Errors
 ///
 /// `NoData` if there is none; `Range` if `out` is too small, or the name too long.
+#[inline(never)]
 pub fn getxattr<S: Source, H: Hasher>(
     sb: &Superblock,
     inode: &Inode,
@@ -276,18 +276,40 @@ pub fn getxattr<S: Source, H: Hasher>(
     name: &[u8],
     out: Option<&mut [u8]>,
 ) -> Result<usize, S::Error> {
-    let none = Error::new(Kind::NoData, "no such attribute", inode.iloc, index.into());
+    let own = &mut Reader::new(sources.inode);
+    let header = XattrHeader::read_with(inode, own)?.ok_or(none(inode, index))?;
+    if !header.may_have::<H>(sb, index, name) {
+        return Err(none(inode, index).into());
+    }
+    find(sb, inode, &header, sources, prefixes, index, name, out)
+}
+
+/// There is no such attribute.
+#[cold]
+fn none(inode: &Inode, index: u8) -> Error {
+    Error::new(Kind::NoData, "no such attribute", inode.iloc, index.into())
+}
+
+/// As [`getxattr`], of an inode with this header, whatever its filter says.
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+pub fn find<S: Source>(
+    sb: &Superblock,
+    inode: &Inode,
+    header: &XattrHeader,
+    sources: &XattrSources<'_, S>,
+    prefixes: &[LongPrefix],
+    index: u8,
+    name: &[u8],
+    out: Option<&mut [u8]>,
+) -> Result<usize, S::Error> {
     let range = |len: usize| Error::new(Kind::Range, "buffer size", inode.iloc, len as u64);
     if name.len() > NAME_LEN {
         return Err(range(name.len()).into());
     }
     let own = &mut Reader::new(sources.inode);
-    let header = XattrHeader::read_with(inode, own)?.ok_or(none)?;
-    if !header.may_have::<H>(sb, index, name) {
-        return Err(none.into());
-    }
     let mut out = out;
-    let found = for_each(sb, inode, &header, own, sources.shared, |src, entry| {
+    let found = for_each(sb, inode, header, own, sources.shared, |src, entry| {
         let Some((base, infix)) = entry.prefix(prefixes) else {
             return Ok(None);
         };
@@ -297,10 +319,7 @@ pub fn getxattr<S: Source, H: Hasher>(
         if base != index || rest.len() != usize::from(entry.name_len) {
             return Ok(None);
         }
-        let mut stored = [0u8; NAME_LEN];
-        let stored = stored.get_mut(..rest.len()).unwrap_or(&mut []);
-        src.read_exact(entry.name_pos(), stored)?;
-        if stored != rest {
+        if !src.is(entry.name_pos(), rest)? {
             return Ok(None);
         }
         let size = usize::from(entry.value_size);
@@ -310,7 +329,7 @@ pub fn getxattr<S: Source, H: Hasher>(
         }
         Ok(Some(size))
     })?;
-    Ok(found.ok_or(none)?)
+    Ok(found.ok_or_else(|| none(inode, index))?)
 }
 
 /// Total size of all names with their NULs, which are copied to `out` if that is given. `prefix_of`

@@ -49,6 +49,10 @@ pub(super) fn read(dir: &Inode<Erofs>, list: &OpenDir<'_>, out: &mut DirEmitter<
     let block_size = u64::from(image.block_size());
     let page_size = kernel::page::PAGE_SIZE as u64;
     let size = image_dir.size;
+    // How every listing ends.
+    if out.pos() >= size && !image_dir.dot_omitted {
+        return Ok(());
+    }
     let bytes = bytes(dir)?;
     let fail = |err| failed(dir.sb(), Place::Nid(image_dir.nid), err);
 
@@ -72,16 +76,15 @@ pub(super) fn read(dir: &Inode<Erofs>, list: &OpenDir<'_>, out: &mut DirEmitter<
         let data = data.get(..len as usize).ok_or(EIO)?;
         let block = DirBlock::new(data, start).map_err(|err| fail(err.into()))?;
         let first = in_block.div_ceil(DIRENT_SIZE as u64) as usize;
-        let at = |index: usize| start.saturating_add((index * DIRENT_SIZE) as u64);
-        out.set_pos(at(first));
-        for index in first..block.len() {
-            let entry = block.get(index).map_err(|err| fail(err.into()))?;
-            if !out.entry(entry.name, image.ino(entry.nid), entry.file_type) {
-                return Ok(());
-            }
+        out.set_pos(start.saturating_add((first * DIRENT_SIZE) as u64));
+        let more = block.for_each(first, |entry| {
             // Behind the entry at once: should the next one be bad, the listing must not come back
             // to this one.
-            out.set_pos(at(index + 1));
+            let ino = image.ino(entry.nid);
+            out.entry(entry.name, ino, entry.file_type, DIRENT_SIZE as u32)
+        });
+        if !more.map_err(|err| fail(err.into()))? {
+            return Ok(());
         }
         out.set_pos(start + len);
     }

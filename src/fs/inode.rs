@@ -2,6 +2,8 @@
 
 //! From an image's inode to the VFS's.
 
+use core::ops::Deref;
+
 use kernel::{prelude::*, sync::SetOnce};
 
 use super::{
@@ -13,11 +15,12 @@ use crate::{
     format::{
         error::{Error as FormatError, Kind},
         inode::{FileType, Inode as ImageInode},
+        source::read_exact,
         superblock::Superblock,
         xattr::XattrHeader,
         zmap,
     },
-    io::ReadError,
+    io::{CacheBytes, ReadError},
     vfs::{
         new_inode::{Fields, Iget, NewInode},
         Inode, InodeRef, Super,
@@ -69,38 +72,41 @@ pub(super) fn iget(sb: &Super<Erofs>, nid: u64) -> Result<InodeRef<Erofs>> {
             Ok(inode)
         }
         Iget::New(new) => {
-            let read = read(new.sb(), image, nid);
-            publish(
-                new,
-                image,
-                read.map_err(|err| failed(sb, Place::Nid(nid), err))?,
-            )
+            fill(new, sb, image, nid).map_err(|err| failed(sb, Place::Nid(nid), err))
         }
     }
 }
 
-fn read(sb: &Super<Erofs>, image: &Superblock, nid: u64) -> Result<ImageInode, ReadError> {
-    let (area, _) = image.iloc(nid)?;
-    let inode = ImageInode::read(image, nid, &sb.info().area(area)?)?;
-    if inode.is_compressed() && !image.is_compressed() {
+/// Reads a new inode.
+fn fill(
+    mut new: NewInode<Erofs>,
+    sb: &Super<Erofs>,
+    image: &Superblock,
+    nid: u64,
+) -> Result<InodeRef<Erofs>, ReadError> {
+    let (area, iloc) = image.iloc(nid)?;
+    let area = sb.info().area(area)?;
+    let bytes = area.bytes(iloc)?;
+    let inode = ImageInode::read_at(image, nid, &bytes, &area)?;
+    let is_compressed = inode.is_compressed();
+    if is_compressed && !image.is_compressed() {
         return Err(corrupted(
             &inode,
             "compressed inode in an image without compression",
             0,
         ));
     }
-    let bad_link = inode.size == 0 || inode.size > LINK_MAX;
-    if matches!(inode.file_type, FileType::Symlink) && bad_link {
-        return Err(corrupted(&inode, "symbolic link length", inode.size));
+    if !may_have_acl(image, &inode, &area)? {
+        new.set_no_acl();
     }
-    Ok(inode)
-}
-
-fn publish(
-    mut new: NewInode<Erofs>,
-    image: &Superblock,
-    inode: ImageInode,
-) -> Result<InodeRef<Erofs>> {
+    let target;
+    let link = match inode.file_type {
+        FileType::Symlink => {
+            target = fast_link(image, &inode, &area, &bytes)?;
+            target.as_deref()
+        }
+        _ => None,
+    };
     let fields = Fields {
         mode: inode.mode,
         uid: inode.uid,
@@ -112,28 +118,19 @@ fn publish(
         mtime_nsec: inode.mtime_nsec,
         rdev: inode.rdev,
     };
-    let nid = inode.nid;
-    let has_acl = may_have_acl(new.sb(), image, &inode)
-        .map_err(|err| failed(new.sb(), Place::Nid(nid), err))?;
-    if !has_acl {
-        new.set_no_acl();
-    }
-    let mut buf = KVec::new();
-    let has_link = read_link(new.sb(), image, &inode, &mut buf)
-        .map_err(|err| failed(new.sb(), Place::Nid(nid), err))?;
-    let data = if inode.is_compressed() {
+    let data = if is_compressed {
         Data::Encoded(inode, SetOnce::new())
     } else {
         Data::Image(inode)
     };
-    new.publish(&fields, data, has_link.then_some(&*buf))
+    Ok(new.publish(&fields, data, link)?)
 }
 
 /// Whether looking for ACLs is worth it.
 fn may_have_acl(
-    sb: &Super<Erofs>,
     image: &Superblock,
     inode: &ImageInode,
+    area: &CacheBytes<'_>,
 ) -> Result<bool, ReadError> {
     if inode.xattr_isize == 0 {
         return Ok(false);
@@ -142,8 +139,7 @@ fn may_have_acl(
         return Ok(true);
     }
     // What is wrong with the attributes is for their readers to hear.
-    let area = sb.info().area(inode.area)?;
-    Ok(match XattrHeader::read(image, inode, &area) {
+    Ok(match XattrHeader::read(image, inode, area) {
         Ok(Some(header)) => !header.no_acl(image),
         Ok(None) => false,
         Err(ReadError::Format(_)) => true,
@@ -151,28 +147,55 @@ fn may_have_acl(
     })
 }
 
-/// Reads a symbolic link's target if it lies in the inode's own block.
-fn read_link(
-    sb: &Super<Erofs>,
+/// A symbolic link's target if it lies in the inode's own block.
+enum FastLink<'a> {
+    /// In the bytes that the inode is in.
+    AtHand(&'a [u8]),
+    Read(KVec<u8>),
+}
+
+impl Deref for FastLink<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            FastLink::AtHand(target) => target,
+            FastLink::Read(target) => target,
+        }
+    }
+}
+
+/// Finds the target of a symbolic link in `bytes`, which begin with the inode, or reads it.
+fn fast_link<'a>(
     image: &Superblock,
     inode: &ImageInode,
-    buf: &mut KVec<u8>,
-) -> Result<bool, ReadError> {
-    if !matches!(inode.file_type, FileType::Symlink) {
-        return Ok(false);
+    area: &CacheBytes<'_>,
+    bytes: &'a [u8],
+) -> Result<Option<FastLink<'a>>, ReadError> {
+    if inode.size == 0 || inode.size > LINK_MAX {
+        return Err(corrupted(inode, "symbolic link length", inode.size));
     }
     let Some((pos, len)) = inode.tail(image)? else {
-        return Ok(false);
+        return Ok(None);
     };
     if u64::from(len) != inode.size {
-        return Ok(false);
+        return Ok(None);
     }
-    *buf = KVec::from_elem(0u8, len as usize, GFP_KERNEL).map_err(Error::from)?;
-    crate::format::source::read_exact(&sb.info().area(inode.area)?, pos, buf)?;
-    if buf.contains(&0) {
+    let len = len as usize;
+    let behind = usize::try_from(pos.wrapping_sub(inode.iloc)).ok();
+    let at_hand = behind.and_then(|start| bytes.get(start..)?.get(..len));
+    let target = match at_hand {
+        Some(target) => FastLink::AtHand(target),
+        None => {
+            let mut target = KVec::from_elem(0u8, len, GFP_KERNEL).map_err(Error::from)?;
+            read_exact(area, pos, &mut target)?;
+            FastLink::Read(target)
+        }
+    };
+    if target.contains(&0) {
         return Err(corrupted(inode, "NUL in a symbolic link", inode.size));
     }
-    Ok(true)
+    Ok(Some(target))
 }
 
 /// The image's inode behind a VFS inode, with the superblock's state.

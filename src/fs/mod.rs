@@ -192,9 +192,8 @@ impl FileSystem for Erofs {
     }
 
     fn attributes(inode: &Inode<Self>) -> Attributes {
-        let image = inode.data().and_then(|data| data.image());
         Attributes {
-            compressed: image.is_ok_and(|image| image.is_compressed()),
+            compressed: Self::is_encoded(inode),
         }
     }
 

@@ -19,16 +19,14 @@ use crate::{
         superblock::{Area, Superblock},
         xattr::{self, index, XattrSources},
     },
-    io::{hash::KernelHash, metadata::FolioBytes, ReadError},
+    io::{hash::KernelHash, metadata::FolioBytes, CacheBytes, ReadError},
     vfs::{xattr::may_see_trusted, Inode},
 };
 
-/// The bytes of an area, which is looked for when one of them is read: the superblock may place
-/// shared attributes in a metabox that is not there, and an inode that has none need not mind.
-struct AreaBytes<'a> {
-    info: &'a Info,
-    area: Area,
-}
+/// The bytes of an area, if it is there: the superblock may place shared attributes in a metabox
+/// that is not, and an inode that has none need not mind.
+#[derive(Clone, Copy)]
+struct AreaBytes<'a>(Result<CacheBytes<'a>>);
 
 impl Source for AreaBytes<'_> {
     type Error = ReadError;
@@ -37,23 +35,30 @@ impl Source for AreaBytes<'_> {
     where
         Self: 'a;
 
+    #[inline]
     fn bread(&self, pos: u64) -> Result<FolioBytes<'_>, ReadError> {
-        let bytes = self.info.area(self.area).map_err(|err| {
-            if err != EFSCORRUPTED {
-                return ReadError::Io(err);
-            }
-            ReadError::Format(FormatError {
-                kind: Kind::Corrupted,
-                what: "xattr in a metabox that is not there",
-                pos,
-                value: 0,
-            })
-        })?;
-        bytes.bytes(pos)
+        match &self.0 {
+            Ok(bytes) => bytes.bytes(pos),
+            Err(err) => Err(not_there(*err, pos)),
+        }
     }
 }
 
+#[cold]
+fn not_there(err: Error, pos: u64) -> ReadError {
+    if err != EFSCORRUPTED {
+        return ReadError::Io(err);
+    }
+    ReadError::Format(FormatError {
+        kind: Kind::Corrupted,
+        what: "xattr in a metabox that is not there",
+        pos,
+        value: 0,
+    })
+}
+
 /// The areas that an inode's attributes lie in: its own, and that of shared ones.
+#[inline(always)]
 fn areas<'a>(
     info: &'a Info,
     image: &ImageInode,
@@ -64,8 +69,13 @@ fn areas<'a>(
     } else {
         Area::Image
     };
-    let of = |area| AreaBytes { info, area };
-    (of(image.area), of(shared))
+    let own = AreaBytes(info.area(image.area));
+    let shared = if shared == image.area {
+        own
+    } else {
+        AreaBytes(info.area(shared))
+    };
+    (own, shared)
 }
 
 /// Size of an attribute's value; the value in `out`.
@@ -88,19 +98,39 @@ pub(super) fn get_any(
     name: &[u8],
     out: Option<&mut [u8]>,
 ) -> Result<usize> {
-    let info = inode.sb().info();
     let (image, sb) = parts(inode)?;
-    if image.xattr_isize == 0 {
+    let may_have = match &image.xattr_header {
+        Some(header) => header.may_have::<KernelHash>(sb, class, name),
+        None => image.xattr_isize != 0,
+    };
+    if !may_have {
         return Err(ENODATA);
     }
+    find(inode, image, sb, class, name, out)
+}
+
+/// Looks for an attribute of an inode that may have it: the filter was asked, if it was at hand.
+#[inline(never)]
+fn find(
+    inode: &Inode<Erofs>,
+    image: &ImageInode,
+    sb: &Superblock,
+    class: u8,
+    name: &[u8],
+    out: Option<&mut [u8]>,
+) -> Result<usize> {
+    let info = inode.sb().info();
     let (own, shared) = areas(info, image, sb);
     let sources = XattrSources {
         inode: &own,
         shared: &shared,
     };
     let prefixes = info.prefixes();
-    xattr::getxattr::<_, KernelHash>(sb, image, &sources, prefixes, class, name, out)
-        .map_err(|err: ReadError| failed(inode.sb(), Place::Nid(image.nid), err))
+    let found = match &image.xattr_header {
+        Some(header) => xattr::find(sb, image, header, &sources, prefixes, class, name, out),
+        None => xattr::getxattr::<_, KernelHash>(sb, image, &sources, prefixes, class, name, out),
+    };
+    found.map_err(|err: ReadError| failed(inode.sb(), Place::Nid(image.nid), err))
 }
 
 /// Names of all attributes that the caller may see.

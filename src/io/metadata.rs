@@ -180,16 +180,51 @@ impl<'a> CacheBytes<'a> {
     }
 
     /// Like [`Source::bread`], with the lifetime of the inode instead of `self`.
+    #[inline]
     pub(crate) fn bytes(&self, pos: u64) -> Result<FolioBytes<'a>, ReadError> {
         if pos >= self.size {
-            return Err(ReadError::Format(format::error::Error {
-                kind: Kind::Corrupted,
-                what: "metadata past the end",
-                pos,
-                value: self.size,
-            }));
+            return Err(self.past_end(pos));
         }
-        let page_mask = (PAGE_SIZE - 1) as u64;
+        let mut ptr = core::ptr::null();
+        // SAFETY: By the type invariants the mapping is live; the folio comes with a reference.
+        let folio = unsafe {
+            raw::erofs_shared_metadata_get(self.mapping.as_ptr(), pos as i64, &raw mut ptr)
+        };
+        match NonNull::new(folio) {
+            // INVARIANT: The folio is uptodate and contains `pos`, the byte of which `ptr` is the
+            // address; so it contains the rest of that page, too. The reference is now owned here.
+            // The mapping is one of this module's, by the type invariants.
+            Some(folio) => Ok(FolioBytes {
+                folio,
+                ptr: ptr.cast(),
+                len: self.in_page(pos),
+                _mapping: PhantomData,
+            }),
+            None => self.read(pos),
+        }
+    }
+
+    #[cold]
+    fn past_end(&self, pos: u64) -> ReadError {
+        ReadError::Format(format::error::Error {
+            kind: Kind::Corrupted,
+            what: "metadata past the end",
+            pos,
+            value: self.size,
+        })
+    }
+
+    /// How many bytes there are from `pos` on, which is in the inode, in the same page.
+    #[inline(always)]
+    fn in_page(&self, pos: u64) -> usize {
+        let rest = self.size.wrapping_sub(pos);
+        let in_page = PAGE_SIZE as u64 - pos % PAGE_SIZE as u64;
+        rest.min(in_page) as usize
+    }
+
+    /// As [`CacheBytes::bytes`], of what is perhaps not in the page cache.
+    #[cold]
+    fn read(&self, pos: u64) -> Result<FolioBytes<'a>, ReadError> {
         let index = (pos >> PAGE_SHIFT) as usize;
         if self.around.is_some() {
             self.read_ahead(pos, 1);
@@ -204,12 +239,6 @@ impl<'a> CacheBytes<'a> {
             )
         };
         let in_folio = pos.wrapping_sub(start) as usize;
-        let in_page = (pos & page_mask) as usize;
-        let mut len = PAGE_SIZE - in_page;
-        let rest = self.size - pos;
-        if rest < len as u64 {
-            len = rest as usize;
-        }
         if in_folio >= size {
             // SAFETY: The reference is given back, once.
             unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) };
@@ -221,7 +250,7 @@ impl<'a> CacheBytes<'a> {
             folio,
             // SAFETY: `in_folio < size`.
             ptr: unsafe { base.add(in_folio) },
-            len,
+            len: self.in_page(pos),
             _mapping: PhantomData,
         })
     }

@@ -10,6 +10,18 @@ use crate::{compat::code::ENAMETOOLONG, io::wait::is_dying, raw};
 /// Longest name that is looked up.
 const NAME_MAX: usize = 255;
 
+/// What `getdents` calls the file types of directory entries, `FT_*`.
+const DT_OF_FT: [u32; 8] = [
+    bindings::DT_UNKNOWN,
+    bindings::DT_REG,
+    bindings::DT_DIR,
+    bindings::DT_CHR,
+    bindings::DT_BLK,
+    bindings::DT_FIFO,
+    bindings::DT_SOCK,
+    bindings::DT_LNK,
+];
+
 /// An open directory that is being listed.
 pub(crate) struct OpenDir<'a> {
     file: &'a Opaque<bindings::file>,
@@ -55,19 +67,26 @@ impl DirEmitter<'_> {
         unsafe { (*self.ctx).pos = pos.min(i64::MAX as u64) as i64 }
     }
 
-    /// Gives an entry; `false` if the receiver has no room for it. `file_type` is an on-disk
-    /// `FT_*`.
-    pub(crate) fn entry(&mut self, name: &[u8], ino: u64, file_type: u8) -> bool {
-        // SAFETY: By the type invariants; the name is readable for its length (at most 255).
-        unsafe {
-            raw::erofs_shared_dir_emit(
-                self.ctx,
-                name.as_ptr().cast(),
-                name.len() as i32,
-                ino,
-                u32::from(raw::fs_ftype_to_dtype(u32::from(file_type))),
-            )
+    /// Gives an entry and moves behind its record of `size` bytes; `false` if the receiver has no
+    /// room for it. `file_type` is an on-disk `FT_*`. This is `dir_emit()`.
+    #[inline(always)]
+    pub(crate) fn entry(&mut self, name: &[u8], ino: u64, file_type: u8, size: u32) -> bool {
+        // SAFETY: By the type invariants the context is live, and used by this listing alone.
+        let ctx = unsafe { &mut *self.ctx };
+        let kind = DT_OF_FT.get(usize::from(file_type)).copied().unwrap_or(0);
+        let Some(actor) = ctx.actor else {
+            return false;
+        };
+        // SAFETY: The actor is the context's; the name is readable for its length (at most 255). No
+        // type has bits that `ctx.dt_flags_mask` would have to allow.
+        let taken = unsafe {
+            let name = (name.as_ptr().cast(), name.len() as i32);
+            actor(self.ctx, name.0, name.1, ctx.pos, ino, kind)
+        };
+        if taken {
+            ctx.pos = ctx.pos.wrapping_add(size.into());
         }
+        taken
     }
 
     /// Gives the entry `.`; `false` if the receiver has no room for it.
@@ -188,27 +207,42 @@ impl<T: FileSystem> Tables<T> {
         let inode = unsafe { Inode::<T>::from_raw((*(*path).dentry).d_inode) };
         // SAFETY: By this function's requirements `stat` is this callback's to fill.
         let out = unsafe { &mut *stat };
-        let compressed = T::attributes(inode).compressed;
         let immutable = u64::from(bindings::STATX_ATTR_IMMUTABLE);
-        let compressed_attr = u64::from(bindings::STATX_ATTR_COMPRESSED);
-        out.attributes |= immutable;
-        if compressed {
-            out.attributes |= compressed_attr;
+        let compressed = u64::from(bindings::STATX_ATTR_COMPRESSED);
+        let is_compressed = T::attributes(inode).compressed;
+        out.attributes |= immutable | if is_compressed { compressed } else { 0 };
+        out.attributes_mask |= immutable | compressed;
+        let fill = move |out: &mut bindings::kstat| -> ffi::c_int {
+            // SAFETY: The arguments are those of this callback.
+            unsafe { bindings::generic_fillattr(idmap, request_mask, inode.as_ptr(), out) };
+            0
+        };
+        if request_mask & bindings::STATX_DIOALIGN != 0 {
+            return Self::direct_io_alignment(inode, is_compressed, out, fill);
         }
-        out.attributes_mask |= immutable | compressed_attr;
-        // No DIO alignment means no direct I/O: on a backing file, or of compressed data.
-        let is_file = inode.mode() & bindings::S_IFMT == bindings::S_IFREG;
-        if request_mask & bindings::STATX_DIOALIGN != 0 && is_file {
-            out.result_mask |= bindings::STATX_DIOALIGN;
-            if let Some(bdev) = inode.sb().bdev().filter(|_| !compressed) {
-                // SAFETY: The superblock holds its device open.
-                out.dio_mem_align = unsafe { raw::erofs_shared_bdev_dma_align(bdev.as_ptr()) };
-                // SAFETY: The superblock holds its device open.
-                out.dio_offset_align = unsafe { raw::erofs_shared_bdev_block_size(bdev.as_ptr()) };
-            }
+        fill(out)
+    }
+
+    /// Says how direct I/O has to be aligned, and calls `fill`. Nothing says that there is none: on
+    /// a backing file, or of compressed data.
+    #[cold]
+    #[inline(never)]
+    fn direct_io_alignment(
+        inode: &Inode<T>,
+        is_compressed: bool,
+        out: &mut bindings::kstat,
+        fill: impl FnOnce(&mut bindings::kstat) -> ffi::c_int,
+    ) -> ffi::c_int {
+        if inode.mode() & bindings::S_IFMT != bindings::S_IFREG {
+            return fill(out);
         }
-        // SAFETY: The arguments are those of this callback.
-        unsafe { bindings::generic_fillattr(idmap, request_mask, inode.as_ptr(), stat) };
-        0
+        out.result_mask |= bindings::STATX_DIOALIGN;
+        if let Some(bdev) = inode.sb().bdev().filter(|_| !is_compressed) {
+            // SAFETY: The superblock holds its device open.
+            out.dio_mem_align = unsafe { raw::erofs_shared_bdev_dma_align(bdev.as_ptr()) };
+            // SAFETY: The superblock holds its device open.
+            out.dio_offset_align = unsafe { raw::erofs_shared_bdev_block_size(bdev.as_ptr()) };
+        }
+        fill(out)
     }
 }

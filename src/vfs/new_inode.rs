@@ -165,9 +165,14 @@ impl<T: FileSystem> NewInode<T> {
         }
         // SAFETY: The inode is new, so that what these set is this task's to set.
         unsafe {
-            raw::erofs_shared_inode_set_owner(inode, fields.uid, fields.gid);
             bindings::set_nlink(inode, fields.nlink);
-            raw::erofs_shared_inode_set_times(inode, fields.mtime, fields.mtime_nsec);
+            raw::erofs_shared_inode_set_owner_and_times(
+                inode,
+                fields.uid,
+                fields.gid,
+                fields.mtime,
+                fields.mtime_nsec,
+            );
         }
     }
 
