@@ -71,9 +71,7 @@ pub(super) fn iget(sb: &Super<Erofs>, nid: u64) -> Result<InodeRef<Erofs>> {
             }
             Ok(inode)
         }
-        Iget::New(new) => {
-            fill(new, sb, image, nid).map_err(|err| failed(sb, Place::Nid(nid), err))
-        }
+        Iget::New(new) => fill(new, sb, image, nid).map_err(|err| failed(sb, Place::Nid(nid), err)),
     }
 }
 
