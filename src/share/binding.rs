@@ -12,8 +12,7 @@ use kernel::{
 
 use super::{
     set::{bytes_of, Memory, Prepared, Set},
-    usage::SoleRead,
-    usage::User,
+    usage::{SoleRead, User},
     window::Windows,
     SharedRef, Verify,
 };
@@ -250,10 +249,14 @@ impl Binding {
             || self.shared.content().usage().wait_may_fill(self)
     }
 
-    /// Whether what is read in through the real inode's image needs no check: it is the only user,
-    /// and nothing is known of pages that were there before.
+    /// Whether what is read in through the real inode's image needs no check: its fingerprint is
+    /// trusted; or it is the only user, and nothing is known of pages that were there before.
     pub(crate) fn needs_no_check(&self) -> bool {
-        self.is_sole() && !self.shared.content().usage().has_records()
+        match self.shared.identity().verify {
+            Verify::Nothing => true,
+            Verify::Digests => false,
+            Verify::Bytes => self.is_sole() && !self.shared.content().usage().has_records(),
+        }
     }
 
     /// Begins a read of the shared inode's only user: [`Usage::read`](super::usage::Usage::read).

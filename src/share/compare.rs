@@ -9,8 +9,7 @@ use kernel::prelude::*;
 
 use super::{
     digest::{digest_blocks, Digest, BLOCK_SIZE},
-    handle::SharedInode,
-    handle::Unheld,
+    handle::{SharedInode, Unheld},
     sha256::KernelSha256,
 };
 use crate::{
@@ -66,7 +65,7 @@ impl SharedInode {
 
     /// Compares `bytes`, of whole blocks from `first` on, with the folio that has block `first`, as
     /// far as that goes; the first that differs ends it. Calls `verified` for the blocks that are
-    /// equal, while the folio cannot leave. May sleep; `verified` may not.
+    /// equal, while the folio cannot leave. May sleep, and so may `verified`.
     pub(crate) fn compare(
         &self,
         first: u64,

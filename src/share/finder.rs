@@ -170,6 +170,12 @@ fn pass() -> Result {
                 continue;
             };
             at = at.max(folio.pages().end);
+            let looked_at = folio
+                .pages()
+                .end
+                .min(blocks)
+                .saturating_sub(folio.pages().start);
+            GLOBAL.add(Field::FinderBlocks, looked_at);
             look_at(&mut table, &inodes, number as u32, &folio, blocks);
             drop(folio);
             if !pace.keep() {
@@ -196,7 +202,6 @@ fn look_at(table: &mut Table, inodes: &[SharedRef], number: u32, folio: &FolioRe
             return;
         };
         let tag = secret::sample(bytes) as u32 | 1;
-        GLOBAL.add(Field::FinderBlocks, 1);
         let mut other = None;
         for probe in table.probes(tag) {
             if probe.tag == 0 {

@@ -40,13 +40,14 @@ pub(super) struct CacheFill<T: FileSystem> {
 impl<T: FileSystem> CacheFill<T> {
     /// For folios that are in the page cache of `binding` already, locked.
     pub(super) fn new(inode: &Inode<T>, binding: &Arc<Binding>) -> Self {
-        let check = match binding.shared().identity().verify {
-            Verify::Nothing => Check::Nothing,
-            Verify::Digests => Check::Digests,
+        let check = if binding.needs_no_check() {
             // Should it be one of many when the bytes are there: it was not when the folios were
             // locked, so that no inode counts on having verified them, this one included.
-            Verify::Bytes if binding.needs_no_check() => Check::Nothing,
-            Verify::Bytes => Check::Leftovers,
+            Check::Nothing
+        } else if binding.shared().identity().verify == Verify::Digests {
+            Check::Digests
+        } else {
+            Check::Leftovers
         };
         Self {
             binding: binding.clone(),

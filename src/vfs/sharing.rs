@@ -168,12 +168,7 @@ impl<T: FileSystem> Inode<T> {
     /// Whether what is read through this inode for the page cache of `binding` is neither decoded
     /// nor checked. The folios are there already, locked: see [`CacheFill::new`].
     fn needs_no_check(&self, binding: &Binding) -> bool {
-        !T::is_encoded(self)
-            && match binding.shared().identity().verify {
-                Verify::Nothing => true,
-                Verify::Digests => false,
-                Verify::Bytes => binding.needs_no_check(),
-            }
+        !T::is_encoded(self) && binding.needs_no_check()
     }
 
     /// Notes that something is read into the page cache of `binding`, among which equal blocks may
