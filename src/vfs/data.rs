@@ -392,17 +392,12 @@ impl<T: FileSystem> Tables<T> {
     #[inline(never)]
     fn read_missing(mut request: ReadRequest<'_>, file: OpenFile<'_, T>, copied: usize) -> isize {
         file.ready_readahead();
-        let ret = if file.is_shared() {
-            let Some(ret) = file.read_plain(&mut request, copied) else {
-                let more = Self::read_specially(request, file);
-                return match copied {
-                    0 => more,
-                    _ => copied as isize + more.max(0),
-                };
+        let Some(ret) = file.read_plain(&mut request, copied) else {
+            let more = Self::read_specially(request, file);
+            return match copied {
+                0 => more,
+                _ => copied as isize + more.max(0),
             };
-            ret
-        } else {
-            request.filemap_read(copied)
         };
         if ret >= 0 {
             return ret;

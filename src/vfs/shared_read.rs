@@ -23,7 +23,7 @@ use crate::{
     io::{folio::FolioRef, mapping::Mapping, request::ReadRequest, wait::is_dying},
     race::race_point,
     raw,
-    share::{Binding, Verify, BLOCK_SHIFT, BLOCK_SIZE},
+    share::{Binding, Unheld, Verify, BLOCK_SHIFT, BLOCK_SIZE},
 };
 
 /// Bytes that a read verifies before it copies them.
@@ -49,10 +49,27 @@ impl<T: FileSystem> Inode<T> {
     /// more counts as the inode's own.
     fn file_mapping(&self, mapping: Mapping<'_>) -> FileMapping {
         let is_plain = self.is_plain(mapping);
+        if is_plain && !self.compares_bytes(mapping) {
+            return FileMapping::Own;
+        }
         match self.through(mapping) {
             FileMapping::Shared(binding) if is_plain && binding.is_complete() => FileMapping::Own,
             other => other,
         }
+    }
+
+    /// Whether `mapping`, which a file of this inode has, is that of a shared inode whose pages are
+    /// verified by their bytes: then `plain` may be taken back. Takes no lock.
+    fn compares_bytes(&self, mapping: Mapping<'_>) -> bool {
+        if mapping == self.own_mapping() {
+            return false;
+        }
+        // SAFETY: Files have the inode's own mapping, or that of a shared inode, which is not freed
+        // as long as this borrows it.
+        unsafe { Unheld::of_mapping(mapping.as_ptr()) }
+            .identity()
+            .verify
+            == Verify::Bytes
     }
 
     /// Turns a failure to use `mapping` into [`Unready::Left`] if the inode has left it.
@@ -127,6 +144,9 @@ impl<T: FileSystem> OpenFile<'_, T> {
     /// `filemap_read()` of a file all of whose resident pages may be read, after `copied` bytes.
     /// `None`: that has changed just now.
     pub(super) fn read_plain(self, request: &mut ReadRequest<'_>, copied: usize) -> Option<isize> {
+        if !self.inode().compares_bytes(self.mapping()) {
+            return Some(request.filemap_read(copied));
+        }
         let FileMapping::Shared(binding) = self.inode().through(self.mapping()) else {
             return None;
         };
@@ -396,9 +416,9 @@ impl<T: FileSystem> Tables<T> {
             if this.is_shared() && (len == 0 || pos >= inode.size()) {
                 return 0;
             }
-            let binding = match inode.through(mapping) {
-                FileMapping::Shared(binding) => Some(binding),
-                _ => None,
+            let binding = match inode.compares_bytes(mapping) {
+                true => inode.through(mapping).binding(),
+                false => None,
             };
             // Before pages are looked at, and until they are taken.
             let _sole = binding.as_ref().and_then(|binding| binding.sole_read());

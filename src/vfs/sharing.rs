@@ -75,6 +75,16 @@ pub(super) enum FileMapping {
     Stale(Option<Arc<Binding>>),
 }
 
+impl FileMapping {
+    /// The binding of an inode to the shared inode whose pages they are.
+    pub(super) fn binding(self) -> Option<Arc<Binding>> {
+        match self {
+            Self::Shared(binding) => Some(binding),
+            Self::Own | Self::Stale(_) => None,
+        }
+    }
+}
+
 impl<T: FileSystem> Inode<T> {
     /// Whether the pages of `mapping` may be used without further checks.
     #[inline(always)]
