@@ -4,7 +4,12 @@
 
 use core::{cmp::Ordering, ops::Range};
 
-use super::{error::Error, ondisk::dirent, source::Source};
+use super::{
+    error::Error,
+    ondisk::dirent,
+    source::Source,
+    words::{first_byte, first_bytes, word, zero_bytes, WORD},
+};
 
 /// Size of a record.
 pub const DIRENT_SIZE: usize = dirent::SIZE;
@@ -334,57 +339,8 @@ fn bad_first(nameoff: usize, pos: u64) -> Error {
     )
 }
 
-/// Bytes that are looked at together.
-const WORD: usize = 8;
 /// Every byte a slash.
 const SLASHES: u64 = u64::from_ne_bytes([b'/'; WORD]);
-
-/// The bytes from `at` on as a number the lowest byte of which is the first; zeros behind the end.
-#[inline(always)]
-fn word(bytes: &[u8], at: usize) -> u64 {
-    match bytes.get(at..).and_then(|rest| rest.first_chunk()) {
-        Some(word) => u64::from_le_bytes(*word),
-        None => last_word(bytes, at),
-    }
-}
-
-/// As [`word`], of less than eight bytes: two halves that may overlap.
-fn last_word(bytes: &[u8], at: usize) -> u64 {
-    let rest = bytes.get(at..).unwrap_or(&[]);
-    let moved = |half: u64, by: usize| half.wrapping_shl(8 * rest.len().wrapping_sub(by) as u32);
-    if let (Some(first), Some(last)) = (rest.first_chunk(), rest.last_chunk()) {
-        let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
-        return u64::from(first) | moved(last.into(), 4);
-    }
-    if let (Some(first), Some(last)) = (rest.first_chunk(), rest.last_chunk()) {
-        let (first, last) = (u16::from_le_bytes(*first), u16::from_le_bytes(*last));
-        return u64::from(first) | moved(last.into(), 2);
-    }
-    rest.first().map_or(0, |byte| u64::from(*byte))
-}
-
-/// All bits of the first `count` bytes of a word; of all if it has no more.
-#[inline(always)]
-fn first_bytes(count: usize) -> u64 {
-    if count >= WORD {
-        u64::MAX
-    } else {
-        !u64::MAX.wrapping_shl(8 * count as u32)
-    }
-}
-
-/// Zero if no byte of `word` is; else its lowest bit that is set is in the first byte that is zero.
-#[inline(always)]
-fn zero_bytes(word: u64) -> u64 {
-    const ONES: u64 = u64::from_ne_bytes([1; WORD]);
-    word.wrapping_sub(ONES) & !word & (ONES << 7)
-}
-
-/// The byte of a word in which the lowest bit that is set is.
-#[inline(always)]
-fn first_byte(word: u64) -> usize {
-    (word.trailing_zeros() / 8) as usize
-}
 
 /// How the name that is searched for compares with another one.
 struct Compared {

@@ -24,5 +24,6 @@ pub mod map;
 pub mod ondisk;
 pub mod source;
 pub mod superblock;
+mod words;
 pub mod xattr;
 pub mod zmap;
