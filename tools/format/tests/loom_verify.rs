@@ -51,6 +51,18 @@ macro_rules! model {
     };
 }
 
+/// Another thread that does something with it.
+fn spawn<R: 'static>(shared: &Arc<Shared>, run: fn(&Shared) -> R) -> thread::JoinHandle<R> {
+    let shared = shared.clone();
+    thread::spawn(move || run(&shared))
+}
+
+/// Reclaims the block, and reads it in through B, whose image is another one by now.
+fn reclaim_and_fill(shared: &Shared) {
+    shared.reclaim();
+    shared.fill_with(B, 9, false);
+}
+
 /// C becomes a user, brings in the block if nothing is there, and reads it.
 fn second_user(shared: &Shared) {
     shared.join();
@@ -63,10 +75,7 @@ fn second_user(shared: &Shared) {
 /// An access of B beside that.
 fn access(shared: Shared, access: fn(&Shared)) {
     let shared = Arc::new(shared);
-    let second = {
-        let shared = shared.clone();
-        thread::spawn(move || second_user(&shared))
-    };
+    let second = spawn(&shared, second_user);
     access(&shared);
     second.join().unwrap();
     access(&shared);
@@ -105,14 +114,11 @@ model!(
 /// A read of B has failed, and left its folio, into which C reads.
 fn access_failed(shared: Shared) {
     let shared = Arc::new(shared.failed());
-    let second = {
-        let shared = shared.clone();
-        thread::spawn(move || {
-            shared.join();
-            shared.read_again(C);
-            shared.read_verified(C);
-        })
-    };
+    let second = spawn(&shared, |shared| {
+        shared.join();
+        shared.read_again(C);
+        shared.read_verified(C);
+    });
     shared.copy();
     second.join().unwrap();
     shared.read_verified(B);
@@ -128,13 +134,10 @@ model!(
 /// B leaves while a fault of it is under way. C becomes the next user.
 fn access_while_leaving(shared: Shared) {
     let shared = Arc::new(shared);
-    let next = {
-        let shared = shared.clone();
-        thread::spawn(move || {
-            shared.leave(B);
-            second_user(&shared);
-        })
-    };
+    let next = spawn(&shared, |shared| {
+        shared.leave(B);
+        second_user(shared);
+    });
     shared.map_pages();
     next.join().unwrap();
 }
@@ -148,10 +151,7 @@ model!(
 /// B is bound, and publishes its mapping while C becomes a user.
 fn publish(shared: Shared) {
     let shared = Arc::new(shared.not_published());
-    let second = {
-        let shared = shared.clone();
-        thread::spawn(move || second_user(&shared))
-    };
+    let second = spawn(&shared, second_user);
     shared.publish();
     second.join().unwrap();
     shared.copy();
@@ -167,13 +167,10 @@ model!(
 /// again.
 fn fill(shared: Shared) {
     let shared = Arc::new(shared);
-    let second = {
-        let shared = shared.clone();
-        thread::spawn(move || {
-            second_user(&shared);
-            shared.reclaim();
-        })
-    };
+    let second = spawn(&shared, |shared| {
+        second_user(shared);
+        shared.reclaim();
+    });
     shared.fill(B);
     shared.read_verified(B);
     second.join().unwrap();
@@ -192,10 +189,7 @@ model!(
 fn leave(shared: Shared) {
     assert_eq!(shared.fill(B), Filled::Done);
     let shared = Arc::new(shared);
-    let reclaim = {
-        let shared = shared.clone();
-        thread::spawn(move || shared.reclaim())
-    };
+    let reclaim = spawn(&shared, Shared::reclaim);
     shared.join();
     shared.compare(C);
     shared.fill(C);
@@ -216,13 +210,7 @@ model!(
 fn compare_and_leave(shared: Shared) {
     assert_eq!(shared.fill(B), Filled::Done);
     let shared = Arc::new(shared);
-    let reclaim = {
-        let shared = shared.clone();
-        thread::spawn(move || {
-            shared.reclaim();
-            shared.fill_with(B, 9, false);
-        })
-    };
+    let reclaim = spawn(&shared, reclaim_and_fill);
     shared.join();
     shared.compare(C);
     shared.compare_digest(C);
@@ -242,13 +230,7 @@ model!(
 fn record_and_leave(shared: Shared) {
     assert_eq!(shared.fill(B), Filled::Done);
     let shared = Arc::new(shared);
-    let reclaim = {
-        let shared = shared.clone();
-        thread::spawn(move || {
-            shared.reclaim();
-            shared.fill_with(B, 9, false);
-        })
-    };
+    let reclaim = spawn(&shared, reclaim_and_fill);
     shared.record_resident();
     shared.join();
     shared.compare(C);
@@ -267,14 +249,8 @@ model!(
 /// B reads the block in, and it is reclaimed, while C becomes a user.
 fn fill_and_leave(shared: Shared) {
     let shared = Arc::new(shared);
-    let reclaim = {
-        let shared = shared.clone();
-        thread::spawn(move || shared.reclaim())
-    };
-    let second = {
-        let shared = shared.clone();
-        thread::spawn(move || shared.join())
-    };
+    let reclaim = spawn(&shared, Shared::reclaim);
+    let second = spawn(&shared, Shared::join);
     shared.fill(B);
     second.join().unwrap();
     reclaim.join().unwrap();
@@ -292,10 +268,7 @@ model!(
 /// C and D become users at once. Whichever comes second need not walk.
 fn third(shared: Shared) {
     let shared = Arc::new(shared);
-    let second = {
-        let shared = shared.clone();
-        thread::spawn(move || shared.join())
-    };
+    let second = spawn(&shared, Shared::join);
     if shared.is_many() {
         shared.fill(D);
         shared.read_verified(D);
@@ -316,10 +289,7 @@ fn overtaken(shared: Shared) {
     shared.join();
     assert_eq!(shared.fill(C), Filled::Done);
     let shared = Arc::new(shared);
-    let reader = {
-        let shared = shared.clone();
-        thread::spawn(move || shared.read_verified(C))
-    };
+    let reader = spawn(&shared, |shared| shared.read_verified(C));
     shared.leave(C);
     shared.reclaim();
     shared.fill(B);
@@ -339,10 +309,7 @@ fn overtaken_alone(shared: Shared) {
     shared.join();
     assert_eq!(shared.fill(C), Filled::Done);
     let shared = Arc::new(shared);
-    let reader = {
-        let shared = shared.clone();
-        thread::spawn(move || shared.read_verified(C))
-    };
+    let reader = spawn(&shared, |shared| shared.read_verified(C));
     shared.leave(C);
     shared.reclaim();
     shared.join();
@@ -361,10 +328,7 @@ model!(
 fn large(shared: Shared) {
     shared.join();
     let shared = Arc::new(shared);
-    let reader = {
-        let shared = shared.clone();
-        thread::spawn(move || shared.read_verified(C))
-    };
+    let reader = spawn(&shared, |shared| shared.read_verified(C));
     assert_eq!(shared.fill_with(C, 2, true), Filled::Differs);
     shared.fill(B);
     shared.read_verified(B);
@@ -382,10 +346,7 @@ fn lose(shared: Shared) {
     shared.join();
     assert_eq!(shared.fill(C), Filled::Done);
     let shared = Arc::new(shared);
-    let failure = {
-        let shared = shared.clone();
-        thread::spawn(move || shared.memory_failure())
-    };
+    let failure = spawn(&shared, Shared::memory_failure);
     shared.fill(B);
     shared.compare(B);
     shared.read_verified(B);
@@ -407,10 +368,7 @@ fn images_that_agree_share_a_page() {
         let shared = Shared::sole(None, [1, 1, 1]);
         assert_eq!(shared.fill(B), Filled::Done);
         let shared = Arc::new(shared);
-        let reader = {
-            let shared = shared.clone();
-            thread::spawn(move || shared.copy())
-        };
+        let reader = spawn(&shared, Shared::copy);
         second_user(&shared);
         reader.join().unwrap();
         assert_eq!(shared.verified(B), Verified::Yes);
