@@ -145,8 +145,9 @@ for i in a b a; do
 	is "its maps" "$(chroot /mnt/over-$i /usr/bin/cat /proc/self/maps | grep -o '/usr/.*' | sort -u | grep -E '/(cat|libc.so.6)$')" \
 		"$(printf '%s\n' /usr/bin/cat /usr/lib/x86_64-linux-gnu/libc.so.6)"
 done
-chroot /mnt/over-a /usr/bin/sleep 1000 & one=$!
-chroot /mnt/over-b /usr/bin/sleep 1000 & two=$!
+# at the same addresses, as above
+setarch -R chroot /mnt/over-a /usr/bin/sleep 1000 & one=$!
+setarch -R chroot /mnt/over-b /usr/bin/sleep 1000 & two=$!
 asleep $one $two
 for pid in $one $two; do
 	shared=$(smaps 'libc[.]so[.]6$' $pid Shared_Clean) private=$(smaps 'libc[.]so[.]6$' $pid Private_Clean)
