@@ -21,6 +21,7 @@ pub(crate) mod locked;
 pub(crate) mod mapping;
 pub(crate) mod memcg;
 pub(crate) mod metadata;
+pub(crate) mod once_box;
 pub(crate) mod page;
 pub(crate) mod request;
 pub(crate) mod resident;

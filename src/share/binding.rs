@@ -11,7 +11,7 @@ use kernel::{
 };
 
 use super::{
-    set::{bytes_of, Memory, Prepared, Set},
+    set::{bytes_of, Memory, Part, Prepared},
     usage::{SoleRead, User},
     window::Windows,
     SharedRef, Verify,
@@ -20,6 +20,7 @@ use crate::{
     compat::code::ESTALE,
     io::{
         memcg::{has_room, CHARGED},
+        once_box::OnceBox,
         wait::Event,
     },
     stats::{Counters, Field},
@@ -44,8 +45,8 @@ enum Verified {
     /// The real inode is the only one, and all that is resident was read through it:
     /// [`super::usage`].
     Sole,
-    /// Those in the set; `left` are not.
-    Some { set: Set, left: u64 },
+    /// Those in a set.
+    Some(KBox<Part>),
     /// The real inode has left the shared inode: nothing is verified, nor will be.
     Gone,
 }
@@ -54,10 +55,18 @@ impl Verified {
     /// Bytes that it takes beside itself.
     fn bytes(&self) -> u64 {
         match self {
-            Self::Some { set, .. } => bytes_of(set),
+            Self::Some(part) => bytes_of(&part.set) + size_of::<Part>() as u64,
             Self::All | Self::Sole | Self::Gone => 0,
         }
     }
+}
+
+/// What is known of a binding. Most inodes are verified whole, and have not been bound before: the
+/// rest is in memory of its own.
+struct Known {
+    verified: Verified,
+    /// The binding that the real inode had before, if files may have its mapping.
+    before: Option<Arc<Binding>>,
 }
 
 /// A real inode's tie to a shared inode.
@@ -68,11 +77,10 @@ pub(crate) struct Binding {
     counters: Arc<Counters>,
     /// Taken for a few instructions; nothing is taken under it, nothing sleeps.
     #[pin]
-    verified: SpinLock<Verified>,
-    /// How far to verify ahead. Held while a window is opened (which starts I/O), never while
-    /// waiting for one.
-    #[pin]
-    windows: Mutex<Ahead>,
+    known: SpinLock<Known>,
+    /// How far to verify ahead, from the first window on. Held while a window is opened (which
+    /// starts I/O), never while waiting for one.
+    windows: OnceBox<Mutex<Ahead>>,
 }
 
 /// Windows of blocks that are being verified.
@@ -156,17 +164,17 @@ impl Binding {
         let verified = if trusted {
             Verified::All
         } else {
-            Verified::Some {
-                set: Set::new(blocks),
-                left: blocks,
-            }
+            Verified::Some(Part::none_of(blocks)?)
         };
         let this = Arc::pin_init(
             pin_init!(Self {
                 shared,
                 counters: counters.clone(),
-                verified <- new_spinlock!(verified, "erofs_shared::Binding::verified"),
-                windows <- new_mutex!(Ahead::new(), "erofs_shared::Binding::windows"),
+                known <- new_spinlock!(
+                    Known { verified, before: None },
+                    "erofs_shared::Binding::verified"
+                ),
+                windows: OnceBox::new(),
             }),
             CHARGED,
         )?;
@@ -179,7 +187,8 @@ impl Binding {
     }
 
     fn bytes(&self) -> u64 {
-        self.verified.lock().bytes() + size_of::<Self>() as u64
+        let windows = self.windows.get().map_or(0, size_of_val);
+        self.known.lock().verified.bytes() + (size_of::<Self>() + windows) as u64
     }
 
     /// The shared inode.
@@ -192,9 +201,16 @@ impl Binding {
         self.shared.identity().blocks()
     }
 
-    /// Windows being verified.
-    pub(crate) fn windows(&self) -> &Mutex<Ahead> {
-        &self.windows
+    /// Windows being verified. May sleep. `ENOMEM`: this is the first one, and there is no memory
+    /// for them.
+    pub(crate) fn windows(&self) -> Result<&Mutex<Ahead>> {
+        let ahead = new_mutex!(Ahead::new(), "erofs_shared::Binding::windows");
+        let (windows, made) = self.windows.get_or_init(ahead, CHARGED)?;
+        if made {
+            let bytes = size_of_val(windows) as u64;
+            self.counters.add(Field::MetadataBytes, bytes);
+        }
+        Ok(windows)
     }
 
     /// Notes that these blocks have been verified. `true` if all are now. `ESTALE`: the real inode
@@ -203,33 +219,33 @@ impl Binding {
         // What turns out not to be needed is freed on return, when the lock is not held any more.
         let mut memory: Option<Memory> = None;
         loop {
-            let mut verified = self.verified.lock();
-            let (set, left) = match &mut *verified {
+            let mut known = self.known.lock();
+            let part = match &mut known.verified {
                 Verified::All => return Ok(true),
                 // There is nothing to note.
                 Verified::Sole => return Ok(false),
                 Verified::Gone => return Err(ESTALE),
-                Verified::Some { set, left } => (set, left),
+                Verified::Some(part) => part,
             };
             if let Some(new) = memory.take() {
                 let bytes = new.bytes();
-                memory = new.give(set);
+                memory = new.give(&mut part.set);
                 if memory.is_none() {
                     self.counters.add(Field::MetadataBytes, bytes);
                 }
             }
-            if let Some(need) = set.need(blocks.clone()) {
-                drop(verified);
+            if let Some(need) = part.set.need(blocks.clone()) {
+                drop(known);
                 memory = Some(Memory::new(need)?);
                 continue;
             }
-            let added = set.insert(blocks);
-            *left = left.saturating_sub(added);
+            let added = part.set.insert(blocks);
+            part.left = part.left.saturating_sub(added);
+            let all = part.left == 0;
             // Under the lock, so that `retire` does not take away what was not counted yet.
             self.shared.content().count_verified(added);
-            let all = *left == 0;
-            let full = all.then(|| core::mem::replace(&mut *verified, Verified::All));
-            drop(verified);
+            let full = all.then(|| core::mem::replace(&mut known.verified, Verified::All));
+            drop(known);
             if let Some(full) = full {
                 self.counters.sub(Field::MetadataBytes, full.bytes());
             }
@@ -278,9 +294,9 @@ impl Binding {
     /// As [`Binding::retire`], when there are no files that have its mapping.
     pub(crate) fn retire_unused(&self) {
         self.shared.content().usage().park(self);
-        let mut verified = self.verified.lock();
-        let before = core::mem::replace(&mut *verified, Verified::Gone);
-        drop(verified);
+        let mut known = self.known.lock();
+        let before = core::mem::replace(&mut known.verified, Verified::Gone);
+        drop(known);
         self.counters.sub(Field::MetadataBytes, before.bytes());
         self.uncount(&before);
     }
@@ -289,7 +305,7 @@ impl Binding {
         let left = match verified {
             Verified::All => 0,
             Verified::Sole => self.blocks(),
-            Verified::Some { left, .. } => *left,
+            Verified::Some(part) => part.left,
             Verified::Gone => return,
         };
         let verified = self.blocks().saturating_sub(left);
@@ -299,9 +315,9 @@ impl Binding {
     /// How many blocks from `blocks.start` on, and below `blocks.end`, are verified without a gap.
     /// May be called in atomic context.
     pub(crate) fn run(&self, blocks: Range<u64>) -> u64 {
-        match &*self.verified.lock() {
+        match &self.known.lock().verified {
             Verified::All | Verified::Sole => blocks.end.saturating_sub(blocks.start),
-            Verified::Some { set, .. } => set.run(blocks),
+            Verified::Some(part) => part.set.run(blocks),
             Verified::Gone => 0,
         }
     }
@@ -316,26 +332,27 @@ impl Binding {
 
     /// Whether all blocks are verified.
     pub(crate) fn is_complete(&self) -> bool {
-        matches!(&*self.verified.lock(), Verified::All)
+        matches!(self.known.lock().verified, Verified::All)
     }
 }
 
 impl User for Binding {
     fn become_sole(&self) {
-        *self.verified.lock() = Verified::Sole;
+        let before = core::mem::replace(&mut self.known.lock().verified, Verified::Sole);
+        self.counters.sub(Field::MetadataBytes, before.bytes());
     }
 
     fn become_one_of_many(&self, memory: Prepared) {
-        let mut verified = self.verified.lock();
-        if matches!(&*verified, Verified::Sole) {
-            let (set, left) = (memory.0, self.blocks());
-            self.counters.add(Field::MetadataBytes, bytes_of(&set));
-            *verified = Verified::Some { set, left };
+        let mut known = self.known.lock();
+        if matches!(known.verified, Verified::Sole) {
+            known.verified = Verified::Some(memory.0);
+            let bytes = known.verified.bytes();
+            self.counters.add(Field::MetadataBytes, bytes);
         }
     }
 
     fn is_sole(&self) -> bool {
-        matches!(&*self.verified.lock(), Verified::Sole)
+        matches!(self.known.lock().verified, Verified::Sole)
     }
 
     fn has_verified(&self, blocks: Range<u64>) {
@@ -348,7 +365,7 @@ impl User for Binding {
 impl PinnedDrop for Binding {
     fn drop(self: Pin<&mut Self>) {
         self.counters.sub(Field::MetadataBytes, self.bytes());
-        let verified = core::mem::replace(&mut *self.verified.lock(), Verified::Gone);
+        let verified = core::mem::replace(&mut self.known.lock().verified, Verified::Gone);
         self.uncount(&verified);
     }
 }
@@ -356,25 +373,28 @@ impl PinnedDrop for Binding {
 /// The bindings of one real inode.
 pub(crate) struct Slots {
     current: Option<Arc<Binding>>,
-    /// Files may have the mapping of the current one.
-    opened: bool,
-    /// Those before it whose mappings files may have. They stay until the inode goes, which is
-    /// longer than files do.
-    former: [Option<Arc<Binding>>; MAX_FORMER],
+    /// The last one before it whose mapping files may have, and which has those before. They stay
+    /// until the inode goes, which is longer than files do.
+    former: Option<Arc<Binding>>,
     /// How many there have been before the current one.
     left: u32,
+    /// Files may have the mapping of the current one.
+    opened: bool,
     /// It keeps to its own page cache from now on.
     alone: bool,
+    /// It has been reported that its content is not what it was.
+    reported: bool,
 }
 
 impl Slots {
     pub(crate) const fn new() -> Self {
         Self {
             current: None,
-            opened: false,
-            former: [const { None }; MAX_FORMER],
+            former: None,
             left: 0,
+            opened: false,
             alone: false,
+            reported: false,
         }
     }
 
@@ -406,17 +426,31 @@ impl Slots {
         self.left = self.left.saturating_add(1);
         self.alone |= self.left >= MAX_LEFT;
         if self.opened {
-            let mapping = old.shared().mapping();
-            let mut former = self.former.iter().flatten();
-            if !former.any(|held| held.shared().mapping() == mapping) {
-                if let Some(slot) = self.former.iter_mut().find(|slot| slot.is_none()) {
-                    *slot = Some(old.clone());
-                }
-            }
-            // The next one could not be kept for files that have its mapping.
-            self.alone |= self.former.iter().all(Option::is_some);
+            self.keep(&old);
         }
         Some(old)
+    }
+
+    /// Keeps a binding whose mapping files may have.
+    fn keep(&mut self, old: &Arc<Binding>) {
+        let mapping = old.shared().mapping();
+        let mut count = 0;
+        let mut next = self.former.clone();
+        while let Some(held) = next {
+            if held.shared().mapping() == mapping {
+                return;
+            }
+            count += 1;
+            next = held.known.lock().before.clone();
+        }
+        old.known.lock().before = self.former.replace(old.clone());
+        // The next one would not be kept for files that have its mapping.
+        self.alone |= count + 1 >= MAX_FORMER;
+    }
+
+    /// Whether this is the first time that its content is found not to be what it was.
+    pub(crate) fn is_first_change(&mut self) -> bool {
+        !core::mem::replace(&mut self.reported, true)
     }
 
     /// Whether it keeps to its own page cache for good.

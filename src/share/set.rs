@@ -58,17 +58,32 @@ impl Memory {
     }
 }
 
+/// A part of the blocks of a file.
+pub(super) struct Part {
+    pub(super) set: Set,
+    /// How many are not in it.
+    pub(super) left: u64,
+}
+
+impl Part {
+    /// None of the blocks of a file of `blocks` blocks, in memory charged to the reader.
+    pub(super) fn none_of(blocks: u64) -> Result<KBox<Self>> {
+        let set = Set::new(blocks);
+        Ok(KBox::new(Self { set, left: blocks }, CHARGED)?)
+    }
+}
+
 /// Memory for what a real inode has verified, whatever that is.
-pub(crate) struct Prepared(pub(super) Set);
+pub(crate) struct Prepared(pub(super) KBox<Part>);
 
 impl Prepared {
     /// For a file of `blocks` blocks.
     pub(super) fn new(blocks: u64) -> Result<Self> {
-        let mut set = Set::new(blocks);
-        while let Some(need) = set.need(0..blocks) {
+        let mut part = Part::none_of(blocks)?;
+        while let Some(need) = part.set.need(0..blocks) {
             // A set that has no place for it does not need it.
-            let _ = Memory::new(need)?.give(&mut set);
+            let _ = Memory::new(need)?.give(&mut part.set);
         }
-        Ok(Self(set))
+        Ok(Self(part))
     }
 }

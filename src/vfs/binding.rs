@@ -6,7 +6,7 @@
 use kernel::{
     bindings,
     prelude::*,
-    sync::{atomic::Relaxed, Arc},
+    sync::Arc,
 };
 
 use super::{
@@ -62,7 +62,7 @@ impl<T: FileSystem> Inode<T> {
             return;
         }
         let changed = old.run(block..block + 1) != 0;
-        if changed && sharing.reported.xchg(1, Relaxed) == 0 {
+        if changed && sharing.slots.lock().is_first_change() {
             T::report_change(self, block);
         }
         stats::trace::diverge(self.sb().dev(), self.number(), block);

@@ -7,17 +7,14 @@ use core::{cell::UnsafeCell, ptr::NonNull};
 use kernel::{
     bindings, ffi,
     prelude::*,
-    sync::{
-        aref::{ARef, AlwaysRefCounted},
-        atomic::{Acquire, Atomic},
-    },
+    sync::aref::{ARef, AlwaysRefCounted},
     types::Opaque,
 };
 
 use super::{state::Sharing, FileSystem, Super};
 use crate::{
     compat::code::EFSCORRUPTED,
-    io::{mapping::Mapping, memcg::CHARGED, CacheBytes},
+    io::{mapping::Mapping, memcg::CHARGED, once_box::OnceBox, CacheBytes},
     share::Plain,
 };
 
@@ -27,13 +24,12 @@ use crate::{
 ///
 /// `inode` is initialised (`inode_init_once` at slab construction, then by the VFS). `data` is
 /// written only by `alloc_inode` and while the inode is new; afterwards it is only read. `sharing`
-/// is null or comes from `KBox::into_raw`; it changes once, from null, and is released with the
-/// inode.
+/// is freed with the inode.
 #[repr(C)]
 pub(super) struct Node<T: FileSystem> {
     data: UnsafeCell<Option<T::Inode>>,
     plain: Plain,
-    sharing: Atomic<*mut Sharing>,
+    sharing: OnceBox<Sharing>,
     inode: Opaque<bindings::inode>,
 }
 
@@ -56,7 +52,7 @@ impl<T: FileSystem> Node<T> {
         unsafe {
             (&raw mut (*node).data).write(UnsafeCell::new(None));
             (&raw mut (*node).plain).write(Plain::new());
-            (&raw mut (*node).sharing).write(Atomic::new(core::ptr::null_mut()));
+            (&raw mut (*node).sharing).write(OnceBox::new());
             Opaque::cast_into(&raw const (*node).inode)
         }
     }
@@ -207,42 +203,22 @@ impl<T: FileSystem> Inode<T> {
 
     /// Its state of sharing, if it has one.
     pub(super) fn sharing(&self) -> Option<&Sharing> {
-        // SAFETY: By the type invariants of `Node` this is null, or stays until the inode is
-        // evicted, which does not happen while there is a reference.
-        unsafe { self.node().sharing.load(Acquire).as_ref() }
+        self.node().sharing.get()
     }
 
-    /// Takes its state of sharing, at the end of its life.
+    /// Frees its state of sharing, at the end of its life.
     ///
     /// # Safety
     ///
     /// There is no reference to it, nor is one made any more.
-    pub(super) unsafe fn take_sharing(&self) -> Option<KBox<Sharing>> {
-        let sharing = self.node().sharing.xchg(core::ptr::null_mut(), Acquire);
-        if sharing.is_null() {
-            return None;
-        }
-        // SAFETY: By the type invariants of `Node` it comes from a box; by this function's
-        // requirements it is not used by others.
-        Some(unsafe { KBox::from_raw(sharing) })
+    pub(super) unsafe fn free_sharing(&self) {
+        // SAFETY: By this function's requirements.
+        unsafe { self.node().sharing.clear() }
     }
 
     /// Its state of sharing, made if it has none.
     pub(super) fn sharing_or_new(&self) -> Result<&Sharing> {
-        if let Some(sharing) = self.sharing() {
-            return Ok(sharing);
-        }
-        let new = KBox::pin_init(Sharing::new(), CHARGED)?;
-        // SAFETY: It is not moved until it is dropped.
-        let new = KBox::into_raw(unsafe { core::pin::Pin::into_inner_unchecked(new) });
-        let slot = &self.node().sharing;
-        if slot
-            .cmpxchg(core::ptr::null_mut(), new, kernel::sync::atomic::Full)
-            .is_err()
-        {
-            // SAFETY: It was not published, so this is the only pointer to it.
-            drop(unsafe { KBox::from_raw(new) });
-        }
-        self.sharing().ok_or(EIO)
+        let (sharing, _) = self.node().sharing.get_or_init(Sharing::new(), CHARGED)?;
+        Ok(sharing)
     }
 }

@@ -19,8 +19,6 @@ pub(super) struct Sharing {
     /// Its bindings. Taken for a few instructions; nothing sleeps under it.
     #[pin]
     pub(super) slots: SpinLock<Slots>,
-    /// It has been reported that its content is not what it was.
-    pub(super) reported: Atomic<u32>,
     /// Until when its readers do not wait for other images, by `ktime_get`; 0: they do.
     pub(super) impatient_until: Atomic<i64>,
 }
@@ -31,7 +29,6 @@ impl Sharing {
         pin_init!(Self {
             lock <- new_mutex!((), "erofs_shared::Sharing::lock"),
             slots <- new_spinlock!(Slots::new(), "erofs_shared::Sharing::slots"),
-            reported: Atomic::new(0),
             impatient_until: Atomic::new(0),
         })
     }

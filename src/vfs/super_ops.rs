@@ -49,7 +49,7 @@ impl<T: FileSystem> Node<T> {
         // Dropping this may sleep, which is allowed here and not in `free`.
         // SAFETY: There are no references to the inode, and no open files: nothing uses its
         // `sharing`.
-        drop(unsafe { this.take_sharing() });
+        unsafe { this.free_sharing() };
     }
 
     /// `super_operations::free_inode`

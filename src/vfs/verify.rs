@@ -164,7 +164,7 @@ impl<T: FileSystem> Inode<T> {
         enough: impl Fn(&Ahead) -> bool,
     ) -> Result<MutexGuard<'a, Ahead>> {
         loop {
-            let mut ahead = lock_killable(binding.windows())?;
+            let mut ahead = lock_killable(binding.windows()?)?;
             ahead.forget_ended();
             let Some(other) = ahead.in_the_way().filter(|_| !enough(&ahead)) else {
                 return Ok(ahead);
