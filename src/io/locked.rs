@@ -82,7 +82,7 @@ impl LeavingFolio<'_> {
         }
     }
 
-    fn as_ptr(&self) -> *mut bindings::folio {
+    pub(super) fn as_ptr(&self) -> *mut bindings::folio {
         self.folio.as_ptr()
     }
 

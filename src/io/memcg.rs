@@ -10,7 +10,7 @@ use core::{marker::PhantomData, ptr::NonNull};
 
 use kernel::{alloc::Flags, bindings, prelude::*};
 
-use super::folio::FolioRef;
+use super::{folio::FolioRef, locked::LeavingFolio};
 use crate::raw;
 
 /// Flags with these bits.
@@ -66,6 +66,13 @@ impl Payer {
     pub(crate) fn of(folio: &FolioRef) -> Self {
         // INVARIANT: The function returns null or a reference.
         // SAFETY: The folio is live, and stays so for the call.
+        Self(unsafe { raw::erofs_shared_memcg_of_folio(folio.as_ptr()) })
+    }
+
+    /// As [`Payer::of`].
+    pub(crate) fn of_leaving(folio: &LeavingFolio<'_>) -> Self {
+        // INVARIANT: The function returns null or a reference.
+        // SAFETY: The folio is locked, and stays so for the call.
         Self(unsafe { raw::erofs_shared_memcg_of_folio(folio.as_ptr()) })
     }
 

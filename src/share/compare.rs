@@ -13,7 +13,10 @@ use super::{
     sha256::KernelSha256,
 };
 use crate::{
-    io::locked::{same_bytes, Leaving, LeavingFolio, LockedFolio},
+    io::{
+        locked::{same_bytes, Leaving, LeavingFolio, LockedFolio},
+        memcg::Payer,
+    },
     race::race_point,
     stats::{Field, GLOBAL},
 };
@@ -36,28 +39,21 @@ pub(crate) enum Compared {
 }
 
 impl SharedInode {
-    /// Makes room for the digests of these blocks, without which none may be noted as verified. May
-    /// sleep.
-    pub(crate) fn reserve(&self, blocks: Range<u64>) -> Result {
-        let owner = (&**self, self.identity().blocks());
-        let mut at = blocks.start;
-        while at < blocks.end.min(owner.1) {
-            at = self.content().reserve(owner, at).ok_or(ENOMEM)?;
-        }
-        Ok(())
-    }
-
     /// Records the digest of a block that is resident and has these bytes. `EAGAIN`: it is not, or
     /// has another digest. May sleep.
     pub(super) fn record_resident(&self, block: u64, bytes: &[u8], digest: &Digest) -> Result {
-        self.reserve(block..block + 1)?;
+        let blocks = self.identity().blocks();
+        self.content().prepare(blocks)?;
         let folio = LockedFolio::find(self.mapping(), block).ok_or(EAGAIN)?;
         let resident = folio.bytes_from(block).get(..BLOCK_SIZE);
         if !resident.is_some_and(|resident| same_bytes(resident, bytes)) {
             return Err(EAGAIN);
         }
         // While the folio cannot leave: what is read in its place is checked.
-        match self.content().record_leaving(block, &[*digest]) {
+        match self
+            .content()
+            .record_leaving((self, blocks), block, &[*digest])
+        {
             true if self.content().has_digest(block, digest) == Some(true) => Ok(()),
             _ => Err(EAGAIN),
         }
@@ -109,13 +105,17 @@ impl Unheld {
             // No inode counts on it, nor does a read that is under way.
             return true;
         }
+        // What is kept of it is charged to the cgroup that was charged for the folio.
+        let payer = Payer::of_leaving(folio);
+        let _paying = payer.pays();
+        let owner = (self, self.identity().blocks());
         let pages = folio.pages();
-        let blocks = pages.start..pages.end.min(self.identity().blocks());
+        let blocks = pages.start..pages.end.min(owner.1);
         let bytes = match folio.content() {
             Leaving::Nothing => return true,
             Leaving::Lost => {
                 let mut blocks = blocks;
-                return blocks.all(|block| content.record_leaving(block, &[LOST]));
+                return blocks.all(|block| content.record_leaving(owner, block, &[LOST]));
             }
             Leaving::Bytes(bytes) => bytes,
         };
@@ -134,7 +134,7 @@ impl Unheld {
                 };
                 digest_blocks::<KernelSha256>(run, digests);
                 GLOBAL.add(Field::BlocksHashed, count);
-                if !content.record_leaving(first, digests) {
+                if !content.record_leaving(owner, first, digests) {
                     return false;
                 }
             }

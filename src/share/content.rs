@@ -187,7 +187,7 @@ impl Content {
             let block = first.saturating_add(done as u64);
             let slots = self
                 .table
-                .slots_or_new(&mut writer, owner, block, &mut allocated);
+                .slots_or_new(&mut writer, owner, block, true, &mut allocated);
             let slots = match slots {
                 Ok(slots) => slots,
                 Err(err) => {
@@ -222,30 +222,14 @@ impl Content {
         &self.usage
     }
 
-    /// Makes room for the digests of a block and of those around it, and returns the block after
-    /// these. `None`: there is no memory for it. May sleep.
-    pub(super) fn reserve(&self, owner: (&Unheld, u64), block: u64) -> Option<u64> {
+    /// Makes what [`Content::record_leaving`] cannot make for a file of `blocks` blocks. May sleep.
+    pub(super) fn prepare(&self, blocks: u64) -> Result {
         let mut allocated = 0;
         let mut writer = self.writer.lock();
-        let slots = self
-            .table
-            .slots_or_new(&mut writer, owner, block, &mut allocated);
-        let count = slots.map(|slots| slots.len());
+        let result = self.table.make_places(&mut writer, blocks, &mut allocated);
         drop(writer);
         self.count_bytes(allocated);
-        Some(block.saturating_add(count.ok()? as u64))
-    }
-
-    /// Whether there is room for the digests of all of these blocks.
-    pub(super) fn has_room(&self, blocks: Range<u64>) -> bool {
-        let mut at = blocks.start;
-        while at < blocks.end {
-            match self.table.slots(at).len() {
-                0 => return false,
-                count => at = at.saturating_add(count as u64),
-            }
-        }
-        true
+        result
     }
 
     /// Whether a block has this digest; `None` while it has none.
@@ -263,26 +247,38 @@ impl Content {
     }
 
     /// Records digests of consecutive blocks from `first` on whose pages are about to leave memory,
-    /// where there is none yet. `false`: there is no room for them, or the table is in use. Does
-    /// not sleep.
-    pub(super) fn record_leaving(&self, first: u64, digests: &[Digest]) -> bool {
+    /// where there is none yet. `owner` is the shared inode that this is the content of, and its
+    /// number of blocks. `false`: there is no memory for them, or the table is in use. Does not
+    /// sleep.
+    pub(super) fn record_leaving(
+        &self,
+        owner: (&Unheld, u64),
+        first: u64,
+        digests: &[Digest],
+    ) -> bool {
         let Some(mut writer) = self.writer.try_lock() else {
             return false;
         };
         self.usage.note_record();
+        let mut allocated = 0;
         let mut done = 0;
         while let Some(rest) = digests.get(done..).filter(|rest| !rest.is_empty()) {
-            let slots = self.table.slots(first.saturating_add(done as u64));
-            if slots.is_empty() {
-                return false;
-            }
+            let block = first.saturating_add(done as u64);
+            let slots = self
+                .table
+                .slots_or_new(&mut writer, owner, block, false, &mut allocated);
+            let Ok(slots) = slots else {
+                break;
+            };
             for (slot, digest) in slots.iter().zip(rest) {
                 // One that is known stays.
                 let _ = slot.record_or_compare(&mut writer, digest);
                 done += 1;
             }
         }
-        true
+        drop(writer);
+        self.count_bytes(allocated);
+        done == digests.len()
     }
 
     fn count_bytes(&self, allocated: u64) {

@@ -13,7 +13,7 @@
 
 use kernel::{
     prelude::*,
-    sync::atomic::{Atomic, Relaxed},
+    sync::atomic::{Atomic, Full},
 };
 
 use super::{
@@ -47,14 +47,30 @@ const MAX_PLACES: usize = 1 << 20;
 /// Places that are looked at for one block.
 const PROBES: usize = 8;
 
-/// Something has been read since the last pass.
+/// Something has been read since the last pass began.
 static READ: Atomic<u32> = Atomic::new(0);
 
-/// Notes that something was read into the page cache of a shared inode whose blocks may be shared.
-/// In any context.
-pub(crate) fn note_read() {
-    if READ.load(Relaxed) == 0 && READ.xchg(1, Relaxed) == 0 {
-        thread::wake();
+/// A read into the page cache of a shared inode. When it is over, which this being dropped says,
+/// equal blocks may be looked for in what it has brought in. May be dropped in any context.
+pub(crate) struct Reading {
+    is_looked_at: bool,
+}
+
+impl Reading {
+    /// One that begins.
+    pub(crate) fn of(shared: &SharedInode) -> Self {
+        Self {
+            is_looked_at: shared.identity().verify == Verify::Bytes,
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        // Either a pass that has begun finds the pages, or this finds that one has.
+        if self.is_looked_at && READ.xchg(1, Full) == 0 {
+            thread::wake();
+        }
     }
 }
 
@@ -70,7 +86,7 @@ impl Run for Finder {
         if !thread::sleep(params::finder_delay()) {
             return;
         }
-        READ.store(0, Relaxed);
+        READ.xchg(0, Full);
         // Without memory for it, nothing is found until something is read again.
         let _ = pass();
     }
@@ -158,7 +174,8 @@ fn pass() -> Result {
     });
     result?;
     let mut table = Table::new(pages)?;
-    for number in 0..inodes.len() {
+    // They are listed from the newest on. What was there first stays, and so does the charge for it.
+    for number in (0..inodes.len()).rev() {
         let Some(shared) = inodes.get(number) else {
             break;
         };

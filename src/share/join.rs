@@ -15,12 +15,15 @@ use crate::{io::locked::visit_ready, race::race_point, raw};
 impl SharedInode {
     /// Makes a real inode a user of this shared inode. May sleep.
     pub(crate) fn join(&self, joining: &Joining<'_>) -> Result<Role> {
-        let usage = self.content().usage();
+        let (usage, blocks) = (self.content().usage(), self.identity().blocks());
         let mut memory = None;
         loop {
             match usage.join(joining, &mut memory, || self.release_always()) {
                 Joined::As(role) => return Ok(role),
-                Joined::NeedsMemory => memory = Some(Prepared::new(self.identity().blocks())?),
+                Joined::NeedsMemory => {
+                    self.content().prepare(blocks)?;
+                    memory = Some(Prepared::new(blocks)?);
+                }
                 Joined::WithFormer(former) => {
                     race_point!(c"many");
                     self.note_resident_for(&*former);
@@ -34,21 +37,9 @@ impl SharedInode {
     /// What is resident was read through the image of `former`, the only user up to now: it has
     /// verified that.
     fn note_resident_for(&self, former: &dyn User) {
-        let content = self.content();
         let blocks = self.identity().blocks();
-        // Room for digests first, since nothing sleeps while a folio is locked.
-        let first = content.reserve((self, blocks), 0);
-        let mut at = first.filter(|end| *end >= blocks).unwrap_or(0);
-        while let Some(found) = self.next_cached(at..blocks) {
-            let end = content.reserve((self, blocks), found);
-            at = end.unwrap_or(found.saturating_add(1));
-        }
         visit_ready(self.mapping(), &mut |pages| {
-            let pages = pages.start..pages.end.min(blocks);
-            // What has no room is compared when it is read.
-            if content.has_room(pages.clone()) {
-                former.has_verified(pages);
-            }
+            former.has_verified(pages.start..pages.end.min(blocks));
         });
     }
 

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     compat::smp_rmb,
-    io::memcg::{has_room, CHARGED},
+    io::memcg::{has_room, CHARGED, CHARGED_NOWAIT},
 };
 
 /// Bytes of a digest, of a chunk's header, and their alignment.
@@ -263,13 +263,33 @@ impl Table {
         slots.get((block % CHUNK) as usize..).unwrap_or(&[])
     }
 
-    /// As [`Table::slots`], made if there are none, so that there is one at least; `allocated`
-    /// counts bytes. `owner` is the shared inode of the table, and its number of blocks.
-    pub(super) fn slots_or_new(
+    /// Makes places for the pointers to chunks of a table of `blocks` digests, if they are not all
+    /// in it anyway. May sleep. `allocated` counts bytes.
+    pub(super) fn make_places(
         &self,
         _writer: &mut Writer,
+        blocks: u64,
+        allocated: &mut u64,
+    ) -> Result {
+        if blocks > CHUNK && self.root.load(Relaxed).is_null() {
+            let count = usize::try_from(blocks.div_ceil(CHUNK) - 1)?;
+            let root = Chunks::new(count)?;
+            *allocated += root.bytes();
+            // INVARIANT: It was null, and `_writer` keeps others away.
+            self.root.store(KBox::into_raw(root), Release);
+        }
+        Ok(())
+    }
+
+    /// As [`Table::slots`], made if there are none, so that there is one at least; `allocated`
+    /// counts bytes. `owner` is the shared inode of the table, and its number of blocks. Sleeps if
+    /// it `may_sleep`; if not, it may use memory that is kept for those that free some.
+    pub(super) fn slots_or_new(
+        &self,
+        writer: &mut Writer,
         (owner, blocks): (&Unheld, u64),
         block: u64,
+        may_sleep: bool,
         allocated: &mut u64,
     ) -> Result<&[Slot]> {
         let slots = self.slots(block);
@@ -279,14 +299,10 @@ impl Table {
         if block >= blocks {
             return Err(EINVAL);
         }
-        if block >= CHUNK && self.root.load(Relaxed).is_null() {
-            let count = usize::try_from(blocks.div_ceil(CHUNK) - 1)?;
-            let root = Chunks::new(count)?;
-            *allocated += root.bytes();
-            // INVARIANT: It was null, and `_writer` keeps others away.
-            self.root.store(KBox::into_raw(root), Release);
+        if may_sleep && block >= CHUNK {
+            self.make_places(writer, blocks, allocated)?;
         }
-        let place = self.place(block).ok_or(EIO)?;
+        let place = self.place(block).ok_or(ENOMEM)?;
         if self.chunk(block).is_none() {
             let first = block / CHUNK * CHUNK;
             let header = Header {
@@ -296,14 +312,19 @@ impl Table {
                 aliased: [const { Atomic::new(0) }; 2],
             };
             let layout = Chunk::layout(header.count)?;
-            has_room(layout.size())?;
-            let flags = CHARGED | __GFP_ZERO;
-            let chunk = Kmalloc::alloc(layout, flags, NumaNode::NO_NODE)?.cast::<Header>();
+            let flags = if may_sleep {
+                has_room(layout.size())?;
+                CHARGED
+            } else {
+                CHARGED_NOWAIT
+            };
+            let memory = Kmalloc::alloc(layout, flags | __GFP_ZERO, NumaNode::NO_NODE)?;
+            let chunk = memory.cast::<Header>();
             *allocated += layout.size() as u64;
             // SAFETY: The memory is ours, large enough, aligned, and zeroed: digests that are not
             // set.
             unsafe { chunk.write(header) };
-            // INVARIANT: It was null, and `_writer` keeps others away.
+            // INVARIANT: It was null, and `writer` keeps others away.
             place.store(chunk.as_ptr(), Release);
         }
         Some(self.slots(block))

@@ -74,7 +74,7 @@ pub(super) enum Joined {
     /// It is one of many from now on, and so is this one, which was the only user. What it has
     /// verified is to be noted: then [`Usage::noted`] is called.
     WithFormer(Arc<dyn User>),
-    /// Not yet: there is to be memory for what the only user has verified.
+    /// Not yet: there is to be memory for what many need.
     NeedsMemory,
 }
 
@@ -237,6 +237,9 @@ impl Usage {
         let sole = match &*state {
             State::Many => return Joined::As(Role::OneOfMany),
             State::Parked(inode) if *inode != joining.inode => {
+                if memory.is_none() {
+                    return Joined::NeedsMemory;
+                }
                 release_always();
                 // There is none to note it for.
                 self.noted();

@@ -13,6 +13,7 @@ use crate::{
     share::{
         compare::Compared,
         digest::{Digest, Sha256},
+        finder::Reading,
         secret,
         sha256::KernelSha256,
         usage::{Joining, RealInode, Role},
@@ -78,7 +79,7 @@ impl<T: FileSystem> Inode<T> {
 
     /// Takes what was read of the sole user of a shared inode into its page cache.
     fn give_head(&self, binding: &Binding, folios: Folios) {
-        self.note_read(binding);
+        let _reading = Reading::of(binding.shared());
         // SAFETY: They were read through this inode's image, and it is asked whether this is the
         // only user.
         unsafe {
@@ -120,8 +121,6 @@ impl<T: FileSystem> Inode<T> {
     ) -> Result<Option<Difference>> {
         let (shared, blocks) = (binding.shared(), binding.blocks());
         let counters = T::counters(self.sb().info())?;
-        let count = (bytes.len() / BLOCK_SIZE) as u64;
-        shared.reserve(first..first.saturating_add(count))?;
         let (mut at, mut rest, mut all) = (first, bytes, false);
         while let Some(block) = rest.get(..BLOCK_SIZE).filter(|_| at < blocks) {
             race_point!(c"compare_block");
@@ -188,10 +187,8 @@ impl<T: FileSystem> Inode<T> {
         first: u64,
         bytes: &[u8],
     ) -> Result<Option<Difference>> {
-        let shared = binding.shared();
         let count = (bytes.len() / BLOCK_SIZE) as u64;
         let blocks = first..first.saturating_add(count).min(binding.blocks());
-        shared.reserve(blocks.clone())?;
         for (block, bytes) in blocks.clone().zip(bytes.chunks_exact(BLOCK_SIZE)) {
             let difference = self.differs_from_recorded(binding, block, bytes);
             if difference.is_some() {

@@ -15,7 +15,7 @@ use crate::{
         wait::cond_resched,
     },
     race::race_point,
-    share::{Binding, Verify, BLOCK_SHIFT, BLOCK_SIZE},
+    share::{finder::Reading, Binding, Verify, BLOCK_SHIFT, BLOCK_SIZE},
 };
 
 /// What is done to bytes before they become readable in the page cache of a shared inode.
@@ -33,6 +33,7 @@ enum Check {
 pub(super) struct CacheFill<T: FileSystem> {
     binding: Arc<Binding>,
     check: Check,
+    _reading: Reading,
     // Last, so that everything else is gone when an unmount continues.
     under_way: UnderWay<T>,
 }
@@ -52,6 +53,7 @@ impl<T: FileSystem> CacheFill<T> {
         Self {
             binding: binding.clone(),
             check,
+            _reading: Reading::of(binding.shared()),
             under_way: UnderWay::new(inode),
         }
     }
@@ -128,14 +130,17 @@ impl<T: FileSystem> FillCompletion for OwnFill<T> {
 pub(super) struct PlainFill<T: FileSystem> {
     /// The file's size.
     size: u64,
+    _reading: Reading,
+    // Last, so that everything else is gone when an unmount continues.
     _under_way: SuperUnderWay<T>,
 }
 
 impl<T: FileSystem> PlainFill<T> {
-    /// Of an inode that is not encoded.
-    pub(super) fn new(inode: &Inode<T>) -> Self {
+    /// Of an inode that is not encoded, for the page cache of `binding`.
+    pub(super) fn new(inode: &Inode<T>, binding: &Binding) -> Self {
         Self {
             size: inode.size(),
+            _reading: Reading::of(binding.shared()),
             _under_way: SuperUnderWay::new(inode),
         }
     }

@@ -35,9 +35,9 @@ use crate::{
     share::{
         dedup,
         digest::{digest_blocks, Digest},
-        finder, is_marked,
+        is_marked,
         sha256::KernelSha256,
-        Binding, Recording, SharedInode, Slots, Unheld, Verify, BLOCK_SIZE,
+        Binding, Recording, SharedInode, Slots, Unheld, BLOCK_SIZE,
     },
     stats::{self, Counters, Field},
 };
@@ -181,14 +181,6 @@ impl<T: FileSystem> Inode<T> {
         !T::is_encoded(self) && binding.needs_no_check()
     }
 
-    /// Notes that something is read into the page cache of `binding`, among which equal blocks may
-    /// be found later.
-    pub(super) fn note_read(&self, binding: &Binding) {
-        if binding.shared().identity().verify == Verify::Bytes {
-            finder::note_read();
-        }
-    }
-
     pub(super) fn plan(&self, pos: u64, ahead: bool) -> Plan {
         Plan {
             pos,
@@ -326,12 +318,11 @@ impl<T: FileSystem> Tables<T> {
         if !binding.may_fill() {
             return;
         }
-        inode.note_read(&binding);
         let elsewhere = |pages| inode.next_elsewhere(&binding, pages);
         // SAFETY: `rac` is valid.
         unsafe {
             if inode.needs_no_check(&binding) {
-                Self::fill_readahead(inode, rac, elsewhere, || PlainFill::new(inode));
+                Self::fill_readahead(inode, rac, elsewhere, || PlainFill::new(inode, &binding));
             } else {
                 Self::fill_readahead(inode, rac, elsewhere, || CacheFill::new(inode, &binding));
             }
@@ -488,11 +479,10 @@ impl<T: FileSystem> Tables<T> {
         if !binding.may_fill() {
             return EAGAIN.to_errno();
         }
-        inode.note_read(&binding);
         folios.set_reader(inode.sb().as_ptr().cast());
         let plan = inode.plan(folios.pos(), false);
         if inode.needs_no_check(&binding) {
-            inode.fill_from_image(folios, &plan, PlainFill::new(inode));
+            inode.fill_from_image(folios, &plan, PlainFill::new(inode, &binding));
         } else {
             let filled = CacheFill::new(inode, &binding);
             inode.fill_from_image(folios, &plan, filled);
