@@ -42,12 +42,16 @@ impl<T: FileSystem> FillCompletion for WindowFill<T> {
             folios.zero_tail(block << BLOCK_SHIFT, inode.size());
             while let Some(bytes) = folios.first() {
                 race_point!(c"window_check");
-                if self.binding.shared().identity().verify == Verify::Bytes {
-                    let compared = inode.compare_resident(&self.binding, block, bytes);
-                    inode.settle(&self.binding, compared)?;
-                } else {
-                    inode.check(&self.binding, block, bytes)?;
+                let compared = match self.binding.shared().identity().verify {
+                    Verify::Bytes => inode.compare_resident(&self.binding, block, bytes),
+                    _ => inode.compare(&self.binding, block, bytes),
+                };
+                if self.window.is_ahead && matches!(compared, Ok(Some(_))) {
+                    // The reader finds it when it comes here. So all that have the same content
+                    // leave at the first block that differs, for the same shared inode.
+                    return Err(EAGAIN);
                 }
+                inode.settle(&self.binding, compared)?;
                 block += (bytes.len() / BLOCK_SIZE) as u64;
                 folios.finish_first();
                 cond_resched();
