@@ -253,7 +253,7 @@ if ours; then
 	ok "the module can be unloaded" rmmod erofs_shared
 	is "nothing is left behind" "$(log_since | grep -iE 'busy|objects|leak|slab')" ""
 	is "both names are gone" "$(names)" ""
-	ok "it can be loaded without the name" insmod /project/build/erofs_shared.ko register_erofs=off
+	ok "it can be loaded without the name" load register_erofs=off
 	is "which is not there then" "$(names)" erofs-shared
 fi
 no_complaint

@@ -7,7 +7,6 @@
 ktap_print_header
 
 A=/mnt/a
-MODULE=/project/build/erofs_shared.ko
 modprobe ext4
 
 mkdir -p $A "$TMP/tree/dir"
@@ -41,7 +40,7 @@ hundred() {
 		rmmod erofs_shared || return
 		# Looking takes long, so not each time.
 		((i % 25)) || [ -z "$(left)" ] || { left; return 1; }
-		insmod $MODULE || return
+		load || return
 		mnt erofs-shared "$L" $A || return
 		cat $A/ls $A/dir/* > /dev/null || return
 		umount $A || return
@@ -104,6 +103,6 @@ ok "one device mounted and umounted in parallel" same_device
 ok "unload" rmmod erofs_shared
 is "nothing is left" "$(left)" ""
 is "the kernel's log is clean" "$(dmesg | grep -cE 'Objects remaining|Busy inodes|kmem_cache_destroy|WARNING:|BUG:')" 0
-ok "load again" insmod $MODULE
+ok "load again" load
 
 finish

@@ -31,7 +31,7 @@ trap away_with_all EXIT
 take() {
 	grep -q '^erofs ' /proc/modules && rmmod erofs
 	grep -q '^erofs_shared ' /proc/modules && rmmod erofs_shared
-	if [ "$1" = theirs ]; then modprobe erofs; else insmod /project/build/erofs_shared.ko; fi
+	if [ "$1" = theirs ]; then modprobe erofs; else load; fi
 }
 mine() { take "$(if ours; then echo ours; else echo theirs; fi)"; }
 
@@ -343,7 +343,7 @@ if ours; then
 	log_mark
 	ok "the module can be unloaded" rmmod erofs_shared
 	is "nothing is left behind" "$(log_since | grep -iE 'busy|objects|leak|slab')" ""
-	insmod /project/build/erofs_shared.ko
+	load
 fi
 no_complaint
 finish

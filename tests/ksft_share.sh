@@ -119,7 +119,16 @@ ok "stats/bytes_saved says what was measured" within $(($(stat_of bytes_saved) -
 ok "stats/pages_shared says how many pages that is about" within $(($(stat_of pages_shared) - shared)) "$REPEATED"
 for dir in $A $B; do
 	mount=/sys/fs/erofs-shared/mounts/$(mountpoint -d $dir)
-	ok "$dir has figures of its own" test "$(cat "$mount/bound_inodes")" -gt 4000 -a "$(cat "$mount/blocks_hashed")" -gt 20000
+	ok "$dir has bound inodes of its own" test "$(cat "$mount/bound_inodes")" -gt 4000
+	hashed=$(cat "$mount/blocks_hashed") compared=$(cat "$mount/blocks_compared")
+	if [ "$VERIFY" = digest ]; then
+		ok "$dir: its blocks were hashed, and not compared" test "$hashed" -gt 20000 -a "$compared" = 0
+	elif [ $dir = $A ]; then
+		# But for what it has twice itself
+		ok "$dir: nothing of what only it had was compared" within_of "$compared" 0 $((A_ALL - A_NEW + 400))
+	else
+		ok "$dir: what the first has, too, was compared" test "$compared" -gt 20000
+	fi
 done
 grown > /dev/null
 ok "the first root again, from the shared pages: as recorded" diff <(walk -c $A 2> /dev/null) "$TMP/share-a.ref"

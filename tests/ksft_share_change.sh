@@ -40,19 +40,21 @@ ok "mount" both $DISK/a
 change changed file $A $B "$TMP/tree" $DISK/a
 away $A $B
 
-# Many files that change: the log is not flooded.
+# Many files that change while another image has them, too: the log is not flooded.
 mkdir "$TMP/many"
 for ((i = 0; i < 80; i++)); do
 	head -c 8192 /dev/urandom > "$TMP/many/$i"
 done
 mkfs.erofs --quiet -Enoinline_data "$TMP/many.erofs" "$TMP/many" > /dev/null
 cp "$TMP/many.erofs" $DISK/many
+cp "$TMP/many.erofs" "$TMP/same.erofs"
 many=$(loop "$TMP/many.erofs")
-LOOPS+=("$many")
+same=$(loop "$TMP/same.erofs")
+LOOPS+=("$many" "$same")
 # changes SOURCE IMAGE: how many lines the log gets for 80 files of which one byte each has changed
 changes() {
-	at "$FSTYPE" "$1" $A || return
-	cat $A/* > /dev/null
+	at "$FSTYPE" "$1" $A && at "$FSTYPE" "$same" $B || return
+	cat $A/* $B/* > /dev/null
 	python3 - "$2" "$TMP/many" <<- 'END'
 		import os, sys
 		with open(sys.argv[1], "r+b") as image:
@@ -68,7 +70,7 @@ changes() {
 	log_mark
 	cat $A/* > /dev/null
 	log_since | grep -c "changed behind"
-	away $A
+	away $A $B
 }
 for source in "$many" $DISK/many; do
 	image=$source

@@ -8,7 +8,6 @@
 ktap_print_header
 
 A=/mnt/life-a B=/mnt/life-b
-MODULE=/project/build/erofs_shared.ko
 STATS=/sys/fs/erofs-shared/stats
 TREES=$(dirname "$0")/share_trees.py
 PROGRAMS="usr/bin/sleep usr/bin/cat usr/bin/bash usr/lib/x86_64-linux-gnu/libc.so.6"
@@ -26,14 +25,6 @@ note "$(wc -l < "$TMP/some.sums") files, $PAGES pages"
 right() { trees verify "$1" "$TMP/some.sums"; }
 sectors() { awk '{ print $3 }' "/sys/block/${1#/dev/}/stat"; }
 both() { at "$FSTYPE" "$a" $A "${1-}" && at "$FSTYPE" "$b" $B "${1-}"; }
-soon() {
-	local i
-	for ((i = 0; i < 50; i++)); do
-		"$@" > /dev/null 2>&1 && return
-		sleep 0.1
-	done
-	"$@"
-}
 # asleep PID...: until they are in clock_nanosleep(2): then a program has mapped and touched what it needs
 asleep() {
 	local pid
@@ -210,7 +201,7 @@ ok "unload after use" rmmod erofs_shared
 note "pages cached: $loaded, after unloading: $(cached)"
 ok "its pages are gone" test $((loaded - $(cached))) -gt $((PAGES / 2))
 ok "its files in sysfs are gone" test ! -e /sys/fs/erofs-shared
-ok "load again" insmod $MODULE
+ok "load again" load
 is "nothing is counted yet" "$(cat $STATS/bound_inodes $STATS/blocks_hashed $STATS/bytes_saved | tr '\n' ' ')" "0 0 0 "
 ok "mount" both
 ok "the second is right" right $B

@@ -9,7 +9,6 @@ ktap_print_header
 
 A=/mnt/a B=/mnt/b
 DEV=()
-MODULE=/project/build/erofs_shared.ko
 ABI=/project/Documentation/ABI/testing/sysfs-fs-erofs-shared
 SYS=/sys/fs/erofs-shared
 TOP=/sys/kernel/debug/erofs-shared/top
@@ -177,7 +176,7 @@ for i in 3 4; do
 done
 stat_of() { cat "$SYS/stats/$1"; }
 rmmod erofs_shared
-insmod $MODULE
+load
 is "no file is open: no shared inode is counted" "$(stat_of shared_inodes)" 0
 at erofs-shared "${DEV[3]}" $A
 at erofs-shared "${DEV[4]}" $B
@@ -203,7 +202,8 @@ if [ $two = 1 ]; then
 	exec 7< $A/same 8< $A/part1 9< $A/part2
 	entries=$(stat_of index_entries)
 	for i in 1 2 3 4; do echo 2 > /proc/sys/vm/drop_caches; done
-	ok "the index had entries of what is not in memory" test "$entries" -ge 100
+	# Where bytes are compared it has equal blocks only.
+	ok "the index had entries of what is not in memory" test "$entries" -ge "$([ "$VERIFY" = digest ] && echo 100 || echo 70)"
 	is "and gives them all up when memory is short" "$(stat_of index_entries)" 0
 	is "a file of theirs is right" "$(sha256sum < $A/part2)" "$(sha256sum < "$TMP/tree2/part2")"
 	exec 7<&- 8<&- 9<&-
@@ -316,7 +316,7 @@ module_storm() {
 	local status=0 n
 	readers
 	for ((n = 0; n < 8; n++)); do
-		rmmod erofs_shared && insmod $MODULE || { status=1; break; }
+		rmmod erofs_shared && load || { status=1; break; }
 	done
 	stop || status=1
 	return $status
@@ -333,7 +333,7 @@ is "an open file in debugfs gives nothing any more" "$(cat <&8 2>&1 | grep -c 'I
 exec 7<&- 8<&-
 is "nothing is left" "$(find /sys/fs /sys/kernel/debug /sys/kernel/tracing /sys/module -maxdepth 2 \
 	-iname '*erofs[_-]shared*' 2> /dev/null)" ""
-ok "load again" insmod $MODULE
+ok "load again" load
 is "all is back" "$(ls $SYS/stats)" "$(documented stats)"
 
 finish

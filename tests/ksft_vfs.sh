@@ -17,15 +17,6 @@ uses_before=$(uses)
 run() { bash -c "set -e -o pipefail; $1"; }
 as() { setpriv --reuid="$1" --regid="$1" --clear-groups "${@:2}"; }
 export -f as
-# soon COMMAND...: what happens a little later than a system call returns (releases are done by work queues)
-soon() {
-	local i
-	for ((i = 0; i < 50; i++)); do
-		"$@" > /dev/null 2>&1 && return 0
-		sleep 0.1
-	done
-	"$@"
-}
 # mounted DESCRIPTION FSTYPE SOURCE DIR [OPTIONS]
 mounted() {
 	local what=$1

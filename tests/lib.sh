@@ -10,6 +10,8 @@ FSTYPE=${FSTYPE:-erofs-shared}
 ORACLE=erofs
 T=${T:-/t}                              # where the disk with images and programs is mounted
 IMAGES=$T/images
+MODULE=/project/build/erofs_shared.ko
+VERIFY=${VERIFY:-compare}               # verify= of mounts that do not give it
 TMP=/tmp/${0##*/}
 mkdir -p "$TMP"
 PATH=$T/bin:$PATH
@@ -77,15 +79,25 @@ numbered() {
 
 # settled: waits until the module merges nothing any more
 settled() {
-	local before now i
-	now=$(cat /sys/fs/erofs-shared/stats/merges_done)
-	for ((i = 0; i < 40; i++)); do
+	local before now i stats=/sys/fs/erofs-shared/stats
+	now=$(cat $stats/merges_done $stats/finder_blocks)
+	for ((i = 0; i < 80; i++)); do
 		before=$now
 		sleep 0.7
-		now=$(cat /sys/fs/erofs-shared/stats/merges_done)
+		now=$(cat $stats/merges_done $stats/finder_blocks)
 		[ "$now" != "$before" ] || return 0
 	done
 	return 1
+}
+
+# soon COMMAND...: it succeeds within ten seconds, tried again and again
+soon() {
+	local i
+	for ((i = 0; i < 100; i++)); do
+		"$@" > /dev/null 2>&1 && return 0
+		sleep 0.1
+	done
+	"$@"
 }
 
 # plan is known at the end only: so is the count
@@ -148,6 +160,9 @@ delays() {
 	echo "$1" > $at/race_permille
 }
 
+# load [PARAMETER...]: the module, with the parameters that it has in each test
+load() { insmod $MODULE "verify=$VERIFY" finder_delay=0 finder_cpu=100 "$@"; }
+
 # log_mark, then log_since: the kernel's messages from there on
 log_mark() {
 	LOG_MARK="mark $$ $RANDOM$RANDOM"
@@ -161,7 +176,7 @@ reloaded() {
 	drop
 	ok "the module can be unloaded" rmmod erofs_shared
 	is "nothing is left behind" "$(log_since | grep -iE 'busy|objects|leak|slab')" ""
-	ok "the module can be loaded again" insmod /project/build/erofs_shared.ko
+	ok "the module can be loaded again" load
 }
 
 # no_complaint: what the kernel itself says when things go wrong

@@ -11,7 +11,7 @@
 ktap_print_header
 
 LAST=${1:-60}
-DEBUG=/sys/kernel/debug MODULE=/project/build/erofs_shared.ko
+DEBUG=/sys/kernel/debug
 TOP=$TMP/trees DISK=/mnt/fault-disk SMALL=$TMP/small
 STATS=/sys/fs/erofs-shared/stats
 modprobe -a ext4 loop erofs
@@ -271,7 +271,7 @@ fault load $((LAST / 5 + 5)) $MODULE erofs_shared > "$TMP/load" 2>&1
 status=$?
 sed 's/^/# /' "$TMP/load" | head -n 25
 is "an allocation fails: loading" $status 0
-[ -e /sys/module/erofs_shared ] || insmod $MODULE
+[ -e /sys/module/erofs_shared ] || load
 ok "then it is loaded" at "$FSTYPE" "$dev0" /mnt/fault-0
 ok "and right" same "$TOP/0" /mnt/fault-0
 away /mnt/fault-0

@@ -42,18 +42,15 @@ impl SharedInode {
     /// Records the digest of a block that is resident and has these bytes. `EAGAIN`: it is not, or
     /// has another digest. May sleep.
     pub(super) fn record_resident(&self, block: u64, bytes: &[u8], digest: &Digest) -> Result {
-        let blocks = self.identity().blocks();
-        self.content().prepare(blocks)?;
+        let owner = (&**self, self.identity().blocks());
+        self.content().reserve(owner, block)?;
         let folio = LockedFolio::find(self.mapping(), block).ok_or(EAGAIN)?;
         let resident = folio.bytes_from(block).get(..BLOCK_SIZE);
         if !resident.is_some_and(|resident| same_bytes(resident, bytes)) {
             return Err(EAGAIN);
         }
         // While the folio cannot leave: what is read in its place is checked.
-        match self
-            .content()
-            .record_leaving((self, blocks), block, &[*digest])
-        {
+        match self.content().record_leaving(owner, block, &[*digest]) {
             true if self.content().has_digest(block, digest) == Some(true) => Ok(()),
             _ => Err(EAGAIN),
         }

@@ -222,6 +222,19 @@ impl Content {
         &self.usage
     }
 
+    /// Makes room for the digest of a block. May sleep.
+    pub(super) fn reserve(&self, owner: (&Unheld, u64), block: u64) -> Result {
+        let mut allocated = 0;
+        let mut writer = self.writer.lock();
+        let slots = self
+            .table
+            .slots_or_new(&mut writer, owner, block, true, &mut allocated);
+        let result = slots.map(|_| ());
+        drop(writer);
+        self.count_bytes(allocated);
+        result
+    }
+
     /// Makes what [`Content::record_leaving`] cannot make for a file of `blocks` blocks. May sleep.
     pub(super) fn prepare(&self, blocks: u64) -> Result {
         let mut allocated = 0;

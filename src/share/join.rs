@@ -10,7 +10,11 @@ use super::{
     set::Prepared,
     usage::{Joined, Joining, Role, User},
 };
-use crate::{io::locked::visit_ready, race::race_point, raw};
+use crate::{
+    io::{locked::visit_ready, wait::cond_resched},
+    race::race_point,
+    raw,
+};
 
 impl SharedInode {
     /// Makes a real inode a user of this shared inode. May sleep.
@@ -27,6 +31,8 @@ impl SharedInode {
                 Joined::WithFormer(former) => {
                     race_point!(c"many");
                     self.note_resident_for(&*former);
+                    self.note_recorded_for(&*former);
+                    // From here on there are others' pages and digests.
                     usage.noted();
                     return Ok(Role::OneOfMany);
                 }
@@ -41,6 +47,27 @@ impl SharedInode {
         visit_ready(self.mapping(), &mut |pages| {
             former.has_verified(pages.start..pages.end.min(blocks));
         });
+    }
+
+    /// What has a digest was read through the image of `former`, too: it may be resident elsewhere
+    /// only.
+    fn note_recorded_for(&self, former: &dyn User) {
+        let content = self.content();
+        if !content.usage().has_records() {
+            return;
+        }
+        for chunk in content.chunks() {
+            let mut run = chunk.start..chunk.start;
+            for block in chunk.filter(|block| content.is_recorded(*block)) {
+                if run.end != block {
+                    former.has_verified(run);
+                    run = block..block;
+                }
+                run.end = block + 1;
+            }
+            former.has_verified(run);
+            cond_resched();
+        }
     }
 
     /// From now on each page that leaves the cache is looked at before.

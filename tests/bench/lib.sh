@@ -22,8 +22,8 @@ with() {
 	in-tree | again) type=erofs options=noatime first=vda second=vdb ;;
 	inode_share) type=erofs options=inode_share,domain_id=bench first=vdc second=vdd ;;
 	off) type=erofs-shared options=share=off first=vda second=vdb ;;
-	whole) type=erofs-shared options=share=content,share_blocks=off first=vda second=vdb ;;
-	content) type=erofs-shared options=share=content first=vda second=vdb ;;
+	whole) type=erofs-shared options=share=content,verify=digest,share_blocks=off first=vda second=vdb ;;
+	content) type=erofs-shared options=share=content,verify=digest first=vda second=vdb ;;
 	compare) type=erofs-shared options=share=content,verify=compare first=vda second=vdb ;;
 	fingerprint) type=erofs-shared options=share=fingerprint,domain_id=bench first=vdc second=vdd ;;
 	squashfs) type=squashfs options=noatime first=vdg second=vdh ;;

@@ -32,6 +32,6 @@ list_names
 mount -t erofs -o ro /dev/vde /mnt/1
 (cd /mnt/1 && find . -type f | LC_ALL=C sort) > /tmp/names/x
 umount /mnt/1
-for name in ${2-in-tree inode_share off content fingerprint again}; do
+for name in ${2-in-tree inode_share off compare content fingerprint again}; do
 	with "$name" contender
 done

@@ -41,14 +41,14 @@ counts=$*
 rounds=1 passes=4
 [ "$what" = counts ] || rounds=5 passes=64
 for ((round = 0; round < rounds; round++)); do
-	for name in in-tree off content; do
+	for name in in-tree off compare content; do
 		with $name read_by_threads
 	done
 done
 if [ "$what" = counts ]; then
 	mkdir -p /mnt/images /mnt/many
 	mount -t ext4 -o ro /dev/vdf /mnt/images
-	for name in in-tree off content; do
+	for name in in-tree off compare content; do
 		with $name mount_many
 	done
 fi

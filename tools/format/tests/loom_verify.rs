@@ -283,6 +283,26 @@ model!(
     a_walk_finds_those_of_others_if_fills_do_not_wait without FillMindsWalk: "another image's bytes",
 );
 
+/// C becomes a user; D brings the block in, and it leaves.
+fn third_and_leave(shared: Shared) {
+    let shared = Arc::new(shared);
+    let second = spawn(&shared, Shared::join);
+    if shared.is_many() {
+        shared.fill(D);
+        shared.reclaim();
+        shared.fill(D);
+    }
+    second.join().unwrap();
+    shared.read_verified(B);
+}
+
+model!(
+    a_digest_is_that_of_a_page_of_the_only_user_until_others_may_fill,
+    third_and_leave,
+    a_digest_may_be_that_of_another_image_afterwards without RecordsComeFirst:
+        "another image's bytes",
+);
+
 /// C has read the block in, and there are many. A reader of C is overtaken: C leaves, the page is
 /// reclaimed, and B reads the block in.
 fn overtaken(shared: Shared) {

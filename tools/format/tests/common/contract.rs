@@ -37,6 +37,8 @@ pub enum Step {
     FlagComesFirst,
     /// The walk leaves locked folios out.
     WalkMindsLocks,
+    /// What has a digest is taken for pages of the only user before others bring in pages.
+    RecordsComeFirst,
     /// Bytes are compared under the folio's lock.
     CompareLocks,
     /// A folio that is locked to be compared is still in the cache.

@@ -325,11 +325,17 @@ impl Shared {
         drop(usage);
         if was_sole {
             self.walk();
+            if self.does(Step::RecordsComeFirst) {
+                self.take_records();
+            }
         }
         if !self.does(Step::FlagComesFirst) {
             self.release_always.store(true, Relaxed);
         }
         self.walked.store(true, Release);
+        if was_sole && !self.does(Step::RecordsComeFirst) {
+            self.take_records();
+        }
     }
 
     fn note_grace_period(&self) {
@@ -348,6 +354,13 @@ impl Shared {
         }
         if locked {
             folio.unlock();
+        }
+    }
+
+    /// What has a digest has been read through B.
+    fn take_records(&self) {
+        if now(&self.digest, Acquire) != 0 {
+            self.set_verified(B, Verified::Yes);
         }
     }
 
