@@ -28,6 +28,8 @@ CC=gcc-$(. scripts/versions; echo "$GCC_VERSION")
 # Tests that need the name "erofs" free, or containerd: they have a guest of their own, with another root, that runs after the
 # guest with the others.
 NAMED=" containerd pods "
+# Tests in which QEMU counts instructions: these have a guest of their own, too, with one processor.
+COUNTED=" atomic "
 
 die() { echo "tests/run.sh: $*" >&2; echo "0 passed, 1 failed"; exit 1; }
 [ "${VM_KERNEL:-}" != amd64 ] || unset VM_KERNEL
@@ -35,7 +37,10 @@ die() { echo "tests/run.sh: $*" >&2; echo "0 passed, 1 failed"; exit 1; }
 if [ $# = 0 ]; then
 	for name in tests/ksft_*.sh; do
 		name=${name#tests/ksft_}
-		set -- "$@" "${name%.sh}"
+		name=${name%.sh}
+		# Its figures are for a kernel without checks.
+		[ "${VM_KERNEL:-}" != debug ] || [ "$name" != atomic ] || continue
+		set -- "$@" "$name"
 	done
 	if [ "${VM_KERNEL:-}" = debug ]; then
 		for name in tests/debug_*.sh; do
@@ -125,6 +130,12 @@ if [[ " ${tests[*]} " = *" hostile_structure "* ]]; then
 	tests/structure_images.sh "${COUNT:-$structures}" "${SEED:-20261124}" || die "the images for hostile_structure could not be made"
 fi
 
+if [[ " ${tests[*]} " = *" atomic "* ]]; then
+	tests/atomic_images.sh || die "the images for atomic could not be made"
+	scripts/in-debian "$CC" -std=gnu17 -Wall -Wextra -Wno-unused-parameter -Werror -O2 -shared -fPIC -o $B/atomic.so \
+		tests/bench/plugin/atomic.c || die "the plugin for atomic does not compile"
+fi
+
 if [[ " ${tests[*]} " = *" tool "* ]]; then
 	# as scripts/host-tests.sh builds it
 	(cd tools && ../scripts/in-debian cargo build --quiet --locked -p erofs-shared --target-dir ../build/cargo-target) || die "the tool does not compile"
@@ -160,6 +171,7 @@ seconds() {
 	share | share_ways) echo 240 ;;
 	containerd) echo 200 ;;
 	pods) echo 150 ;;
+	atomic) echo 120 ;;
 	hostile | hostile_packed | twins | store) echo 120 ;;
 	blocks | read | share_life | vfs | mount) echo 100 ;;
 	sysfs | verify | verify_change) echo 80 ;;
@@ -193,24 +205,37 @@ options=()
 options+=(--module-args "verify=${VERIFY:-compare} finder_delay=0 finder_cpu=100" --env "VERIFY=${VERIFY:-compare}")
 # guest NUMBER: its tests, in the order in which they were named; those that need another guest after the others
 guest() {
-	local name mine=() named=() vm='' status=0
+	local name mine=() named=() counted=() vm='' status=0
 	for name in "${all[@]}"; do
 		[[ "${names[$1]} " = *" $name "* ]] || continue
-		if [[ $NAMED = *" $name "* ]]; then named+=("$name"); else mine+=("$name"); fi
+		if [[ $NAMED = *" $name "* ]]; then
+			named+=("$name")
+		elif [[ $COUNTED = *" $name "* ]]; then
+			counted+=("$name")
+		else
+			mine+=("$name")
+		fi
 	done
 	trap 'trap "" TERM; [ -z "$vm" ] || kill $vm; wait; exit 130' TERM
 	[ ${#mine[@]} = 0 ] || machine "${mine[@]}" || status=$?
 	[ ${#named[@]} = 0 ] || machine --root build/containers/root.ext4 "${named[@]}" || status=$?
+	[ ${#counted[@]} = 0 ] || machine --counted "${counted[@]}" || status=$?
 	return $status
 }
-# machine [--root IMAGE] NAME...; in the background, so that the trap above is not kept waiting
+# machine [--root IMAGE | --counted] NAME...; in the background, so that the trap above is not kept waiting
 machine() {
-	local root=()
+	local more=() image
 	if [ "$1" = --root ]; then
-		root=("${@:1:2}")
+		more=("${@:1:2}")
 		shift 2
+	elif [ "$1" = --counted ]; then
+		more=(--icount --no-leak-check --qemu "-plugin $PWD/$B/atomic.so,out=$PWD/build/vm/share/atomic")
+		for image in first second third zeros many sparse huge; do
+			more+=(--disk "$B/atomic/$image")
+		done
+		shift
 	fi
-	scripts/vm "${options[@]}" "${root[@]}" --name "tests-$kernel" --timeout "${TIMEOUT:-$limit}" --mem $memory --smp "${SMP:-$smp}" --disk $B/disk.ext4 \
+	scripts/vm "${options[@]}" --name "tests-$kernel" --timeout "${TIMEOUT:-$limit}" --mem $memory --smp "${SMP:-$smp}" --disk $B/disk.ext4 "${more[@]}" \
 		--env "FSTYPE=$FSTYPE" --env "TEST_TIMEOUT=${TEST_TIMEOUT:-$test_limit}" --env "STRESS=${STRESS:-}" \
 		-f tests/guest.sh "$@" 2>&1 &
 	vm=$!

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Files that are large and cost next to nothing.
 
-  share_limits.py make DIR IMAGE COUNT       an image of sparse files of 64 GiB or a little less, each of another size; DIR is for
-                                             temporary files
+  share_limits.py make DIR IMAGE COUNT [MIB] an image of sparse files of 64 GiB (or MIB) or a little less, each of another size; DIR
+                                             is for temporary files
   share_limits.py run DIR GROUP COUNT FAR    in the memory group GROUP: opens them, and keeps them open; reads one byte far behind
                                              the beginning of FAR of them. Prints how many were opened and read, how many errors
                                              there were, the MiB that were charged to the group, and how many MiB less there are
@@ -23,7 +23,7 @@ SB = 1024
 EXTENDED_CHUNKS = 1 | 4 << 1
 
 
-def make(tree, image, count):
+def make(tree, image, count, largest):
     for number in range(count):
         with open(f"{tree}/{number}", "wb") as f:
             f.truncate((number + 1) * PAGE)
@@ -43,9 +43,9 @@ def make(tree, image, count):
             number, rest = divmod(size - PAGE, PAGE)
             if form != EXTENDED_CHUNKS or mode >> 12 != 0o10 or rest or not 0 <= number < count:
                 continue
-            # One chunk of 64 GiB, which is a hole as the smaller one was.
-            struct.pack_into("<Q", data, at + 8, SIZE - number * PAGE)
-            struct.pack_into("<H", data, at + 16, chunks & ~0x1F | (SIZE // PAGE).bit_length() - 1)
+            # One chunk of that size or more, which is a hole as the smaller one was.
+            struct.pack_into("<Q", data, at + 8, largest - number * PAGE)
+            struct.pack_into("<H", data, at + 16, chunks & ~0x1F | (largest // PAGE - 1).bit_length())
             found += 1
         assert found == count, f"{found} of {count} inodes found"
         f.seek(0)
@@ -114,6 +114,6 @@ def run(top, group, count, far):
 
 
 if sys.argv[1] == "make":
-    make(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    make(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]) << 20 if len(sys.argv) > 5 else SIZE)
 else:
     run(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
