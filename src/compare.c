@@ -11,10 +11,13 @@
 #include <asm/cpufeature.h>
 #include <asm/fpu/api.h>
 #endif
+#ifdef CONFIG_ARM64
+#include <asm/simd.h>
+#endif
 
 #include "erofs_shared_helpers.h"
 
-/* Bytes that are compared in one section of FPU use: a few microseconds. */
+/* Bytes that are compared in one section of vector use: a few microseconds. */
 #define SECTION		(64 << 10)
 
 /* Compares words; @len is a multiple of 64. */
@@ -33,16 +36,24 @@ static bool same_words(const u64 *a, const u64 *b, size_t len)
 	return true;
 }
 
-#ifdef CONFIG_X86_64
+/*
+ * Each architecture with vectors has can_use_vectors() and same_vectors(),
+ * which compares, in one section, a step at a time; @len is a multiple of that.
+ */
+#if defined(CONFIG_X86_64)
 #define LOAD(at, reg)	"vmovdqu	" #at "(%[a]), %%ymm" #reg "\n\t"
 #define XOR(at, reg)	"vpxor	" #at "(%[b]), %%ymm" #reg ", %%ymm" #reg "\n\t"
 #define OR(from, to)	"vpor	%%ymm" #from ", %%ymm" #to ", %%ymm" #to "\n\t"
-
-/* Bytes that same_avx2() compares at a time. */
 #define STEP		512
 
-/* The same, a step at a time; @len is a multiple of that. */
-static bool same_avx2(const void *a, const void *b, size_t len)
+static bool can_use_vectors(void)
+{
+	return boot_cpu_has(X86_FEATURE_AVX2) &&
+	       cpu_has_xfeatures(XFEATURE_MASK_SSE | XFEATURE_MASK_YMM, NULL) &&
+	       irq_fpu_usable();
+}
+
+static bool same_vectors(const void *a, const void *b, size_t len)
 {
 	const void *end = a + len;
 	bool same;
@@ -72,28 +83,79 @@ static bool same_avx2(const void *a, const void *b, size_t len)
 	kernel_fpu_end();
 	return same;
 }
+#elif defined(CONFIG_ARM64) && defined(CONFIG_KERNEL_MODE_NEON)
+#define LOAD(from, at, one, two)	"ldp	q" #one ", q" #two ", [%[" #from "], #" #at "]\n\t"
+#define XOR(from, to)	"eor	v" #to ".16b, v" #to ".16b, v" #from ".16b\n\t"
+#define OR(from, to)	"orr	v" #to ".16b, v" #to ".16b, v" #from ".16b\n\t"
+#define STEP		256
+
+static bool can_use_vectors(void)
+{
+	return may_use_simd();
+}
+
+static bool same_vectors(const void *a, const void *b, size_t len)
+{
+	const void *end = a + len;
+	u64 differ;
+
+	/* The compiler itself uses none of these registers in the kernel. */
+	scoped_ksimd()
+		do {
+			asm volatile(LOAD(a, 0, 0, 1) LOAD(a, 32, 2, 3)
+				     LOAD(a, 64, 4, 5) LOAD(a, 96, 6, 7)
+				     LOAD(a, 128, 8, 9) LOAD(a, 160, 10, 11)
+				     LOAD(a, 192, 12, 13) LOAD(a, 224, 14, 15)
+				     LOAD(b, 0, 16, 17) LOAD(b, 32, 18, 19)
+				     LOAD(b, 64, 20, 21) LOAD(b, 96, 22, 23)
+				     LOAD(b, 128, 24, 25) LOAD(b, 160, 26, 27)
+				     LOAD(b, 192, 28, 29) LOAD(b, 224, 30, 31)
+				     XOR(16, 0) XOR(17, 1) XOR(18, 2) XOR(19, 3)
+				     XOR(20, 4) XOR(21, 5) XOR(22, 6) XOR(23, 7)
+				     XOR(24, 8) XOR(25, 9) XOR(26, 10) XOR(27, 11)
+				     XOR(28, 12) XOR(29, 13) XOR(30, 14) XOR(31, 15)
+				     OR(1, 0) OR(3, 2) OR(5, 4) OR(7, 6)
+				     OR(9, 8) OR(11, 10) OR(13, 12) OR(15, 14)
+				     OR(2, 0) OR(6, 4) OR(10, 8) OR(14, 12)
+				     OR(4, 0) OR(12, 8) OR(8, 0)
+				     "umaxp	v0.4s, v0.4s, v0.4s\n\t"
+				     "fmov	%[differ], d0"
+				     : [differ] "=r" (differ)
+				     : [a] "r" (a), [b] "r" (b)
+				     : "memory");
+			a += STEP;
+			b += STEP;
+		} while (!differ && a < end);
+	return !differ;
+}
+#else
+static bool can_use_vectors(void)
+{
+	return false;
+}
+
+static bool same_vectors(const void *a, const void *b, size_t len)
+{
+	return same_words(a, b, len);
+}
 #endif
 
 /* Whether two pieces of memory are equal; @len is a multiple of a page's size. */
 bool erofs_shared_same_bytes(const void *a, const void *b, size_t len)
 {
-#ifdef CONFIG_X86_64
-	if (boot_cpu_has(X86_FEATURE_AVX2) &&
-	    cpu_has_xfeatures(XFEATURE_MASK_SSE | XFEATURE_MASK_YMM, NULL) &&
-	    irq_fpu_usable()) {
-		while (len) {
-			size_t part = min_t(size_t, len, SECTION);
+	if (!can_use_vectors())
+		return same_words(a, b, len);
 
-			if (!same_avx2(a, b, part))
-				return false;
-			a += part;
-			b += part;
-			len -= part;
-		}
-		return true;
+	while (len) {
+		size_t part = min_t(size_t, len, SECTION);
+
+		if (!same_vectors(a, b, part))
+			return false;
+		a += part;
+		b += part;
+		len -= part;
 	}
-#endif
-	return same_words(a, b, len);
+	return true;
 }
 
 /*
