@@ -30,7 +30,7 @@ else ifneq ($(KERNEL),amd64)
   objects := $(CURDIR)/$(B)/kernels/$(KERNEL)/module
   MODULE := $(B)/kernels/$(KERNEL)/erofs_shared.ko
   in := scripts/in-debian --tree $(call get,debian)
-  cc := CC=gcc-$(call get,gcc)
+  cc := $(call get,options)
   need := setup-kernel
   export VM_KERNEL := $(KERNEL)
 else

@@ -35,6 +35,10 @@ is "an unknown name is refused, with those that there are" "$(scripts/kernels no
 is "make refuses it, too" "$(make KERNEL=none module 2>&1 | grep -o 'KERNEL=none is not one of scripts/kernels')" \
 	"KERNEL=none is not one of scripts/kernels"
 
+is "a kernel with other pages than of 4 KiB is refused, and why" \
+	"$(scripts/in-debian make -C build/linux M="$PWD" MO="$PWD/$T" CONFIG_PAGE_SHIFT=14 modules 2>&1 | grep -o 'erofs-shared needs.*KiB')" \
+	"erofs-shared needs a kernel with pages of 4 KiB; this one has pages of 16 KiB"
+
 # As if all were of a release that the archive never had, with other compilers. The commands use another directory.
 sed '/^#/!{s/[0-9.]*+deb/&0.0/; s/[0-9.]* *[0-9]*$/1.0.0  1/}' $lock > $T/lock
 for name in $names; do
