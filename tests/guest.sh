@@ -6,7 +6,7 @@
 set -u
 mkdir -p /t/bin /t/images
 mount -t ext4 -o ro /dev/vda /t/images || exit 1
-cp /project/build/tests/bin/* /t/bin/
+cp "/project/$BUILT"/bin/* /t/bin/
 modprobe loop max_loop=0
 [ "$FSTYPE" != erofs ] || modprobe erofs
 bad=0

@@ -1,10 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Make the images that the tests mount: build/tests/images. Called by tests/run.sh; nothing is made twice.
+# Make the images that the tests mount: tests/images.sh DIRECTORY GUEST LIBRARIES. They go to DIRECTORY/images; some hold what is
+# in the image GUEST of the guest's system, of which LIBRARIES is that in usr/lib. HERE has the programs of tests/ that run here.
+# Called by tests/run.sh; nothing is made twice.
 #
 # Every image NAME comes with NAME.ref: what the files in it are (walk -c) according to fsck.erofs --extract, and a line in
-# build/tests/images/list:
+# DIRECTORY/images/list:
 #
 #   NAME KIND OPTIONS     KIND:    plain       compare everything
 #                                  unread      in-tree cannot read file contents
@@ -12,7 +14,8 @@
 
 set -eu
 cd "$(dirname "$0")/.."
-B=build/tests
+B=$1 GUEST=$2 LIBRARIES=$3
+WALK=$HERE/bin/walk
 I=$B/images.part
 TREES=$B/trees
 OLD=build/bin                            # erofs-utils of the stable release
@@ -36,13 +39,13 @@ record() {
 	*:"$TREES/data" | *:"$TREES/sparse" | *:"$TREES/pack" | metabox*)
 		# fsck.erofs 1.9 extracts files that end in a hole too short and cannot read a metabox with directories in it,
 		# so here the source tree itself is the record
-		$B/bin/walk -c "$source" > "$I/$name.ref" 2> $B/log
+		$WALK -c "$source" > "$I/$name.ref" 2> $B/log
 		return
 		;;
 	esac
 	rm -rf $B/extracted
 	quiet $NEW/fsck.erofs "${devices[@]}" --extract=$B/extracted "$I/$name"
-	$B/bin/walk -c $B/extracted > "$I/$name.ref" 2> $B/log || die "$(cat $B/log)"
+	$WALK -c $B/extracted > "$I/$name.ref" 2> $B/log || die "$(cat $B/log)"
 	rm -rf $B/extracted
 }
 
@@ -165,13 +168,13 @@ quiet $NEW/mkfs.erofs --quiet -T1700000000 --tar=f $I/bigdir $TREES/bigdir
 if [ ! -e $B/debian.erofs ]; then
 	# The guest's own root, without the parts that make it large
 	rm -rf $B/extracted
-	quiet $OLD/fsck.erofs --extract=$B/extracted --xattrs build/guest/root.erofs
+	quiet $OLD/fsck.erofs --extract=$B/extracted --xattrs "$GUEST"
 	(
 		cd $B/extracted/usr
 		rm -rf lib/modules lib/gcc libexec/gcc include share/doc share/locale share/man share/perl lib/python3.*/test \
-			lib/python3/dist-packages share/vim share/zoneinfo lib/x86_64-linux-gnu/*.a lib/x86_64-linux-gnu/perl lib/debug share/info
+			lib/python3/dist-packages share/vim share/zoneinfo lib/$LIBRARIES/*.a lib/$LIBRARIES/perl lib/debug share/info
 	)
-	$B/bin/walk -c $B/extracted > $B/debian.ref 2> $B/log || die "$(cat $B/log)"
+	$WALK -c $B/extracted > $B/debian.ref 2> $B/log || die "$(cat $B/log)"
 	quiet $OLD/mkfs.erofs --quiet $B/debian.erofs $B/extracted
 	rm -rf $B/extracted
 fi
@@ -184,7 +187,7 @@ quiet $OLD/mkfs.erofs --quiet -x1 --xattr-prefix=trusted.overlay. -Uclear $I/tin
 quiet $NEW/mkfs.erofs --quiet -x1 -b512 --chunksize=4096 -E48bit,plain-xattr-prefixes -Eforce-chunk-indexes \
 	--xattr-prefix=trusted.overlay. --blobdev=$I/tiny-chunk.blob -Uclear $I/tiny-chunk $TREES/tiny
 quiet python3 tests/flatten.py $I/tiny-flat $I/tiny-chunk $I/tiny-chunk.blob
-$B/bin/walk -c $TREES/tiny > $I/tiny.ref 2> $B/log
+$WALK -c $TREES/tiny > $I/tiny.ref 2> $B/log
 squeezed() {
 	local mkfs=$1 name=$2
 	shift 2
@@ -197,7 +200,7 @@ squeezed $OLD/mkfs.erofs deflate -zdeflate -Eztailpacking
 squeezed $OLD/mkfs.erofs zstd -zzstd -C65536 -Eall-fragments,dedupe
 squeezed $NEW/mkfs.erofs 48bit -zzstd -C65536 -E48bit
 squeezed $NEW/mkfs.erofs metabox -zlz4 -m4096 --MZ=id
-$B/bin/walk -c $TREES/squeeze > $I/squeezed.ref 2> $B/log
+$WALK -c $TREES/squeeze > $I/squeezed.ref 2> $B/log
 quiet python3 tests/damage.py $I $I/default-old $I/part-data-new
 
 # --- two roots that share most of their files -----------------------------------------------------------------------------
@@ -208,7 +211,7 @@ if [ "$(cat $B/share/made 2> /dev/null)" != "$share_key" ]; then
 	rm -rf $B/share $B/share-*
 	mkdir -p $B/share
 	quiet $OLD/fsck.erofs --extract=$B/share/a --xattrs $B/debian.erofs
-	(cd $B/share/a/usr/lib && rm -rf file valgrind x86_64-linux-gnu/gprofng x86_64-linux-gnu/ldscripts)
+	(cd $B/share/a/usr/lib && rm -rf file valgrind $LIBRARIES/gprofng $LIBRARIES/ldscripts)
 	python3 tests/share_trees.py prune $B/share/a
 	cp -a $B/share/a $B/share/b
 	python3 tests/share_trees.py change $B/share/b
@@ -223,7 +226,7 @@ if [ "$(cat $B/share/made 2> /dev/null)" != "$share_key" ]; then
 	done
 	for t in a b fp-a fp-b; do
 		python3 tests/share_trees.py record $B/share/$t > $B/share-$t.sums
-		$B/bin/walk -c $B/share/$t > $B/share-$t.ref 2> $B/log || die "$(cat $B/log)"
+		$WALK -c $B/share/$t > $B/share-$t.ref 2> $B/log || die "$(cat $B/log)"
 		rm -rf ${B:?}/share/$t
 	done
 	echo "$share_key" > $B/share/made
@@ -234,5 +237,5 @@ for t in a b fp-a fp-b; do
 	ln $B/share-$t.sums $I/share-$t.sums
 done
 
-rm -rf build/tests/images
-mv $I build/tests/images
+rm -rf "$B/images"
+mv $I "$B/images"

@@ -10,14 +10,14 @@ ktap_print_header
 A=/mnt/life-a B=/mnt/life-b
 STATS=/sys/fs/erofs-shared/stats
 TREES=$(dirname "$0")/share_trees.py
-PROGRAMS="usr/bin/sleep usr/bin/cat usr/bin/bash usr/lib/x86_64-linux-gnu/libc.so.6"
+PROGRAMS="usr/bin/sleep usr/bin/cat usr/bin/bash $LIBRARIES/libc.so.6"
 modprobe overlay
 a=$(loop $IMAGES/share-a --direct-io=on) b=$(loop $IMAGES/share-b --direct-io=on)
 LOOPS+=("$a" "$b")
 
 trees() { python3 "$TREES" "$@"; }
 # some files that both have, of all sizes
-grep -E ' usr/lib/python3.13/[a-c]| usr/lib/x86_64-linux-gnu/libc' $IMAGES/share-a.sums > "$TMP/some-a.sums"
+grep -E " usr/lib/python3.13/[a-c]| $LIBRARIES/libc" $IMAGES/share-a.sums > "$TMP/some-a.sums"
 trees common "$TMP/some-a.sums" $IMAGES/share-b.sums > "$TMP/some.sums"
 read -r PAGES _ < <(trees expect "$TMP/some.sums")
 note "$(wc -l < "$TMP/some.sums") files, $PAGES pages"
@@ -56,7 +56,7 @@ ok "remount" mount -o remount,ro $A
 ok "the first is right" right $A
 
 # --- lazy umount -----------------------------------------------------------------------------------------------------------
-libc=usr/lib/x86_64-linux-gnu/libc.so.6
+libc=$LIBRARIES/libc.so.6
 sum=$(sha256sum < $B/$libc)
 exec 7< $A/$libc
 chroot $A /usr/bin/sleep 1000 &
@@ -134,7 +134,7 @@ for i in a b a; do
 	is "a script in overlay $i" "$(chroot /mnt/over-$i /usr/bin/bash -c 'cat /etc/debian_version; for i in 1 2 3; do /usr/bin/true || exit 1; done; printf "%s\n" /usr/lib/os-*')" \
 		"$(cat $A/etc/debian_version; echo /usr/lib/os-release)"
 	is "its maps" "$(chroot /mnt/over-$i /usr/bin/cat /proc/self/maps | grep -o '/usr/.*' | sort -u | grep -E '/(cat|libc.so.6)$')" \
-		"$(printf '%s\n' /usr/bin/cat /usr/lib/x86_64-linux-gnu/libc.so.6)"
+		"$(printf '%s\n' /usr/bin/cat /$LIBRARIES/libc.so.6)"
 done
 # at the same addresses, as above
 setarch -R chroot /mnt/over-a /usr/bin/sleep 1000 & one=$!

@@ -7,7 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 ktap_print_header
 
-TOOL=/project/build/cargo-target/debug/erofs-shared
+TOOL=${TOOL:-/project/build/cargo-target/debug/erofs-shared}
 STATS=/sys/fs/erofs-shared/stats
 D=$TMP/disk
 SAID=$TMP/json

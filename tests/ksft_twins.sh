@@ -17,7 +17,7 @@ mount -o loop "$TMP/ext4" $DISK
 MOUNTS+=("$DISK")
 
 # Libraries, programs, text; files that end in the middle of a page, that are tiny, that do not compress, and one of zeros.
-cp -L /usr/lib/x86_64-linux-gnu/libc.so.6 /usr/bin/bash /usr/bin/python3 "$TREE/" 2> /dev/null
+cp -L "/$LIBRARIES/libc.so.6" /usr/bin/bash /usr/bin/python3 "$TREE/" 2> /dev/null
 cp -rL /usr/lib/python3*/json /usr/lib/python3*/email /usr/lib/python3*/re "$TREE/lib/"
 head -c 300001 /dev/urandom > "$TREE/random"
 head -c 5 /dev/urandom > "$TREE/five"

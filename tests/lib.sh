@@ -12,6 +12,7 @@ T=${T:-/t}                              # where the disk with images and program
 IMAGES=$T/images
 MODULE=/project/build/erofs_shared.ko
 VERIFY=${VERIFY:-compare}               # verify= of mounts that do not give it
+LIBRARIES=usr/lib/$(uname -m)-linux-gnu    # of a Debian system, this one's and those in images
 TMP=/tmp/${0##*/}
 mkdir -p "$TMP"
 PATH=$T/bin:$PATH

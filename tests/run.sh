@@ -22,9 +22,9 @@
 
 set -u
 cd "$(dirname "$0")/.." || exit 1
-B=build/tests
 FSTYPE=${FSTYPE:-erofs-shared}
-CC=gcc-$(. scripts/versions; echo "$GCC_VERSION")
+# shellcheck source=scripts/architecture
+. scripts/architecture
 # Tests that need the name "erofs" free, or containerd: they have a guest of their own, with another root, that runs after the
 # guest with the others.
 NAMED=" containerd pods "
@@ -33,6 +33,13 @@ COUNTED=" atomic "
 
 die() { echo "tests/run.sh: $*" >&2; echo "0 passed, 1 failed"; exit 1; }
 [ "${VM_KERNEL:-}" != amd64 ] || unset VM_KERNEL
+architecture=amd64
+[ "${VM_KERNEL:-debug}" = debug ] || architecture=$(scripts/kernels --get "$VM_KERNEL" architecture) || die "VM_KERNEL=$VM_KERNEL"
+set_architecture "$architecture"
+# Programs that run here are in the first, those of the guest and the images in the second.
+HERE=build/tests
+B=$HERE${cross:+-$architecture}
+CC=gcc-$(. scripts/versions; echo "$GCC_VERSION")
 
 if [ $# = 0 ]; then
 	for name in tests/ksft_*.sh; do
@@ -89,37 +96,45 @@ limit=$((limit + ${#stress[@]} * (${STRESS:-0} * 2 + 600)))
 
 # --- programs ------------------------------------------------------------------------------------------------------------
 
-mkdir -p $B/bin
-for source in tests/*.c; do
-	program=$B/bin/$(basename "$source" .c)
-	if [ ! "$program" -nt "$source" ]; then
-		echo "$program $source"
-		continue
-	fi
-	for header in tests/*.h; do
-		if grep -q "\"${header##*/}\"" "$source" && [ ! "$program" -nt "$header" ]; then
+# compile DIRECTORY COMPILER SOURCE...: into it, what is older there than its source
+compile() {
+	local bin=$1/bin list=$1/compile compiler=$2 source program header
+	shift 2
+	mkdir -p "$bin"
+	for source; do
+		program=$bin/$(basename "$source" .c)
+		if [ ! "$program" -nt "$source" ]; then
 			echo "$program $source"
+			continue
 		fi
-	done
-done > $B/compile
-if [ -s $B/compile ]; then
+		for header in tests/*.h; do
+			if grep -q "\"${header##*/}\"" "$source" && [ ! "$program" -nt "$header" ]; then
+				echo "$program $source"
+			fi
+		done
+	done > "$list"
+	[ -s "$list" ] || return 0
 	# one visit to the Debian tree for all
 	# shellcheck disable=SC2016
 	scripts/in-debian bash -ec 'while read -r program source; do
-			'"$CC"' -std=gnu17 -Wall -Wextra -Werror -O2 -static -pthread -o "$program" "$source"
-		done < "$1"' bash $B/compile || die "a test program does not compile"
-fi
-cp build/linux/tools/testing/selftests/kselftest/ktap_helpers.sh $B/bin/ || die "no kernel source in build/linux: run make setup"
+			'"$compiler"' -std=gnu17 -Wall -Wextra -Werror -O2 -static -pthread -o "$program" "$source"
+		done < "$1"' bash "$list"
+}
+compile "$B" "$cross$CC" tests/*.c || die "a test program does not compile"
+[ -z "$cross" ] || compile $HERE "$CC" tests/walk.c || die "tests/walk.c does not compile"
+cp build/linux/tools/testing/selftests/kselftest/ktap_helpers.sh "$B/bin/" || die "no kernel source in build/linux: run make setup"
 
 # --- images --------------------------------------------------------------------------------------------------------------
 
+guest=build/guest/root.erofs
+[ -z "$cross" ] || guest=build/kernels/guest-$architecture/root.erofs
 # what they are made by
 mapfile -t makers < <(grep -o 'tests/[a-z_]*\.py' tests/images.sh | sort -u)
 key=$(cat tests/images.sh "${makers[@]}" tests/walk.c scripts/versions | sha256sum)
 if [ "$(cat $B/images.key 2> /dev/null)" != "$key" ]; then
 	echo "# making the images"
 	rm -rf $B/images.key $B/trees
-	tests/images.sh || die "the images could not be made"
+	HERE=$HERE tests/images.sh "$B" "$guest" "$libraries" || die "the images could not be made"
 	rm -f $B/disk.ext4
 	truncate -s $(($(du -sm --apparent-size $B/images | cut -f1) * 5 / 4 + 64))M $B/disk.ext4
 	scripts/in-debian mke2fs -q -F -t ext4 -m 0 -O ^has_journal -d $B/images $B/disk.ext4 || die "mke2fs failed"
@@ -138,10 +153,14 @@ fi
 
 if [[ " ${tests[*]} " = *" tool "* ]]; then
 	# as scripts/host-tests.sh builds it
-	(cd tools && ../scripts/in-debian cargo build --quiet --locked -p erofs-shared --target-dir ../build/cargo-target) || die "the tool does not compile"
+	(
+		[ -z "$rust" ] || export "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=$cross$CC" TARGET_CC="$cross$CC" TARGET_AR="${cross}ar"
+		cd tools && ../scripts/in-debian cargo build --quiet --locked -p erofs-shared ${rust:+--target "$rust"} --target-dir ../build/cargo-target
+	) || die "the tool does not compile"
 fi
 
 if [[ " ${tests[*]} " =~ " "(containerd|pods)" " ]]; then
+	[ -z "$cross" ] || die "containerd and pods are for amd64: the guest for $architecture is without containerd"
 	[ -e build/containers/root.ext4 ] || die "no build/containers: run make setup"
 	key=$(cat tests/oci.py scripts/manifest.py build/debian/versions | sha256sum)
 	if [ "$(cat $B/containers.key 2> /dev/null)" != "$key" ]; then
@@ -236,7 +255,8 @@ machine() {
 		shift
 	fi
 	scripts/vm "${options[@]}" --name "tests-$kernel" --timeout "${TIMEOUT:-$limit}" --mem $memory --smp "${SMP:-$smp}" --disk $B/disk.ext4 "${more[@]}" \
-		--env "FSTYPE=$FSTYPE" --env "TEST_TIMEOUT=${TEST_TIMEOUT:-$test_limit}" --env "STRESS=${STRESS:-}" \
+		--env "FSTYPE=$FSTYPE" --env "TEST_TIMEOUT=${TEST_TIMEOUT:-$test_limit}" --env "STRESS=${STRESS:-}" --env "BUILT=$B" \
+		--env "TOOL=/project/build/cargo-target${rust:+/$rust}/debug/erofs-shared" \
 		-f tests/guest.sh "$@" 2>&1 &
 	vm=$!
 	wait $vm

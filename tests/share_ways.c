@@ -59,6 +59,11 @@ __asm__(".pushsection .text\n"
 	".skip 0x20000\n"
 	"text_marker: .ascii \"erofs-shared text marker 0\\0\"\n"
 	".popsection\n");
+#ifdef __aarch64__
+#define LOAD_TEXT_MARKER	"adrp %0, text_marker\n\tadd %0, %0, :lo12:text_marker"
+#else
+#define LOAD_TEXT_MARKER	"lea text_marker(%%rip), %0"
+#endif
 static const char data_marker[] = "erofs-shared data marker 0";
 
 struct file {
@@ -1047,7 +1052,7 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(argv[1], "marker")) {
 		const char *text_marker;
 
-		__asm__("lea text_marker(%%rip), %0" : "=r"(text_marker));
+		__asm__(LOAD_TEXT_MARKER : "=r"(text_marker));
 		printf("%s %s\n", text_marker, data_marker);
 		return 0;
 	}
