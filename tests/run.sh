@@ -84,6 +84,8 @@ if [ "${VM_KERNEL:-}" = debug ]; then
 elif [ -n "${VM_KERNEL:-}" ]; then
 	kernel=$VM_KERNEL
 fi
+# Another architecture is emulated, with or without KVM.
+[ -z "$cross" ] || limit=14000 test_limit=3000
 if [ ${#stress[@]} != 0 ]; then
 	STRESS=${STRESS:-60}
 elif [ -n "${STRESS:-}" ]; then
