@@ -119,7 +119,9 @@ ok "stats/bytes_saved says what was measured" within $(($(stat_of bytes_saved) -
 ok "stats/pages_shared says how many pages that is about" within $(($(stat_of pages_shared) - shared)) "$REPEATED"
 for dir in $A $B; do
 	mount=/sys/fs/erofs-shared/mounts/$(mountpoint -d $dir)
-	ok "$dir has bound inodes of its own" test "$(cat "$mount/bound_inodes")" -gt 4000
+	# Nearly all of its files have bytes.
+	files=$(($(wc -l < "$TMP/share-${dir: -1}.sums") * 9 / 10))
+	ok "$dir has bound inodes of its own" test "$(cat "$mount/bound_inodes")" -gt $files
 	hashed=$(cat "$mount/blocks_hashed") compared=$(cat "$mount/blocks_compared")
 	if [ "$VERIFY" = digest ]; then
 		ok "$dir: its blocks were hashed, and not compared" test "$hashed" -gt 20000 -a "$compared" = 0
@@ -194,10 +196,24 @@ away $A
 ok "share=content, the same domain" adds fp-a $WHOLE,domain_id=one fp-b $WHOLE,domain_id=one
 ok "shares" near "$ADDED" "$B_NEW"
 expected fp-b fp-b     # its contents, each once
+# Where single blocks are shared, its own are: libraries of arm64 have 4 % of zeros between their parts.
+at $ORACLE "${DEV[fp-b]}" $B
+BLOCKS=$(python3 - $B <<-'END'
+	import os, sys
+	blocks = set()
+	for top, _, names in os.walk(sys.argv[1]):
+	    for path in (f"{top}/{name}" for name in names):
+	        if os.path.isfile(path) and not os.path.islink(path):
+	            with open(path, "rb") as f:
+	                blocks.update(iter(lambda: f.read(4096), b""))
+	print(len(blocks))
+	END
+)
+away $B
 for pair in share=content,domain_id=one:share=content,domain_id=two share=content,domain_id=one:share=content \
 	$fingerprint:share=fingerprint,domain_id=two share=content,domain_id=one:$fingerprint $fingerprint:share=content,domain_id=one; do
 	ok "${pair/:/ and }" adds fp-a "${pair%:*}" fp-b "${pair#*:}"
-	ok "share nothing" near "$ADDED" "$A_NEW"
+	ok "share nothing" within_of "$ADDED" $((BLOCKS - BLOCKS / 50 - 64)) $((A_NEW + A_NEW / 50 + 64))
 done
 ok "share=content and share=off" adds fp-a "" fp-b share=off
 ok "share nothing" near "$ADDED" "$A_ALL"

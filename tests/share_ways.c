@@ -1079,7 +1079,8 @@ int main(int argc, char **argv)
 			fflush(stdout);
 			pid = fork();
 			if (!pid) {
-				alarm(60);
+				/* Against a hang: what is slow takes its time where much is emulated. */
+				alarm(300);
 				status = attempt(argv[1], way, argv + 2, argv[i]);
 				if (status)
 					printf("# %s\n", why);
