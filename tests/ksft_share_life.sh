@@ -11,6 +11,8 @@ A=/mnt/life-a B=/mnt/life-b
 STATS=/sys/fs/erofs-shared/stats
 TREES=$(dirname "$0")/share_trees.py
 PROGRAMS="usr/bin/sleep usr/bin/cat usr/bin/bash $LIBRARIES/libc.so.6"
+# The number of clock_nanosleep(2)
+case $(uname -m) in aarch64) SLEEPS=115 ;; *) SLEEPS=230 ;; esac
 modprobe overlay
 a=$(loop $IMAGES/share-a --direct-io=on) b=$(loop $IMAGES/share-b --direct-io=on)
 LOOPS+=("$a" "$b")
@@ -29,7 +31,7 @@ both() { at "$FSTYPE" "$a" $A "${1-}" && at "$FSTYPE" "$b" $B "${1-}"; }
 asleep() {
 	local pid
 	for pid; do
-		soon grep -q '^230 ' "/proc/$pid/syscall"
+		soon grep -q "^$SLEEPS " "/proc/$pid/syscall"
 	done
 }
 
@@ -41,7 +43,9 @@ before=$(sectors "$b")
 ok "umount of the first" away $A
 ok "the second is right" right $B
 is "without reading anything" "$(sectors "$b")" "$before"
-is "all is cached" "$(trees resident $B "$TMP/some.sums")" "$PAGES $PAGES"
+# Blocks that its files have more than once are cached once: those of zeros between the parts of an arm64 library.
+read -r all there < <(trees resident $B "$TMP/some.sums")
+ok "all is cached, but what single blocks are shared" test "$all" = "$PAGES" -a "$there" -ge $((PAGES * 95 / 100))
 ok "mount of the first again" at "$FSTYPE" "$a" $A
 ok "umount of the second, which has verified all" away $B
 ok "the first is right" right $A
