@@ -69,10 +69,11 @@ at_most() {
 # Files that are open keep their inodes, which know what they have verified.
 FILES=()
 each_mounted() {
-	local i source
+	local i source file
 	for ((i = 0; i < COUNT; i++)); do
 		[ $kind = device ] && source=${DEVS[i]} || source=$DISK/$i.erofs
-		at "$FSTYPE" "$source" $TOP/$i && exec {FILES[i]}< $TOP/$i/data || return
+		at "$FSTYPE" "$source" $TOP/$i && exec {file}< $TOP/$i/data || return
+		FILES[i]=$file
 	done
 }
 

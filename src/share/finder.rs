@@ -174,7 +174,7 @@ fn pass() -> Result {
     });
     result?;
     let mut table = Table::new(pages)?;
-    // They are listed from the newest on. What was there first stays, and so does the charge for it.
+    // They are listed from the newest on. What was there first stays, and stays charged as it is.
     for number in (0..inodes.len()).rev() {
         let Some(shared) = inodes.get(number) else {
             break;

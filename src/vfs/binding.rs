@@ -3,11 +3,7 @@
 //! Which shared inode a real inode is bound to: found at the first open, and left when the content
 //! turns out to be another.
 
-use kernel::{
-    bindings,
-    prelude::*,
-    sync::Arc,
-};
+use kernel::{bindings, prelude::*, sync::Arc};
 
 use super::{
     sharing::HashTime, state::Sharing, under_way::UnderWay, verify::resident, FileSystem, Inode,
