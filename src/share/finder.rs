@@ -13,7 +13,7 @@
 
 use kernel::{
     prelude::*,
-    sync::atomic::{Atomic, Full},
+    sync::atomic::{Atomic, Full, Relaxed},
 };
 
 use super::{
@@ -50,6 +50,19 @@ const PROBES: usize = 8;
 /// Something has been read since the last pass began.
 static READ: Atomic<u32> = Atomic::new(0);
 
+/// Passes in a row after each of which there is another one because pages were in use.
+const MAX_AGAIN: u32 = 4;
+
+/// How many there have been.
+static AGAIN: Atomic<u32> = Atomic::new(0);
+
+/// Has the thread look for equal blocks.
+fn note() {
+    if READ.xchg(1, Full) == 0 {
+        thread::wake();
+    }
+}
+
 /// A read into the page cache of a shared inode. When it is over, which this being dropped says,
 /// equal blocks may be looked for in what it has brought in. May be dropped in any context.
 pub(crate) struct Reading {
@@ -68,8 +81,8 @@ impl Reading {
 impl Drop for Reading {
     fn drop(&mut self) {
         // Either a pass that has begun finds the pages, or this finds that one has.
-        if self.is_looked_at && READ.xchg(1, Full) == 0 {
-            thread::wake();
+        if self.is_looked_at {
+            note();
         }
     }
 }
@@ -88,7 +101,14 @@ impl Run for Finder {
         }
         READ.xchg(0, Full);
         // Without memory for it, nothing is found until something is read again.
-        let _ = pass();
+        let missed = pass().unwrap_or(false);
+        let again = AGAIN.load(Relaxed);
+        if missed && again < MAX_AGAIN {
+            AGAIN.store(again + 1, Relaxed);
+            note();
+        } else {
+            AGAIN.store(0, Relaxed);
+        }
     }
 }
 
@@ -159,11 +179,13 @@ impl Pace {
     }
 }
 
-/// Goes over all that is resident.
-fn pass() -> Result {
+/// Goes over all that is resident. Tells whether it has missed equal blocks, since their pages were
+/// on their way to another folio, or out.
+fn pass() -> Result<bool> {
     let mut pace = Pace::new();
     let mut inodes = KVVec::<SharedRef>::new();
     let mut pages = 0u64;
+    let mut missed = false;
     let mut result = Ok(());
     for_each(&mut |shared| {
         if result.is_err() || !may_share(shared) {
@@ -193,15 +215,15 @@ fn pass() -> Result {
                 .min(blocks)
                 .saturating_sub(folio.pages().start);
             GLOBAL.add(Field::FinderBlocks, looked_at);
-            look_at(&mut table, &inodes, number as u32, &folio, blocks);
+            missed |= look_at(&mut table, &inodes, number as u32, &folio, blocks);
             drop(folio);
             if !pace.keep() {
-                return Ok(());
+                return Ok(false);
             }
         }
     }
     GLOBAL.add(Field::FinderPasses, 1);
-    Ok(())
+    Ok(missed)
 }
 
 /// Whether single blocks of a shared inode may be found by others.
@@ -211,12 +233,19 @@ fn may_share(shared: &SharedInode) -> bool {
         && shared.pages() != 0
 }
 
-/// Looks for the blocks of a folio, and leaves them to be found.
-fn look_at(table: &mut Table, inodes: &[SharedRef], number: u32, folio: &FolioRef, blocks: u64) {
+/// Looks for the blocks of a folio, and leaves them to be found. Tells whether it has missed some.
+fn look_at(
+    table: &mut Table,
+    inodes: &[SharedRef],
+    number: u32,
+    folio: &FolioRef,
+    blocks: u64,
+) -> bool {
     let first = folio.pages().start;
+    let mut missed = false;
     for (block, bytes) in (first..blocks).zip(folio.bytes().chunks_exact(BLOCK_SIZE)) {
         let Ok(place) = u32::try_from(block) else {
-            return;
+            return missed;
         };
         let tag = secret::sample(bytes) as u32 | 1;
         let mut other = None;
@@ -240,33 +269,34 @@ fn look_at(table: &mut Table, inodes: &[SharedRef], number: u32, folio: &FolioRe
             continue;
         };
         if let Some(ours) = inodes.get(number as usize) {
-            unite((ours, block), (other, u64::from(at.block)), bytes, folio);
+            let at = u64::from(at.block);
+            missed |= unite((ours, block), (other, at), bytes, folio).is_err();
         }
     }
+    missed
 }
 
 /// If block `theirs` has these bytes, as block `ours` has: both get the digest, and are entered.
+/// `EAGAIN`: one of them is not there, just now.
 fn unite(
     (ours, block): (&SharedInode, u64),
     (theirs, at): (&SharedInode, u64),
     bytes: &[u8],
     folio: &FolioRef,
-) {
+) -> Result {
     if ours.identity().domain != theirs.identity().domain {
-        return;
+        return Ok(());
     }
     let known = |shared: &SharedInode, block| shared.content().is_recorded(block);
     if known(ours, block) && known(theirs, at) {
         // What is read in again is entered then.
-        return;
+        return Ok(());
     }
-    let Some(resident) = theirs.folio(at) else {
-        return;
-    };
+    let resident = theirs.folio(at).ok_or(EAGAIN)?;
     let skip = at.saturating_sub(resident.pages().start) as usize * BLOCK_SIZE;
     let equal = resident.bytes().get(skip..skip + BLOCK_SIZE);
     if !equal.is_some_and(|equal| same_bytes(equal, bytes)) {
-        return;
+        return Ok(());
     }
     // What is kept of them is charged to the cgroup that was charged for the page.
     let payer = Payer::of(folio);
@@ -274,10 +304,9 @@ fn unite(
     let digest = KernelSha256::digest(bytes);
     GLOBAL.add(Field::BlocksHashed, 1);
     for (shared, block) in [(theirs, at), (ours, block)] {
-        if shared.record_resident(block, bytes, &digest).is_err() {
-            return;
-        }
+        shared.record_resident(block, bytes, &digest)?;
         // Without memory for it, it is not found by others.
         let _ = dedup::enter_all(shared, block..block + 1);
     }
+    Ok(())
 }

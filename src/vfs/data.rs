@@ -392,17 +392,21 @@ impl<T: FileSystem> Tables<T> {
     #[inline(never)]
     fn read_missing(mut request: ReadRequest<'_>, file: OpenFile<'_, T>, copied: usize) -> isize {
         file.ready_readahead();
-        let Some(ret) = file.read_plain(&mut request, copied) else {
-            let more = Self::read_specially(request, file);
-            return match copied {
-                0 => more,
-                _ => copied as isize + more.max(0),
-            };
+        let ret = match file.read_plain(&mut request, copied) {
+            Some(err @ ..0) => return Self::read_failed(request, file, err),
+            Some(ret) => ret,
+            None => copied as isize,
         };
-        if ret >= 0 {
+        let at_end = || request.pos() as u64 >= file.inode().size();
+        if !file.is_shared() || request.wanted() == 0 || at_end() {
             return ret;
         }
-        Self::read_failed(request, file, ret)
+        // Not plain any more; or a folio could not be read as a whole, and pages of it can.
+        let more = Self::read_specially(request, file);
+        match ret {
+            0 => more,
+            _ => ret + more.max(0),
+        }
     }
 
     /// After a read of plain pages failed with `err`.
