@@ -172,7 +172,7 @@ impl Binding {
                 counters: counters.clone(),
                 known <- new_spinlock!(
                     Known { verified, before: None },
-                    "erofs_shared::Binding::verified"
+                    "erofs_shared::Binding::known"
                 ),
                 windows: OnceBox::new(),
             }),

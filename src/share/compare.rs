@@ -102,17 +102,20 @@ impl Unheld {
             // No inode counts on it, nor does a read that is under way.
             return true;
         }
-        // What is kept of it is charged to the cgroup that was charged for the folio.
-        let payer = Payer::of_leaving(folio);
-        let _paying = payer.pays();
         let owner = (self, self.identity().blocks());
+        let record = |first, digests: &[Digest]| {
+            // What is kept of it is charged to the cgroup that was charged for the folio.
+            let payer = Payer::of_leaving(folio);
+            let _paying = payer.pays();
+            content.record_leaving(owner, first, digests)
+        };
         let pages = folio.pages();
         let blocks = pages.start..pages.end.min(owner.1);
         let bytes = match folio.content() {
             Leaving::Nothing => return true,
             Leaving::Lost => {
                 let mut blocks = blocks;
-                return blocks.all(|block| content.record_leaving(owner, block, &[LOST]));
+                return blocks.all(|block| record(block, &[LOST]));
             }
             Leaving::Bytes(bytes) => bytes,
         };
@@ -131,7 +134,7 @@ impl Unheld {
                 };
                 digest_blocks::<KernelSha256>(run, digests);
                 GLOBAL.add(Field::BlocksHashed, count);
-                if !content.record_leaving(owner, first, digests) {
+                if !record(first, digests) {
                     return false;
                 }
             }

@@ -4,7 +4,7 @@
 //! nothing is recorded, or many. `Documentation/verify.md` has the states, the invariants, and what
 //! makes the change from one to many safe.
 //!
-//! Locks, outer ones first: `Sharing::slots` → the usage lock → `Binding::verified`, all spinlocks.
+//! Locks, outer ones first: `Sharing::slots` → the usage lock → `Binding::known`, all spinlocks.
 
 use core::{ops::Range, ptr::NonNull};
 

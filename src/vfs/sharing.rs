@@ -9,7 +9,7 @@
 //! there.
 //!
 //! Locks, outer ones first: [`lock`](super::state::Sharing::lock) or `Binding::windows` →
-//! `Content::digests`; `Sharing::slots` → `Binding::verified`, both spinlocks.
+//! `Content::digests`; `Sharing::slots` → `Binding::known`, both spinlocks.
 
 use core::ops::Range;
 

@@ -12,7 +12,7 @@
 //! | [`Folio::uptodate`] | `PG_uptodate`, with the barriers of `folio_mark_uptodate()` and `folio_test_uptodate()` |
 //! | [`Folio::in_cache`] | `folio->mapping`, which changes under the folio's lock |
 //! | [`Shared::usage`] | `Usage::state` |
-//! | [`Shared::verified`] | `Binding::verified` of each real inode |
+//! | [`Shared::verified`] | `Binding::known` of each real inode |
 //! | [`Shared::plain`] | `Plain` of inode B |
 //! | [`Shared::release_always`] | `AS_RELEASE_ALWAYS`: a bit that is set and tested without order |
 //! | [`Shared::digest`] | the block's digest; bytes are their own digest |
