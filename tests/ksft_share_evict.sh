@@ -43,18 +43,11 @@ blocks() {
 	done
 	echo $sum
 }
-# in_group COMMAND...: charged to the group
-in_group() {
-	(
-		echo $BASHPID > $GROUP/cgroup.procs
-		exec "$@"
-	)
-}
 # read_all: the data through each mount, in order; the number of those that have it right
 read_all() {
 	local i sum right=0
 	for ((i = 0; i < COUNT; i++)); do
-		read -r sum _ < <(in_group sha256sum $TOP/$i/data)
+		read -r sum _ < <(in_group evict sha256sum $TOP/$i/data)
 		[ "$sum" != "$SUM" ] || right=$((right + 1))
 	done
 	echo $right
@@ -63,10 +56,6 @@ read_all() {
 evicted() {
 	echo $((2 * SIZE)) > $GROUP/memory.reclaim
 	[ "$(pages)" -le 32 ]
-}
-at_most() {
-	echo "$1, at most $2 expected"
-	[ "$1" -le "$2" ]
 }
 # Files that are open keep their inodes, which know what they have verified.
 FILES=()

@@ -45,7 +45,9 @@ ok "the second is right" right $B
 is "without reading anything" "$(sectors "$b")" "$before"
 # Blocks that its files have more than once are cached once: those of zeros between the parts of an arm64 library.
 read -r all there < <(trees resident $B "$TMP/some.sums")
-ok "all is cached, but what single blocks are shared" test "$all" = "$PAGES" -a "$there" -ge $((PAGES * 95 / 100))
+least=$PAGES
+[ "$(uname -m)" != aarch64 ] || least=$((PAGES * 95 / 100))
+ok "all is cached, but what single blocks are shared" test "$all" = "$PAGES" -a "$there" -ge "$least"
 ok "mount of the first again" at "$FSTYPE" "$a" $A
 ok "umount of the second, which has verified all" away $B
 ok "the first is right" right $A
@@ -161,13 +163,6 @@ group() {
 	mkdir -p "/sys/fs/cgroup/$1"
 	echo "$2" > "/sys/fs/cgroup/$1/memory.max"
 }
-inside() {
-	(
-		echo $BASHPID > "/sys/fs/cgroup/$1/cgroup.procs"
-		shift
-		exec "$@"
-	)
-}
 events() { awk -v name="$2" '$1 == name { print $2 }' "/sys/fs/cgroup/$1/memory.events"; }
 file_of() { awk '$1 == "file" { print int($2 / 4096) }' "/sys/fs/cgroup/$1/memory.stat"; }
 drop
@@ -176,9 +171,9 @@ group second max
 # What the tools need is charged to neither
 right $A > /dev/null
 drop
-inside first python3 "$TREES" verify $A "$TMP/some.sums" > /dev/null
+in_group first python3 "$TREES" verify $A "$TMP/some.sums" > /dev/null
 charged=$(file_of first)
-inside second python3 "$TREES" verify $B "$TMP/some.sums" > /dev/null
+in_group second python3 "$TREES" verify $B "$TMP/some.sums" > /dev/null
 other=$(file_of second)
 note "pages charged: $charged and $other"
 ok "the group that reads first is charged" test "$charged" -ge $((PAGES * 9 / 10))
@@ -187,8 +182,8 @@ rmdir /sys/fs/cgroup/first /sys/fs/cgroup/second
 drop
 group small 16M
 kills=$(awk '$1 == "oom_kill" { print $2 }' /proc/vmstat)
-ok "a group smaller than the data: the first is right" inside small python3 "$TREES" verify $A "$TMP/some.sums"
-ok "the second is right" inside small python3 "$TREES" verify $B "$TMP/some.sums"
+ok "a group smaller than the data: the first is right" in_group small python3 "$TREES" verify $A "$TMP/some.sums"
+ok "the second is right" in_group small python3 "$TREES" verify $B "$TMP/some.sums"
 ok "mapped: right, and reclaim frees what is mapped" trees pressure /sys/fs/cgroup/small "$TMP/some.sums" $A $B
 ok "the group was at its limit" test "$(events small max)" -gt 0
 is "nobody was killed" "$(events small oom_kill) $(awk '$1 == "oom_kill" { print $2 }' /proc/vmstat)" "0 $kills"

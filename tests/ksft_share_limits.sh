@@ -26,14 +26,6 @@ dev=$(loop "$IMAGE")
 LOOPS+=("$dev")
 
 event() { awk -v name="$1" '$1 == name { print $2 }' $GROUP/memory.events; }
-at_most() {
-	echo "$1, at most $2 expected"
-	[ "$1" -le "$2" ]
-}
-at_least() {
-	echo "$1, at least $2 expected"
-	[ "$1" -ge "$2" ]
-}
 
 # Freed memory is given back by and by.
 given_back() {

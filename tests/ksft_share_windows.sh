@@ -46,11 +46,6 @@ readers() {
 		sys.exit(bool(wrong))
 	END
 }
-at_most() {
-	echo "$1, at most $2 expected"
-	[ "$1" -le "$2" ]
-}
-
 ok "mount" at "$FSTYPE" "$first" $A
 cat $A/file > /dev/null
 ok "mount, slow" at "$FSTYPE" $slow $B

@@ -103,6 +103,24 @@ soon() {
 	"$@"
 }
 
+at_most() {
+	echo "$1, at most $2 expected"
+	[ "$1" -le "$2" ]
+}
+at_least() {
+	echo "$1, at least $2 expected"
+	[ "$1" -ge "$2" ]
+}
+
+# in_group GROUP COMMAND...: a program, in a memory group and charged to it
+in_group() {
+	(
+		echo $BASHPID > "/sys/fs/cgroup/$1/cgroup.procs"
+		shift
+		exec "$@"
+	)
+}
+
 # plan is known at the end only: so is the count
 finish() {
 	KSFT_NUM_TESTS=$((KTAP_TESTNO - 1))

@@ -61,7 +61,10 @@ __asm__(".pushsection .text\n"
 	".popsection\n");
 #ifdef __aarch64__
 #define LOAD_TEXT_MARKER	"adrp %0, text_marker\n\tadd %0, %0, :lo12:text_marker"
+/* Emulated, all takes several times as long. */
+#define PATIENCE	300
 #else
+#define PATIENCE	60
 #define LOAD_TEXT_MARKER	"lea text_marker(%%rip), %0"
 #endif
 static const char data_marker[] = "erofs-shared data marker 0";
@@ -1079,8 +1082,7 @@ int main(int argc, char **argv)
 			fflush(stdout);
 			pid = fork();
 			if (!pid) {
-				/* Against a hang: what is slow takes its time where much is emulated. */
-				alarm(300);
+				alarm(PATIENCE);
 				status = attempt(argv[1], way, argv + 2, argv[i]);
 				if (status)
 					printf("# %s\n", why);
