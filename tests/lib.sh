@@ -78,17 +78,13 @@ numbered() {
 	done < <(python3 "$(dirname "$0")/$program" "$@" 2>&1)
 }
 
-# settled: waits until the module merges nothing any more. What is in use is tried again after 0.4 to 3.2 seconds; where bytes are
-# compared, what looks for equal blocks is often what uses it.
+# settled: waits until the module has nothing to look for and nothing to merge any more
 settled() {
-	local before now i stats=/sys/fs/erofs-shared/stats wait=0.7
-	[ "$VERIFY" = digest ] || wait=3.5
-	now=$(cat $stats/merges_done $stats/finder_blocks)
-	for ((i = 0; i < 80; i++)); do
-		before=$now
-		sleep $wait
-		now=$(cat $stats/merges_done $stats/finder_blocks)
-		[ "$now" != "$before" ] || return 0
+	local i stats=/sys/fs/erofs-shared/stats
+	for ((i = 0; i < 600; i++)); do
+		sleep 0.2
+		# In this order: what is found waits to be merged before the search is over.
+		[ "$(cat $stats/finder_waiting $stats/merges_waiting)" != $'0\n0' ] || return 0
 	done
 	return 1
 }

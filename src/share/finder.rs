@@ -47,8 +47,17 @@ const MAX_PLACES: usize = 1 << 20;
 /// Places that are looked at for one block.
 const PROBES: usize = 8;
 
-/// Something has been read since the last pass began.
-static READ: Atomic<u32> = Atomic::new(0);
+/// [`NOTHING`], [`READ`] or [`PASS`].
+static STATE: Atomic<u32> = Atomic::new(NOTHING);
+
+/// Nothing has been read since the last pass began, and it is over.
+const NOTHING: u32 = 0;
+
+/// Something has been read since the last pass began, if there was one.
+const READ: u32 = 1;
+
+/// A pass is under way, and nothing has been read since it began.
+const PASS: u32 = 2;
 
 /// Passes in a row after each of which there is another one because pages were in use.
 const MAX_AGAIN: u32 = 4;
@@ -58,7 +67,11 @@ static AGAIN: Atomic<u32> = Atomic::new(0);
 
 /// Has the thread look for equal blocks.
 fn note() {
-    if READ.xchg(1, Full) == 0 {
+    let before = STATE.xchg(READ, Full);
+    if before == NOTHING {
+        GLOBAL.add(Field::FinderWaiting, 1);
+    }
+    if before != READ {
         thread::wake();
     }
 }
@@ -99,7 +112,7 @@ impl Run for Finder {
         if !thread::sleep(params::finder_delay()) {
             return;
         }
-        READ.xchg(0, Full);
+        STATE.xchg(PASS, Full);
         // Without memory for it, nothing is found until something is read again.
         let missed = pass().unwrap_or(false);
         let again = AGAIN.load(Relaxed);
@@ -108,6 +121,9 @@ impl Run for Finder {
             note();
         } else {
             AGAIN.store(0, Relaxed);
+        }
+        if STATE.cmpxchg(PASS, NOTHING, Full).is_ok() {
+            GLOBAL.sub(Field::FinderWaiting, 1);
         }
     }
 }
@@ -287,23 +303,38 @@ fn unite(
     if ours.identity().domain != theirs.identity().domain {
         return Ok(());
     }
-    let known = |shared: &SharedInode, block| shared.content().is_recorded(block);
-    if known(ours, block) && known(theirs, at) {
+    let is_known = theirs.content().is_recorded(at);
+    if is_known && ours.content().is_recorded(block) {
         // What is read in again is entered then.
         return Ok(());
     }
-    let resident = theirs.folio(at).ok_or(EAGAIN)?;
-    let skip = at.saturating_sub(resident.pages().start) as usize * BLOCK_SIZE;
-    let equal = resident.bytes().get(skip..skip + BLOCK_SIZE);
-    if !equal.is_some_and(|equal| same_bytes(equal, bytes)) {
-        return Ok(());
+    if !is_known {
+        let Some(resident) = theirs.folio(at) else {
+            // It may be on its way to a smaller folio.
+            let merging = GLOBAL.get(Field::MergesWaiting) != 0;
+            return if merging { Err(EAGAIN) } else { Ok(()) };
+        };
+        let skip = at.saturating_sub(resident.pages().start) as usize * BLOCK_SIZE;
+        let equal = resident.bytes().get(skip..skip + BLOCK_SIZE);
+        if !equal.is_some_and(|equal| same_bytes(equal, bytes)) {
+            return Ok(());
+        }
     }
     // What is kept of them is charged to the cgroup that was charged for the page.
     let payer = Payer::of(folio);
     let _paying = payer.pays();
     let digest = KernelSha256::digest(bytes);
     GLOBAL.add(Field::BlocksHashed, 1);
-    for (shared, block) in [(theirs, at), (ours, block)] {
+    if is_known && theirs.content().has_digest(at, &digest) != Some(true) {
+        return Ok(());
+    }
+    let places: &[(&SharedInode, u64)] = if is_known && theirs.folio(at).is_none() {
+        // It is elsewhere, or is entered when it is read in again.
+        &[(ours, block)]
+    } else {
+        &[(theirs, at), (ours, block)]
+    };
+    for &(shared, block) in places {
         shared.record_resident(block, bytes, &digest)?;
         // Without memory for it, it is not found by others.
         let _ = dedup::enter_all(shared, block..block + 1);

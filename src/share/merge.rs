@@ -103,6 +103,7 @@ fn put(shared: SharedRef, tries: u32) {
     let Some(round) = queue.rounds.get_mut(tries as usize) else {
         return;
     };
+    GLOBAL.add(Field::MergesWaiting, 1);
     let before = round.last.take();
     let first = before.is_none();
     if first {
@@ -148,6 +149,8 @@ fn work() {
         while let Some(shared) = next {
             next = unlink(&shared);
             merge_file(shared, tries);
+            // If it waits again, it has been counted again.
+            GLOBAL.sub(Field::MergesWaiting, 1);
             cond_resched();
         }
     }

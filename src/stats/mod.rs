@@ -55,6 +55,8 @@ pub(crate) enum Field {
     MergesBusy,
     /// Folios that were not, because too much of them is nowhere else.
     MergesPartly,
+    /// Files of which blocks wait to be merged, or are being merged. Of no mount.
+    MergesWaiting,
     /// Time spent hashing.
     HashNs,
     /// Blocks that the finder has looked at.
@@ -63,6 +65,8 @@ pub(crate) enum Field {
     FinderPasses,
     /// Processor time that it took.
     FinderNs,
+    /// Whether it has something to look at yet. Of no mount.
+    FinderWaiting,
     /// Mounts that got a superblock, be it new or not.
     Mounts,
 }

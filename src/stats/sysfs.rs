@@ -26,7 +26,7 @@ const BLOCK: u64 = 4096;
 const ENTRY: u64 = 32;
 
 /// The files of `stats/`.
-const FILES: [(&CStr, What); MOUNT_FILES + 10] = [
+const FILES: [(&CStr, What); MOUNT_FILES + 12] = [
     (c"shared_inodes", What::Total(|t| t.shared_inodes)),
     (c"bound_inodes", What::Counter(Field::BoundInodes)),
     (c"blocks_hashed", What::Counter(Field::BlocksHashed)),
@@ -47,9 +47,11 @@ const FILES: [(&CStr, What); MOUNT_FILES + 10] = [
     (c"merges_done", What::Counter(Field::MergesDone)),
     (c"merges_busy", What::Counter(Field::MergesBusy)),
     (c"merges_partly", What::Counter(Field::MergesPartly)),
+    (c"merges_waiting", What::Counter(Field::MergesWaiting)),
     (c"finder_blocks", What::Counter(Field::FinderBlocks)),
     (c"finder_passes", What::Counter(Field::FinderPasses)),
     (c"finder_ns", What::Counter(Field::FinderNs)),
+    (c"finder_waiting", What::Counter(Field::FinderWaiting)),
 ];
 
 /// Where a file's number comes from.
