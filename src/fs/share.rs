@@ -7,7 +7,7 @@ use kernel::{page::PAGE_SIZE, prelude::*};
 use super::{inode::parts, options::Share, xattr, Erofs};
 use crate::{
     compat::code::ENODATA,
-    share::{self, Scope, BLOCK_SIZE},
+    share::{self, digest::Key, sha256::KernelSha256, Scope, BLOCK_SIZE},
     stats::{Top, TopFile, Totals},
     vfs::Inode,
 };
@@ -21,14 +21,14 @@ pub(super) fn scope(inode: &Inode<Erofs>) -> Result<Option<Scope<'_>>> {
         Share::Content if options.compare => Ok(Some(Scope::Bytes(domain))),
         Share::Content => Ok(Some(Scope::Content(domain))),
         Share::Fingerprint => {
-            Ok(fingerprint(inode)?.map(|value| Scope::Fingerprint(domain, value)))
+            Ok(fingerprint(inode)?.map(|key| Scope::Fingerprint(domain, key)))
         }
     }
 }
 
-/// The fingerprint that the image gives for a file, if it does: the value of the xattr whose name
-/// is the long prefix `ishare_xattr_prefix_id`.
-fn fingerprint(inode: &Inode<Erofs>) -> Result<Option<KVec<u8>>> {
+/// The key of the fingerprint that the image gives for a file, if it does: the value of the xattr
+/// whose name is the long prefix `ishare_xattr_prefix_id`.
+fn fingerprint(inode: &Inode<Erofs>) -> Result<Option<Key>> {
     let (image, sb) = parts(inode)?;
     let Some(id) = sb.ishare_xattr_prefix_id else {
         return Ok(None);
@@ -37,22 +37,23 @@ fn fingerprint(inode: &Inode<Erofs>) -> Result<Option<KVec<u8>>> {
     let Some(prefix) = prefix.filter(|_| image.xattr_isize != 0) else {
         return Ok(None);
     };
+    let get = |out| xattr::get_any(inode, prefix.base_index, prefix.infix(), Some(out));
+    let key = |value: Option<&[u8]>| match value {
+        None => Err(EIO),
+        Some([]) => Ok(None),
+        Some(value) => Ok(Some(Key::of_fingerprint::<KernelSha256>(value))),
+    };
     // "sha256:" and 32 bytes, if mkfs.erofs made it.
-    let mut value = KVec::from_elem(0u8, 64, GFP_KERNEL)?;
-    loop {
-        let got = xattr::get_any(inode, prefix.base_index, prefix.infix(), Some(&mut *value));
-        match got {
-            Ok(0) => return Ok(None),
-            Ok(size) => {
-                value.truncate(size);
-                return Ok(Some(value));
-            }
-            Err(err) if err == ENODATA => return Ok(None),
-            Err(err) if err == ERANGE && value.len() < BLOCK_SIZE => {
-                value.resize(BLOCK_SIZE, 0, GFP_KERNEL)?;
-            }
-            Err(err) => return Err(err),
+    let mut value = [0u8; 64];
+    match get(&mut value) {
+        Ok(size) => key(value.get(..size)),
+        Err(err) if err == ENODATA => Ok(None),
+        Err(err) if err == ERANGE => {
+            let mut value = KVec::from_elem(0u8, BLOCK_SIZE, GFP_KERNEL)?;
+            let size = get(&mut value)?;
+            key(value.get(..size))
         }
+        Err(err) => Err(err),
     }
 }
 

@@ -13,8 +13,9 @@ use kernel::{bindings, ffi, page::PAGE_SIZE, prelude::*};
 use super::spare;
 use crate::raw;
 
-/// Folios that most lists have at most.
-const FEW: usize = 8;
+/// Folios of a read-ahead for which there is room from the beginning, at most: those of the first
+/// one of a file, 128 KiB by default.
+const MOST: u64 = 32;
 
 /// What becomes of a folio in the end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,8 +81,12 @@ impl Folios {
         max: usize,
         until: u64,
     ) -> Result<Self> {
+        // SAFETY: By this function's requirements `rac` is the live argument of `->readahead`.
+        let left = unsafe { Self::next_of_readahead(rac) };
+        // As many folios as they are at most if each is a page, within reason.
+        let likely = (left.end - left.start).clamp(1, MOST) as usize;
         let mut this = Self {
-            folios: KVec::with_capacity(FEW, GFP_KERNEL)?,
+            folios: KVec::with_capacity(likely, GFP_KERNEL)?,
             kind: Kind::Cache,
             done: 0,
             bytes: 0,
@@ -297,6 +302,29 @@ impl Folios {
         let end = rest.get(behind).map_or(self.bytes, |(_, start)| *start);
         let room = end.checked_sub(at).filter(|room| *room != 0)?;
         Some((folio, offset, room))
+    }
+
+    /// The pieces of memory that `len` bytes from byte `at` of the list on lie in, as
+    /// [`Folios::place`] tells one of them.
+    pub(super) fn pieces(
+        &self,
+        at: usize,
+        len: usize,
+    ) -> impl Iterator<Item = (NonNull<bindings::folio>, usize, usize)> + '_ {
+        let rest = self.rest();
+        let at = rest.first().map_or(at, |(_, start)| at.saturating_add(*start));
+        let end = at.saturating_add(len).min(self.bytes);
+        let first = rest.partition_point(|(_, start)| *start <= at);
+        let rest = rest.get(first.saturating_sub(1)..).unwrap_or(&[]);
+        let ends = rest.iter().skip(1).map(|(_, start)| *start);
+        let ends = Iterator::chain(ends, core::iter::once(self.bytes));
+        let mut at = at;
+        rest.iter().zip(ends).map_while(move |(&(folio, start), stop)| {
+            let len = stop.min(end).checked_sub(at).filter(|len| *len != 0)?;
+            let offset = at.checked_sub(start)?;
+            at += len;
+            Some((folio, offset, len))
+        })
     }
 
     /// The bytes from `at` to the end of the folio in which that is.

@@ -2,7 +2,7 @@
 
 //! Gathers a fill's I/O into bios and reads of backing files, and submits them.
 
-use core::{mem::MaybeUninit, ops::Range, ptr::NonNull};
+use core::{mem::MaybeUninit, ptr::NonNull};
 
 use kernel::{
     bindings, ffi,
@@ -242,39 +242,37 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
         wanted: usize,
     ) -> Result<(), (usize, Error)> {
         let mut done = 0;
-        while done < len {
-            let added = self.add_part(device, addr, folios, at, done..len, wanted);
-            done += added.map_err(|err| (done, err))?;
+        for (folio, offset, len) in folios.pieces(at, len) {
+            let addr = addr
+                .checked_add(done as u64)
+                .ok_or((done, EFSCORRUPTED))?;
+            let piece = (folio, offset, len);
+            self.add_piece(device, addr, piece, wanted.saturating_sub(done))
+                .map_err(|err| (done, err))?;
+            done += len;
         }
-        Ok(())
+        if done == len {
+            Ok(())
+        } else {
+            Err((done, EIO))
+        }
     }
 
-    /// A part of what [`Submitter::add`] adds: as much as lies in one folio, and how much that is.
-    fn add_part(
+    /// A part of what [`Submitter::add`] adds, that lies in one folio.
+    fn add_piece(
         &mut self,
         device: &Device,
         addr: u64,
-        folios: &Folios,
-        at: usize,
-        left: Range<usize>,
+        (folio, offset, len): (NonNull<bindings::folio>, usize, usize),
         wanted: usize,
-    ) -> Result<usize> {
-        let (folio, offset, room) = folios.place(at + left.start).ok_or(EIO)?;
-        let len = room.min(left.end - left.start);
-        let addr = addr
-            .checked_add(device.offset())
-            .and_then(|addr| addr.checked_add(left.start as u64))
-            .ok_or(EFSCORRUPTED)?;
+    ) -> Result {
+        let addr = addr.checked_add(device.offset()).ok_or(EFSCORRUPTED)?;
         if let Some(bdev) = device.bdev() {
-            self.add_to_bio(bdev, addr, folio, offset, len)?;
-        } else if let Some(file) = device.file() {
-            let file = NonNull::new(file.as_ptr()).ok_or(EIO)?;
-            let wanted = wanted.saturating_sub(left.start).min(len);
-            self.add_to_read(file, addr, folio, offset, (len, wanted))?;
-        } else {
-            return Err(EIO);
+            return self.add_to_bio(bdev, addr, folio, offset, len);
         }
-        Ok(len)
+        let file = device.file().and_then(|file| NonNull::new(file.as_ptr()));
+        let file = file.ok_or(EIO)?;
+        self.add_to_read(file, addr, folio, offset, (len, wanted.min(len)))
     }
 
     fn add_to_bio(

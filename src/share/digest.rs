@@ -80,12 +80,24 @@ impl Key {
     /// or [`KEY_DIGESTS`]; more are not looked at.
     pub fn of_content<H: Sha256>(domain: &Domain, size: u64, head: &[Digest]) -> Self {
         let head = head.get(..KEY_DIGESTS).unwrap_or(head);
-        Self::of::<H>(1, domain, size, head.as_flattened())
+        // Each part has a fixed length, so no two sets of parts give the same bytes.
+        let mut parts = [[0u8; 32]; 3];
+        let [own, of_domain, of_head] = &mut parts;
+        let (to, _) = own.split_at_mut(8);
+        to.copy_from_slice(&size.to_le_bytes());
+        own[8] = 1;
+        *of_domain = domain.0;
+        *of_head = H::digest(head.as_flattened());
+        Self(H::digest(parts.as_flattened()))
     }
 
-    /// The key of a file of `size` bytes with the fingerprint `fingerprint`.
-    pub fn of_fingerprint<H: Sha256>(domain: &Domain, size: u64, fingerprint: &[u8]) -> Self {
-        Self::of::<H>(2, domain, size, fingerprint)
+    /// The key of files with this fingerprint: domain and size are looked at beside it. As
+    /// `mkfs.erofs` writes it, "sha256:" and a digest, it is a key already. The administrator
+    /// vouches for the others not having that digest.
+    pub fn of_fingerprint<H: Sha256>(fingerprint: &[u8]) -> Self {
+        let digest = fingerprint.strip_prefix(b"sha256:");
+        let digest = digest.and_then(|digest| digest.try_into().ok());
+        Self(digest.unwrap_or_else(|| H::digest(fingerprint)))
     }
 
     /// The key of files for whose start a [`Sampler`](super::sample::Sampler) gives these numbers:
@@ -98,23 +110,11 @@ impl Key {
         Self(key)
     }
 
-    fn of<H: Sha256>(mode: u8, domain: &Domain, size: u64, what: &[u8]) -> Self {
-        // Each part has a fixed length, so no two sets of parts give the same bytes.
-        let mut parts = [[0u8; 32]; 3];
-        let [own, of_domain, of_what] = &mut parts;
-        let (to, _) = own.split_at_mut(8);
-        to.copy_from_slice(&size.to_le_bytes());
-        own[8] = mode;
-        *of_domain = domain.0;
-        *of_what = H::digest(what);
-        Self(H::digest(parts.as_flattened()))
-    }
-
     /// The key of files that have this key, too, but in which block `block` differs: it has the
     /// digest `digest`. So the difference says where a file goes, and no number of files that
     /// differ in another way is in its way.
     pub fn variant<H: Sha256>(&self, block: u64, digest: &Digest) -> Self {
-        // As in `of`, with a mode of its own.
+        // As in `of_content`, with a mode of its own.
         let mut parts = [[0u8; 32], self.0, *digest];
         let (to, _) = parts[0].split_at_mut(8);
         to.copy_from_slice(&block.to_le_bytes());

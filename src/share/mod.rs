@@ -75,7 +75,7 @@ pub(crate) enum Scope<'a> {
     Content(&'a Domain),
     /// The same, by their bytes as long as these are in memory.
     Bytes(&'a Domain),
-    /// With files of the same fingerprint, in this domain. The administrator vouches for them.
-    Fingerprint(&'a Domain, KVec<u8>),
+    /// With files of the same fingerprint, of which this is the key, in this domain. The
+    /// administrator vouches for them.
+    Fingerprint(&'a Domain, digest::Key),
 }
-use kernel::prelude::*;

@@ -163,10 +163,7 @@ impl<T: FileSystem> Inode<T> {
         let binding = match scope {
             Scope::Content(domain) => self.bind_by_content(domain)?,
             Scope::Bytes(domain) => self.bind_by_bytes(domain)?,
-            Scope::Fingerprint(domain, fingerprint) => {
-                let key = Key::of_fingerprint::<KernelSha256>(domain, self.size(), &fingerprint);
-                self.bind_to(key, domain, Verify::Nothing)?
-            }
+            Scope::Fingerprint(domain, key) => self.bind_to(key, domain, Verify::Nothing)?,
         };
         let shared = binding.shared();
         stats::trace::bind(
