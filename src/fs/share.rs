@@ -20,9 +20,7 @@ pub(super) fn scope(inode: &Inode<Erofs>) -> Result<Option<Scope<'_>>> {
         Share::Off => Ok(None),
         Share::Content if options.compare => Ok(Some(Scope::Bytes(domain))),
         Share::Content => Ok(Some(Scope::Content(domain))),
-        Share::Fingerprint => {
-            Ok(fingerprint(inode)?.map(|key| Scope::Fingerprint(domain, key)))
-        }
+        Share::Fingerprint => Ok(fingerprint(inode)?.map(|key| Scope::Fingerprint(domain, key))),
     }
 }
 

@@ -312,19 +312,23 @@ impl Folios {
         len: usize,
     ) -> impl Iterator<Item = (NonNull<bindings::folio>, usize, usize)> + '_ {
         let rest = self.rest();
-        let at = rest.first().map_or(at, |(_, start)| at.saturating_add(*start));
+        let at = rest
+            .first()
+            .map_or(at, |(_, start)| at.saturating_add(*start));
         let end = at.saturating_add(len).min(self.bytes);
         let first = rest.partition_point(|(_, start)| *start <= at);
         let rest = rest.get(first.saturating_sub(1)..).unwrap_or(&[]);
         let ends = rest.iter().skip(1).map(|(_, start)| *start);
         let ends = Iterator::chain(ends, core::iter::once(self.bytes));
         let mut at = at;
-        rest.iter().zip(ends).map_while(move |(&(folio, start), stop)| {
-            let len = stop.min(end).checked_sub(at).filter(|len| *len != 0)?;
-            let offset = at.checked_sub(start)?;
-            at += len;
-            Some((folio, offset, len))
-        })
+        rest.iter()
+            .zip(ends)
+            .map_while(move |(&(folio, start), stop)| {
+                let len = stop.min(end).checked_sub(at).filter(|len| *len != 0)?;
+                let offset = at.checked_sub(start)?;
+                at += len;
+                Some((folio, offset, len))
+            })
     }
 
     /// The bytes from `at` to the end of the folio in which that is.

@@ -243,9 +243,7 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
     ) -> Result<(), (usize, Error)> {
         let mut done = 0;
         for (folio, offset, len) in folios.pieces(at, len) {
-            let addr = addr
-                .checked_add(done as u64)
-                .ok_or((done, EFSCORRUPTED))?;
+            let addr = addr.checked_add(done as u64).ok_or((done, EFSCORRUPTED))?;
             let piece = (folio, offset, len);
             self.add_piece(device, addr, piece, wanted.saturating_sub(done))
                 .map_err(|err| (done, err))?;

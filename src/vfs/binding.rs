@@ -257,7 +257,13 @@ impl<T: FileSystem> Inode<T> {
         let blocks = self.size().div_ceil(BLOCK_SIZE as u64);
         let count = blocks.min(KEY_DIGESTS as u64);
         let head = self.head(count, blocks);
-        let folios = Folios::for_cache(0, head, KEY_DIGESTS.ilog2())?;
+        Ok((self.read_start(head)?, count, head))
+    }
+
+    /// Reads the first `count` blocks of the file, by folios as large as what is read at the first
+    /// open.
+    pub(super) fn read_start(&self, count: u64) -> Result<Folios> {
+        let folios = Folios::for_cache(0, count, KEY_DIGESTS.ilog2())?;
         let mut folios = fill_and_wait(
             folios,
             &self.plan(0, false),
@@ -265,7 +271,7 @@ impl<T: FileSystem> Inode<T> {
             UnderWay::new(self),
         )?;
         folios.zero_tail(0, self.size());
-        Ok((folios, count, head))
+        Ok(folios)
     }
 
     /// How many blocks are read together with the first `count` of a file of `blocks`: those that

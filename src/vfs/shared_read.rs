@@ -29,6 +29,10 @@ use crate::{
 /// Bytes that a read verifies before it copies them.
 const READ_BYTES: u64 = 256 << 10;
 
+/// Blocks at the start of a file that are read together: at least, if it has so many, and at most.
+const LEAST_START: u64 = 16;
+const MOST_START: u64 = 32;
+
 /// Pages that are looked at before they are spliced: more than a pipe usually has room for.
 const SPLICE_PAGES: usize = 64;
 
@@ -145,6 +149,9 @@ impl<T: FileSystem> OpenFile<'_, T> {
     /// `None`: that has changed just now.
     pub(super) fn read_plain(self, request: &mut ReadRequest<'_>, copied: usize) -> Option<isize> {
         if !self.inode().compares_bytes(self.mapping()) {
+            if request.pos() == 0 {
+                self.read_start(request.wanted() as u64);
+            }
             return Some(request.filemap_read(copied));
         }
         let FileMapping::Shared(binding) = self.inode().through(self.mapping()) else {
@@ -156,6 +163,27 @@ impl<T: FileSystem> OpenFile<'_, T> {
         }
         race_point!(c"read_plain");
         Some(request.filemap_read(copied))
+    }
+
+    /// Reads the start of a file of which nothing is cached, and of which nothing is checked, for a
+    /// reader that wants `wanted` bytes of it. The folios are as large as it: those of a read-ahead
+    /// are single pages in the beginning. Other modes read the start when a file is opened.
+    fn read_start(self, wanted: u64) {
+        let inode = self.inode();
+        let FileMapping::Shared(binding) = inode.through(self.mapping()) else {
+            return;
+        };
+        let shared = binding.shared();
+        let is_checked = shared.identity().verify != Verify::Nothing;
+        if is_checked || shared.pages() != 0 || T::is_encoded(inode) {
+            return;
+        }
+        let count = (wanted >> BLOCK_SHIFT).clamp(LEAST_START, MOST_START);
+        // What goes wrong here goes wrong again, and is returned, when a page is not found.
+        if let Ok(folios) = inode.read_start(count.min(shared.identity().blocks())) {
+            // SAFETY: Nothing is checked.
+            unsafe { shared.give(0, folios, || true) }
+        }
     }
 
     /// Reads through the page cache when there is more to do than to copy.
