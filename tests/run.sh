@@ -270,6 +270,8 @@ rm -f "$out" "$out"-*
 stop() {
 	trap - INT TERM
 	kill -- "${others[@]}" 2> /dev/null
+	wait
+	rm -f "$out-first"
 	exit 130
 }
 trap stop INT TERM
@@ -278,8 +280,16 @@ for ((job = 1; job < JOBS; job++)); do
 	guest $job > "$out-$job" &
 	others+=($!)
 done
-guest 0 | tee "$out"
-status=${PIPESTATUS[0]}
+# In the background, so that the trap above is not kept waiting; what comes first of the two ends with the other.
+mkfifo "$out-first"
+tee "$out" < "$out-first" &
+shown=$!
+guest 0 > "$out-first" &
+others+=($!)
+wait $!
+status=$?
+wait $shown
+rm -f "$out-first"
 for ((job = 1; job < JOBS; job++)); do
 	wait "${others[job - 1]}" || status=$?
 	tee -a "$out" < "$out-$job"
