@@ -201,6 +201,7 @@ void erofs_shared_finder_stop(void);
 void erofs_shared_finder_wake(void);
 bool erofs_shared_finder_sleep(unsigned int ms);
 u64 erofs_shared_finder_time(void);
+bool erofs_shared_in_reclaim(void);
 
 /* src/params.c */
 #define EROFS_SHARED_DOMAIN_MAX	255

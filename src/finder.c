@@ -70,3 +70,9 @@ u64 erofs_shared_finder_time(void)
 {
 	return READ_ONCE(finder->se.sum_exec_runtime);
 }
+
+/* Whether this task frees memory since there is too little. */
+bool erofs_shared_in_reclaim(void)
+{
+	return current->flags & PF_MEMALLOC;
+}

@@ -72,6 +72,27 @@ for where in device file; do
 	away $A $B
 done
 
+# --- when equal blocks are looked for --------------------------------------------------------------------------------------------
+PARAMETERS=/sys/module/erofs_shared/parameters STATS=/sys/fs/erofs-shared/stats
+stat_is() { [ "$(cat "$STATS/$1")" = "$2" ]; }
+settled
+drop
+echo 600 > $PARAMETERS/finder_delay
+passes=$(cat $STATS/finder_passes)
+ok "mount, to read and wait" both "$(source_of device one)" "$(source_of file two)"
+tar -cf - $A $B 2> /dev/null | cat > /dev/null
+sleep 2
+is "what was read waits to be looked at" "$(cat $STATS/finder_waiting)" 1
+echo 2 > /proc/sys/vm/drop_caches
+sleep 2
+is "dropping caches does not hasten that" "$(cat $STATS/finder_passes)" "$passes"
+ok "memory is reclaimed" eval "echo 1M > /sys/fs/cgroup/memory.reclaim"
+ok "then it is looked at" soon stat_is finder_waiting 0
+ok "which is a pass" [ "$(cat $STATS/finder_passes)" -gt "$passes" ]
+ok "it ends with nothing to be merged" soon stat_is merges_waiting 0
+echo 0 > $PARAMETERS/finder_delay
+away $A $B
+
 no_complaint
 away $DISK
 finish

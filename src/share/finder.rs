@@ -10,6 +10,7 @@
 //! is as where every block has a digest.
 //!
 //! The thread sleeps so often that it takes no more than `finder_cpu=` percent of one processor.
+//! While memory is short it takes [`HASTE`] times that, and begins at once ([`note_reclaim`]).
 
 use kernel::{
     prelude::*,
@@ -40,6 +41,15 @@ use crate::{
 
 /// Processor time after which the thread looks whether it has to sleep, in nanoseconds.
 const SLICE: u64 = 1_000_000;
+
+/// How many times as much processor time it may take while memory is short.
+const HASTE: u64 = 5;
+
+/// Memory counts as short for so many milliseconds after some was reclaimed.
+const SHORT: u64 = 10_000;
+
+/// When memory was reclaimed the last time, by [`thread::now`]; 0: never.
+static RECLAIMED: Atomic<u64> = Atomic::new(0);
 
 /// Places in the table at most: 12 MiB of them.
 const MAX_PLACES: usize = 1 << 20;
@@ -76,6 +86,32 @@ fn note() {
     }
 }
 
+/// Memory is looked for that can be reclaimed. In any context.
+pub(super) fn note_reclaim() {
+    if thread::in_reclaim() && !is_short() {
+        RECLAIMED.store(thread::now(), Relaxed);
+    }
+}
+
+/// Whether memory is short.
+fn is_short() -> bool {
+    let last = RECLAIMED.load(Relaxed);
+    last != 0 && thread::now().saturating_sub(last) < SHORT
+}
+
+/// Sleeps for `finder_delay=`, or until memory is short. `false`: the thread is to end.
+fn delay() -> bool {
+    let mut left = params::finder_delay();
+    while left != 0 && !is_short() {
+        let step = left.min(1000);
+        if !thread::sleep(step) {
+            return false;
+        }
+        left -= step;
+    }
+    true
+}
+
 /// A read into the page cache of a shared inode. When it is over, which this being dropped says,
 /// equal blocks may be looked for in what it has brought in. May be dropped in any context.
 pub(crate) struct Reading {
@@ -109,7 +145,7 @@ pub(crate) type FinderThread = IdleThread<Finder>;
 impl Run for Finder {
     fn run() {
         // What is read meanwhile is in this pass, or in the next one.
-        if !thread::sleep(params::finder_delay()) {
+        if !delay() {
             return;
         }
         STATE.xchg(PASS, Full);
@@ -186,7 +222,8 @@ impl Pace {
         if took < SLICE {
             return true;
         }
-        let cpu = u64::from(params::finder_cpu());
+        let haste = if is_short() { HASTE } else { 1 };
+        let cpu = (u64::from(params::finder_cpu()) * haste).min(100);
         let sleep = took.saturating_mul(100 - cpu) / cpu / 1_000_000;
         GLOBAL.add(Field::FinderNs, took);
         let goes_on = thread::sleep(u32::try_from(sleep).unwrap_or(u32::MAX));

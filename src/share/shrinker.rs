@@ -6,7 +6,10 @@ use core::ptr::NonNull;
 
 use kernel::{bindings, ffi, prelude::*};
 
-use super::index::{self, Index, Shards};
+use super::{
+    finder,
+    index::{self, Index, Shards},
+};
 use crate::raw;
 
 /// `SHRINK_EMPTY`: there is nothing.
@@ -58,6 +61,7 @@ unsafe extern "C" fn count(
     _shrinker: *mut bindings::shrinker,
     _sc: *mut bindings::shrink_control,
 ) -> ffi::c_ulong {
+    finder::note_reclaim();
     match index::count() {
         0 => EMPTY,
         count => count as ffi::c_ulong,
