@@ -92,6 +92,15 @@ def alone(label, path):
     result(normal > 4, f"{label}: without advice a reader that goes on is read ahead for", normal)
     result(sequential >= normal, f"{label}: POSIX_FADV_SEQUENTIAL reads ahead no less than that", sequential, normal)
 
+    if "content" not in label:
+        # There the first open reads the start of the file.
+        fd = opened(path)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        os.pread(fd, 1, 0)
+        time.sleep(0.2)
+        result(cached(fd) == 1, f"{label}: POSIX_FADV_RANDOM reads one page of the start, too", cached(fd))
+        os.close(fd)
+
     fd = opened(path)
     whole = len(os.pread(fd, len(data), 0))
     before = cached(fd)

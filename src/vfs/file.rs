@@ -7,7 +7,7 @@ use core::marker::PhantomData;
 use kernel::{bindings, types::Opaque};
 
 use super::{FileSystem, Inode, Tables};
-use crate::io::mapping::Mapping;
+use crate::{io::mapping::Mapping, raw};
 
 /// An open file.
 ///
@@ -83,6 +83,14 @@ impl<'a, T: FileSystem> OpenFile<'a, T> {
     /// Whether it has the page cache of a shared inode.
     pub(super) fn is_shared(self) -> bool {
         self.mapping() != self.inode().own_mapping()
+    }
+
+    /// Whether nothing is to be read ahead (`POSIX_FADV_RANDOM`).
+    pub(super) fn is_random(self) -> bool {
+        // SAFETY: The file is open; others may change the mode at any time, to the same effect as
+        // before or after this.
+        let mode = unsafe { (&raw const (*self.as_ptr()).f_mode).read_volatile() };
+        mode & raw::EROFS_SHARED_FMODE_RANDOM != 0
     }
 
     /// Sets up read-ahead by the device's setting: the VFS took that of the internal filesystem, 0.

@@ -149,7 +149,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
     /// `None`: that has changed just now.
     pub(super) fn read_plain(self, request: &mut ReadRequest<'_>, copied: usize) -> Option<isize> {
         if !self.inode().compares_bytes(self.mapping()) {
-            if request.pos() == 0 {
+            if request.pos() == 0 && !self.is_random() {
                 self.read_start(request.wanted() as u64);
             }
             return Some(request.filemap_read(copied));
