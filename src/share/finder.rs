@@ -101,15 +101,18 @@ fn is_short() -> bool {
 
 /// Sleeps for `finder_delay=`, or until memory is short. `false`: the thread is to end.
 fn delay() -> bool {
-    let mut left = params::finder_delay();
-    while left != 0 && !is_short() {
-        let step = left.min(1000);
-        if !thread::sleep(step) {
+    let begin = thread::now();
+    loop {
+        let waited = thread::now().saturating_sub(begin);
+        // That may be changed meanwhile.
+        let left = u64::from(params::finder_delay()).saturating_sub(waited);
+        if left == 0 || is_short() {
+            return true;
+        }
+        if !thread::sleep(left.min(1000) as u32) {
             return false;
         }
-        left -= step;
     }
-    true
 }
 
 /// A read into the page cache of a shared inode. When it is over, which this being dropped says,

@@ -11,7 +11,7 @@ set -eu -o pipefail
 what=$1 times=$2
 
 contender() {
-	local name=$1 image before hashed found
+	local name=$1 image before hashed
 	mount_both
 	settle
 	for image in 1 2; do
@@ -21,11 +21,9 @@ contender() {
 		"$reader" /mnt/$image 131072 1 < /tmp/none > /dev/null
 		before=$(cache)
 		hashed=$(stat blocks_hashed)
-		found=$(stat finder_ns)
 		echo "$name $image cold $("$reader" /mnt/$image 131072 1 < /tmp/names/$image)"
 		echo "$name $image hashed $(($(stat blocks_hashed) - hashed))"
-		# What the thread that looks for equal blocks took meanwhile: a nanosecond is an instruction here.
-		echo "$name $image finder $(($(stat finder_ns) - found))"
+		echo "$name $image merge $(merge_all)"
 		echo "$name $image cache $(($(cache) - before))"
 		[ "$what" != wall ] || continue
 		for way in 131072 4096 touch random; do

@@ -4,7 +4,8 @@
 # The guest's part of scripts/pairs: reads all files of the images vda and vdb, with whole files shared and with single
 # blocks, and prints for each "RESULT WAY PAGES RESIDENT" and twice "ADDED SECTORS HASHED MERGED": pages that the page cache grew by,
 # pages that cachestat(2) finds in the caches of the second image's files, and what the page cache has more after a second pass and after
-# a third, and what each of them reads, hashes and merges.
+# a third, and what each of them reads, hashes and merges; and "SETTLED WAY SECONDS PERCENT": how long it took at most after all files of
+# an image were read until nothing was left to be merged, and what the thread that looks for equal blocks took of a processor then.
 
 set -eu
 STATS=/sys/fs/erofs-shared/stats
@@ -13,13 +14,20 @@ cached() { awk '$1 == "Cached:" { c = $2 } $1 == "Shmem:" { s = $2 } END { print
 stat_of() { cat "$STATS/$1"; }
 sectors() { awk '{ n += $3 } END { print n }' /sys/block/vda/stat /sys/block/vdb/stat; }
 drop() { sync; echo 3 > /proc/sys/vm/drop_caches; sleep 0.5; }
+seconds=0 percent=0
 settle() {
-	local before now=-1
-	for _ in $(seq 60); do
-		before=$now
-		now=$(stat_of merges_done)
-		[ "$now" != "$before" ] || return 0
-		sleep 3
+	local begin=${EPOCHREALTIME/./} found us
+	found=$(stat_of finder_ns)
+	for _ in $(seq 360); do
+		sleep 0.5
+		if [ "$(stat_of finder_waiting) $(stat_of merges_waiting)" = "0 0" ]; then
+			us=$((${EPOCHREALTIME/./} - begin))
+			[ $((us / 1000000)) -lt "$seconds" ] || {
+				seconds=$((us / 1000000))
+				percent=$((($(stat_of finder_ns) - found) / 10 / us))
+			}
+			return 0
+		fi
 	done
 	echo "still merging after three minutes" >&2
 	return 1
@@ -57,6 +65,8 @@ for way in whole blocks; do
 	done
 	read -r _ resident < <(python3 /project/tests/share_trees.py resident /mnt/2 /tmp/names.2)
 	echo "RESULT $way $pages $resident$again"
+	echo "SETTLED $way $seconds $percent"
+	seconds=0
 	umount /mnt/1 /mnt/2
 	drop
 done
