@@ -111,12 +111,16 @@ impl<'a> DirBlock<'a> {
 
     #[inline(never)]
     fn last_end(&self, start: usize) -> usize {
-        let rest = self.bytes.get(start..).unwrap_or(&[]);
-        let len = match core::ffi::CStr::from_bytes_until_nul(rest) {
-            Ok(name) => name.count_bytes(),
-            Err(_) => rest.len(),
-        };
-        start.saturating_add(len)
+        let mut at = start;
+        while at < self.bytes.len() {
+            // Behind the end of the block there are zeros, too.
+            let zeros = zero_bytes(word(self.bytes, at));
+            if zeros != 0 {
+                return at.wrapping_add(first_byte(zeros));
+            }
+            at = at.wrapping_add(WORD);
+        }
+        at
     }
 
     /// Where the name of entry `index`, which is one, is in the block: 1 to 255 bytes.
