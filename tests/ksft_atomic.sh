@@ -95,12 +95,12 @@ ok "zeros: mount" image zeros
 step "zeros: a large file is read" merged /mnt/atomic-zeros/zeros
 step "zeros: it is unmounted and dropped" gone /mnt/atomic-zeros
 
-ok "tables: mount" image sparse
+ok "tables: mount" image sparse verify=digest
 step "tables: digests all over files of half a GiB" touched $((1 << 40)) /mnt/atomic-sparse/*
 ok "tables: there are digests of a thousand chunks in each" at_least "$(cat /sys/fs/erofs-shared/stats/metadata_bytes)" $((16 * 1000 * 4096))
 step "tables: they are unmounted" away /mnt/atomic-sparse
 step "tables: and evicted" inodes
-ok "tables: mount files of 16 million blocks" image huge
+ok "tables: mount files of 16 million blocks" image huge verify=digest
 step "tables: digests all over 4 GiB of one" touched $((4 << 30)) /mnt/atomic-huge/0
 step "tables: statistics" statistics
 step "tables: they are unmounted" away /mnt/atomic-huge

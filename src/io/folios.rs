@@ -10,43 +10,12 @@ use core::{
 
 use kernel::{bindings, ffi, page::PAGE_SIZE, prelude::*};
 
-use super::spare;
+use super::{folio_kind::Kind, spare};
 use crate::raw;
 
 /// Folios of a read-ahead for which there is room from the beginning, at most: those of the first
 /// one of a file, 128 KiB by default.
 const MOST: u64 = 32;
-
-/// What becomes of a folio in the end.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// In a page cache, locked: to be unlocked, uptodate or not.
-    Cache,
-    /// Of no page cache, and not for one: to be put.
-    Scratch,
-    /// Of no page cache yet, but fit for one: to be put.
-    New,
-}
-
-impl Kind {
-    /// Gives up a folio that was not filled.
-    ///
-    /// # Safety
-    ///
-    /// The caller owns the folio, as in the invariants of [`Folios`], and does not use it any more.
-    unsafe fn release(self, folio: NonNull<bindings::folio>) {
-        match self {
-            // SAFETY: By this function's requirements the folio is locked, and the lock is the
-            // caller's to end.
-            Kind::Cache => unsafe { raw::erofs_shared_folio_end_read(folio.as_ptr(), false) },
-            // SAFETY: By the function's safety requirements the reference is the caller's, and the
-            // only one.
-            Kind::Scratch => unsafe { spare::give(folio) },
-            // SAFETY: By this function's requirements the reference is the caller's to give back.
-            Kind::New => unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) },
-        }
-    }
-}
 
 /// Folios that hold consecutive bytes of one file, to be filled by their owner.
 ///

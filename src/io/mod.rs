@@ -13,6 +13,7 @@ pub(crate) mod file_read;
 pub(crate) mod fill;
 mod fill_state;
 pub(crate) mod folio;
+mod folio_kind;
 pub(crate) mod folios;
 pub(crate) mod hash;
 pub(crate) mod later;

@@ -10,7 +10,7 @@
 //! is as where every block has a digest.
 //!
 //! The thread sleeps so often that it takes no more than `finder_cpu=` percent of one processor.
-//! While memory is short it takes [`HASTE`] times that, and begins at once ([`note_reclaim`]).
+//! While memory is short it takes [`HASTE`] times that, and begins at once ([`pressure`]).
 
 use kernel::{
     prelude::*,
@@ -21,6 +21,7 @@ use super::{
     dedup,
     digest::{Sha256, BLOCK_SIZE},
     handle::{SharedInode, SharedRef},
+    pressure,
     pseudo_fs::for_each,
     secret,
     sha256::KernelSha256,
@@ -44,12 +45,6 @@ const SLICE: u64 = 1_000_000;
 
 /// How many times as much processor time it may take while memory is short.
 const HASTE: u64 = 5;
-
-/// Memory counts as short for so many milliseconds after some was reclaimed.
-const SHORT: u64 = 10_000;
-
-/// When memory was reclaimed the last time, by [`thread::now`]; 0: never.
-static RECLAIMED: Atomic<u64> = Atomic::new(0);
 
 /// Places in the table at most: 12 MiB of them.
 const MAX_PLACES: usize = 1 << 20;
@@ -86,19 +81,6 @@ fn note() {
     }
 }
 
-/// Memory is looked for that can be reclaimed. In any context.
-pub(super) fn note_reclaim() {
-    if thread::in_reclaim() && !is_short() {
-        RECLAIMED.store(thread::now(), Relaxed);
-    }
-}
-
-/// Whether memory is short.
-fn is_short() -> bool {
-    let last = RECLAIMED.load(Relaxed);
-    last != 0 && thread::now().saturating_sub(last) < SHORT
-}
-
 /// Sleeps for `finder_delay=`, or until memory is short. `false`: the thread is to end.
 fn delay() -> bool {
     let begin = thread::now();
@@ -106,7 +88,7 @@ fn delay() -> bool {
         let waited = thread::now().saturating_sub(begin);
         // That may be changed meanwhile.
         let left = u64::from(params::finder_delay()).saturating_sub(waited);
-        if left == 0 || is_short() {
+        if left == 0 || pressure::is_short() {
             return true;
         }
         if !thread::sleep(left.min(1000) as u32) {
@@ -225,7 +207,7 @@ impl Pace {
         if took < SLICE {
             return true;
         }
-        let haste = if is_short() { HASTE } else { 1 };
+        let haste = if pressure::is_short() { HASTE } else { 1 };
         let cpu = (u64::from(params::finder_cpu()) * haste).min(100);
         let sleep = took.saturating_mul(100 - cpu) / cpu / 1_000_000;
         GLOBAL.add(Field::FinderNs, took);

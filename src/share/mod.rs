@@ -48,6 +48,7 @@ mod join;
 mod kunit;
 pub(crate) mod merge;
 pub(crate) mod plain;
+mod pressure;
 mod pseudo_fs;
 mod queue;
 #[allow(unreachable_pub)]

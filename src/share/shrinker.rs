@@ -7,8 +7,8 @@ use core::ptr::NonNull;
 use kernel::{bindings, ffi, prelude::*};
 
 use super::{
-    finder,
     index::{self, Index, Shards},
+    pressure,
 };
 use crate::raw;
 
@@ -61,7 +61,7 @@ unsafe extern "C" fn count(
     _shrinker: *mut bindings::shrinker,
     _sc: *mut bindings::shrink_control,
 ) -> ffi::c_ulong {
-    finder::note_reclaim();
+    pressure::note_reclaim();
     match index::count() {
         0 => EMPTY,
         count => count as ffi::c_ulong,

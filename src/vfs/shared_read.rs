@@ -29,7 +29,7 @@ use crate::{
 /// Bytes that a read verifies before it copies them.
 const READ_BYTES: u64 = 256 << 10;
 
-/// Blocks at the start of a file that are read together: at least, if it has so many, and at most.
+/// The least and the greatest number of blocks at the start of a file that are read together.
 const LEAST_START: u64 = 16;
 const MOST_START: u64 = 32;
 
