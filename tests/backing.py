@@ -15,7 +15,7 @@ from tap import result
 PAGE = 4096
 LATE = 5        # seconds in which a reader of a healthy image gets its bytes, on a machine that has nothing else to do
 SOON = 5        # seconds in which an error, or the end of a process that is killed, must come
-EVER = 30       # seconds for what says nothing of time
+EVER = 120      # seconds for what says nothing of time
 
 
 def drop(what=3):
@@ -66,7 +66,7 @@ class Store:
 
     def wait_for(self, waiting):
         """Until so many reads wait."""
-        end = time.monotonic() + SOON
+        end = time.monotonic() + EVER
         while time.monotonic() < end:
             if self.count()[1] >= waiting:
                 return True

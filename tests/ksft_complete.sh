@@ -49,6 +49,8 @@ cat $A/two > "$TMP/got" 2> "$TMP/err"
 is "the device fails: the reader gets an error" "$(grep -c 'Input/output error' "$TMP/err")" 1
 is "and no bytes" "$(stat -c %s "$TMP/got")" 0
 bad -
+soon grep -q ': reported: ' $TRACE/trace
+# and others that may follow it
 sleep 0.2
 echo 0 > $TRACE/events/kprobes/reported/enable
 # the third of the flags behind the processor's number: in a hard or soft interrupt, or in none

@@ -117,11 +117,8 @@ exec 7< $A/ls
 umount -l $A
 is "after a lazy umount it stays while a file is open" "$(dirs)" "$name"
 exec 7<&-
-for ((i = 0; i < 50; i++)); do
-	[ -n "$(dirs)" ] || break
-	sleep 0.1
-done
-is "and goes with the file" "$(dirs)" ""
+no_dirs() { [ -z "$(dirs)" ]; }
+ok "and goes with the file" soon no_dirs
 
 cp "$TMP/img" "$TMP/bad"
 printf '\xff' | dd of="$TMP/bad" bs=1 seek=1040 conv=notrunc status=none
@@ -193,18 +190,19 @@ if [ $two = 1 ]; then
 	half=$(cat "$SYS/mounts/$(number $A)/bytes_saved")
 	ok "half of it is each mount's" test $((half * 2)) -le "$(stat_of bytes_saved)" -a \
 		$((half * 2 + 4096)) -ge "$(stat_of bytes_saved)"
-	# The notes where else blocks are outlive the pages.
+	# The notes where else blocks are outlive the pages. A page that something looks at just now is not dropped.
+	pageless() { echo 1 > /proc/sys/vm/drop_caches; [ "$(stat_of pages_shared)" = 0 ]; }
 	sync
-	for i in 1 2 3; do echo 1 > /proc/sys/vm/drop_caches; done
+	ok "all pages are dropped" soon pageless
 	ok "without pages the notes are there still" test "$(stat_of aliases)" -ge 100
 	is "but nothing is saved" "$(stat_of pages_shared) $(stat_of bytes_saved)" "0 0"
 	# Open files keep their shared inodes, so these entries go by the index's own shrinker.
 	exec 7< $A/same 8< $A/part1 9< $A/part2
 	entries=$(stat_of index_entries)
-	for i in 1 2 3 4; do echo 2 > /proc/sys/vm/drop_caches; done
+	emptied() { echo 2 > /proc/sys/vm/drop_caches; [ "$(stat_of index_entries)" = 0 ]; }
 	# Where bytes are compared it has equal blocks only.
 	ok "the index had entries of what is not in memory" test "$entries" -ge "$([ "$VERIFY" = digest ] && echo 100 || echo 70)"
-	is "and gives them all up when memory is short" "$(stat_of index_entries)" 0
+	ok "and gives them all up when memory is short" soon emptied
 	is "a file of theirs is right" "$(sha256sum < $A/part2)" "$(sha256sum < "$TMP/tree2/part2")"
 	exec 7<&- 8<&- 9<&-
 fi

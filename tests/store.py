@@ -90,7 +90,7 @@ def smoke(p):
     p.store.say("ok", "slow all 300")
     begin = time.monotonic()
     direct(0, 4096)
-    result(0.3 <= time.monotonic() - begin < 3, f"{p.label}: a slow read", time.monotonic() - begin)
+    result(time.monotonic() - begin >= 0.3, f"{p.label}: a slow read", time.monotonic() - begin)
     p.store.say("ok", "hang 4096-8192")
     hung = Child(lambda: bytes([direct(0, 8192) >> 12]))
     result(p.store.wait_for(1), f"{p.label}: a read hangs")
@@ -132,6 +132,7 @@ def errors(p):
     """The store fails while the blocks are resident through the other mount, and not verified by this one."""
     data = p.data(p.name)
     p.fresh()
+    p.measure()
     check(Child(by_read, f"{p.b}/{p.name}").wait(), data, f"{p.label}: the other image's file")
     fd = os.open(f"{p.a}/{p.name}", os.O_RDONLY)
     for name in p.store.errnos:
@@ -139,7 +140,7 @@ def errors(p):
         ways = WAYS if name == p.store.errnos[-1] else {"pread": by_pread, "mmap": by_mmap}
         # each has blocks of its own, lest the one waits for the other's window
         functions = {way: (ways[way], f"{p.a}/{p.name}", (i + 1) * (128 << 10), 64 << 10) for i, way in enumerate(ways)}
-        seen = all_at_once(functions, SOON)
+        seen = all_at_once(functions, p.late)
         want = {way: "SIGBUS" if way == "mmap" else "EIO" for way in ways}
         result(seen == want, f"{p.label}: {name}: readers get EIO or SIGBUS, in time", seen)
     check(Child(by_read, f"{p.b}/{p.name}").wait(), data, f"{p.label}: errors: the other image's readers get its bytes")
@@ -340,7 +341,7 @@ def kill(p):
         result(len(waiting) == len(children), f"{p.label}: they all wait", waiting)
         for way in waiting:
             os.kill(children[way].pid, signal.SIGKILL)
-        late = [way for way in waiting if not children[way].reap(1)]
+        late = [way for way in waiting if not children[way].reap(SOON)]
         result(not late, f"{p.label}: who waits for {'what others have' if resident else 'a page'} can be killed", late)
         p.store.say("ok", "deaf 0")
         for fd in fds:
@@ -357,7 +358,7 @@ def cold(p):
     result(not any(child.reap(0) for child in children), f"{p.label}: two wait for metadata")
     for child in children:
         os.kill(child.pid, signal.SIGKILL)
-    died = [child.reap(1) for child in children]
+    died = [child.reap(SOON) for child in children]
     result(all(died), f"{p.label}: who waits for metadata can be killed", died)
     p.store.say("ok", "deaf 0")
     check(Child(by_read, f"{p.a}/{p.name}").wait(), p.data(p.name), f"{p.label}: and the file is right afterwards")
@@ -379,7 +380,7 @@ def killed(p):
             time.sleep(0.3)
             label = f"{p.label}: two wait for {'what others have' if resident else 'a page'}"
             dies, stays = (first, second) if victim == "first" else (second, first)
-            result(dies.kill(1), f"{label}: the {victim} of them can be killed")
+            result(dies.kill(), f"{label}: the {victim} of them can be killed")
             time.sleep(0.2)
             p.store.say("ok")
             check(stays.wait(), data, f"{label}: the other one has the file")
@@ -429,16 +430,17 @@ def opening(p):
     """Opening a file reads its beginning."""
     data = p.data("one")
     p.fresh()
+    p.measure()
     os.stat(f"{p.a}/one")
     p.store.say("deaf 1", f"hang {p.range('one')}")
     opens = Child(by_read, f"{p.a}/one")
     p.store.wait_for(1)
-    got = Child(by_read, f"{p.b}/one").wait(2 * LATE)
+    got = Child(by_read, f"{p.b}/one").wait(2 * p.late)
     check(got, data, f"{p.label}: one waits in open: the other image's file can be opened")
     second = Child(by_read, f"{p.a}/one")
     late = second.wait(0.5, False)
-    result(late == "late" and second.kill(1), f"{p.label}: who waits for the one who waits in open can be killed", late)
-    result(opens.wait(0.5, False) == "late" and opens.kill(1), f"{p.label}: who waits in open can be killed")
+    result(late == "late" and second.kill(), f"{p.label}: who waits for the one who waits in open can be killed", late)
+    result(opens.wait(0.5, False) == "late" and opens.kill(), f"{p.label}: who waits in open can be killed")
 
     def interrupted():
         def handler(*_):
@@ -459,12 +461,13 @@ def fault(p, resident=False):
     """A fault that waits for the store does not hold the lock of the address space."""
     p.fresh()
     fd = os.open(f"{p.a}/one", os.O_RDONLY)
+    p.measure()
     if resident:
         Child(by_read, f"{p.b}/one").wait()
     p.store.say("hang all")
     label = f"{p.label}: a fault hangs" + (" on what others have" if resident else "")
     with subprocess.Popen(["store_fault", f"{p.a}/one", str(500 << 10)], stdout=subprocess.PIPE) as child:
-        seen, end = {}, time.monotonic() + SOON
+        seen, end = {}, time.monotonic() + p.late
         while len(seen) < 4 and select.select([child.stdout], [], [], max(0, end - time.monotonic()))[0]:
             line = os.read(child.stdout.fileno(), 4096)
             if not line:
@@ -472,13 +475,13 @@ def fault(p, resident=False):
             for word in line.decode().splitlines():
                 what, ms = word.split()
                 seen[what] = int(ms)
-        result(sorted(seen) == ["fork", "maps", "mmap", "munmap"] and max(seen.values()) < 1000 * SOON,
+        result(sorted(seen) == ["fork", "maps", "mmap", "munmap"] and max(seen.values()) < 1000 * p.late,
                f"{label}: mmap, munmap, fork and /proc/PID/maps do not", seen)
-        maps = Child(lambda: read(f"/proc/{child.pid}/maps")).wait(SOON)
+        maps = Child(lambda: read(f"/proc/{child.pid}/maps")).wait(p.late)
         result(b"/one" in maps if isinstance(maps, bytes) else False, f"{label}: others see the maps", maps)
         child.kill()
         try:
-            child.wait(SOON)
+            child.wait(p.late)
             result(True, f"{label}: and the process can be killed")
         except subprocess.TimeoutExpired:
             result(False, f"{label}: and the process can be killed")
