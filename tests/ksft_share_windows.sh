@@ -46,9 +46,9 @@ readers() {
 		sys.exit(bool(wrong))
 	END
 }
-ok "mount" at "$FSTYPE" "$first" $A
+ok "mount" at "$FSTYPE" "$first" $A verify=digest
 cat $A/file > /dev/null
-ok "mount, slow" at "$FSTYPE" $slow $B
+ok "mount, slow" at "$FSTYPE" $slow $B verify=digest
 exec 3< $B/file
 before=$(hashed)
 ok "$((PLACES * EACH)) threads at $PLACES places read what is there" readers
@@ -56,6 +56,7 @@ after=$(hashed)
 note "blocks hashed: $((after - before))"
 # Each place once; a window may have a few blocks more than what was asked for.
 ok "each block was hashed once" at_most $((after - before)) $((PLACES + PLACES / 4))
+ok "none was left out" at_least $((after - before)) $PLACES
 exec 3<&-
 ok "umount" away $A $B
 ok "nothing holds the device" dmsetup remove --retry windows-slow
