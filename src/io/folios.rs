@@ -263,14 +263,7 @@ impl Folios {
     /// The folio that holds byte `at` of the list, the byte's place in it, and the bytes from
     /// there.
     pub(super) fn place(&self, at: usize) -> Option<(NonNull<bindings::folio>, usize, usize)> {
-        let rest = self.rest();
-        let at = at.checked_add(rest.first()?.1)?;
-        let behind = rest.partition_point(|(_, start)| *start <= at);
-        let (folio, start) = *rest.get(behind.checked_sub(1)?)?;
-        let offset = at.checked_sub(start)?;
-        let end = rest.get(behind).map_or(self.bytes, |(_, start)| *start);
-        let room = end.checked_sub(at).filter(|room| *room != 0)?;
-        Some((folio, offset, room))
+        self.pieces(at, usize::MAX).next()
     }
 
     /// The pieces of memory that `len` bytes from byte `at` of the list on lie in, as

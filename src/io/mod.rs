@@ -5,6 +5,7 @@
 //!
 //! Everything here wraps raw bindings; what to read is decided in `fs`.
 
+pub(crate) mod clock;
 pub(crate) mod decode;
 pub(crate) mod decompress;
 pub(crate) mod device;

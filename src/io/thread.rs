@@ -5,7 +5,7 @@
 
 use core::marker::PhantomData;
 
-use kernel::{bindings, error::to_result, prelude::*};
+use kernel::{error::to_result, prelude::*};
 
 use super::later::Run;
 use crate::raw;
@@ -44,12 +44,6 @@ pub(crate) fn wake() {
 pub(crate) fn sleep(ms: u32) -> bool {
     // SAFETY: In the thread.
     !unsafe { raw::erofs_shared_finder_sleep(ms) }
-}
-
-/// Milliseconds since the system was started, but for those in which it was suspended.
-pub(crate) fn now() -> u64 {
-    // SAFETY: No preconditions.
-    unsafe { bindings::ktime_get() }.unsigned_abs() / 1_000_000
 }
 
 /// Whether the task at hand frees memory since there is too little of it; not if it drops caches

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     io::{
+        clock,
         folio::FolioRef,
         later::Run,
         locked::same_bytes,
@@ -83,9 +84,9 @@ fn note() {
 
 /// Sleeps for `finder_delay=`, or until memory is short. `false`: the thread is to end.
 fn delay() -> bool {
-    let begin = thread::now();
+    let begin = clock::now();
     loop {
-        let waited = thread::now().saturating_sub(begin);
+        let waited = clock::now().abs_diff(begin) / 1_000_000;
         // That may be changed meanwhile.
         let left = u64::from(params::finder_delay()).saturating_sub(waited);
         if left == 0 || pressure::is_short() {

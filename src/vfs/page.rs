@@ -15,6 +15,7 @@ use kernel::{bindings, error::to_result, prelude::*, sync::atomic::Relaxed};
 use super::{file::OpenFile, sharing::FileMapping, FileSystem, Inode};
 use crate::{
     io::{
+        clock::now,
         folio::FolioRef,
         mapping::Mapping,
         page::{PageRef, PageState},
@@ -52,12 +53,6 @@ impl From<Error> for Unready {
     fn from(err: Error) -> Self {
         Unready::Failed(err)
     }
-}
-
-/// The time since boot, in nanoseconds.
-fn now() -> i64 {
-    // SAFETY: Reading the clock has no preconditions.
-    unsafe { bindings::ktime_get() }
 }
 
 impl<T: FileSystem> OpenFile<'_, T> {

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     compat::code::ESTALE,
     io::{
+        clock::now,
         device::SuperPtr,
         fill::{fill, FillCompletion, Plan},
         folios::Folios,
@@ -53,13 +54,11 @@ pub(super) struct HashTime(i64);
 
 impl HashTime {
     pub(super) fn start() -> Self {
-        // SAFETY: Reading the clock has no preconditions.
-        Self(unsafe { bindings::ktime_get() })
+        Self(now())
     }
 
     pub(super) fn stop(self, counters: &Counters, blocks: u64) {
-        // SAFETY: Reading the clock has no preconditions.
-        let ns = unsafe { bindings::ktime_get() }.saturating_sub(self.0);
+        let ns = now().saturating_sub(self.0);
         counters.add(Field::HashNs, ns.unsigned_abs());
         counters.add(Field::BlocksHashed, blocks);
     }
