@@ -19,7 +19,8 @@ pub(super) struct Sharing {
     /// Its bindings. Taken for a few instructions; nothing sleeps under it.
     #[pin]
     pub(super) slots: SpinLock<Slots>,
-    /// Until when its readers do not wait for other images, by [`now`](crate::io::clock::now); 0: they do.
+    /// Until when its readers do not wait for other images, by [`crate::io::clock::now`]; 0: they
+    /// do.
     pub(super) impatient_until: Atomic<i64>,
 }
 
