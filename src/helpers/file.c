@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Helpers for files, and iterators over the memory that they are read into.
+ * Static inlines and macros of the kernel, made callable from Rust: see
+ * include/erofs_shared_helpers.h.
+ */
+#include <linux/backing-dev.h>
+#include <linux/cred.h>
+#include <linux/folio_batch.h>
+#include <linux/ioprio.h>
+#include <linux/pagemap.h>
+#include <linux/uio.h>
+
+#include "erofs_shared_helpers.h"
+
+void erofs_shared_iov_truncate(struct iov_iter *iter, u64 count)
+{
+	iov_iter_truncate(iter, count);
+}
+
+void erofs_shared_iov_reexpand(struct iov_iter *iter, size_t count)
+{
+	iov_iter_reexpand(iter, count);
+}
+
+size_t erofs_shared_iov_bytes(struct iov_iter *iter)
+{
+	return iov_iter_count(iter);
+}
+
+bool erofs_shared_file_can_odirect(struct file *file)
+{
+	return file->f_mode & FMODE_CAN_ODIRECT;
+}
+
+/*
+ * Asking for the change time makes filesystems with multigrain timestamps give
+ * the next change another one, however soon it comes.
+ */
+int erofs_shared_file_state(struct file *file,
+			    struct erofs_shared_file_state *state)
+{
+	struct kstat stat;
+	int err = vfs_getattr(&file->f_path, &stat,
+			      STATX_SIZE | STATX_MTIME | STATX_CTIME |
+			      STATX_CHANGE_COOKIE, AT_STATX_SYNC_AS_STAT);
+
+	if (err)
+		return err;
+	state->inode = file_inode(file);
+	state->size = stat.size;
+	state->mtime = stat.mtime;
+	state->ctime = stat.ctime;
+	state->change_cookie = stat.result_mask & STATX_CHANGE_COOKIE ?
+			       stat.change_cookie : 0;
+	return 0;
+}
+
+/* No folio of a page cache is larger than this. */
+#define FORGET_BEHIND	(PAGE_SIZE << MAX_PAGECACHE_ORDER)
+
+/*
+ * Drops the pages of @file that a read has brought into its page cache, since the
+ * bytes are in that of the image's files now. What has been read ahead stays, and is
+ * dropped by the read that uses it, as are folios of which earlier reads have used
+ * the first part. Mapped and dirty folios stay, and those of tmpfs, which has the
+ * bytes nowhere else.
+ *
+ * IOCB_DONTCACHE drops a whole folio after a read of any part of it: it makes small
+ * reads from large folios read the same bytes again and again.
+ */
+static void file_forget(struct file *file, loff_t pos, ssize_t bytes)
+{
+	struct address_space *mapping = file->f_mapping;
+	struct folio_batch none;
+
+	if (!mapping->nrpages || !mapping_can_writeback(mapping))
+		return;
+	/*
+	 * Small folios that were added just now wait on a list of this processor, which
+	 * has references to them. Releasing any batch empties these lists.
+	 */
+	folio_batch_init(&none);
+	__folio_batch_release(&none);
+	invalidate_mapping_pages(mapping,
+				 max(pos - (loff_t)FORGET_BEHIND, 0) >> PAGE_SHIFT,
+				 (pos + bytes - 1) >> PAGE_SHIFT);
+}
+
+/* Reads with the credentials of the opener of @file, not of the reader. */
+ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
+			       struct bio_vec *bvecs, unsigned long nr,
+			       size_t bytes)
+{
+	bool direct = iocb->ki_flags & IOCB_DIRECT;
+	loff_t pos = iocb->ki_pos;
+	struct iov_iter iter;
+	ssize_t ret;
+
+	iocb->ki_ioprio = get_current_ioprio();
+	iov_iter_bvec(&iter, ITER_DEST, bvecs, nr, bytes);
+	scoped_with_creds(file->f_cred)
+		ret = vfs_iocb_iter_read(file, iocb, &iter);
+	/* A direct read leaves nothing, and may have freed @iocb. */
+	if (!direct && ret > 0)
+		file_forget(file, pos, ret);
+	return ret;
+}
+
+bool erofs_shared_dir_emit_dot(struct file *file, struct dir_context *ctx)
+{
+	return dir_emit_dot(file, ctx);
+}
