@@ -100,6 +100,50 @@ pub struct Compression {
     end: u64,
 }
 
+/// The configuration of one algorithm, as it is stored.
+struct Record {
+    /// Where it is in the image.
+    pos: u64,
+    raw: [u8; MAX_CFG_SIZE],
+}
+
+impl Record {
+    /// Reads the next record from `pos` on, which is for `algorithm`, and says where it ends. It
+    /// starts at a multiple of 4 with the length of what follows; 0 stands for 65536.
+    fn read<S: Source>(image: &S, pos: u64, algorithm: Algorithm) -> Result<(Self, u64), S::Error> {
+        let pos = pos.next_multiple_of(4);
+        let mut word = [0u8; compr_cfg::SIZE];
+        read_exact(image, pos, &mut word)?;
+        let len = match compr_cfg::LENGTH.get(&word) {
+            0 => 1 << 16,
+            len => u32::from(len),
+        };
+        let known = match algorithm {
+            Algorithm::Lz4 => lz4_cfgs::SIZE,
+            Algorithm::Lzma => lzma_cfgs::SIZE,
+            Algorithm::Deflate => deflate_cfgs::SIZE,
+            Algorithm::Zstd => zstd_cfgs::SIZE,
+        };
+        if len < known as u32 {
+            let what = "compression configuration is too short";
+            return Err(Error::new(Kind::Invalid, what, pos, len.into()).into());
+        }
+        let mut this = Self {
+            pos: pos + 2,
+            raw: [0u8; MAX_CFG_SIZE],
+        };
+        if let Some(record) = this.raw.get_mut(..known) {
+            read_exact(image, this.pos, record)?;
+        }
+        let end = this.pos + u64::from(len);
+        Ok((this, end))
+    }
+
+    fn invalid(&self, what: &'static str, value: u32) -> Error {
+        Error::new(Kind::Invalid, what, self.pos, value.into())
+    }
+}
+
 impl Compression {
     /// Reads the configurations of an image.
     ///
@@ -118,16 +162,7 @@ impl Compression {
             end: i64::MAX as u64,
         };
         if !sb.has_incompat(incompat::COMPR_CFGS) {
-            // Images from before there were configurations: LZ4 or nothing, in pclusters of one
-            // block.
-            if sb.is_compressed() {
-                this.algorithms = 1 << Algorithm::Lz4.number();
-                this.lz4_max_pclusterblks = 1;
-                this.lz4_max_distance = match sb.available_compr_algs {
-                    0 => LZ4_DISTANCE,
-                    distance => distance,
-                };
-            }
+            this.configure_old(sb);
             return Ok(this);
         }
         let mut pos = SUPER_OFFSET as u64 + u64::from(sb.sb_size);
@@ -136,88 +171,86 @@ impl Compression {
             if sb.available_compr_algs & u16::from(bit) == 0 {
                 continue;
             }
-            // A record starts at a multiple of 4 with the length of what follows; 0 stands for
-            // 65536.
-            pos = pos.next_multiple_of(4);
-            let mut word = [0u8; compr_cfg::SIZE];
-            read_exact(image, pos, &mut word)?;
-            let len = match compr_cfg::LENGTH.get(&word) {
-                0 => 1 << 16,
-                len => u32::from(len),
-            };
-            let known = match algorithm {
-                Algorithm::Lz4 => lz4_cfgs::SIZE,
-                Algorithm::Lzma => lzma_cfgs::SIZE,
-                Algorithm::Deflate => deflate_cfgs::SIZE,
-                Algorithm::Zstd => zstd_cfgs::SIZE,
-            };
-            if len < known as u32 {
-                let what = "compression configuration is too short";
-                return Err(Error::new(Kind::Invalid, what, pos, len.into()).into());
-            }
-            let mut raw = [0u8; MAX_CFG_SIZE];
-            if let Some(record) = raw.get_mut(..known) {
-                read_exact(image, pos + 2, record)?;
-            }
-            this.configure(sb, algorithm, pos + 2, &raw)?;
+            let (record, end) = Record::read(image, pos, algorithm)?;
+            this.configure(sb, algorithm, &record)?;
             this.algorithms |= bit;
-            pos += 2 + u64::from(len);
+            pos = end;
         }
         Ok(this)
+    }
+
+    /// For images from before there were configurations: LZ4 or nothing, in pclusters of one block.
+    fn configure_old(&mut self, sb: &Superblock) {
+        if sb.is_compressed() {
+            self.algorithms = 1 << Algorithm::Lz4.number();
+            self.lz4_max_pclusterblks = 1;
+            self.lz4_max_distance = match sb.available_compr_algs {
+                0 => LZ4_DISTANCE,
+                distance => distance,
+            };
+        }
     }
 
     fn configure(
         &mut self,
         sb: &Superblock,
         algorithm: Algorithm,
-        pos: u64,
-        raw: &[u8; MAX_CFG_SIZE],
+        record: &Record,
     ) -> Result<(), Error> {
-        let invalid =
-            |what: &'static str, value: u32| Error::new(Kind::Invalid, what, pos, value.into());
         match algorithm {
-            Algorithm::Lz4 => {
-                self.lz4_max_distance = match lz4_cfgs::MAX_DISTANCE.get(raw) {
-                    0 => LZ4_DISTANCE,
-                    distance => distance,
-                };
-                self.lz4_max_pclusterblks = lz4_cfgs::MAX_PCLUSTERBLKS.get(raw).max(1);
-                if u32::from(self.lz4_max_pclusterblks) > MAX_PCLUSTER_SIZE >> sb.blkszbits {
-                    let what = "lz4 max_pclusterblks: more than 1 MiB";
-                    return Err(invalid(what, self.lz4_max_pclusterblks.into()));
-                }
-            }
-            Algorithm::Lzma => {
-                let format = lzma_cfgs::FORMAT.get(raw);
-                if format != 0 {
-                    return Err(invalid("lzma format is not known", format.into()));
-                }
-                self.lzma_dict_size = lzma_cfgs::DICT_SIZE.get(raw);
-                if !(MIN_LZMA_DICT_SIZE..=MAX_LZMA_DICT_SIZE).contains(&self.lzma_dict_size) {
-                    let what = "lzma dict_size: not from 4 KiB to 8 MiB";
-                    return Err(invalid(what, self.lzma_dict_size));
-                }
-            }
-            Algorithm::Deflate => {
-                let bits = deflate_cfgs::WINDOWBITS.get(raw);
-                self.deflate_windowbits = bits;
-                if bits > MAX_DEFLATE_WINDOWBITS {
-                    let what = "deflate windowbits: more than 15";
-                    return Err(Error::new(Kind::Unsupported, what, pos, bits.into()));
-                }
-            }
-            Algorithm::Zstd => {
-                let format = zstd_cfgs::FORMAT.get(raw);
-                if format != 0 {
-                    return Err(invalid("zstd format is not known", format.into()));
-                }
-                let windowlog = zstd_cfgs::WINDOWLOG.get(raw);
-                if windowlog > MAX_ZSTD_WINDOWLOG - MIN_ZSTD_WINDOWLOG {
-                    return Err(invalid("zstd windowlog: more than 1 MiB", windowlog.into()));
-                }
-                self.zstd_windowlog = MIN_ZSTD_WINDOWLOG + windowlog;
-            }
+            Algorithm::Lz4 => self.configure_lz4(sb, record),
+            Algorithm::Lzma => self.configure_lzma(record),
+            Algorithm::Deflate => self.configure_deflate(record),
+            Algorithm::Zstd => self.configure_zstd(record),
         }
+    }
+
+    fn configure_lz4(&mut self, sb: &Superblock, record: &Record) -> Result<(), Error> {
+        self.lz4_max_distance = match lz4_cfgs::MAX_DISTANCE.get(&record.raw) {
+            0 => LZ4_DISTANCE,
+            distance => distance,
+        };
+        self.lz4_max_pclusterblks = lz4_cfgs::MAX_PCLUSTERBLKS.get(&record.raw).max(1);
+        if u32::from(self.lz4_max_pclusterblks) > MAX_PCLUSTER_SIZE >> sb.blkszbits {
+            let what = "lz4 max_pclusterblks: more than 1 MiB";
+            return Err(record.invalid(what, self.lz4_max_pclusterblks.into()));
+        }
+        Ok(())
+    }
+
+    fn configure_lzma(&mut self, record: &Record) -> Result<(), Error> {
+        let format = lzma_cfgs::FORMAT.get(&record.raw);
+        if format != 0 {
+            return Err(record.invalid("lzma format is not known", format.into()));
+        }
+        self.lzma_dict_size = lzma_cfgs::DICT_SIZE.get(&record.raw);
+        if !(MIN_LZMA_DICT_SIZE..=MAX_LZMA_DICT_SIZE).contains(&self.lzma_dict_size) {
+            let what = "lzma dict_size: not from 4 KiB to 8 MiB";
+            return Err(record.invalid(what, self.lzma_dict_size));
+        }
+        Ok(())
+    }
+
+    fn configure_deflate(&mut self, record: &Record) -> Result<(), Error> {
+        let bits = deflate_cfgs::WINDOWBITS.get(&record.raw);
+        self.deflate_windowbits = bits;
+        if bits > MAX_DEFLATE_WINDOWBITS {
+            let what = "deflate windowbits: more than 15";
+            return Err(Error::new(Kind::Unsupported, what, record.pos, bits.into()));
+        }
+        Ok(())
+    }
+
+    fn configure_zstd(&mut self, record: &Record) -> Result<(), Error> {
+        let format = zstd_cfgs::FORMAT.get(&record.raw);
+        if format != 0 {
+            return Err(record.invalid("zstd format is not known", format.into()));
+        }
+        let windowlog = zstd_cfgs::WINDOWLOG.get(&record.raw);
+        if windowlog > MAX_ZSTD_WINDOWLOG - MIN_ZSTD_WINDOWLOG {
+            return Err(record.invalid("zstd windowlog: more than 1 MiB", windowlog.into()));
+        }
+        self.zstd_windowlog = MIN_ZSTD_WINDOWLOG + windowlog;
         Ok(())
     }
 

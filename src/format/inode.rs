@@ -148,8 +148,12 @@ impl XattrHeader {
 
 /// What compact and extended inodes have at different places.
 struct Numbers {
+    /// Size of the inode itself.
+    inode_isize: u8,
     size: u64,
-    i_u: u32,
+    /// A number of blocks, or of the first one; `addr_bits` of its bits count.
+    block: u64,
+    addr_bits: u32,
     uid: u32,
     gid: u32,
     nlink: u32,
@@ -158,11 +162,37 @@ struct Numbers {
 }
 
 impl Numbers {
+    /// Those of an inode, checked. `nlink_one` is as for [`Numbers::compact`].
+    #[inline(always)]
+    fn parse(
+        sb: &Superblock,
+        iloc: u64,
+        raw: &[u8; extended_inode::SIZE],
+        nlink_one: bool,
+    ) -> Result<Self, Error> {
+        let this = if compact::VERSION.get(raw) != 0 {
+            Self::extended(raw)
+        } else {
+            Self::compact(sb, iloc, raw, nlink_one)?
+        };
+        if this.size > i64::MAX as u64 {
+            return Err(Error::corrupted("i_size is negative", iloc + 8, this.size));
+        }
+        if this.mtime_nsec >= 1_000_000_000 {
+            let nsec = this.mtime_nsec.into();
+            return Err(Error::corrupted("i_mtime_nsec", iloc + 40, nsec));
+        }
+        Ok(this)
+    }
+
     /// Those of an extended inode.
     fn extended(raw: &[u8; extended_inode::SIZE]) -> Self {
+        let high = u64::from(compact::I_NB.get(raw)) << 32;
         Self {
+            inode_isize: extended_inode::SIZE as u8,
             size: extended_inode::I_SIZE.get(raw),
-            i_u: extended_inode::I_U.get(raw),
+            block: high | u64::from(extended_inode::I_U.get(raw)),
+            addr_bits: 48,
             uid: extended_inode::I_UID.get(raw),
             gid: extended_inode::I_GID.get(raw),
             nlink: extended_inode::I_NLINK.get(raw),
@@ -179,16 +209,21 @@ impl Numbers {
         nlink_one: bool,
     ) -> Result<Self, Error> {
         let mtime = compact::I_MTIME.get(raw);
+        let nb = compact::I_NB.get(raw);
+        // Where it is no number of links, the field is the upper half of a block number.
+        let (nlink, high, addr_bits) = if nlink_one {
+            (1, u64::from(nb) << 32, 48)
+        } else {
+            (u32::from(nb), 0, 32)
+        };
         Ok(Self {
+            inode_isize: compact::SIZE as u8,
             size: u64::from(compact::I_SIZE.get(raw)),
-            i_u: compact::I_U.get(raw),
+            block: high | u64::from(compact::I_U.get(raw)),
+            addr_bits,
             uid: u32::from(compact::I_UID.get(raw)),
             gid: u32::from(compact::I_GID.get(raw)),
-            nlink: if nlink_one {
-                1
-            } else {
-                u32::from(compact::I_NB.get(raw))
-            },
+            nlink,
             mtime: sb
                 .epoch
                 .checked_add(i64::from(mtime))
@@ -196,6 +231,53 @@ impl Numbers {
             mtime_nsec: sb.fixed_nsec,
         })
     }
+}
+
+/// What an inode says of the blocks that its data takes.
+struct Blocks {
+    /// First block of flat data; `None` for a hole.
+    start: Option<u64>,
+    /// Blocks of a compressed inode.
+    compressed: u64,
+    /// 512-byte units as `stat` shows them.
+    units: u64,
+}
+
+impl Blocks {
+    #[inline(always)]
+    fn new(
+        sb: &Superblock,
+        iloc: u64,
+        file_type: FileType,
+        layout: Layout,
+        numbers: &Numbers,
+    ) -> Result<Self, Error> {
+        let (number, size) = (numbers.block, numbers.size);
+        let block = u64::from(sb.block_size());
+        if matches!(layout, Layout::CompressedFull | Layout::CompressedCompact) {
+            let overflow = Error::corrupted("i_blocks", iloc + 16, number);
+            return Ok(Self {
+                start: None,
+                compressed: number,
+                units: number.checked_mul(block / 512).ok_or(overflow)?,
+            });
+        }
+        let is_flat = file_type.has_data() && layout != Layout::ChunkBased;
+        let null = (1u64 << numbers.addr_bits) - 1;
+        let is_null = layout == Layout::FlatPlain && number & null == null;
+        Ok(Self {
+            start: (is_flat && !is_null).then_some(number),
+            compressed: 0,
+            units: size.div_ceil(block) * (block / 512),
+        })
+    }
+}
+
+/// Returns the file type that `i_mode` names.
+#[inline(always)]
+fn file_type(mode: u16, iloc: u64) -> Result<FileType, Error> {
+    let what = "i_mode: no such file type";
+    FileType::of_mode(mode).ok_or(Error::corrupted(what, iloc + 4, mode.into()))
 }
 
 /// Returns how an inode's data is laid out.
@@ -297,86 +379,32 @@ impl Inode {
         let format = compact::I_FORMAT.get(raw);
         let extended = compact::VERSION.get(raw) != 0;
         let mode = compact::I_MODE.get(raw);
-        let file_type = FileType::of_mode(mode).ok_or(Error::corrupted(
-            "i_mode: no such file type",
-            iloc + 4,
-            mode.into(),
-        ))?;
+        let file_type = file_type(mode, iloc)?;
         let is_dir = file_type == FileType::Directory;
-        let nb = compact::I_NB.get(raw);
         let nlink_one = !extended && !is_dir && format & FORMAT_BIT4 != 0;
-        // In all but plain compact inodes the field is the upper half of a block number.
-        let (blk_hi, addr_bits) = if extended || nlink_one {
-            (u64::from(nb), 48)
-        } else {
-            (0, 32)
-        };
-        let Numbers {
-            size,
-            i_u,
-            uid,
-            gid,
-            nlink,
-            mtime,
-            mtime_nsec,
-        } = if extended {
-            Numbers::extended(raw)
-        } else {
-            Numbers::compact(sb, iloc, raw, nlink_one)?
-        };
-        if size > i64::MAX as u64 {
-            return Err(Error::corrupted("i_size is negative", iloc + 8, size));
-        }
-        if mtime_nsec >= 1_000_000_000 {
-            return Err(Error::corrupted(
-                "i_mtime_nsec",
-                iloc + 40,
-                mtime_nsec.into(),
-            ));
-        }
-        let compressed = matches!(layout, Layout::CompressedFull | Layout::CompressedCompact);
-        let blocks_value = (blk_hi << 32) | u64::from(i_u);
-        let startblk = if !file_type.has_data() || compressed || layout == Layout::ChunkBased {
-            None
-        } else {
-            let null = (1u64 << addr_bits) - 1;
-            let is_null = layout == Layout::FlatPlain && blocks_value & null == null;
-            (!is_null).then_some(blocks_value)
-        };
-        let block = u64::from(sb.block_size());
-        let blocks512 = if compressed {
-            blocks_value
-                .checked_mul(block / 512)
-                .ok_or(Error::corrupted("i_blocks", iloc + 16, blocks_value))?
-        } else {
-            size.div_ceil(block) * (block / 512)
-        };
-        let chunk_format = chunk_format(raw, layout, iloc)?;
+        let numbers = Numbers::parse(sb, iloc, raw, nlink_one)?;
+        let blocks = Blocks::new(sb, iloc, file_type, layout, &numbers)?;
         Ok(Self {
             nid,
             area,
             iloc,
-            inode_isize: if extended {
-                extended_inode::SIZE as u8
-            } else {
-                compact::SIZE as u8
-            },
+            inode_isize: numbers.inode_isize,
             xattr_isize: xattr_isize(raw),
             layout,
             file_type,
             mode,
-            uid,
-            gid,
-            nlink,
-            mtime,
-            mtime_nsec,
-            size,
+            uid: numbers.uid,
+            gid: numbers.gid,
+            nlink: numbers.nlink,
+            mtime: numbers.mtime,
+            mtime_nsec: numbers.mtime_nsec,
+            size: numbers.size,
             rdev: compact::RDEV.get(raw),
-            startblk,
-            compressed_blocks: if compressed { blocks_value } else { 0 },
-            chunk_format,
+            startblk: blocks.start,
+            compressed_blocks: blocks.compressed,
+            chunk_format: chunk_format(raw, layout, iloc)?,
             dot_omitted: is_dir && format & FORMAT_BIT4 != 0,
-            blocks512,
+            blocks512: blocks.units,
             xattr_header: None,
         })
     }

@@ -146,6 +146,21 @@ impl Chunk {
             Some((device, block)) => Some((device, block.checked_add(blocks)?)),
         }))
     }
+
+    /// How many chunks of `blocks` blocks continue each other from this one on, `max` at most.
+    /// `following` are those behind it, as far as its block of indexes goes.
+    fn run(self, blocks: u64, max: u64, following: impl Iterator<Item = Self>) -> u64 {
+        let mut count = 1u64;
+        let mut last = self;
+        for next in following {
+            if count >= max || last.next(blocks) != Some(next) {
+                break;
+            }
+            last = next;
+            count += 1;
+        }
+        count
+    }
 }
 
 fn map_chunks<S: Source>(
@@ -174,24 +189,16 @@ fn map_chunks<S: Source>(
     read_exact(src, pos, entry)?;
     let first = Chunk::parse(sb, inode.chunk_format, entry);
 
-    // Neighbouring chunks that continue this one, as far as its block of indexes goes.
     let start = number << bits;
     let size_left = inode.size - start;
-    let chunks_left = size_left.div_ceil(chunk_size);
     let block = u64::from(sb.block_size());
-    let mut count = 1u64;
-    let mut last = first;
     let bytes = src.bread(pos)?;
     let in_block = (block - pos % block).min(bytes.len() as u64) as usize;
-    let more = bytes.get(..in_block).unwrap_or(&[]);
-    for entry in more.chunks_exact(unit).skip(1) {
-        let next = Chunk::parse(sb, inode.chunk_format, entry);
-        if count >= chunks_left || last.next(chunk_blocks) != Some(next) {
-            break;
-        }
-        last = next;
-        count += 1;
-    }
+    let indexes = bytes.get(..in_block).unwrap_or(&[]).chunks_exact(unit);
+    let following = indexes
+        .skip(1)
+        .map(|entry| Chunk::parse(sb, inode.chunk_format, entry));
+    let count = first.run(chunk_blocks, size_left.div_ceil(chunk_size), following);
     // No more than the rest of the file in whole blocks, which is below 2^63 + 4096.
     let rest = size_left.div_ceil(block) * block;
     let len = count.saturating_mul(chunk_size).min(rest);

@@ -270,6 +270,26 @@ fn metabox(bytes: &[u8; raw::SIZE], sb_size: u32) -> Result<Option<u64>, Error> 
     Ok(Some(nid))
 }
 
+/// Returns the superblock's bytes, with zeros for those that are not there.
+fn padded(stored: &[u8]) -> [u8; raw::SIZE] {
+    let mut bytes = [0u8; raw::SIZE];
+    let len = stored.len().min(raw::SIZE);
+    if let (Some(to), Some(from)) = (bytes.get_mut(..len), stored.get(..len)) {
+        to.copy_from_slice(from);
+    }
+    bytes
+}
+
+/// Returns the nanoseconds of the times of compact inodes.
+fn fixed_nsec(bytes: &[u8; raw::SIZE]) -> Result<u32, Error> {
+    let nsec = raw::FIXED_NSEC.get(bytes);
+    if nsec >= 1_000_000_000 {
+        let pos = pos_of(raw::FIXED_NSEC.at());
+        return Err(Error::corrupted("fixed_nsec", pos, u64::from(nsec)));
+    }
+    Ok(nsec)
+}
+
 impl Superblock {
     /// Reads and checks the superblock in the first 4096 bytes of an image (or all, if it is
     /// smaller).
@@ -279,12 +299,8 @@ impl Superblock {
     /// `NotErofs`, `Invalid`, `Checksum`, `Corrupted`; unknown incompatible features are `Invalid`,
     /// unknown compression algorithms `Unsupported`.
     pub fn parse<H: Hasher>(head: &[u8]) -> Result<Self, Error> {
-        let mut bytes = [0u8; raw::SIZE];
         let stored = head.get(SUPER_OFFSET..).unwrap_or(&[]);
-        let len = stored.len().min(raw::SIZE);
-        if let (Some(to), Some(from)) = (bytes.get_mut(..len), stored.get(..len)) {
-            to.copy_from_slice(from);
-        }
+        let bytes = padded(stored);
         let blkszbits = block_bits(&bytes)?;
         let feature_compat = raw::FEATURE_COMPAT.get(&bytes);
         let checksum = raw::CHECKSUM.get(&bytes);
@@ -301,18 +317,10 @@ impl Superblock {
             ));
         }
         let available_compr_algs = algorithms(&bytes)?;
-        let prefix_count = raw::XATTR_PREFIX_COUNT.get(&bytes);
         let ishare_xattr_prefix_id = ishare_prefix(&bytes)?;
         let (root_nid, blocks) = root_and_blocks(&bytes);
         let metabox_nid = metabox(&bytes, sb_size)?;
-        let fixed_nsec = raw::FIXED_NSEC.get(&bytes);
-        if fixed_nsec >= 1_000_000_000 {
-            return Err(Error::corrupted(
-                "fixed_nsec",
-                pos_of(raw::FIXED_NSEC.at()),
-                u64::from(fixed_nsec),
-            ));
-        }
+        let fixed_nsec = fixed_nsec(&bytes)?;
         Ok(Self {
             blkszbits,
             feature_compat,
@@ -327,7 +335,7 @@ impl Superblock {
             meta_blkaddr: raw::META_BLKADDR.get(&bytes),
             xattr_blkaddr: raw::XATTR_BLKADDR.get(&bytes),
             xattr_prefix_start: raw::XATTR_PREFIX_START.get(&bytes),
-            xattr_prefix_count: prefix_count,
+            xattr_prefix_count: raw::XATTR_PREFIX_COUNT.get(&bytes),
             xattr_filter_reserved: raw::XATTR_FILTER_RESERVED.get(&bytes),
             ishare_xattr_prefix_id,
             uuid: raw::UUID.get(&bytes),

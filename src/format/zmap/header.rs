@@ -80,6 +80,24 @@ pub(super) fn is_packed(sb: &Superblock, inode: &Inode) -> bool {
     has_packed(sb) && inode.nid == sb.packed_nid
 }
 
+/// Whether the inode has compact indexes, and where its header is.
+fn place(sb: &Superblock, inode: &Inode) -> Result<(bool, u64), Error> {
+    let compact = match inode.layout {
+        Layout::CompressedFull => false,
+        Layout::CompressedCompact => true,
+        _ => return Err(Error::corrupted("not a compressed inode", inode.iloc, 0)),
+    };
+    if !sb.is_compressed() {
+        let what = "compressed inode in an image without compression";
+        return Err(Error::corrupted(what, inode.iloc, inode.nid));
+    }
+    let pos = inode
+        .body_end()?
+        .checked_next_multiple_of(8)
+        .ok_or(Error::corrupted("inode position", inode.iloc, inode.nid))?;
+    Ok((compact, pos))
+}
+
 impl Header {
     /// Reads and checks the header itself, but for what the file ends with, and gives its bytes,
     /// too.
@@ -88,21 +106,7 @@ impl Header {
         inode: &Inode,
         src: &S,
     ) -> Result<(Self, [u8; map_header::SIZE]), S::Error> {
-        let compact = match inode.layout {
-            Layout::CompressedFull => false,
-            Layout::CompressedCompact => true,
-            _ => {
-                return Err(Error::corrupted("not a compressed inode", inode.iloc, 0).into());
-            }
-        };
-        if !sb.is_compressed() {
-            let what = "compressed inode in an image without compression";
-            return Err(Error::corrupted(what, inode.iloc, inode.nid).into());
-        }
-        let pos = inode
-            .body_end()?
-            .checked_next_multiple_of(8)
-            .ok_or(Error::corrupted("inode position", inode.iloc, inode.nid))?;
+        let (compact, pos) = place(sb, inode)?;
         let mut raw = [0u8; map_header::SIZE];
         read_exact(src, pos, &mut raw)?;
         let word = map_header::WORD.get(&raw);
