@@ -32,8 +32,8 @@ use crate::{
     share::Scope,
     stats::{Counters, Hooks},
     vfs::{
-        Attributes, Context, DirEmitter, FileSystem, Inode, InodeRef, OpenDir, Options, ParamTable,
-        ParamValue, Registration, Stat, Super,
+        Attributes, Context, DirEmitter, FileSystem, Inode, InodeRef, Mount, OpenDir, Options,
+        ParamTable, ParamValue, Registration, Stat, Super,
     },
 };
 
@@ -95,7 +95,7 @@ pub(crate) fn register_erofs(
 /// The filesystem type.
 pub(crate) struct Erofs;
 
-impl FileSystem for Erofs {
+impl Mount for Erofs {
     const NAME: &'static CStr = c"erofs-shared";
     const SLAB: &'static CStr = c"erofs_shared_inode";
     const MAGIC: u32 = SUPER_MAGIC;
@@ -175,6 +175,24 @@ impl FileSystem for Erofs {
         info.label()
     }
 
+    fn counters(info: &Self::Info) -> Result<&Arc<Counters>> {
+        info.counters()
+    }
+
+    fn shares(info: &Self::Info) -> bool {
+        info.options.share != options::Share::Off
+    }
+
+    fn shares_blocks(info: &Self::Info) -> bool {
+        info.options.share_blocks()
+    }
+
+    fn direct_io(info: &Self::Info) -> bool {
+        info.options.direct_io()
+    }
+}
+
+impl FileSystem for Erofs {
     fn inode_by_handle(sb: &Super<Self>, handle: u64) -> Result<InodeRef<Self>> {
         inode::iget(sb, handle)
     }
@@ -213,28 +231,12 @@ impl FileSystem for Erofs {
         data::map(inode, pos, report)
     }
 
-    fn shares(info: &Self::Info) -> bool {
-        info.options.share != options::Share::Off
-    }
-
-    fn shares_blocks(info: &Self::Info) -> bool {
-        info.options.share_blocks()
-    }
-
     fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>> {
         share::scope(inode)
     }
 
     fn report_change(inode: &Inode<Self>, block: u64) {
         share::report_change(inode, block);
-    }
-
-    fn counters(info: &Self::Info) -> Result<&Arc<Counters>> {
-        info.counters()
-    }
-
-    fn direct_io(info: &Self::Info) -> bool {
-        info.options.direct_io()
     }
 
     fn getxattr(

@@ -11,7 +11,7 @@ use kernel::{
     types::Opaque,
 };
 
-use super::{state::Sharing, FileSystem, Super};
+use super::{state::Sharing, Mount, Super};
 use crate::{
     compat::code::EFSCORRUPTED,
     io::{mapping::Mapping, memcg::CHARGED, once_box::OnceBox, CacheBytes},
@@ -26,14 +26,14 @@ use crate::{
 /// written only by `alloc_inode` and while the inode is new; afterwards it is only read. `sharing`
 /// is freed with the inode.
 #[repr(C)]
-pub(super) struct Node<T: FileSystem> {
+pub(super) struct Node<T: Mount> {
     data: UnsafeCell<Option<T::Inode>>,
     plain: Plain,
     sharing: OnceBox<Sharing>,
     inode: Opaque<bindings::inode>,
 }
 
-impl<T: FileSystem> Node<T> {
+impl<T: Mount> Node<T> {
     /// # Safety
     ///
     /// `inode` must be one of a superblock of `T`, so that it lies in a `Node<T>`.
@@ -86,7 +86,7 @@ impl<T: FileSystem> Node<T> {
 ///
 /// Lies in a [`Node<T>`].
 #[repr(transparent)]
-pub(crate) struct Inode<T: FileSystem> {
+pub(crate) struct Inode<T: Mount> {
     inode: Opaque<bindings::inode>,
     _fs: core::marker::PhantomData<T>,
 }
@@ -95,7 +95,7 @@ pub(crate) struct Inode<T: FileSystem> {
 pub(crate) type InodeRef<T> = ARef<Inode<T>>;
 
 // SAFETY: `ihold`/`iput` count references.
-unsafe impl<T: FileSystem> AlwaysRefCounted for Inode<T> {
+unsafe impl<T: Mount> AlwaysRefCounted for Inode<T> {
     fn inc_ref(&self) {
         // SAFETY: `self` is a live inode.
         unsafe { bindings::ihold(self.as_ptr()) }
@@ -108,11 +108,11 @@ unsafe impl<T: FileSystem> AlwaysRefCounted for Inode<T> {
 }
 
 // SAFETY: Inodes may be used and released from any thread.
-unsafe impl<T: FileSystem> Send for Inode<T> {}
+unsafe impl<T: Mount> Send for Inode<T> {}
 // SAFETY: Everything reachable through `&Inode` is constant after construction.
-unsafe impl<T: FileSystem> Sync for Inode<T> {}
+unsafe impl<T: Mount> Sync for Inode<T> {}
 
-impl<T: FileSystem> Inode<T> {
+impl<T: Mount> Inode<T> {
     /// # Safety
     ///
     /// `inode` must be a live inode of a superblock of `T` for `'a`.

@@ -2,9 +2,9 @@
 
 //! The kernel's filesystem interface as safe types, and the tables of callbacks behind it.
 //!
-//! A filesystem implements [`FileSystem`]; `Tables<T>` turns that into `super_operations` and the
-//! rest. The raw callbacks live only here: each turns its arguments into the types below, by the
-//! contract of `Documentation/filesystems/vfs.rst`, and calls the trait.
+//! A filesystem implements [`Mount`] and [`FileSystem`]; `Tables<T>` turns that into
+//! `super_operations` and the rest. The raw callbacks live only here: each turns its arguments into
+//! the types below, by the contract of `Documentation/filesystems/vfs.rst`, and calls the traits.
 //!
 //! # Lifetimes
 //!
@@ -65,8 +65,8 @@ pub(crate) struct Attributes {
     pub(crate) compressed: bool,
 }
 
-/// A read-only filesystem on a block device or a regular file.
-pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
+/// A filesystem type, and how one of it is mounted from a block device or a regular file.
+pub(crate) trait Mount: Sized + Send + Sync + 'static {
     /// Name for `mount -t`.
     const NAME: &'static CStr;
     /// Slab name for its inodes.
@@ -80,7 +80,7 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     type Info: Send + Sync;
     /// What a mount of an image file has to have in common with another to use its superblock.
     type Key: Send + Sync;
-    /// What a mount holds, as [`FileSystem::put_super`] gives it back.
+    /// What a mount holds, as [`Mount::put_super`] gives it back.
     type Held;
     /// One inode's state; plain data, which is not dropped.
     type Inode: Send + Sync;
@@ -123,7 +123,18 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn statfs(info: &Self::Info) -> Stat;
     /// Volume label, at most 255 bytes.
     fn label(info: &Self::Info) -> &[u8];
+    /// This mount's counters.
+    fn counters(info: &Self::Info) -> Result<&Arc<Counters>>;
+    /// Whether files of this mount are shared with any.
+    fn shares(info: &Self::Info) -> bool;
+    /// Whether single blocks that this mount's files bring into memory are shared between files.
+    fn shares_blocks(info: &Self::Info) -> bool;
+    /// Whether to read a file that holds data with direct I/O.
+    fn direct_io(info: &Self::Info) -> bool;
+}
 
+/// The inodes of a filesystem, which is read-only, and their data.
+pub(crate) trait FileSystem: Mount {
     /// Reads the inode that `export` names (a file handle's 64-bit number).
     fn inode_by_handle(sb: &Super<Self>, handle: u64) -> Result<InodeRef<Self>>;
     /// The number for a file handle.
@@ -144,18 +155,10 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn report_data(inode: &Inode<Self>, pos: u64, what: &'static str);
     /// What holds the byte at `pos`. `report`: the bytes of inline data are not wanted.
     fn map(inode: &Inode<Self>, pos: u64, report: bool) -> Result<Extent<'_>>;
-    /// Whether files of this mount are shared with any.
-    fn shares(info: &Self::Info) -> bool;
-    /// Whether single blocks that this mount's files bring into memory are shared between files.
-    fn shares_blocks(info: &Self::Info) -> bool;
     /// With whom a file's data is shared. `None`: with no other inode.
     fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>>;
     /// Says that block `block` of a file is not what it was when it was verified.
     fn report_change(inode: &Inode<Self>, block: u64);
-    /// This mount's counters.
-    fn counters(info: &Self::Info) -> Result<&Arc<Counters>>;
-    /// Whether to read a file that holds data with direct I/O.
-    fn direct_io(info: &Self::Info) -> bool;
 
     /// Value of an extended attribute (size; copied if `out` is given).
     fn getxattr(

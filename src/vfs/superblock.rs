@@ -12,11 +12,11 @@ use kernel::{
     types::Opaque,
 };
 
-use super::FileSystem;
+use super::Mount;
 use crate::{io::device::SuperPtr, raw, stats::Dev};
 
 /// What `s_fs_info` points to: the source file (if the image is one) and the filesystem's state.
-pub(super) struct Private<T: FileSystem> {
+pub(super) struct Private<T: Mount> {
     pub(super) source: Option<ARef<File>>,
     /// By which a mount of the same image file finds this superblock. Not a part of `info`, which
     /// `put_super` has to itself while others look at this.
@@ -38,7 +38,7 @@ pub(super) static INSTANCES: Atomic<u64> = Atomic::new(0);
 ///
 /// `s_fs_info` points to a `Private<T>` that lives until `kill_sb`.
 #[repr(transparent)]
-pub(crate) struct Super<T: FileSystem> {
+pub(crate) struct Super<T: Mount> {
     sb: Opaque<bindings::super_block>,
     _fs: core::marker::PhantomData<T>,
 }
@@ -93,7 +93,7 @@ impl Options<'_> {
     }
 }
 
-impl<T: FileSystem> Super<T> {
+impl<T: Mount> Super<T> {
     /// # Safety
     ///
     /// `sb` must be a live superblock of `T` for `'a`.
