@@ -16,11 +16,15 @@ use crate::{
     format::{
         compression::Algorithm,
         error::{Error, Kind},
+        inode::Inode as ImageInode,
         map,
         superblock::{incompat, Area},
         zmap::{self, Coding, ZExtent},
     },
-    io::{decode::Source, Device, Encoded, Extent, ReadError, Target},
+    io::{
+        decode::Source, metadata::FolioBytes, CacheBytes, Device, Encoded, Extent, ReadError,
+        Target,
+    },
     vfs::Inode,
 };
 
@@ -57,6 +61,21 @@ fn hole<'a>(pos: u64) -> Extent<'a> {
         len: (i64::MAX as u64).saturating_sub(pos).max(1),
         target: Target::Hole,
     }
+}
+
+/// The `len` bytes of inline data at `pa`, and what is behind them in their block.
+fn inline_data<'a>(
+    image: &ImageInode,
+    area: &CacheBytes<'a>,
+    pa: u64,
+    len: u64,
+) -> Result<FolioBytes<'a>, ReadError> {
+    let bytes = area.bytes(pa)?;
+    if (bytes.len() as u64) < len {
+        let what = "inline data past the end of its block";
+        return Err(corrupted(image, what, pa));
+    }
+    Ok(bytes)
 }
 
 fn image_map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent<'_>, ReadError> {
@@ -98,15 +117,7 @@ fn image_map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent<'_>,
                 let on_disk = matches!(image.area, Area::Image);
                 Target::InlineAt(on_disk.then(|| info.place(0, pa)).transpose()?)
             } else {
-                let bytes = area.bytes(pa)?;
-                if (bytes.len() as u64) < len {
-                    return Err(corrupted(
-                        image,
-                        "inline data past the end of its block",
-                        pa,
-                    ));
-                }
-                Target::Inline(bytes)
+                Target::Inline(inline_data(image, &area, pa, len)?)
             },
         },
     })

@@ -340,6 +340,60 @@ fn meta_blkbits(device: &Device) -> u8 {
     }
 }
 
+/// Checks the options as far as that takes no image.
+fn check_options(sb: &Super<Erofs>, fc: &Context<'_>) -> Result {
+    let options = &sb.info().options;
+    if options.fsoffset % SECTOR != 0 {
+        return Err(fc.invalid(fmt!(
+            "(device {}): fsoffset {} is not a multiple of {SECTOR}",
+            sb.id(),
+            options.fsoffset
+        )));
+    }
+    if options.share == Share::Fingerprint && !options.has_domain_id() {
+        return Err(fc.invalid(fmt!(
+            "(device {}): share=fingerprint (inode_share) needs domain_id=: whose fingerprints to trust",
+            sb.id()
+        )));
+    }
+    Ok(())
+}
+
+/// Checks that the image's blocks can be read where they lie.
+fn check_block_size(
+    sb: &Super<Erofs>,
+    fc: &Context<'_>,
+    primary: &Device,
+    block_size: u32,
+) -> Result {
+    let (id, smallest) = (sb.id(), primary.logical_block_size());
+    if smallest > block_size {
+        return Err(fc.invalid(fmt!(
+            "(device {id}): block size {block_size} is smaller than the device's {smallest}"
+        )));
+    }
+    let fsoffset = sb.info().options.fsoffset;
+    if fsoffset & u64::from(block_size - 1) != 0 {
+        return Err(fc.invalid(fmt!(
+            "(device {id}): fsoffset {fsoffset} is not a multiple of the block size {block_size}"
+        )));
+    }
+    Ok(())
+}
+
+/// The root directory.
+fn root(sb: &Super<Erofs>, fc: &Context<'_>, image: &Superblock) -> Result<InodeRef<Erofs>> {
+    let root = inode::iget(sb, image.root_nid)?;
+    if !matches!(root.data()?.image()?.file_type, FileType::Directory) {
+        return Err(fc.invalid(fmt!(
+            "(device {}): the root inode (nid {}) is not a directory",
+            sb.id(),
+            image.root_nid
+        )));
+    }
+    Ok(root)
+}
+
 /// Brings a mount up and gives its root directory.
 pub(super) fn fill(
     sb: &Super<Erofs>,
@@ -348,20 +402,7 @@ pub(super) fn fill(
 ) -> Result<InodeRef<Erofs>> {
     let info = sb.info();
     let is_file = file.is_some();
-    if info.options.fsoffset % SECTOR != 0 {
-        return Err(fc.invalid(fmt!(
-            "(device {}): fsoffset {} is not a multiple of {}",
-            sb.id(),
-            info.options.fsoffset,
-            SECTOR
-        )));
-    }
-    if info.options.share == Share::Fingerprint && !info.options.has_domain_id() {
-        return Err(fc.invalid(fmt!(
-            "(device {}): share=fingerprint (inode_share) needs domain_id=: whose fingerprints to trust",
-            sb.id()
-        )));
-    }
+    check_options(sb, fc)?;
     set(&info.counters, Arc::new(Counters::of_mount(), GFP_KERNEL)?)?;
     info.is_file.store(u32::from(is_file), Relaxed);
     let primary = set(
@@ -377,23 +418,7 @@ pub(super) fn fill(
     )?;
 
     let image = set(&info.image, read_superblock(sb, fc)?)?;
-    let block_size = image.block_size();
-    if primary.logical_block_size() > block_size {
-        return Err(fc.invalid(fmt!(
-            "(device {}): block size {} is smaller than the device's {}",
-            sb.id(),
-            block_size,
-            primary.logical_block_size()
-        )));
-    }
-    if info.options.fsoffset & u64::from(block_size - 1) != 0 {
-        return Err(fc.invalid(fmt!(
-            "(device {}): fsoffset {} is not a multiple of the block size {}",
-            sb.id(),
-            info.options.fsoffset,
-            block_size
-        )));
-    }
+    check_block_size(sb, fc, primary, image.block_size())?;
     sb.identify(image.blkszbits, &image.uuid);
     set(&info.devices, open_devices(sb, fc, image, is_file)?)?;
 
@@ -406,14 +431,7 @@ pub(super) fn fill(
         let packed = internal_file(sb, fc, "packed_nid", image.packed_nid)?;
         set(&info.packed, packed)?;
     }
-    let root = inode::iget(sb, image.root_nid)?;
-    if !matches!(root.data()?.image()?.file_type, FileType::Directory) {
-        return Err(fc.invalid(fmt!(
-            "(device {}): the root inode (nid {}) is not a directory",
-            sb.id(),
-            image.root_nid
-        )));
-    }
+    let root = root(sb, fc, image)?;
     let prefixes = read_prefixes(info, image).map_err(|err| failed(sb, Place::Super, err))?;
     set(&info.prefixes, prefixes)?;
     if info.options.share == Share::Fingerprint && image.ishare_xattr_prefix_id.is_none() {

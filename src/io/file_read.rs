@@ -15,7 +15,7 @@ use core::{
 
 use kernel::{bindings, ffi, prelude::*, types::Opaque};
 
-use super::workers;
+use super::{folio::page_of, workers};
 use crate::{compat::code::EFSCORRUPTED, raw};
 
 /// Folio ranges in one request. With large folios this is megabytes.
@@ -89,6 +89,34 @@ struct Request {
 }
 
 impl Request {
+    /// A request of no ranges yet, from byte `pos` of the file on.
+    ///
+    /// # Safety
+    ///
+    /// `file` is open until the request has completed.
+    unsafe fn new(file: NonNull<bindings::file>, pos: u64) -> Result<KBox<Self>> {
+        let none = Range {
+            folio: core::ptr::null_mut(),
+            offset: 0,
+            len: 0,
+        };
+        // INVARIANT: There are no ranges; the rest is as this function's requirements say.
+        let this = Self {
+            iocb: Opaque::zeroed(),
+            refs: AtomicU32::new(2),
+            pos,
+            bytes: 0,
+            nr: 0,
+            wanted: 0,
+            file,
+            got: 0,
+            work: Opaque::zeroed(),
+            ranges: [none; MAX_RANGES],
+            bvecs: [const { MaybeUninit::uninit() }; MAX_RANGES],
+        };
+        Ok(KBox::new(this, GFP_KERNEL)?)
+    }
+
     /// Adds a range, of which the first `wanted` bytes matter; `false` if it does not continue this
     /// request or there is no room.
     ///
@@ -99,15 +127,8 @@ impl Request {
         if self.nr == MAX_RANGES || self.pos.checked_add(self.bytes as u64) != Some(pos) {
             return false;
         }
-        let page_shift = kernel::page::PAGE_SHIFT;
         let bvec = bindings::bio_vec {
-            // SAFETY: A folio's pages are consecutive `struct page`s; `offset` is inside the folio.
-            bv_page: unsafe {
-                range
-                    .folio
-                    .cast::<bindings::page>()
-                    .add(range.offset >> page_shift)
-            },
+            bv_page: page_of(range.folio, range.offset),
             bv_len: range.len as u32,
             bv_offset: (range.offset & (kernel::page::PAGE_SIZE - 1)) as u32,
         };
@@ -290,29 +311,9 @@ unsafe extern "C" fn read_folio_range(
     let Some(file) = NonNull::new(map.private.cast::<bindings::file>()) else {
         return EIO.to_errno();
     };
-    // INVARIANT: There are no ranges yet; `private` is the backing file, which the mount holds
-    // open, and it waits for its folios before it lets go of that.
-    let request = KBox::new(
-        Request {
-            iocb: Opaque::zeroed(),
-            refs: AtomicU32::new(2),
-            pos: at,
-            bytes: 0,
-            nr: 0,
-            wanted: 0,
-            file,
-            got: 0,
-            work: Opaque::zeroed(),
-            ranges: [Range {
-                folio: core::ptr::null_mut(),
-                offset: 0,
-                len: 0,
-            }; MAX_RANGES],
-            bvecs: [const { MaybeUninit::uninit() }; MAX_RANGES],
-        },
-        GFP_KERNEL,
-    );
-    let Ok(mut request) = request else {
+    // SAFETY: `private` is the backing file, which the mount holds open. It waits for its folios
+    // before it lets go of that.
+    let Ok(mut request) = (unsafe { Request::new(file, at) }) else {
         return ENOMEM.to_errno();
     };
     // SAFETY: As above. A new request has room and starts at `at`.

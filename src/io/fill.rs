@@ -6,6 +6,8 @@
 //! A fill is submitted here, in the context of a reader; what becomes of it is in
 //! [`super::fill_state`].
 
+use core::ops::Range;
+
 use kernel::prelude::*;
 
 use super::{
@@ -13,7 +15,7 @@ use super::{
     fill_state::{Rest, Submission},
     folios::Folios,
     submit::Submitter,
-    Device, Extent, ReadError, Target,
+    CacheBytes, Device, Extent, ReadError, Target,
 };
 use crate::compat::code::EFSCORRUPTED;
 
@@ -174,22 +176,7 @@ fn gather<'a, F: FillCompletion>(
             Target::Cached(cache, start) => {
                 let start = start.checked_add(skip).ok_or(EFSCORRUPTED)?;
                 submitter.before_others();
-                cache.read_ahead(start, len);
-                let mut copied = 0;
-                while copied < len {
-                    let data = cache.bytes(start.saturating_add(copied as u64));
-                    let data = data.map_err(|err| match err {
-                        ReadError::Io(err) => err,
-                        ReadError::Format(err) => {
-                            rest.filled.bad_data(extent.offset, err.what);
-                            EFSCORRUPTED
-                        }
-                    })?;
-                    let part = data.len().min(len - copied);
-                    let data = data.get(..part).ok_or(EIO)?;
-                    rest.folios.write(at + copied, data);
-                    copied += part;
-                }
+                copy_cached(rest, cache, extent.offset, start, at..at + len)?;
             }
             Target::Inline(data) => {
                 let data = data.get(skip as usize..).unwrap_or(&[]);
@@ -211,6 +198,35 @@ fn gather<'a, F: FillCompletion>(
             Target::InlineAt(_) | Target::EncodedAt(_) => return Err(EIO),
         }
         *done += len;
+    }
+    Ok(())
+}
+
+/// Copies bytes that another inode has from byte `start` on to the place `to` of a fill. `pos` is
+/// where their extent begins in the file.
+fn copy_cached<F: FillCompletion>(
+    rest: &mut Rest<F>,
+    cache: CacheBytes<'_>,
+    pos: u64,
+    start: u64,
+    to: Range<usize>,
+) -> Result {
+    let len = to.end - to.start;
+    cache.read_ahead(start, len);
+    let mut copied = 0;
+    while copied < len {
+        let data = cache.bytes(start.saturating_add(copied as u64));
+        let data = data.map_err(|err| match err {
+            ReadError::Io(err) => err,
+            ReadError::Format(err) => {
+                rest.filled.bad_data(pos, err.what);
+                EFSCORRUPTED
+            }
+        })?;
+        let part = data.len().min(len - copied);
+        let data = data.get(..part).ok_or(EIO)?;
+        rest.folios.write(to.start + copied, data);
+        copied += part;
     }
     Ok(())
 }

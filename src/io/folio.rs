@@ -39,6 +39,13 @@ pub(super) unsafe fn pages_of(folio: NonNull<bindings::folio>) -> core::ops::Ran
     first..first + (size >> PAGE_SHIFT)
 }
 
+/// The page of a folio in which its byte `offset` is: a folio's pages are consecutive.
+pub(super) fn page_of(folio: *mut bindings::folio, offset: usize) -> *mut bindings::page {
+    folio
+        .cast::<bindings::page>()
+        .wrapping_add(offset >> PAGE_SHIFT)
+}
+
 impl FolioRef {
     /// Takes over a reference.
     ///

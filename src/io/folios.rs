@@ -10,7 +10,7 @@ use core::{
 
 use kernel::{bindings, ffi, page::PAGE_SIZE, prelude::*};
 
-use super::{folio_kind::Kind, spare};
+use super::{folio::page_of, folio_kind::Kind, spare};
 use crate::raw;
 
 /// Folios of a read-ahead for which there is room from the beginning, at most: those of the first
@@ -363,11 +363,7 @@ impl Folios {
             let count = room.min(end - at).div_ceil(PAGE_SIZE);
             pages.reserve(count, GFP_KERNEL)?;
             for number in 0..count {
-                // SAFETY: A folio's pages are consecutive `struct page`s; this one is inside it.
-                let page = unsafe {
-                    let first = folio.as_ptr().cast::<bindings::page>();
-                    first.add(offset / PAGE_SIZE + number)
-                };
+                let page = page_of(folio.as_ptr(), offset + number * PAGE_SIZE);
                 pages.push(page, GFP_KERNEL)?;
             }
             at += count * PAGE_SIZE;

@@ -6,7 +6,7 @@ use core::{mem::MaybeUninit, ptr::NonNull};
 
 use kernel::{
     bindings, ffi,
-    page::{PAGE_SHIFT, PAGE_SIZE},
+    page::PAGE_SIZE,
     prelude::*,
     sync::atomic::{Atomic, Full},
     types::Opaque,
@@ -15,6 +15,7 @@ use kernel::{
 use super::{
     file_read::{bytes_read, file_bytes},
     fill_state::{FillCompletion, Share, Shares},
+    folio::page_of,
     folios::Folios,
     Device,
 };
@@ -61,6 +62,33 @@ struct FileRead<F: FillCompletion> {
 }
 
 impl<F: FillCompletion> FileRead<F> {
+    /// A read of nothing yet, from byte `pos` of the file on.
+    ///
+    /// # Safety
+    ///
+    /// `file` is open until the fill is over.
+    unsafe fn new(file: NonNull<bindings::file>, pos: u64) -> Result<KBox<Self>> {
+        // INVARIANT: There is no memory to read into; the rest is as this function's requirements
+        // say.
+        let this = Self {
+            iocb: Opaque::zeroed(),
+            refs: Atomic::new(2),
+            share: None,
+            pos,
+            bytes: 0,
+            nr: 0,
+            wanted: 0,
+            file,
+            bvecs: [const { MaybeUninit::uninit() }; FILE_RANGES],
+        };
+        Ok(KBox::new(this, GFP_KERNEL)?)
+    }
+
+    /// Whether there is room for the bytes of the file from `pos` on.
+    fn continues_at(&self, pos: u64) -> bool {
+        self.nr < FILE_RANGES && self.pos.checked_add(self.bytes as u64) == Some(pos)
+    }
+
     /// The read is over, with `ret` as the file's `->read_iter` gave it.
     fn finish(&self, share: &Share<F>, ret: isize) {
         // SAFETY: By the type invariants the file is open as long as the fill is not over.
@@ -333,42 +361,18 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
         if unsafe { file_bytes(file) } < addr.saturating_add(wanted as u64) {
             return Err(EIO);
         }
-        let goes_on = self.read.as_ref().is_some_and(|read| {
-            read.file == file
-                && read.nr < FILE_RANGES
-                && read.pos.checked_add(read.bytes as u64) == Some(addr)
-        });
-        if !goes_on {
+        let read = self.read.as_ref();
+        if !read.is_some_and(|read| read.file == file && read.continues_at(addr)) {
             self.flush();
-            // INVARIANT: The mount holds the file open, and waits for its fills before it lets go
-            // of it.
-            let read = KBox::new(
-                FileRead {
-                    iocb: Opaque::zeroed(),
-                    refs: Atomic::new(2),
-                    share: None,
-                    pos: addr,
-                    bytes: 0,
-                    nr: 0,
-                    wanted: 0,
-                    file,
-                    bvecs: [const { MaybeUninit::uninit() }; FILE_RANGES],
-                },
-                GFP_KERNEL,
-            )?;
-            self.read = Some(read);
+            // SAFETY: The mount holds the file open, and waits for its fills before it lets go of
+            // it.
+            self.read = Some(unsafe { FileRead::new(file, addr) }?);
         }
         let read = self.read.as_mut().ok_or(EIO)?;
         let nr = read.nr;
         let slot = read.bvecs.get_mut(nr).ok_or(EIO)?;
         slot.write(bindings::bio_vec {
-            // SAFETY: A folio's pages are consecutive `struct page`s; `offset` is inside the folio.
-            bv_page: unsafe {
-                folio
-                    .as_ptr()
-                    .cast::<bindings::page>()
-                    .add(offset >> PAGE_SHIFT)
-            },
+            bv_page: page_of(folio.as_ptr(), offset),
             bv_len: len as u32,
             bv_offset: (offset & (PAGE_SIZE - 1)) as u32,
         });

@@ -128,6 +128,25 @@ impl<T: FileSystem> Inode<T> {
         Ok(binding)
     }
 
+    /// What an open of the inode gets if that is settled: a binding, or `Some(None)`, by which it
+    /// keeps to its own page cache.
+    fn settled(sharing: &Sharing) -> Option<Option<Arc<Binding>>> {
+        let mut slots = sharing.slots.lock();
+        match slots.open() {
+            Some(binding) => Some(Some(binding.clone())),
+            None => slots.is_alone().then_some(None),
+        }
+    }
+
+    /// What the inode is to be bound to, by its data.
+    fn bind_in(&self, scope: Scope<'_>) -> Result<Arc<Binding>> {
+        match scope {
+            Scope::Content(domain) => self.bind_by_content(domain),
+            Scope::Bytes(domain) => self.bind_by_bytes(domain),
+            Scope::Fingerprint(domain, key) => self.bind_to(key, domain, Verify::Nothing),
+        }
+    }
+
     /// Binds this inode to its shared inode, at its first open. `None`: it keeps to its own page
     /// cache, for now or for good.
     fn bind(&self) -> Result<Option<Arc<Binding>>> {
@@ -135,14 +154,8 @@ impl<T: FileSystem> Inode<T> {
             self.plain().set(self.own_mapping().as_ptr());
             return Ok(None);
         }
-        if let Some(sharing) = self.sharing() {
-            let mut slots = sharing.slots.lock();
-            if let Some(binding) = slots.open() {
-                return Ok(Some(binding.clone()));
-            }
-            if slots.is_alone() {
-                return Ok(None);
-            }
+        if let Some(settled) = self.sharing().and_then(Self::settled) {
+            return Ok(settled);
         }
         let Some(scope) = T::scope(self)? else {
             self.plain().set(self.own_mapping().as_ptr());
@@ -151,20 +164,10 @@ impl<T: FileSystem> Inode<T> {
         let sharing = self.sharing_or_new()?;
         // The task that has it may be reading the beginning of the image's file.
         let _lock = lock_killable(&sharing.lock)?;
-        {
-            let mut slots = sharing.slots.lock();
-            if let Some(binding) = slots.open() {
-                return Ok(Some(binding.clone()));
-            }
-            if slots.is_alone() {
-                return Ok(None);
-            }
+        if let Some(settled) = Self::settled(sharing) {
+            return Ok(settled);
         }
-        let binding = match scope {
-            Scope::Content(domain) => self.bind_by_content(domain)?,
-            Scope::Bytes(domain) => self.bind_by_bytes(domain)?,
-            Scope::Fingerprint(domain, key) => self.bind_to(key, domain, Verify::Nothing)?,
-        };
+        let binding = self.bind_in(scope)?;
         let shared = binding.shared();
         stats::trace::bind(
             self.sb().dev(),

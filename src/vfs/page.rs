@@ -71,31 +71,14 @@ impl<T: FileSystem> OpenFile<'_, T> {
         // The page has been read in the name of this file and by itself: an error of that read
         // counts.
         let mut alone = false;
-        let mut ahead = true;
+        let mut want_ahead = Some(want);
         let mut failures = 0;
         loop {
-            let mut state = PageState::find(mapping, index as u64);
-            let missing = matches!(state, PageState::Absent | PageState::Failed(_));
-            if missing && !self.may_fill(mapping) {
-                return Err(Unready::Busy);
-            }
-            if ahead && matches!(state, PageState::Absent) {
-                // SAFETY: The mapping is live, and has a `readahead`; the file is open.
-                unsafe { raw::erofs_shared_ra_sync(mapping.as_ptr(), self.as_ptr(), index, want) };
-                state = PageState::find(mapping, index as u64);
-            }
-            ahead = false;
+            let state = self.look(mapping, index, want_ahead.take())?;
             race_point!(c"page_found");
             let pages = match state {
                 PageState::Ready(folio) => {
-                    if folio.is_readahead() {
-                        let (mapping, file) = (mapping.as_ptr(), self.as_ptr());
-                        // SAFETY: The mapping is live, and has a `readahead`; the file is open; the
-                        // reference keeps the folio.
-                        unsafe {
-                            raw::erofs_shared_ra_async(mapping, file, folio.as_ptr(), index, want)
-                        };
-                    }
+                    self.continue_readahead(mapping, &folio, index, want);
                     inode.be_patient_again();
                     return Ok(folio);
                 }
@@ -126,6 +109,36 @@ impl<T: FileSystem> OpenFile<'_, T> {
             if is_dying() {
                 return Err(Unready::Failed(EINTR));
             }
+        }
+    }
+
+    /// Looks a page up. If it is not there, `want` pages from it on are read ahead.
+    fn look(
+        self,
+        mapping: Mapping<'_>,
+        index: usize,
+        want: Option<usize>,
+    ) -> Result<PageState, Unready> {
+        let state = PageState::find(mapping, index as u64);
+        let missing = matches!(state, PageState::Absent | PageState::Failed(_));
+        if missing && !self.may_fill(mapping) {
+            return Err(Unready::Busy);
+        }
+        let (PageState::Absent, Some(want)) = (&state, want) else {
+            return Ok(state);
+        };
+        // SAFETY: The mapping is live, and has a `readahead`; the file is open.
+        unsafe { raw::erofs_shared_ra_sync(mapping.as_ptr(), self.as_ptr(), index, want) };
+        Ok(PageState::find(mapping, index as u64))
+    }
+
+    /// Has more read ahead, of `want` pages from `index` on, if `folio` marks the place to do so.
+    fn continue_readahead(self, mapping: Mapping<'_>, folio: &FolioRef, index: usize, want: usize) {
+        if folio.is_readahead() {
+            let (mapping, file, folio) = (mapping.as_ptr(), self.as_ptr(), folio.as_ptr());
+            // SAFETY: The mapping is live, and has a `readahead`; the file is open; the reference
+            // keeps the folio.
+            unsafe { raw::erofs_shared_ra_async(mapping, file, folio, index, want) };
         }
     }
 
