@@ -15,7 +15,7 @@ use core::{
 
 use kernel::{bindings, ffi, prelude::*, types::Opaque};
 
-use super::{folio::page_of, workers};
+use super::{folio::Folio, workers};
 use crate::{compat::code::EFSCORRUPTED, raw};
 
 /// Folio ranges in one request. With large folios this is megabytes.
@@ -52,6 +52,34 @@ pub(super) unsafe fn bytes_read(
     // SAFETY: By this function's requirements the file is open, so that its inode is live.
     let left = unsafe { file_bytes(file) }.saturating_sub(pos);
     Ok(got.min(usize::try_from(left).unwrap_or(usize::MAX)))
+}
+
+/// The `kiocb` of a read of a file from `pos` on, which ends with `done`; direct I/O if that is
+/// wanted and the file has it.
+///
+/// # Safety
+///
+/// `file` is open.
+pub(super) unsafe fn kiocb(
+    file: NonNull<bindings::file>,
+    pos: u64,
+    done: unsafe extern "C" fn(*mut bindings::kiocb, ffi::c_long),
+    direct: bool,
+) -> bindings::kiocb {
+    let file = file.as_ptr();
+    // SAFETY: By this function's requirements the file is open.
+    let direct = direct && unsafe { raw::erofs_shared_file_can_odirect(file) };
+    bindings::kiocb {
+        ki_filp: file,
+        ki_pos: pos as bindings::loff_t,
+        ki_complete: Some(done),
+        ki_flags: if direct {
+            raw::EROFS_SHARED_IOCB_DIRECT as i32
+        } else {
+            0
+        },
+        ..pin_init::zeroed()
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -128,7 +156,8 @@ impl Request {
             return false;
         }
         let bvec = bindings::bio_vec {
-            bv_page: page_of(range.folio, range.offset),
+            // SAFETY: By this function's requirements the folio is live.
+            bv_page: unsafe { Folio::from_raw(range.folio) }.page_of(range.offset),
             bv_len: range.len as u32,
             bv_offset: (range.offset & (kernel::page::PAGE_SIZE - 1)) as u32,
         };
@@ -168,13 +197,11 @@ impl Request {
             let mut error = 0;
             if here < range.len {
                 if enough {
-                    // SAFETY: The range is inside the folio, which is locked and ours to fill.
-                    unsafe {
-                        raw::erofs_shared_folio_address(range.folio)
-                            .cast::<u8>()
-                            .add(range.offset + here)
-                            .write_bytes(0, range.len - here);
-                    }
+                    // SAFETY: The folio is locked, hence live (type invariants).
+                    let folio = unsafe { Folio::from_raw(range.folio) };
+                    let rest = folio.address().wrapping_add(range.offset + here);
+                    // SAFETY: The range is inside the folio, which is ours to fill.
+                    unsafe { rest.write_bytes(0, range.len - here) };
                 } else {
                     error = EIO.to_errno();
                 }
@@ -204,19 +231,20 @@ impl Request {
         let field = Opaque::cast_from(iocb);
         // SAFETY: Only `submit` sets this callback, on the `iocb` of a live request.
         let this = unsafe { kernel::container_of!(field, Request, iocb) }.cast_mut();
-        // SAFETY: Completion holds a reference and comes once. The reference goes to the worker, if
-        // there is one; `got` and `work` are completion's. The locked folios keep the mount, and so
-        // the workers.
-        unsafe {
-            let got = (*this).read(ret);
-            if (*this).is_enough(got) {
-                (*this).finish(got);
-                Request::put(this);
-            } else {
-                (*this).got = got;
-                workers::call((*this).work.get(), Self::fail);
-            }
+        // SAFETY: Completion holds a reference. Nothing changes the request meanwhile.
+        let request = unsafe { &*this };
+        let got = request.read(ret);
+        if request.is_enough(got) {
+            request.finish(got);
+            // SAFETY: Completion's reference, and completion comes once.
+            return unsafe { Self::put(this) };
         }
+        let work = request.work.get();
+        // SAFETY: The field is completion's, and nothing looks at it before the worker does.
+        unsafe { (*this).got = got };
+        // SAFETY: The reference goes to the worker; `work` is completion's. The locked folios keep
+        // the mount, and so the workers.
+        unsafe { workers::call(work, Self::fail) };
     }
 
     /// # Safety
@@ -224,43 +252,34 @@ impl Request {
     /// What `complete` has a worker call.
     unsafe extern "C" fn fail(work: *mut bindings::work_struct) {
         let field = Opaque::cast_from(work);
-        // SAFETY: By the function's safety requirements this is the work of a live request, of
-        // which completion's reference is owned here.
-        unsafe {
-            let this = kernel::container_of!(field, Request, work).cast_mut();
-            (*this).finish((*this).got);
-            Request::put(this);
-        }
+        // SAFETY: By this function's requirements this is the work of a live request.
+        let this = unsafe { kernel::container_of!(field, Request, work) }.cast_mut();
+        // SAFETY: Completion's reference, which is owned here, keeps it.
+        let request = unsafe { &*this };
+        request.finish(request.got);
+        // SAFETY: Completion's reference is given back, once.
+        unsafe { Request::put(this) };
     }
 
     /// Starts the read. Completion may come before this returns, or much later.
-    fn submit(self_: KBox<Request>, direct: bool) {
-        let file = self_.file.as_ptr();
+    fn submit(mut self_: KBox<Request>, direct: bool) {
+        // SAFETY: The file is open (type invariants).
+        let kiocb = unsafe { kiocb(self_.file, self_.pos, Self::complete, direct) };
+        self_.iocb = Opaque::new(kiocb);
+        let (file, nr, bytes) = (self_.file.as_ptr(), self_.nr, self_.bytes);
         let this = KBox::into_raw(self_);
         // SAFETY: The request is live (two references) and exclusively ours until the read starts.
-        let iocb = unsafe { (*this).iocb.get() };
-        // SAFETY: The same; `iocb` is a part of it. The file is open.
-        unsafe {
-            (*iocb).ki_filp = file;
-            (*iocb).ki_pos = (*this).pos as bindings::loff_t;
-            (*iocb).ki_complete = Some(Self::complete);
-            if direct && raw::erofs_shared_file_can_odirect(file) {
-                (*iocb).ki_flags = raw::EROFS_SHARED_IOCB_DIRECT as i32;
-            }
-        }
+        let (iocb, bvecs) = unsafe { ((*this).iocb.get(), (&raw mut (*this).bvecs).cast()) };
         // SAFETY: By the type invariants `bvecs` describe memory of locked folios, which stays
         // until completion. The request itself lives until the submitter's reference is gone.
-        let ret = unsafe {
-            let bvecs = (*this).bvecs.as_mut_ptr().cast();
-            raw::erofs_shared_file_read(file, iocb, bvecs, (*this).nr, (*this).bytes)
-        };
+        let ret = unsafe { raw::erofs_shared_file_read(file, iocb, bvecs, nr, bytes) };
         if ret != EIOCBQUEUED.to_errno() as isize {
-            // SAFETY: The file will not call back; completion's reference is used here, in process
-            // context.
-            unsafe {
-                (*this).finish((*this).read(ret));
-                Self::put(this);
-            }
+            // SAFETY: The submitter's reference keeps the request, which the file will not look at
+            // any more.
+            let request = unsafe { &*this };
+            request.finish(request.read(ret));
+            // SAFETY: Completion's reference, since the file will not call back.
+            unsafe { Self::put(this) };
         }
         // SAFETY: The submitter's reference.
         unsafe { Self::put(this) };
@@ -283,11 +302,13 @@ unsafe extern "C" fn read_folio_range(
     ctx: *mut raw::iomap_read_folio_ctx,
     len: usize,
 ) -> ffi::c_int {
-    // SAFETY: iomap passes a live iterator and context, and the folio that it wants read.
-    let (map, pos, folio, inode) =
-        unsafe { (&(*iter).iomap, (*iter).pos, (*ctx).cur_folio, (*iter).inode) };
+    // SAFETY: iomap passes a live iterator.
+    let iter_ref = unsafe { &*iter };
+    let (map, pos, inode) = (&iter_ref.iomap, iter_ref.pos, iter_ref.inode);
+    // SAFETY: iomap passes a live context, and the folio that it wants read.
+    let folio = unsafe { (*ctx).cur_folio };
     // SAFETY: The folio is locked, hence live.
-    let offset = (pos - unsafe { raw::erofs_shared_folio_pos(folio) }) as usize;
+    let offset = pos as usize - unsafe { Folio::from_raw(folio) }.pos() as usize;
     let range = Range { folio, offset, len };
     let Some(at) = (pos.wrapping_sub(map.offset) as u64).checked_add(map.addr) else {
         return EFSCORRUPTED.to_errno();
@@ -330,15 +351,15 @@ unsafe extern "C" fn submit_read(
     iter: *const raw::iomap_iter,
     ctx: *mut raw::iomap_read_folio_ctx,
 ) {
-    // SAFETY: By the function's safety requirements; the request goes out of the context before it
-    // is started, so it is started once.
-    unsafe {
-        let request = (*ctx).read_ctx.cast::<Request>();
-        (*ctx).read_ctx = core::ptr::null_mut();
-        if !request.is_null() {
-            let map = &(*iter).iomap;
-            let direct = map.flags & raw::EROFS_SHARED_IOMAP_F_DIRECT as u16 != 0;
-            Request::submit(KBox::from_raw(request), direct);
-        }
+    // SAFETY: By this function's requirements the context is live, and this call's.
+    let pending = unsafe { &mut (*ctx).read_ctx };
+    // It goes out of the context before it is started, so it is started once.
+    let request = core::mem::replace(pending, core::ptr::null_mut()).cast::<Request>();
+    if !request.is_null() {
+        // SAFETY: By this function's requirements the iterator is live.
+        let flags = unsafe { (*iter).iomap.flags };
+        let direct = flags & raw::EROFS_SHARED_IOMAP_F_DIRECT as u16 != 0;
+        // SAFETY: By this function's requirements the context had it from a box.
+        Request::submit(unsafe { KBox::from_raw(request) }, direct);
     }
 }

@@ -1,90 +1,279 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! References to uptodate folios of page caches of this module.
+//! Folios, and references to them: to any, and to uptodate ones of page caches of this module.
 
-use core::ptr::NonNull;
+use core::{
+    ops::{Deref, Range},
+    ptr::NonNull,
+};
 
-use kernel::{bindings, page::PAGE_SHIFT};
+use kernel::{
+    bindings,
+    page::{PAGE_SHIFT, PAGE_SIZE},
+    prelude::*,
+    types::Opaque,
+};
 
 use super::mapping::Mapping;
 use crate::raw;
+
+/// A live folio: one to which there is a reference, or that is locked in its page cache.
+///
+/// Its methods look at what may be looked at in any state, and changes at any time.
+#[repr(transparent)]
+pub(crate) struct Folio(Opaque<bindings::folio>);
+
+impl Folio {
+    /// # Safety
+    ///
+    /// `folio` is live for `'a`.
+    #[inline(always)]
+    pub(crate) unsafe fn from_raw<'a>(folio: *mut bindings::folio) -> &'a Self {
+        // SAFETY: By this function's requirements the folio is live; the type is transparent.
+        unsafe { &*folio.cast() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_ptr(&self) -> *mut bindings::folio {
+        self.0.get()
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn size(&self) -> usize {
+        // SAFETY: The folio is live.
+        unsafe { raw::erofs_shared_folio_size(self.as_ptr()) }
+    }
+
+    /// The byte in the file at which it starts, if it is or was in a page cache.
+    pub(crate) fn pos(&self) -> u64 {
+        // SAFETY: The folio is live.
+        unsafe { raw::erofs_shared_folio_pos(self.as_ptr()) as u64 }
+    }
+
+    /// Where its bytes are.
+    #[inline(always)]
+    pub(super) fn address(&self) -> *mut u8 {
+        // SAFETY: The folio is live, and mapped for good: this module allocates no others.
+        unsafe { raw::erofs_shared_folio_address(self.as_ptr()).cast() }
+    }
+
+    /// Its bytes.
+    ///
+    /// # Safety
+    ///
+    /// Nothing writes to them as long as the result is used.
+    pub(super) unsafe fn bytes(&self) -> &[u8] {
+        // SAFETY: The folio is live, and the range all of it; the rest by this function's
+        // requirements.
+        unsafe { core::slice::from_raw_parts(self.address(), self.size()) }
+    }
+
+    /// The page in which its byte `offset` is: a folio's pages are consecutive.
+    pub(super) fn page_of(&self, offset: usize) -> *mut bindings::page {
+        let first = self.as_ptr().cast::<bindings::page>();
+        first.wrapping_add(offset / PAGE_SIZE)
+    }
+
+    /// The page of a page cache with this index, which is one of the folio's.
+    pub(crate) fn page_at(&self, index: usize) -> *mut bindings::page {
+        // SAFETY: The folio is live.
+        unsafe { raw::erofs_shared_folio_page(self.as_ptr(), index) }
+    }
+
+    /// Its first page's place in the page cache in which it is or was, and the page after its last.
+    pub(crate) fn pages(&self) -> Range<u64> {
+        let first = self.pos() >> PAGE_SHIFT;
+        first..first + (self.size() as u64 >> PAGE_SHIFT)
+    }
+
+    /// The page cache that it belongs to, if it does. Under its lock that does not change.
+    pub(crate) fn mapping(&self) -> *mut bindings::address_space {
+        // SAFETY: The folio is live.
+        unsafe { (*self.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping }
+    }
+
+    /// Whether it has the bytes of the file. In a page cache of this module that stays so.
+    pub(crate) fn is_uptodate(&self) -> bool {
+        // SAFETY: The folio is live.
+        unsafe { raw::erofs_shared_folio_uptodate(self.as_ptr()) }
+    }
+
+    /// Whether it is locked.
+    pub(super) fn is_locked(&self) -> bool {
+        // SAFETY: The folio is live.
+        unsafe { raw::erofs_shared_folio_locked(self.as_ptr()) }
+    }
+
+    /// Whether it has been used often lately.
+    pub(crate) fn is_hot(&self) -> bool {
+        // SAFETY: The folio is live.
+        unsafe { raw::erofs_shared_folio_active(self.as_ptr()) }
+    }
+
+    /// Whether a reader that gets here should have more read ahead.
+    pub(crate) fn is_readahead(&self) -> bool {
+        // SAFETY: The folio is live.
+        unsafe { raw::erofs_shared_folio_readahead(self.as_ptr()) }
+    }
+
+    /// Whether it is mapped into a process.
+    pub(crate) fn is_mapped(&self) -> bool {
+        // SAFETY: The folio is live.
+        unsafe { raw::erofs_shared_folio_mapped(self.as_ptr()) }
+    }
+
+    /// Whether a memory cgroup pays for it.
+    pub(super) fn is_charged(&self) -> bool {
+        // SAFETY: The folio is live.
+        unsafe { raw::erofs_shared_folio_charged(self.as_ptr()) }
+    }
+
+    /// Notes that it has been used.
+    #[inline(always)]
+    pub(crate) fn mark_accessed(&self) {
+        // SAFETY: The folio is live.
+        unsafe { bindings::folio_mark_accessed(self.as_ptr()) }
+    }
+
+    /// Locks it. `EINTR` on a fatal signal.
+    pub(crate) fn lock_killable(&self) -> Result {
+        // SAFETY: The folio is live; any folio may be locked.
+        kernel::error::to_result(unsafe { raw::erofs_shared_folio_lock_killable(self.as_ptr()) })
+    }
+
+    /// Locks it if that needs no waiting, and tells whether it did.
+    pub(crate) fn try_lock(&self) -> bool {
+        // SAFETY: The folio is live; any folio may be locked.
+        unsafe { raw::erofs_shared_folio_trylock(self.as_ptr()) }
+    }
+
+    /// Unlocks it.
+    ///
+    /// # Safety
+    ///
+    /// The lock is the caller's.
+    pub(crate) unsafe fn unlock(&self) {
+        // SAFETY: The folio is live; by this function's requirements the lock is the caller's.
+        unsafe { raw::erofs_shared_folio_unlock(self.as_ptr()) }
+    }
+
+    /// Unlocks it at the end of a read, as uptodate if it was read.
+    ///
+    /// # Safety
+    ///
+    /// The lock is the caller's, and the folio is not uptodate yet.
+    pub(super) unsafe fn end_read(&self, is_read: bool) {
+        // SAFETY: The folio is live; by this function's requirements the lock is the caller's.
+        unsafe { raw::erofs_shared_folio_end_read(self.as_ptr(), is_read) }
+    }
+}
+
+/// A reference to a folio, in any state.
+///
+/// # Invariants
+///
+/// The folio is live, and this owns one reference to it.
+pub(crate) struct HeldFolio(NonNull<Folio>);
+
+// SAFETY: A reference may be used and given up from any thread.
+unsafe impl Send for HeldFolio {}
+
+impl HeldFolio {
+    /// Takes over a reference, if it is one.
+    ///
+    /// # Safety
+    ///
+    /// `folio` is null, or the caller has a reference to it, which passes on.
+    #[inline(always)]
+    pub(crate) unsafe fn from_raw(folio: *mut bindings::folio) -> Option<Self> {
+        // INVARIANT: By this function's requirements.
+        NonNull::new(folio.cast()).map(Self)
+    }
+
+    /// Gives the reference up to the caller.
+    #[inline(always)]
+    pub(crate) fn into_raw(self) -> *mut bindings::folio {
+        self.into_inner().as_ptr().cast()
+    }
+
+    /// As [`HeldFolio::into_raw`], for [`HeldFolio::from_inner`].
+    #[inline(always)]
+    pub(super) fn into_inner(self) -> NonNull<Folio> {
+        core::mem::ManuallyDrop::new(self).0
+    }
+
+    /// Takes back what [`HeldFolio::into_inner`] gave up.
+    ///
+    /// # Safety
+    ///
+    /// The caller has a reference to the folio, which passes on.
+    pub(super) unsafe fn from_inner(folio: NonNull<Folio>) -> Self {
+        // INVARIANT: By this function's requirements.
+        Self(folio)
+    }
+
+    /// A new folio of no page cache: for one, or to be used for a while, at the expense of the
+    /// task's memory cgroup if it is `charged`.
+    pub(super) fn alloc(order: u32, cache: bool, charged: bool) -> Option<Self> {
+        // SAFETY: Allocating memory has no preconditions; the reference is ours.
+        unsafe { Self::from_raw(raw::erofs_shared_folio_alloc(order, cache, charged)) }
+    }
+
+    /// The folio with page `index` of a page cache, if there is one. May be called in atomic
+    /// context.
+    pub(super) fn find(mapping: Mapping<'_>, index: u64) -> Option<Self> {
+        let (mapping, index) = (mapping.as_ptr(), index as usize);
+        // SAFETY: By the type invariants of `Mapping` it is live; the folio comes with a reference.
+        unsafe { Self::from_raw(raw::erofs_shared_filemap_get(mapping, index)) }
+    }
+}
+
+impl Deref for HeldFolio {
+    type Target = Folio;
+
+    #[inline(always)]
+    fn deref(&self) -> &Folio {
+        // SAFETY: The folio is live as long as this (type invariants).
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for HeldFolio {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants this owns the reference, which is given back here.
+        unsafe { raw::erofs_shared_folio_put(self.as_ptr()) }
+    }
+}
 
 /// A reference to an uptodate folio of a page cache of this module.
 ///
 /// # Invariants
 ///
-/// `folio` is uptodate and this owns one reference to it. Nothing can write to it (see
+/// The folio is uptodate. Nothing can write to it (see
 /// [`FolioBytes`](super::metadata::FolioBytes)), so its bytes do not change while the reference is
 /// held, even when the page cache drops it.
-pub(crate) struct FolioRef(NonNull<bindings::folio>);
-
-// SAFETY: A reference may be used and given up from any thread.
-unsafe impl Send for FolioRef {}
-
-/// The first page of a folio of a page cache, and the page after its last.
-///
-/// # Safety
-///
-/// `folio` is live and in a page cache.
-pub(super) unsafe fn pages_of(folio: NonNull<bindings::folio>) -> core::ops::Range<u64> {
-    // SAFETY: By this function's requirements the folio is live and in a page cache, so that it has
-    // a place there.
-    let (pos, size) = unsafe {
-        (
-            raw::erofs_shared_folio_pos(folio.as_ptr()) as u64,
-            raw::erofs_shared_folio_size(folio.as_ptr()) as u64,
-        )
-    };
-    let first = pos >> PAGE_SHIFT;
-    first..first + (size >> PAGE_SHIFT)
-}
-
-/// The page of a folio in which its byte `offset` is: a folio's pages are consecutive.
-pub(super) fn page_of(folio: *mut bindings::folio, offset: usize) -> *mut bindings::page {
-    folio
-        .cast::<bindings::page>()
-        .wrapping_add(offset >> PAGE_SHIFT)
-}
+pub(crate) struct FolioRef(HeldFolio);
 
 impl FolioRef {
-    /// Takes over a reference.
-    ///
     /// # Safety
     ///
-    /// `folio` is uptodate, of a page cache of this module, and the reference is the caller's.
-    pub(super) unsafe fn from_raw(folio: NonNull<bindings::folio>) -> Self {
+    /// `folio` is uptodate, and of a page cache of this module.
+    pub(super) unsafe fn new(folio: HeldFolio) -> Self {
         // INVARIANT: By the function's safety requirements.
         Self(folio)
     }
 
-    pub(crate) fn as_ptr(&self) -> *mut bindings::folio {
-        self.0.as_ptr()
-    }
-
-    /// As [`FolioRef::pages`].
-    ///
-    /// # Safety
-    ///
-    /// `folio` is live and in a page cache.
-    pub(crate) unsafe fn pages_of_raw(folio: *mut bindings::folio) -> core::ops::Range<u64> {
-        // SAFETY: By this function's requirements the pointer is to a live folio, which is in a
-        // page cache.
-        unsafe { pages_of(NonNull::new_unchecked(folio)) }
-    }
-
-    /// Gives the reference up to the caller.
-    pub(crate) fn into_raw(self) -> *mut bindings::folio {
-        core::mem::ManuallyDrop::new(self).0.as_ptr()
+    /// The reference alone.
+    pub(crate) fn into_held(self) -> HeldFolio {
+        self.0
     }
 
     /// The folio with page `index`, if it is there and uptodate. May be called in atomic context.
     pub(crate) fn find(mapping: Mapping<'_>, index: u64) -> Option<Self> {
-        // SAFETY: By the type invariants of `Mapping` it is live; the folio comes with a reference.
-        let folio = unsafe { raw::erofs_shared_filemap_get(mapping.as_ptr(), index as usize) };
-        // INVARIANT: The reference is ours, and is given up again if the folio is not uptodate.
-        let this = Self(NonNull::new(folio)?);
-        // SAFETY: It is live.
-        unsafe { raw::erofs_shared_folio_uptodate(folio) }.then_some(this)
+        let folio = HeldFolio::find(mapping, index)?;
+        // INVARIANT: It is uptodate.
+        folio.is_uptodate().then_some(Self(folio))
     }
 
     /// The folio with the byte at `pos`, if it is there and there is nothing to do but to read it:
@@ -92,58 +281,19 @@ impl FolioRef {
     #[inline(always)]
     pub(super) fn ready(mapping: Mapping<'_>, pos: i64) -> Option<(Self, usize, usize)> {
         let (mut offset, mut size) = (0, 0);
-        let mapping = mapping.as_ptr();
-        // SAFETY: By the type invariants of `Mapping` it is live; the folio comes with a reference.
-        let folio = unsafe {
-            raw::erofs_shared_filemap_get_ready(mapping, pos, &raw mut offset, &raw mut size)
-        };
-        // INVARIANT: It is uptodate, and the reference is ours.
-        Some((Self(NonNull::new(folio)?), offset, size))
-    }
-
-    /// Its first page's place in the file, and how many pages it has.
-    pub(crate) fn pages(&self) -> core::ops::Range<u64> {
-        // SAFETY: This owns a reference, so the folio is live; it keeps its place when it leaves
-        // the page cache.
-        unsafe { pages_of(self.0) }
+        let (mapping, to) = (mapping.as_ptr(), (&raw mut offset, &raw mut size));
+        // SAFETY: It is live (type invariants of `Mapping`).
+        let folio = unsafe { raw::erofs_shared_filemap_get_ready(mapping, pos, to.0, to.1) };
+        // SAFETY: The folio comes with a reference.
+        let folio = unsafe { HeldFolio::from_raw(folio) }?;
+        // INVARIANT: It is uptodate.
+        Some((Self(folio), offset, size))
     }
 
     /// Its bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: This owns a reference, so the folio is live, and its bytes do not change; the
-        // range is all of it.
-        unsafe {
-            core::slice::from_raw_parts(
-                raw::erofs_shared_folio_address(self.0.as_ptr()).cast::<u8>(),
-                raw::erofs_shared_folio_size(self.0.as_ptr()),
-            )
-        }
-    }
-
-    /// Whether it has been used often lately.
-    pub(crate) fn is_hot(&self) -> bool {
-        // SAFETY: This owns a reference, so the folio is live; the flag may change at any time.
-        unsafe { raw::erofs_shared_folio_active(self.0.as_ptr()) }
-    }
-
-    /// Whether a reader that gets here should have more read ahead.
-    pub(crate) fn is_readahead(&self) -> bool {
-        // SAFETY: This owns a reference, so the folio is live; the flag may change at any time.
-        unsafe { raw::erofs_shared_folio_readahead(self.0.as_ptr()) }
-    }
-
-    /// Whether it is mapped into a process.
-    pub(crate) fn is_mapped(&self) -> bool {
-        // SAFETY: This owns a reference, so the folio is live; its count of mappings may change at
-        // any time.
-        unsafe { raw::erofs_shared_folio_mapped(self.0.as_ptr()) }
-    }
-
-    /// Notes that it has been used.
-    #[inline(always)]
-    pub(crate) fn mark_accessed(&self) {
-        // SAFETY: By the type invariants this owns a reference, so the folio is live.
-        unsafe { bindings::folio_mark_accessed(self.0.as_ptr()) }
+        // SAFETY: The bytes do not change (type invariants).
+        unsafe { self.0.bytes() }
     }
 
     /// `len` of its bytes, from `offset` on.
@@ -153,19 +303,19 @@ impl FolioRef {
     /// The range is inside the folio.
     #[inline(always)]
     pub(super) unsafe fn part(&self, offset: usize, len: usize) -> &[u8] {
+        let start = self.address().wrapping_add(offset);
         // SAFETY: By the type invariants the folio is live, and its bytes do not change. By this
         // function's requirements the range is inside it.
-        unsafe {
-            let bytes = raw::erofs_shared_folio_address(self.0.as_ptr()).cast::<u8>();
-            core::slice::from_raw_parts(bytes.add(offset), len)
-        }
+        unsafe { core::slice::from_raw_parts(start, len) }
     }
 }
 
-impl Drop for FolioRef {
-    fn drop(&mut self) {
-        // SAFETY: This owns a reference, which is given back here and not used any more.
-        unsafe { raw::erofs_shared_folio_put(self.0.as_ptr()) }
+impl Deref for FolioRef {
+    type Target = Folio;
+
+    #[inline(always)]
+    fn deref(&self) -> &Folio {
+        &self.0
     }
 }
 
@@ -184,10 +334,9 @@ impl FolioBatch {
     pub(super) fn find(mapping: Mapping<'_>, first: u64, last: u64) -> Self {
         let mut batch = bindings::folio_batch::default();
         let (mut next, last) = (first as usize, last as usize);
+        let mapping = mapping.as_ptr();
         // SAFETY: By the type invariants of `Mapping` it is live; the batch is empty.
-        unsafe {
-            bindings::filemap_get_folios_contig(mapping.as_ptr(), &mut next, last, &mut batch)
-        };
+        unsafe { bindings::filemap_get_folios_contig(mapping, &mut next, last, &mut batch) };
         // INVARIANT: It has put them there, with a reference each, from the first place on.
         Self { batch }
     }
@@ -198,40 +347,31 @@ impl FolioBatch {
     }
 
     /// The next one.
-    fn take(&mut self) -> Option<NonNull<bindings::folio>> {
+    fn take(&mut self) -> Option<HeldFolio> {
         let folio = match self.batch.folios.get(usize::from(self.batch.i)) {
             Some(folio) if self.batch.i < self.batch.nr => *folio,
             _ => return None,
         };
         // INVARIANT: This no longer has it.
         self.batch.i += 1;
-        NonNull::new(folio)
+        // SAFETY: The reference was this one's (type invariants).
+        unsafe { HeldFolio::from_raw(folio) }
     }
 
     /// As [`FolioRef::ready`], of the next one, which has to have the byte at `pos`.
     pub(super) fn ready(&mut self, pos: i64) -> Option<(FolioRef, usize, usize)> {
         let folio = self.take()?;
         let (mut offset, mut size) = (0, 0);
-        // SAFETY: The folio is live, and the reference to it is given back, or the `FolioRef`'s.
-        unsafe {
-            let is_ready =
-                raw::erofs_shared_folio_ready(folio.as_ptr(), pos, &raw mut offset, &raw mut size);
-            if !is_ready {
-                raw::erofs_shared_folio_put(folio.as_ptr());
-                return None;
-            }
-        }
-        // INVARIANT: It is uptodate, and the reference is ours.
-        Some((FolioRef(folio), offset, size))
+        let to = (&raw mut offset, &raw mut size);
+        // SAFETY: The folio is live.
+        let is_ready = unsafe { raw::erofs_shared_folio_ready(folio.as_ptr(), pos, to.0, to.1) };
+        // INVARIANT: It is uptodate.
+        is_ready.then(|| (FolioRef(folio), offset, size))
     }
 }
 
 impl Drop for FolioBatch {
     fn drop(&mut self) {
-        while let Some(folio) = self.take() {
-            // SAFETY: By the type invariants this owns the reference, which was taken out of the
-            // batch.
-            unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) };
-        }
+        while self.take().is_some() {}
     }
 }

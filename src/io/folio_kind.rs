@@ -4,10 +4,10 @@
 
 use core::ptr::NonNull;
 
-use kernel::bindings;
-
-use super::spare;
-use crate::raw;
+use super::{
+    folio::{Folio, HeldFolio},
+    spare,
+};
 
 /// What becomes of a folio in the end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,22 +21,24 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Gives up a folio that was not filled.
+    /// Gives up a folio, which was filled or not.
     ///
     /// # Safety
     ///
     /// The caller owns the folio, as in the invariants of [`super::folios::Folios`], and does not
     /// use it any more.
-    pub(super) unsafe fn release(self, folio: NonNull<bindings::folio>) {
-        match self {
+    #[inline]
+    pub(super) unsafe fn release(self, folio: NonNull<Folio>, is_filled: bool) {
+        if self == Kind::Cache {
             // SAFETY: By this function's requirements the folio is locked, and the lock is the
             // caller's to end.
-            Kind::Cache => unsafe { raw::erofs_shared_folio_end_read(folio.as_ptr(), false) },
-            // SAFETY: By the function's safety requirements the reference is the caller's, and the
-            // only one.
-            Kind::Scratch => unsafe { spare::give(folio) },
-            // SAFETY: By this function's requirements the reference is the caller's to give back.
-            Kind::New => unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) },
+            return unsafe { folio.as_ref().end_read(is_filled) };
+        }
+        // SAFETY: By this function's requirements the reference is the caller's to give back.
+        let folio = unsafe { HeldFolio::from_inner(folio) };
+        if self == Kind::Scratch {
+            // SAFETY: By this function's requirements it was the only reference.
+            unsafe { spare::give(folio) }
         }
     }
 }

@@ -10,7 +10,12 @@ use core::{
 
 use kernel::{bindings, ffi, page::PAGE_SIZE, prelude::*};
 
-use super::{folio::page_of, folio_kind::Kind, spare};
+use super::{
+    folio::{Folio, HeldFolio},
+    folio_kind::Kind,
+    readahead::Readahead,
+    spare,
+};
 use crate::raw;
 
 /// Folios of a read-ahead for which there is room from the beginning, at most: those of the first
@@ -28,7 +33,7 @@ const MOST: u64 = 32;
 /// beside each folio is the sum of the sizes of those before it, `bytes` that of all.
 pub(crate) struct Folios {
     /// Each with the bytes in those before it.
-    folios: KVec<(NonNull<bindings::folio>, usize)>,
+    folios: KVec<(NonNull<Folio>, usize)>,
     kind: Kind,
     done: usize,
     bytes: usize,
@@ -41,17 +46,12 @@ impl Folios {
     /// The folios that a read-ahead is for, up to about `max` bytes of them, but none that begins
     /// at page `until` or behind it. Empty when there are no more. `Err` leaves what is left to the
     /// VFS, which unlocks it.
-    ///
-    /// # Safety
-    ///
-    /// `rac` is the valid argument of `->readahead`.
-    pub(crate) unsafe fn of_readahead(
-        rac: *mut bindings::readahead_control,
+    pub(crate) fn of_readahead(
+        readahead: &mut Readahead<'_>,
         max: usize,
         until: u64,
     ) -> Result<Self> {
-        // SAFETY: By this function's requirements `rac` is the live argument of `->readahead`.
-        let left = unsafe { Self::next_of_readahead(rac) };
+        let left = readahead.pages();
         // As many folios as they are at most if each is a page, within reason.
         let likely = (left.end - left.start).clamp(1, MOST) as usize;
         let mut this = Self {
@@ -60,12 +60,9 @@ impl Folios {
             done: 0,
             bytes: 0,
         };
-        // SAFETY: By this function's requirements `rac` is the live argument of `->readahead`.
-        while this.bytes < max && unsafe { Self::next_of_readahead(rac) }.start < until {
+        while this.bytes < max && readahead.pages().start < until {
             this.folios.reserve(1, GFP_KERNEL)?;
-            // SAFETY: By this function's requirements `rac` is the live argument of `->readahead`.
-            let folio = unsafe { raw::erofs_shared_readahead_folio(rac) };
-            let Some(folio) = NonNull::new(folio) else {
+            let Some(folio) = readahead.next() else {
                 break;
             };
             // INVARIANT: `->readahead` gets locked folios, which are its own to unlock.
@@ -74,34 +71,16 @@ impl Folios {
         Ok(this)
     }
 
-    /// The pages that a read-ahead is still for.
-    ///
-    /// # Safety
-    ///
-    /// `rac` is the valid argument of `->readahead`.
-    pub(crate) unsafe fn next_of_readahead(
-        rac: *mut bindings::readahead_control,
-    ) -> core::ops::Range<u64> {
-        // SAFETY: By this function's requirements `rac` is the live argument of `->readahead`.
-        let (next, count) = unsafe {
-            (
-                raw::erofs_shared_readahead_next(rac) as u64,
-                raw::erofs_shared_readahead_count(rac) as u64,
-            )
-        };
-        next..next.saturating_add(count)
-    }
-
     /// One locked folio of a page cache.
     ///
     /// # Safety
     ///
     /// `folio` is locked, and the lock passes to the list. (On error, too: it is unlocked.)
     pub(crate) unsafe fn of_locked(folio: NonNull<bindings::folio>) -> Result<Self> {
-        let mut folios = KVec::new();
+        let (folio, mut folios) = (folio.cast::<Folio>(), KVec::new());
         if let Err(err) = folios.reserve(1, GFP_KERNEL) {
             // SAFETY: The lock is ours.
-            unsafe { bindings::folio_end_read(folio.as_ptr(), false) };
+            unsafe { folio.as_ref().end_read(false) };
             return Err(err.into());
         }
         let mut this = Self {
@@ -119,8 +98,8 @@ impl Folios {
     /// [`super::page::PageRef::reader`]. `reader` is compared only. The note ends with the lock.
     pub(crate) fn set_reader(&mut self, reader: *const ffi::c_void) {
         if self.kind == Kind::Cache {
-            for (folio, _) in self.rest() {
-                // SAFETY: By the type invariants the folio is live, and its lock is this list's.
+            for folio in self.live() {
+                // SAFETY: The folio's lock is this list's (type invariants).
                 unsafe { raw::erofs_shared_folio_set_reader(folio.as_ptr(), reader) };
             }
         }
@@ -172,10 +151,7 @@ impl Folios {
                 let spare = (!cache && order == spare::ORDER)
                     .then(spare::take)
                     .flatten();
-                let folio = spare.or_else(|| {
-                    // SAFETY: Allocating memory has no preconditions.
-                    NonNull::new(unsafe { raw::erofs_shared_folio_alloc(order, cache, true) })
-                });
+                let folio = spare.or_else(|| HeldFolio::alloc(order, cache, true));
                 match (folio, order) {
                     (Some(folio), _) => break folio,
                     (None, 0) => return Err(ENOMEM),
@@ -183,7 +159,7 @@ impl Folios {
                 }
             };
             // INVARIANT: A new folio has one reference, which is the list's.
-            this.push(folio);
+            this.push(folio.into_inner());
             at += 1u64 << order;
         }
         Ok(this)
@@ -196,16 +172,16 @@ impl Folios {
             this.folios.reserve(1, GFP_KERNEL)?;
             if let Some(folio) = spare::take() {
                 // INVARIANT: The only reference is the list's now.
-                this.push(folio);
+                this.push(folio.into_inner());
                 return Ok(this);
             }
         }
         Self::scratch(0, pages, max_order)
     }
 
-    fn push(&mut self, folio: NonNull<bindings::folio>) {
+    fn push(&mut self, folio: NonNull<Folio>) {
         // SAFETY: The folio is live.
-        let size = unsafe { raw::erofs_shared_folio_size(folio.as_ptr()) };
+        let size = unsafe { folio.as_ref() }.size();
         if self
             .folios
             .push_within_capacity((folio, self.bytes))
@@ -226,7 +202,7 @@ impl Folios {
             self.folios.pop();
             self.bytes = start;
             // SAFETY: It was owned, and is not any more.
-            unsafe { self.kind.release(folio) };
+            unsafe { self.kind.release(folio, false) };
         }
     }
 
@@ -235,14 +211,9 @@ impl Folios {
         self.folios.is_empty()
     }
 
-    /// Byte in the file at which the first folio of a page cache starts.
+    /// Byte in the file at which the first folio of a page cache that is still owned starts.
     pub(crate) fn pos(&self) -> u64 {
-        match self.folios.first() {
-            // SAFETY: By the type invariants the folio is live; only those of a cache know a
-            // position.
-            Some((folio, _)) => unsafe { raw::erofs_shared_folio_pos(folio.as_ptr()) as u64 },
-            None => 0,
-        }
+        self.live().next().map_or(0, Folio::pos)
     }
 
     /// Bytes in all folios.
@@ -256,13 +227,21 @@ impl Folios {
     }
 
     /// The folios that are still owned, in order.
-    fn rest(&self) -> &[(NonNull<bindings::folio>, usize)] {
+    fn rest(&self) -> &[(NonNull<Folio>, usize)] {
         self.folios.get(self.done..).unwrap_or(&[])
+    }
+
+    /// The same, as references.
+    fn live(&self) -> impl Iterator<Item = &Folio> {
+        self.rest().iter().map(|(folio, _)| {
+            // SAFETY: These are live as long as they are owned (type invariants).
+            unsafe { folio.as_ref() }
+        })
     }
 
     /// The folio that holds byte `at` of the list, the byte's place in it, and the bytes from
     /// there.
-    pub(super) fn place(&self, at: usize) -> Option<(NonNull<bindings::folio>, usize, usize)> {
+    pub(super) fn place(&self, at: usize) -> Option<(&Folio, usize, usize)> {
         self.pieces(at, usize::MAX).next()
     }
 
@@ -272,7 +251,7 @@ impl Folios {
         &self,
         at: usize,
         len: usize,
-    ) -> impl Iterator<Item = (NonNull<bindings::folio>, usize, usize)> + '_ {
+    ) -> impl Iterator<Item = (&Folio, usize, usize)> {
         let rest = self.rest();
         let at = rest
             .first()
@@ -289,23 +268,17 @@ impl Folios {
                 let len = stop.min(end).checked_sub(at).filter(|len| *len != 0)?;
                 let offset = at.checked_sub(start)?;
                 at += len;
-                Some((folio, offset, len))
+                // SAFETY: Those that are owned are live (type invariants).
+                Some((unsafe { folio.as_ref() }, offset, len))
             })
     }
 
     /// The bytes from `at` to the end of the folio in which that is.
     pub(super) fn bytes_mut(&mut self, at: usize) -> Option<&mut [u8]> {
         let (folio, offset, len) = self.place(at)?;
-        // SAFETY: By the type invariants the folio is live and its bytes are this list's; the range
-        // is inside it.
-        Some(unsafe {
-            core::slice::from_raw_parts_mut(
-                raw::erofs_shared_folio_address(folio.as_ptr())
-                    .cast::<u8>()
-                    .add(offset),
-                len,
-            )
-        })
+        let start = folio.address().wrapping_add(offset);
+        // SAFETY: By the type invariants the folio's bytes are this list's; the range is inside it.
+        Some(unsafe { core::slice::from_raw_parts_mut(start, len) })
     }
 
     /// Copies `data` to where byte `at` is, as far as there is room.
@@ -363,7 +336,7 @@ impl Folios {
             let count = room.min(end - at).div_ceil(PAGE_SIZE);
             pages.reserve(count, GFP_KERNEL)?;
             for number in 0..count {
-                let page = page_of(folio.as_ptr(), offset + number * PAGE_SIZE);
+                let page = folio.page_of(offset + number * PAGE_SIZE);
                 pages.push(page, GFP_KERNEL)?;
             }
             at += count * PAGE_SIZE;
@@ -387,15 +360,10 @@ impl Folios {
         let all = skip.checked_add(len).ok_or(EIO)?;
         let (folio, offset, room) = self.place(at).ok_or(EIO)?;
         if skip <= in_page && len <= room {
-            // INVARIANT: The range is inside a folio of the list, which the span borrows.
+            // INVARIANT: The range is inside a folio of the list, which the span borrows: `skip`
+            // does not go back beyond the page in which `offset` is.
             return Ok(Span {
-                // SAFETY: `offset` is inside the folio, and `skip` does not go back beyond its
-                // page.
-                ptr: unsafe {
-                    raw::erofs_shared_folio_address(folio.as_ptr())
-                        .cast::<u8>()
-                        .add(offset - skip)
-                },
+                ptr: folio.address().wrapping_add(offset - skip),
                 len: all,
                 mapped: None,
                 _folios: PhantomData,
@@ -412,12 +380,11 @@ impl Folios {
         // SAFETY: The pages are live as long as the lists are, which the span borrows.
         let base = unsafe { raw::erofs_shared_map_pages(pages.as_mut_ptr(), count) };
         let base = NonNull::new(base).ok_or(ENOMEM)?;
+        let start = base.as_ptr().cast::<u8>();
         // INVARIANT: The range is inside what was mapped just now, which are pages of the lists
-        // alone.
+        // alone: `before + in_page` is at least `skip`, by the choice of `before`.
         Ok(Span {
-            // SAFETY: `before + in_page` is at least `skip`, by the choice of `before`, and all of
-            // it is mapped.
-            ptr: unsafe { base.as_ptr().cast::<u8>().add(before + in_page - skip) },
+            ptr: start.wrapping_add(before + in_page - skip),
             len: all,
             mapped: Some((base, count)),
             _folios: PhantomData,
@@ -426,27 +393,13 @@ impl Folios {
 
     /// The bytes of the first folio that is still owned.
     pub(crate) fn first(&self) -> Option<&[u8]> {
-        let (folio, _) = self.rest().first()?;
-        // SAFETY: By the type invariants the folio is live and nothing else writes to it.
-        Some(unsafe {
-            core::slice::from_raw_parts(
-                raw::erofs_shared_folio_address(folio.as_ptr()).cast::<u8>(),
-                raw::erofs_shared_folio_size(folio.as_ptr()),
-            )
-        })
+        self.all().next()
     }
 
     /// The bytes of all folios that are still owned, in order.
     pub(crate) fn all(&self) -> impl Iterator<Item = &[u8]> {
-        self.rest().iter().map(|(folio, _)| {
-            // SAFETY: By the type invariants the folio is live and nothing else writes to it.
-            unsafe {
-                core::slice::from_raw_parts(
-                    raw::erofs_shared_folio_address(folio.as_ptr()).cast::<u8>(),
-                    raw::erofs_shared_folio_size(folio.as_ptr()),
-                )
-            }
-        })
+        // SAFETY: Nothing else writes to the folios (type invariants).
+        self.live().map(|folio| unsafe { folio.bytes() })
     }
 
     /// Ends the first folio that is still owned: in a cache it becomes uptodate and is unlocked.
@@ -456,16 +409,8 @@ impl Folios {
         };
         // INVARIANT: It is not owned any more.
         self.done += 1;
-        match self.kind {
-            // SAFETY: The folio is locked and the lock ours.
-            Kind::Cache => unsafe { raw::erofs_shared_folio_end_read(folio.as_ptr(), true) },
-            // SAFETY: By the type invariants this holds the only reference to a scratch folio, and
-            // gives it up here.
-            Kind::Scratch => unsafe { spare::give(folio) },
-            // SAFETY: By the type invariants this holds a reference to a new folio, and gives it up
-            // here.
-            Kind::New => unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) },
-        }
+        // SAFETY: It was owned, and is not any more.
+        unsafe { self.kind.release(folio, true) }
     }
 
     /// Fills scratch folios with `bytes`, of which there are enough.
@@ -501,18 +446,17 @@ impl Folios {
         while let (Some((folio, _)), Kind::New) = (self.rest().first().copied(), self.kind) {
             // INVARIANT: The reference is dropped below.
             self.done += 1;
-            // SAFETY: The folio is live, of no cache, and `index` is aligned to its size (`new`).
-            // `filemap_add_folio` locks it and takes a reference of its own.
-            unsafe {
-                let pages = raw::erofs_shared_folio_size(folio.as_ptr()) / PAGE_SIZE;
-                let ret =
-                    bindings::filemap_add_folio(mapping, folio.as_ptr(), at, bindings::GFP_KERNEL);
-                if ret == 0 {
-                    bindings::folio_end_read(folio.as_ptr(), may_stay());
-                }
-                raw::erofs_shared_folio_put(folio.as_ptr());
-                at = at.saturating_add(pages);
+            // SAFETY: The reference was the list's (type invariants).
+            let folio = unsafe { HeldFolio::from_inner(folio) };
+            let (gfp, pages) = (bindings::GFP_KERNEL, folio.size() / PAGE_SIZE);
+            // SAFETY: The folio is of no cache, and `index` is aligned to its size (`new`). It is
+            // locked, and gets a reference of the page cache's own.
+            let ret = unsafe { bindings::filemap_add_folio(mapping, folio.as_ptr(), at, gfp) };
+            if ret == 0 {
+                // SAFETY: It was locked just now.
+                unsafe { bindings::folio_end_read(folio.as_ptr(), may_stay()) };
             }
+            at = at.saturating_add(pages);
         }
     }
 }
@@ -574,7 +518,7 @@ impl Drop for Folios {
     fn drop(&mut self) {
         for (folio, _) in self.rest() {
             // SAFETY: By the type invariants it is owned; the list is gone after this.
-            unsafe { self.kind.release(*folio) };
+            unsafe { self.kind.release(*folio, false) };
         }
     }
 }

@@ -3,11 +3,14 @@
 //! Folios of a page cache under their locks: what is true of one does not change meanwhile. A
 //! wrapper module.
 
-use core::{marker::PhantomData, ops::Range, ptr::NonNull};
+use core::{ops::Range, ptr::NonNull};
 
 use kernel::{bindings, ffi, page::PAGE_SIZE};
 
-use super::{folio::pages_of, mapping::Mapping};
+use super::{
+    folio::{Folio, HeldFolio},
+    mapping::Mapping,
+};
 use crate::raw;
 
 /// A locked, uptodate folio in a page cache of this module.
@@ -15,36 +18,32 @@ use crate::raw;
 /// # Invariants
 ///
 /// * The folio is locked by this, uptodate, and in a page cache, where it stays as long as it is
-///   locked. This owns a reference to it.
-pub(crate) struct LockedFolio(NonNull<bindings::folio>);
+///   locked.
+pub(crate) struct LockedFolio(HeldFolio);
 
 impl LockedFolio {
     /// The folio with page `index`, if it is there and may be read. Waits for its lock, which is
     /// held for a short time only.
     pub(crate) fn find(mapping: Mapping<'_>, index: u64) -> Option<Self> {
+        let (mapping, index) = (mapping.as_ptr(), index as usize);
         // SAFETY: A `Mapping` is that of an inode which is not freed as long as this borrows it.
+        // The folio comes with a reference.
         let folio =
-            unsafe { raw::erofs_shared_filemap_lock_ready(mapping.as_ptr(), index as usize) };
-        // INVARIANT: It comes locked, in its place, uptodate, and with a reference.
-        Some(Self(NonNull::new(folio)?))
+            unsafe { HeldFolio::from_raw(raw::erofs_shared_filemap_lock_ready(mapping, index)) };
+        // INVARIANT: It comes locked, in its place, and uptodate.
+        folio.map(Self)
     }
 
     /// Its first page's place in the page cache, and the page after its last.
     pub(crate) fn pages(&self) -> Range<u64> {
-        // SAFETY: The lock, which is this one's, keeps the folio in its page cache.
-        unsafe { pages_of(self.0) }
+        self.0.pages()
     }
 
     /// Its bytes from page `index` on, which it has.
     pub(crate) fn bytes_from(&self, index: u64) -> &[u8] {
         // SAFETY: By the type invariants the folio is live, and nothing writes to an uptodate folio
         // of this module.
-        let all = unsafe {
-            core::slice::from_raw_parts(
-                raw::erofs_shared_folio_address(self.0.as_ptr()).cast::<u8>(),
-                raw::erofs_shared_folio_size(self.0.as_ptr()),
-            )
-        };
+        let all = unsafe { self.0.bytes() };
         let skip = index.saturating_sub(self.pages().start) as usize;
         all.get(skip.saturating_mul(PAGE_SIZE)..).unwrap_or(&[])
     }
@@ -52,11 +51,8 @@ impl LockedFolio {
 
 impl Drop for LockedFolio {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants the lock and the reference are this one's.
-        unsafe {
-            raw::erofs_shared_folio_unlock(self.0.as_ptr());
-            raw::erofs_shared_folio_put(self.0.as_ptr());
-        }
+        // SAFETY: By the type invariants the lock is this one's. The reference goes after it.
+        unsafe { self.0.unlock() }
     }
 }
 
@@ -65,37 +61,35 @@ impl Drop for LockedFolio {
 /// # Invariants
 ///
 /// The folio is locked, and in a page cache of this module, for `'a`.
-pub(crate) struct LeavingFolio<'a> {
-    folio: NonNull<bindings::folio>,
-    _locked: PhantomData<&'a ()>,
-}
+pub(crate) struct LeavingFolio<'a>(&'a Folio);
 
 impl LeavingFolio<'_> {
     /// # Safety
     ///
     /// `folio` is locked, and in a page cache of this module, for the result's lifetime.
     pub(crate) unsafe fn from_raw<'a>(folio: NonNull<bindings::folio>) -> LeavingFolio<'a> {
+        // SAFETY: The lock keeps the folio in its page cache, which has a reference to it.
         // INVARIANT: By this function's requirements.
-        LeavingFolio {
-            folio,
-            _locked: PhantomData,
-        }
+        LeavingFolio(unsafe { Folio::from_raw(folio.as_ptr()) })
     }
 
     pub(super) fn as_ptr(&self) -> *mut bindings::folio {
-        self.folio.as_ptr()
+        self.0.as_ptr()
     }
 
     /// Its first page's place in the page cache, and the page after its last.
     pub(crate) fn pages(&self) -> Range<u64> {
-        // SAFETY: The folio is locked for `'a`, which keeps it in its page cache.
-        unsafe { pages_of(self.folio) }
+        self.0.pages()
+    }
+
+    /// The page cache.
+    pub(crate) fn mapping(&self) -> *mut bindings::address_space {
+        self.0.mapping()
     }
 
     /// What it has that others may count on.
     pub(crate) fn content(&self) -> Leaving<'_> {
-        // SAFETY: The lock keeps the folio in its page cache, which has a reference to it.
-        if !unsafe { raw::erofs_shared_folio_uptodate(self.as_ptr()) } {
+        if !self.0.is_uptodate() {
             return Leaving::Nothing;
         }
         // SAFETY: The lock keeps the folio in its page cache, which has a reference to it.
@@ -104,12 +98,7 @@ impl LeavingFolio<'_> {
         }
         // SAFETY: By the type invariants the folio is live, and nothing writes to an uptodate folio
         // of this module.
-        Leaving::Bytes(unsafe {
-            core::slice::from_raw_parts(
-                raw::erofs_shared_folio_address(self.as_ptr()).cast::<u8>(),
-                raw::erofs_shared_folio_size(self.as_ptr()),
-            )
-        })
+        Leaving::Bytes(unsafe { self.0.bytes() })
     }
 }
 
@@ -135,12 +124,10 @@ pub(crate) fn visit_ready(mapping: Mapping<'_>, found: &mut dyn FnMut(Range<u64>
         found(first as u64..end as u64);
     }
     let mut found = found;
+    let data = (&raw mut found).cast();
     // SAFETY: A `Mapping` is that of an inode which is not freed meanwhile; `call` gets the closure
     // that it asks for.
-    unsafe {
-        let data = (&raw mut found).cast();
-        raw::erofs_shared_visit_ready(mapping.as_ptr(), Some(call), data);
-    }
+    unsafe { raw::erofs_shared_visit_ready(mapping.as_ptr(), Some(call), data) };
 }
 
 /// Whether two pieces of memory of the same length, a multiple of the page size, are equal.

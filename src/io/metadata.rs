@@ -2,7 +2,7 @@
 
 //! Metadata bytes out of a page cache.
 
-use core::{marker::PhantomData, ops::Deref, ptr::NonNull};
+use core::{marker::PhantomData, ops::Deref};
 
 use kernel::{
     bindings,
@@ -11,7 +11,7 @@ use kernel::{
     prelude::*,
 };
 
-use super::{mapping::Mapping, page::PageState};
+use super::{folio::HeldFolio, mapping::Mapping, page::PageState};
 use crate::{
     format::{self, error::Kind, source::Source},
     raw,
@@ -42,13 +42,12 @@ impl From<Error> for ReadError {
 ///
 /// # Invariants
 ///
-/// `folio` is uptodate and this owns one reference to it; `ptr..ptr + len` lies inside it. The
-/// folio belongs to the mapping of a regular file or a directory of this module. Nothing can write
-/// to that (no `write_iter`, no shared writable mapping, and `page_get_link`, which ends a target
-/// with a NUL, is for symbolic links alone), so its bytes do not change while the reference is
-/// held.
+/// `folio` is uptodate; `ptr..ptr + len` lies inside it. The folio belongs to the mapping of a
+/// regular file or a directory of this module. Nothing can write to that (no `write_iter`, no
+/// shared writable mapping, and `page_get_link`, which ends a target with a NUL, is for symbolic
+/// links alone), so its bytes do not change while the reference is held.
 pub(crate) struct FolioBytes<'a> {
-    folio: NonNull<bindings::folio>,
+    folio: HeldFolio,
     ptr: *const u8,
     len: usize,
     _mapping: PhantomData<&'a bindings::address_space>,
@@ -58,8 +57,7 @@ impl FolioBytes<'_> {
     /// Gives up the reference as raw parts: the folio and the first byte's address. Take it back
     /// with [`FolioBytes::put_raw`].
     pub(crate) fn into_raw(self) -> (*mut bindings::folio, *mut u8) {
-        let this = core::mem::ManuallyDrop::new(self);
-        (this.folio.as_ptr(), this.ptr.cast_mut())
+        (self.folio.into_raw(), self.ptr.cast_mut())
     }
 
     /// Drops what [`FolioBytes::into_raw`] gave up.
@@ -69,7 +67,7 @@ impl FolioBytes<'_> {
     /// `folio` comes from `into_raw` and is not used afterwards.
     pub(crate) unsafe fn put_raw(folio: *mut bindings::folio) {
         // SAFETY: The caller hands over the reference.
-        unsafe { raw::erofs_shared_folio_put(folio) }
+        drop(unsafe { HeldFolio::from_raw(folio) });
     }
 }
 
@@ -79,13 +77,6 @@ impl Deref for FolioBytes<'_> {
     fn deref(&self) -> &[u8] {
         // SAFETY: By the type invariants the range is inside a live folio and does not change.
         unsafe { core::slice::from_raw_parts(self.ptr, self.len) }
-    }
-}
-
-impl Drop for FolioBytes<'_> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants this owns the reference, and gives it back here, once.
-        unsafe { raw::erofs_shared_folio_put(self.folio.as_ptr()) }
     }
 }
 
@@ -147,36 +138,30 @@ impl<'a> CacheBytes<'a> {
         let end = pos.saturating_add(len as u64).min(self.size);
         let first = pos >> PAGE_SHIFT;
         let count = ((end - 1) >> PAGE_SHIFT) - first + 1;
+        let (mapping, first, count) = (self.mapping.as_ptr(), first as usize, count as usize);
         // SAFETY: By the type invariants the mapping is live and has a `readahead`.
-        unsafe {
-            raw::erofs_shared_read_around(
-                self.mapping.as_ptr(),
-                first as usize,
-                count as usize,
-                depth as u32,
-            );
-        }
+        unsafe { raw::erofs_shared_read_around(mapping, first, count, depth as u32) };
     }
 
     /// The folio with page `index`, uptodate, with a reference. A fatal signal ends the wait for
     /// it, also if another task is reading it, for which `read_cache_folio()` waits whatever
     /// happens.
-    fn folio(&self, index: usize) -> Result<NonNull<bindings::folio>> {
+    fn folio(&self, index: usize) -> Result<HeldFolio> {
         loop {
             match PageState::find(self.mapping, index as u64) {
                 PageState::Ready(folio) => {
                     folio.mark_accessed();
-                    return NonNull::new(folio.into_raw()).ok_or(EIO);
+                    return Ok(folio.into_held());
                 }
                 PageState::Locked(folio) => folio.wait()?,
                 PageState::Absent | PageState::Failed(_) => break,
             }
         }
+        let (mapping, none) = (self.mapping.as_ptr(), core::ptr::null_mut());
         // SAFETY: By the type invariants the mapping is live and has a `read_folio`.
-        let folio = from_err_ptr(unsafe {
-            bindings::read_cache_folio(self.mapping.as_ptr(), index, None, core::ptr::null_mut())
-        })?;
-        NonNull::new(folio).ok_or(EIO)
+        let folio = unsafe { bindings::read_cache_folio(mapping, index, None, none) };
+        // SAFETY: The folio comes with a reference.
+        unsafe { HeldFolio::from_raw(from_err_ptr(folio)?) }.ok_or(EIO)
     }
 
     /// Like [`Source::bread`], with the lifetime of the inode instead of `self`.
@@ -186,14 +171,14 @@ impl<'a> CacheBytes<'a> {
             return Err(self.past_end(pos));
         }
         let mut ptr = core::ptr::null();
-        // SAFETY: By the type invariants the mapping is live; the folio comes with a reference.
-        let folio = unsafe {
-            raw::erofs_shared_metadata_get(self.mapping.as_ptr(), pos as i64, &raw mut ptr)
-        };
-        match NonNull::new(folio) {
+        let (mapping, to) = (self.mapping.as_ptr(), &raw mut ptr);
+        // SAFETY: The mapping is live (type invariants).
+        let folio = unsafe { raw::erofs_shared_metadata_get(mapping, pos as i64, to) };
+        // SAFETY: The folio comes with a reference.
+        match unsafe { HeldFolio::from_raw(folio) } {
             // INVARIANT: The folio is uptodate and contains `pos`, the byte of which `ptr` is the
-            // address; so it contains the rest of that page, too. The reference is now owned here.
-            // The mapping is one of this module's, by the type invariants.
+            // address; so it contains the rest of that page, too. The mapping is one of this
+            // module's, by the type invariants.
             Some(folio) => Ok(FolioBytes {
                 folio,
                 ptr: ptr.cast(),
@@ -230,26 +215,15 @@ impl<'a> CacheBytes<'a> {
             self.read_ahead(pos, 1);
         }
         let folio = self.folio(index)?;
-        // SAFETY: This is a referenced, uptodate folio that contains `index`.
-        let (base, start, size) = unsafe {
-            (
-                raw::erofs_shared_folio_address(folio.as_ptr()).cast::<u8>(),
-                raw::erofs_shared_folio_pos(folio.as_ptr()) as u64,
-                raw::erofs_shared_folio_size(folio.as_ptr()),
-            )
-        };
-        let in_folio = pos.wrapping_sub(start) as usize;
-        if in_folio >= size {
-            // SAFETY: The reference is given back, once.
-            unsafe { raw::erofs_shared_folio_put(folio.as_ptr()) };
+        let in_folio = pos.wrapping_sub(folio.pos()) as usize;
+        if in_folio >= folio.size() {
             return Err(ReadError::Io(EIO));
         }
-        // INVARIANT: The reference is now owned here, and `in_folio + len` is at most the end of a
-        // page of the folio. The mapping is one of this module's, by the type invariants.
+        // INVARIANT: The folio is uptodate and contains `index`, and `in_folio + len` is at most
+        // the end of a page of it. The mapping is one of this module's, by the type invariants.
         Ok(FolioBytes {
+            ptr: folio.address().wrapping_add(in_folio),
             folio,
-            // SAFETY: `in_folio < size`.
-            ptr: unsafe { base.add(in_folio) },
             len: self.in_page(pos),
             _mapping: PhantomData,
         })

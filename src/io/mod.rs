@@ -25,6 +25,7 @@ pub(crate) mod memcg;
 pub(crate) mod metadata;
 pub(crate) mod once_box;
 pub(crate) mod page;
+pub(crate) mod readahead;
 pub(crate) mod request;
 pub(crate) mod resident;
 pub(crate) mod sort;

@@ -2,11 +2,14 @@
 
 //! The state of single pages in a page cache of this module, and waiting for it to change.
 
-use core::ptr::NonNull;
+use core::ops::Deref;
 
-use kernel::{bindings, error::from_err_ptr, prelude::*};
+use kernel::{error::from_err_ptr, prelude::*};
 
-use super::{folio::FolioRef, mapping::Mapping};
+use super::{
+    folio::{Folio, FolioRef, HeldFolio},
+    mapping::Mapping,
+};
 use crate::raw;
 
 /// What a page cache has at one index.
@@ -25,12 +28,9 @@ impl PageState {
     /// Looks page `index` up. The state may be another as soon as this returns, except that what is
     /// ready stays readable.
     pub(crate) fn find(mapping: Mapping<'_>, index: u64) -> Self {
-        // SAFETY: By the type invariants of `Mapping` it is live; the folio comes with a reference.
-        let folio = unsafe { raw::erofs_shared_filemap_get(mapping.as_ptr(), index as usize) };
-        let Some(folio) = NonNull::new(folio) else {
+        let Some(folio) = HeldFolio::find(mapping, index) else {
             return Self::Absent;
         };
-        // INVARIANT: The reference is owned by this from now on.
         let page = PageRef(folio);
         // Uptodate is looked at last: a read that succeeds sets it before it unlocks the folio.
         let locked = page.is_locked();
@@ -42,12 +42,16 @@ impl PageState {
     }
 }
 
-/// A reference to a folio of a page cache, in any state.
-///
-/// # Invariants
-///
-/// This owns one reference to the folio.
-pub(crate) struct PageRef(NonNull<bindings::folio>);
+/// A reference to a folio of a page cache of this module, in any state.
+pub(crate) struct PageRef(HeldFolio);
+
+impl Deref for PageRef {
+    type Target = Folio;
+
+    fn deref(&self) -> &Folio {
+        &self.0
+    }
+}
 
 impl PageRef {
     /// Adds a new folio of one page to a page cache, locked. `None` if the place is taken.
@@ -55,66 +59,27 @@ impl PageRef {
         // SAFETY: The type invariants of `Mapping` say that the mapping is live.
         let folio = from_err_ptr(unsafe { raw::erofs_shared_filemap_add(mapping.as_ptr(), index) });
         match folio {
-            // INVARIANT: The folio comes with a reference.
-            Ok(folio) => Ok(NonNull::new(folio).map(Self)),
+            // SAFETY: The folio comes with a reference.
+            Ok(folio) => Ok(unsafe { HeldFolio::from_raw(folio) }.map(Self)),
             Err(err) if err == EEXIST => Ok(None),
             Err(err) => Err(err),
         }
     }
 
-    pub(crate) fn as_ptr(&self) -> *mut bindings::folio {
-        self.0.as_ptr()
-    }
-
-    /// The first page of the folio, and the page after its last.
-    pub(crate) fn pages(&self) -> core::ops::Range<u64> {
-        // SAFETY: This owns a reference, so the folio is live; it keeps its place in the page
-        // cache.
-        unsafe { super::folio::pages_of(self.0) }
-    }
-
-    fn is_locked(&self) -> bool {
-        // SAFETY: This owns a reference, so the folio is live; the flag may change at any time.
-        unsafe { raw::erofs_shared_folio_locked(self.0.as_ptr()) }
-    }
-
     /// Gives the folio as a readable one if it is uptodate.
     fn into_ready(self) -> Result<FolioRef, Self> {
-        // SAFETY: This owns a reference, so the folio is live; once uptodate it stays so.
-        if !unsafe { raw::erofs_shared_folio_uptodate(self.0.as_ptr()) } {
+        if !self.is_uptodate() {
             return Err(self);
         }
-        let this = core::mem::ManuallyDrop::new(self);
-        // SAFETY: The folio is uptodate, and its reference passes on.
-        Ok(unsafe { FolioRef::from_raw(this.0) })
-    }
-
-    /// Locks the folio if that needs no waiting, and tells whether it did.
-    pub(crate) fn try_lock(&self) -> bool {
-        // SAFETY: This owns a reference, so the folio is live; any folio may be locked.
-        unsafe { raw::erofs_shared_folio_trylock(self.0.as_ptr()) }
-    }
-
-    /// Unlocks the folio.
-    ///
-    /// # Safety
-    ///
-    /// The caller holds the lock.
-    pub(crate) unsafe fn unlock(&self) {
-        // SAFETY: By this function's requirements the lock is the caller's; a reference keeps the
-        // folio.
-        unsafe { raw::erofs_shared_folio_unlock(self.0.as_ptr()) }
+        // SAFETY: The folio is uptodate, and stays so.
+        Ok(unsafe { FolioRef::new(self.0) })
     }
 
     /// Whether the folio, which the caller has locked, is to be read: it belongs to `mapping`
     /// still, and is not uptodate.
     pub(crate) fn wants_read(&self, mapping: Mapping<'_>) -> bool {
-        // SAFETY: By the type invariants the folio is live. A racy look at its mapping gives some
-        // value, which is compared only.
-        unsafe {
-            (*self.0.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping == mapping.as_ptr()
-                && !raw::erofs_shared_folio_uptodate(self.0.as_ptr())
-        }
+        // Without the lock it would be a racy look, whose result is compared only.
+        self.mapping() == mapping.as_ptr() && !self.is_uptodate()
     }
 
     /// On whose behalf the folio is being read, as [`super::folios::Folios::set_reader`] noted it.
@@ -140,12 +105,5 @@ impl PageRef {
             left if left < 0 => Err(EINTR),
             left => Ok(left > 0),
         }
-    }
-}
-
-impl Drop for PageRef {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants this owns the reference, and gives it back here, once.
-        unsafe { raw::erofs_shared_folio_put(self.0.as_ptr()) }
     }
 }

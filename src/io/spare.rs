@@ -4,11 +4,9 @@
 //! New ones are filled with zeros by most kernels, which costs as much as decoding them does; so
 //! some of a common size are kept for the next user. A wrapper module.
 
-use core::ptr::NonNull;
+use kernel::{page::PAGE_SIZE, prelude::*};
 
-use kernel::{bindings, prelude::*};
-
-use crate::raw;
+use super::folio::HeldFolio;
 
 /// The order of those that are kept: 64 KiB.
 pub(super) const ORDER: u32 = 4;
@@ -21,18 +19,7 @@ const MAX: usize = 16;
 /// # Invariants
 ///
 /// It is of order [`ORDER`], of no page cache, and this is the only reference.
-struct Spare(NonNull<bindings::folio>);
-
-// SAFETY: A folio may be used and freed from any thread.
-unsafe impl Send for Spare {}
-
-impl Drop for Spare {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants this is the only reference, and it is given back here,
-        // once.
-        unsafe { raw::erofs_shared_folio_put(self.0.as_ptr()) }
-    }
-}
+struct Spare(HeldFolio);
 
 /// What is kept: the first `count`.
 struct Stack {
@@ -86,16 +73,14 @@ fn may_make() -> bool {
 }
 
 /// A folio of order [`ORDER`], if one is there or may be made. The reference is the caller's.
-pub(super) fn take() -> Option<NonNull<bindings::folio>> {
+pub(super) fn take() -> Option<HeldFolio> {
     if let Some(spare) = pop() {
-        // INVARIANT: The reference passes on.
-        return Some(core::mem::ManuallyDrop::new(spare).0);
+        return Some(spare.0);
     }
     if !may_make() {
         return None;
     }
-    // SAFETY: Allocating memory has no preconditions.
-    let folio = NonNull::new(unsafe { raw::erofs_shared_folio_alloc(ORDER, false, false) });
+    let folio = HeldFolio::alloc(ORDER, false, false);
     if folio.is_none() {
         STACK.lock().made -= 1;
     }
@@ -106,21 +91,14 @@ pub(super) fn take() -> Option<NonNull<bindings::folio>> {
 ///
 /// # Safety
 ///
-/// It is of no page cache and not movable, and the caller gives up the only reference.
-pub(super) unsafe fn give(folio: NonNull<bindings::folio>) {
-    // SAFETY: By this function's requirements the caller has a reference, so the folio is live.
-    let (size, charged) = unsafe {
-        (
-            raw::erofs_shared_folio_size(folio.as_ptr()),
-            raw::erofs_shared_folio_charged(folio.as_ptr()),
-        )
-    };
-    // INVARIANT: Checked below, else it is only dropped.
-    let spare = Spare(folio);
+/// It is of no page cache and not movable, and this is the only reference.
+pub(super) unsafe fn give(folio: HeldFolio) {
     // Whose cgroup pays for it gets it back.
-    if charged || size != kernel::page::PAGE_SIZE << ORDER {
+    if folio.is_charged() || folio.size() != PAGE_SIZE << ORDER {
         return;
     }
+    // INVARIANT: Checked just now; the rest by this function's requirements.
+    let spare = Spare(folio);
     let mut stack = STACK.lock();
     let count = stack.count;
     if let Some(place) = stack.spares.get_mut(count) {

@@ -13,9 +13,9 @@ use kernel::{
 };
 
 use super::{
-    file_read::{bytes_read, file_bytes},
+    file_read::{bytes_read, file_bytes, kiocb},
     fill_state::{FillCompletion, Share, Shares},
-    folio::page_of,
+    folio::Folio,
     folios::Folios,
     Device,
 };
@@ -99,18 +99,16 @@ impl<F: FillCompletion> FileRead<F> {
         };
         let mut skip = got;
         for bvec in self.bvecs.iter().take(self.nr) {
-            // SAFETY: By the type invariants this is initialised and describes memory of the fill's
-            // folios, which the fill owns.
-            unsafe {
-                let bvec = bvec.assume_init_ref();
-                let len = bvec.bv_len as usize;
-                let skipped = skip.min(len);
-                skip -= skipped;
-                raw::erofs_shared_bvec_address(bvec)
-                    .cast::<u8>()
-                    .add(skipped)
-                    .write_bytes(0, len - skipped);
-            }
+            // SAFETY: This is initialised (type invariants).
+            let bvec = unsafe { bvec.assume_init_ref() };
+            let len = bvec.bv_len as usize;
+            let skipped = skip.min(len);
+            skip -= skipped;
+            // SAFETY: It describes memory of the fill's folios.
+            let start = unsafe { raw::erofs_shared_bvec_address(bvec) }.cast::<u8>();
+            let rest = start.wrapping_add(skipped);
+            // SAFETY: The memory is the fill's, and `len` bytes from `start` on.
+            unsafe { rest.write_bytes(0, len - skipped) };
         }
     }
 
@@ -150,28 +148,18 @@ impl<F: FillCompletion> FileRead<F> {
     }
 
     /// Starts the read.
-    fn submit(self_: KBox<Self>, direct: bool) {
-        let file = self_.file.as_ptr();
+    fn submit(mut self_: KBox<Self>, direct: bool) {
+        // SAFETY: The file is open (type invariants).
+        let kiocb = unsafe { kiocb(self_.file, self_.pos, Self::complete, direct) };
+        self_.iocb = Opaque::new(kiocb);
+        let (file, nr, bytes) = (self_.file.as_ptr(), self_.nr, self_.bytes);
         let this = KBox::into_raw(self_);
         // SAFETY: The read is live (two references) and exclusively ours until it starts.
-        let iocb = unsafe { (*this).iocb.get() };
-        // SAFETY: The same; `iocb` is a part of it, which nothing else looks at yet. The file is
-        // open.
-        unsafe {
-            (*iocb).ki_filp = file;
-            (*iocb).ki_pos = (*this).pos as bindings::loff_t;
-            (*iocb).ki_complete = Some(Self::complete);
-            if direct && raw::erofs_shared_file_can_odirect(file) {
-                (*iocb).ki_flags = raw::EROFS_SHARED_IOCB_DIRECT as i32;
-            }
-        }
+        let (iocb, bvecs) = unsafe { ((*this).iocb.get(), (&raw mut (*this).bvecs).cast()) };
         // SAFETY: By the type invariants `bvecs` describe memory of the fill, which lives until
         // completion has dropped its share. The read itself lives at least until the submitter's
         // reference is gone.
-        let ret = unsafe {
-            let bvecs = (*this).bvecs.as_mut_ptr().cast();
-            raw::erofs_shared_file_read(file, iocb, bvecs, (*this).nr, (*this).bytes)
-        };
+        let ret = unsafe { raw::erofs_shared_file_read(file, iocb, bvecs, nr, bytes) };
         if ret != EIOCBQUEUED.to_errno() as isize {
             // SAFETY: The file will not call back; completion's reference is used here.
             unsafe { Self::complete(iocb, ret) };
@@ -190,12 +178,10 @@ impl<F: FillCompletion> FileRead<F> {
 unsafe extern "C" fn bio_done<F: FillCompletion>(bio: *mut bindings::bio) {
     // SAFETY: By this function's requirements; a bio ends once.
     let share = unsafe { Share::<F>::from_raw((*bio).bi_private) };
-    // SAFETY: The bio is live until the reference is given back, here and once.
-    let status = unsafe {
-        let status = (*bio).bi_status;
-        bindings::bio_put(bio);
-        status
-    };
+    // SAFETY: The bio is live until the reference is given back.
+    let status = unsafe { (*bio).bi_status };
+    // SAFETY: By this function's requirements the reference is this one's.
+    unsafe { bindings::bio_put(bio) };
     if status != 0 {
         // Whatever the device means by it.
         share.fail(EIO);
@@ -243,13 +229,13 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
     pub(super) fn flush(&mut self) {
         if let Some(pending) = self.bio.take() {
             let share = self.fill.share().into_raw();
-            // SAFETY: The bio is ours until it is submitted; its memory belongs to the fill, which
-            // lives until `bio_done` drops the share.
-            unsafe {
-                (*pending.bio.as_ptr()).bi_private = share;
-                (*pending.bio.as_ptr()).bi_end_io = Some(bio_done::<F>);
-                raw::erofs_shared_bio_submit(pending.bio.as_ptr());
-            }
+            let mut bio = pending.bio;
+            // SAFETY: The bio is ours until it is submitted.
+            let fields = unsafe { bio.as_mut() };
+            fields.bi_private = share;
+            fields.bi_end_io = Some(bio_done::<F>);
+            // SAFETY: Its memory belongs to the fill, which lives until `bio_done` drops the share.
+            unsafe { raw::erofs_shared_bio_submit(bio.as_ptr()) };
         }
         if let Some(mut read) = self.read.take() {
             read.share = Some(self.fill.share());
@@ -289,7 +275,7 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
         &mut self,
         device: &Device,
         addr: u64,
-        (folio, offset, len): (NonNull<bindings::folio>, usize, usize),
+        (folio, offset, len): (&Folio, usize, usize),
         wanted: usize,
     ) -> Result {
         let addr = addr.checked_add(device.offset()).ok_or(EFSCORRUPTED)?;
@@ -301,11 +287,23 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
         self.add_to_read(file, addr, folio, offset, (len, wanted.min(len)))
     }
 
+    /// A bio for bytes of a device from `addr` on. With `wait` it waits for memory.
+    fn new_bio(
+        &self,
+        bdev: NonNull<bindings::block_device>,
+        addr: u64,
+        wait: bool,
+    ) -> Option<NonNull<bindings::bio>> {
+        let (bdev, segments, ahead) = (bdev.as_ptr(), self.segments, self.ahead);
+        // SAFETY: The device is open.
+        NonNull::new(unsafe { raw::erofs_shared_bio_alloc(bdev, addr, segments, ahead, wait) })
+    }
+
     fn add_to_bio(
         &mut self,
         bdev: NonNull<bindings::block_device>,
         addr: u64,
-        folio: NonNull<bindings::folio>,
+        folio: &Folio,
         offset: usize,
         len: usize,
     ) -> Result {
@@ -318,25 +316,19 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
         }
         for _ in 0..2 {
             if let Some(pending) = &mut self.bio {
+                let (bio, folio) = (pending.bio.as_ptr(), folio.as_ptr());
                 // SAFETY: The bio is ours; the range is inside the folio, which the fill owns.
-                if unsafe {
-                    bindings::bio_add_folio(pending.bio.as_ptr(), folio.as_ptr(), len, offset)
-                } {
+                if unsafe { bindings::bio_add_folio(bio, folio, len, offset) } {
                     pending.end = addr.saturating_add(len as u64);
                     return Ok(());
                 }
                 self.flush();
             }
-            // SAFETY: The device is open.
-            let alloc = |wait| unsafe {
-                let (device, segments) = (bdev.as_ptr(), self.segments);
-                raw::erofs_shared_bio_alloc(device, addr, segments, self.ahead, wait)
-            };
             // The second way may wait for others' bios. This has none that is not submitted: it was
             // flushed.
-            let (bio, reserved) = match NonNull::new(alloc(false)) {
+            let (bio, reserved) = match self.new_bio(bdev, addr, false) {
                 Some(bio) => (bio, false),
-                None => (NonNull::new(alloc(true)).ok_or(ENOMEM)?, true),
+                None => (self.new_bio(bdev, addr, true).ok_or(ENOMEM)?, true),
             };
             self.bio = Some(PendingBio {
                 bio,
@@ -352,7 +344,7 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
         &mut self,
         file: NonNull<bindings::file>,
         addr: u64,
-        folio: NonNull<bindings::folio>,
+        folio: &Folio,
         offset: usize,
         (len, wanted): (usize, usize),
     ) -> Result {
@@ -372,7 +364,7 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
         let nr = read.nr;
         let slot = read.bvecs.get_mut(nr).ok_or(EIO)?;
         slot.write(bindings::bio_vec {
-            bv_page: page_of(folio.as_ptr(), offset),
+            bv_page: folio.page_of(offset),
             bv_len: len as u32,
             bv_offset: (offset & (PAGE_SIZE - 1)) as u32,
         });

@@ -13,8 +13,8 @@ use super::{file::OpenFile, FileSystem, Inode, Tables};
 use crate::{
     compat,
     io::{
-        file_read::FILE_READ_OPS, metadata::FolioBytes, request::ReadRequest,
-        resident::copy_resident, Extent, Target,
+        file_read::FILE_READ_OPS, folio::Folio, metadata::FolioBytes, readahead::Readahead,
+        request::ReadRequest, resident::copy_resident, Extent, Target,
     },
     raw,
 };
@@ -144,14 +144,12 @@ impl<T: FileSystem> Tables<T> {
                 0
             }
             Err(err) => {
-                // SAFETY: `iomap` lies in an `iomap_iter`, whose `private` is null or a `Failure`
-                // that outlives the call.
-                unsafe {
-                    let iter = kernel::container_of!(iomap, raw::iomap_iter, iomap);
-                    let failure = (*iter).private.cast::<Failure>();
-                    if !failure.is_null() {
-                        (*failure).set(Some(err));
-                    }
+                // SAFETY: By this function's requirements `iomap` lies in an `iomap_iter`.
+                let iter = unsafe { kernel::container_of!(iomap, raw::iomap_iter, iomap) };
+                // SAFETY: By this function's requirements `private` is null or a `Failure`, which
+                // outlives the call.
+                if let Some(failure) = unsafe { (*iter).private.cast::<Failure>().as_ref() } {
+                    failure.set(Some(err));
                 }
                 err.to_errno()
             }
@@ -169,12 +167,12 @@ impl<T: FileSystem> Tables<T> {
         _flags: ffi::c_uint,
         iomap: *mut raw::iomap,
     ) -> ffi::c_int {
-        // SAFETY: For an inline mapping `private` is the folio that `fill` put there.
-        unsafe {
-            if (*iomap).type_ == raw::IOMAP_INLINE as u16 && !(*iomap).private.is_null() {
-                FolioBytes::put_raw((*iomap).private.cast());
-                (*iomap).private = core::ptr::null_mut();
-            }
+        // SAFETY: `iomap` is this callback's for the call.
+        let map = unsafe { &mut *iomap };
+        if map.type_ == raw::IOMAP_INLINE as u16 && !map.private.is_null() {
+            let folio = core::mem::replace(&mut map.private, core::ptr::null_mut());
+            // SAFETY: For an inline mapping this is the folio that `fill` put there.
+            unsafe { FolioBytes::put_raw(folio.cast()) };
         }
         0
     }
@@ -215,11 +213,10 @@ impl<T: FileSystem> Tables<T> {
         _file: *mut bindings::file,
         folio: *mut bindings::folio,
     ) -> ffi::c_int {
-        // SAFETY: The folio is locked and belongs to the mapping of an inode of `T`.
-        let inode = unsafe {
-            let mapping = (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping;
-            Inode::<T>::from_raw((*mapping).host)
-        };
+        // SAFETY: The folio is locked, so that it stays in its mapping.
+        let mapping = unsafe { Folio::from_raw(folio) }.mapping();
+        // SAFETY: The mapping is that of an inode of `T`.
+        let inode = unsafe { Inode::<T>::of_mapping(mapping) };
         if T::is_encoded(inode) {
             // SAFETY: The folio is locked, and the lock passes on.
             let read = unsafe { Self::read_folio_encoded(inode, folio) };
@@ -234,15 +231,10 @@ impl<T: FileSystem> Tables<T> {
             read_ctx_file_offset: 0,
             vi: core::ptr::null_mut(),
         };
+        let (ops, private) = (&Self::READ_MAP_OPS, (&raw const failure).cast_mut().cast());
         // SAFETY: iomap takes over the locked folio; `failure` outlives the call, and completions
         // do not use it.
-        unsafe {
-            raw::iomap_read_folio(
-                &Self::READ_MAP_OPS,
-                &mut ctx,
-                (&raw const failure).cast_mut().cast(),
-            )
-        };
+        unsafe { raw::iomap_read_folio(ops, &mut ctx, private) };
         failure.get().map_or(0, |err| err.to_errno())
     }
 
@@ -250,24 +242,24 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// `address_space_operations::readahead`
     unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
+        // SAFETY: By this function's requirements.
+        let mut readahead = unsafe { Readahead::from_raw(rac) };
         // SAFETY: The mapping belongs to an inode of `T`.
-        let inode = unsafe { Inode::<T>::from_raw((*(*rac).mapping).host) };
+        let inode = unsafe { Inode::<T>::of_mapping(readahead.mapping()) };
         if T::is_encoded(inode) {
-            // SAFETY: `rac` is valid.
-            return unsafe { Self::readahead_encoded(inode, rac) };
+            return Self::readahead_encoded(inode, readahead);
         }
         let mut ctx = raw::iomap_read_folio_ctx {
             ops: Self::read_ops(inode),
             cur_folio: core::ptr::null_mut(),
-            rac,
+            rac: readahead.as_ptr(),
             read_ctx: core::ptr::null_mut(),
             read_ctx_file_offset: 0,
             vi: core::ptr::null_mut(),
         };
+        let (ops, none) = (&Self::READ_MAP_OPS, core::ptr::null_mut());
         // SAFETY: iomap takes the folios from `rac`.
-        unsafe {
-            raw::iomap_readahead(&Self::READ_MAP_OPS, &mut ctx, core::ptr::null_mut());
-        }
+        unsafe { raw::iomap_readahead(ops, &mut ctx, none) };
     }
 
     /// # Safety
@@ -306,22 +298,20 @@ impl<T: FileSystem> Tables<T> {
         // SAFETY: By this function's requirements.
         let inode = unsafe { Inode::<T>::from_raw(inode) };
         // SAFETY: The file is being opened by this task, so that its fields are not used by others.
-        let direct = unsafe { (*file).f_flags } & bindings::O_DIRECT != 0;
+        let fields = unsafe { &mut *file };
+        let direct = fields.f_flags & bindings::O_DIRECT != 0;
         // Direct I/O goes to the block device; a backing file has none to offer, and what has to be
         // decoded is not there.
         if direct && (!inode.sb().is_block() || T::is_encoded(inode)) {
             return EINVAL.to_errno();
         }
         let plain = inode.plain_mapping();
-        // SAFETY: The file is being opened by this task, so that its fields are this task's to set.
-        unsafe {
-            (*file).f_mode |= raw::EROFS_SHARED_FMODE_NOWAIT;
-            if !plain.is_null() {
-                // The inode's own mapping, or that of a shared inode that it holds until it is
-                // evicted: longer than there are files.
-                (*file).f_mapping = plain;
-                return 0;
-            }
+        fields.f_mode |= raw::EROFS_SHARED_FMODE_NOWAIT;
+        if !plain.is_null() {
+            // The inode's own mapping, or that of a shared inode that it holds until it is evicted:
+            // longer than there are files.
+            fields.f_mapping = plain;
+            return 0;
         }
         // SAFETY: By this function's requirements.
         let shared = unsafe { Self::share_file(inode, file) };
@@ -367,11 +357,9 @@ impl<T: FileSystem> Tables<T> {
         to: *mut bindings::iov_iter,
     ) -> isize {
         // SAFETY: By this function's requirements.
-        let (mut request, file) = unsafe {
-            let request = ReadRequest::from_raw(iocb, to);
-            let file = OpenFile::<T>::from_raw(request.file());
-            (request, file)
-        };
+        let mut request = unsafe { ReadRequest::from_raw(iocb, to) };
+        // SAFETY: By this function's requirements.
+        let file = unsafe { OpenFile::<T>::from_raw(request.file()) };
         let special = raw::EROFS_SHARED_IOCB_DIRECT | raw::EROFS_SHARED_IOCB_NOWAIT;
         // The way that nearly every read goes.
         let (inode, mapping) = (file.inode(), file.mapping());
@@ -454,11 +442,11 @@ impl<T: FileSystem> Tables<T> {
         }
         // SAFETY: By this function's requirements.
         let label = T::label(unsafe { OpenFile::<T>::from_raw(file) }.inode().sb().info());
+        let (from, len) = (label.as_ptr().cast(), label.len());
         // SAFETY: Copying to user memory checks the address.
-        let left = unsafe {
-            let left = raw::erofs_shared_copy_to_user(arg, label.as_ptr().cast(), label.len());
-            left + raw::erofs_shared_clear_user(arg.wrapping_add(label.len()), 1)
-        };
+        let left = unsafe { raw::erofs_shared_copy_to_user(arg, from, len) };
+        // SAFETY: Clearing user memory checks the address.
+        let left = left + unsafe { raw::erofs_shared_clear_user(arg.wrapping_add(len), 1) };
         if left == 0 {
             0
         } else {

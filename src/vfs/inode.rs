@@ -121,6 +121,14 @@ impl<T: Mount> Inode<T> {
         unsafe { &*inode.cast() }
     }
 
+    /// # Safety
+    ///
+    /// `mapping` is that of an inode of a superblock of `T`, which is live for `'a`.
+    pub(super) unsafe fn of_mapping<'a>(mapping: *mut bindings::address_space) -> &'a Self {
+        // SAFETY: By this function's requirements `host` is such an inode.
+        unsafe { Self::from_raw((*mapping).host) }
+    }
+
     pub(super) fn as_ptr(&self) -> *mut bindings::inode {
         self.inode.get()
     }

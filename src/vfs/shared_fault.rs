@@ -12,7 +12,12 @@ use kernel::{bindings, page::PAGE_SIZE, prelude::*, sync::Arc};
 
 use super::{file::OpenFile, page::Unready, sharing::FileMapping, FileSystem, Inode, Tables};
 use crate::{
-    io::{folio::FolioRef, mapping::Mapping, page::PageState, wait::is_dying},
+    io::{
+        folio::{Folio, FolioRef, HeldFolio},
+        mapping::Mapping,
+        page::PageState,
+        wait::is_dying,
+    },
     race::race_point,
     raw,
     share::Binding,
@@ -95,14 +100,12 @@ impl<'a, T: FileSystem> Fault<'a, T> {
     /// * The mapping is one of a file of `T`.
     #[inline(always)]
     unsafe fn from_raw(vmf: *mut bindings::vm_fault) -> Self {
-        // INVARIANT: The callback has the fault's lock. A mapping holds its file open.
-        // SAFETY: By this function's requirements.
-        unsafe {
-            Self {
-                vmf: NonNull::new_unchecked(vmf),
-                file: OpenFile::from_raw((*(*vmf).__bindgen_anon_1.vma).vm_file),
-            }
-        }
+        // SAFETY: By this function's requirements; a mapping holds its file open.
+        let file = unsafe { OpenFile::from_raw((*(*vmf).__bindgen_anon_1.vma).vm_file) };
+        // SAFETY: By this function's requirements the pointer is valid.
+        let vmf = unsafe { NonNull::new_unchecked(vmf) };
+        // INVARIANT: The callback has the fault's lock.
+        Self { vmf, file }
     }
 
     /// The page of the file.
@@ -124,14 +127,14 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         (ret, held.then_some(self))
     }
 
-    /// The pages of the folio that `filemap_fault()` has locked for the fault.
+    /// The folio that `filemap_fault()` has locked for the fault.
     ///
     /// # Safety
     ///
     /// `filemap_fault()` has returned `VM_FAULT_LOCKED`, and the folio has not been given back.
-    unsafe fn found(&self) -> Range<u64> {
+    unsafe fn found(&self) -> &Folio {
         // SAFETY: By this function's requirements `page` is one of a live folio of a page cache.
-        unsafe { FolioRef::pages_of_raw(raw::erofs_shared_page_folio((*self.vmf.as_ptr()).page)) }
+        unsafe { Folio::from_raw(raw::erofs_shared_page_folio((*self.vmf.as_ptr()).page)) }
     }
 
     /// Gives back the folio that `filemap_fault()` has locked for the fault.
@@ -140,14 +143,20 @@ impl<'a, T: FileSystem> Fault<'a, T> {
     ///
     /// As for [`Fault::found`].
     unsafe fn give_back(&mut self) {
-        // SAFETY: By this function's requirements the lock of the folio and a reference to it are
+        // SAFETY: By this function's requirements there is such a folio, and a reference to it is
         // the fault's.
-        unsafe {
-            let folio = raw::erofs_shared_page_folio((*self.vmf.as_ptr()).page);
-            raw::erofs_shared_folio_unlock(folio);
-            raw::erofs_shared_folio_put(folio);
-            (*self.vmf.as_ptr()).page = core::ptr::null_mut();
+        let folio = unsafe { HeldFolio::from_raw(self.found().as_ptr()) };
+        if let Some(folio) = folio {
+            // SAFETY: By this function's requirements the lock of the folio is the fault's.
+            unsafe { folio.unlock() };
         }
+        self.set_page(core::ptr::null_mut());
+    }
+
+    /// Sets the page that the fault maps.
+    fn set_page(&mut self, page: *mut bindings::page) {
+        // SAFETY: `vmf` is live, and this fault's (type invariants).
+        unsafe { (*self.vmf.as_ptr()).page = page };
     }
 
     /// Does what may wait: without the fault's lock if the fault can be tried again, which it is
@@ -236,7 +245,7 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         race_point!(c"fault_locked");
         // The whole folio is going to be mapped.
         // SAFETY: `filemap_fault()` has returned `VM_FAULT_LOCKED`.
-        if binding.covers(unsafe { fault.found() }) {
+        if binding.covers(unsafe { fault.found() }.pages()) {
             return Ok(Next::Return(ret));
         }
         // SAFETY: `filemap_fault()` has returned `VM_FAULT_LOCKED`, and the folio is given back
@@ -279,27 +288,15 @@ impl<'a, T: FileSystem> Fault<'a, T> {
     /// Makes page `index` of `folio`, which has it, the one that the fault maps. `None`: the folio
     /// has been evicted.
     fn map_folio(&mut self, folio: FolioRef, index: usize) -> Result<Option<bindings::vm_fault_t>> {
-        // SAFETY: The reference keeps the folio.
-        let ret = unsafe { raw::erofs_shared_folio_lock_killable(folio.as_ptr()) };
-        if ret < 0 {
-            return Err(Error::from_errno(ret));
-        }
-        // SAFETY: The reference keeps the folio, and the lock its mapping.
-        let usable = unsafe {
-            let mapping = (*folio.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping;
-            !mapping.is_null() && raw::erofs_shared_folio_uptodate(folio.as_ptr())
-        };
-        if !usable {
+        folio.lock_killable()?;
+        if folio.mapping().is_null() || !folio.is_uptodate() {
             // SAFETY: The folio was locked above.
-            unsafe { raw::erofs_shared_folio_unlock(folio.as_ptr()) };
+            unsafe { folio.unlock() };
             return Ok(None);
         }
-        // SAFETY: The reference goes to the fault with the folio's lock. By the type invariants
-        // `vmf` is live.
-        unsafe {
-            let page = raw::erofs_shared_folio_page(folio.into_raw(), index);
-            (*self.vmf.as_ptr()).page = page;
-        }
+        // The reference goes to the fault with the folio's lock.
+        self.set_page(folio.page_at(index));
+        let _ = folio.into_held().into_raw();
         Ok(Some(raw::EROFS_SHARED_VM_FAULT_LOCKED))
     }
 }

@@ -13,7 +13,7 @@
 
 use core::ops::Range;
 
-use kernel::{bindings, page::PAGE_SHIFT, prelude::*, sync::Arc};
+use kernel::{bindings, error::to_result, page::PAGE_SHIFT, prelude::*, sync::Arc};
 
 use super::{
     cache_fill::{CacheFill, OwnFill, PlainFill},
@@ -27,9 +27,11 @@ use crate::{
         clock::now,
         device::SuperPtr,
         fill::{fill, FillCompletion, Plan},
+        folio::Folio,
         folios::Folios,
         locked::LeavingFolio,
         mapping::Mapping,
+        readahead::Readahead,
     },
     race::race_point,
     raw,
@@ -300,15 +302,17 @@ impl<T: FileSystem> Tables<T> {
     /// * `rac` is valid, and this callback's for the call.
     /// * Its mapping is that of a shared inode, its file null or open.
     unsafe extern "C" fn shared_readahead(rac: *mut bindings::readahead_control) {
+        // SAFETY: By this function's requirements.
+        let readahead = unsafe { Readahead::from_raw(rac) };
         // A file that is not of `T` may have this mapping (coda gives its files that of the file
         // below): it is not looked into.
         // SAFETY: By this function's requirements the file is null or open.
-        let Some(file) = (unsafe { OpenFile::<T>::if_of_type((*rac).file) }) else {
+        let Some(file) = (unsafe { OpenFile::<T>::if_of_type(readahead.file()) }) else {
             return;
         };
         // SAFETY: By this function's requirements it is that of a shared inode, which is there for
         // the call.
-        let mapping = unsafe { Mapping::from_raw((*rac).mapping) };
+        let mapping = unsafe { Mapping::from_raw(readahead.mapping()) };
         let inode = file.inode();
         let FileMapping::Shared(binding) = inode.through(mapping) else {
             // The VFS drops the folios.
@@ -318,30 +322,24 @@ impl<T: FileSystem> Tables<T> {
             return;
         }
         let elsewhere = |pages| inode.next_elsewhere(&binding, pages);
-        // SAFETY: `rac` is valid.
-        unsafe {
-            if inode.needs_no_check(&binding) {
-                Self::fill_readahead(inode, rac, elsewhere, || PlainFill::new(inode, &binding));
-            } else {
-                Self::fill_readahead(inode, rac, elsewhere, || CacheFill::new(inode, &binding));
-            }
+        if inode.needs_no_check(&binding) {
+            let filled = || PlainFill::new(inode, &binding);
+            Self::fill_readahead(inode, readahead, elsewhere, filled);
+        } else {
+            let filled = || CacheFill::new(inode, &binding);
+            Self::fill_readahead(inode, readahead, elsewhere, filled);
         }
     }
 
     /// Fills the folios that a read-ahead is for, up to the first that `elsewhere` finds not to be
     /// needed; and those that come with them for little more.
-    ///
-    /// # Safety
-    ///
-    /// `rac` is the valid argument of `->readahead`.
-    unsafe fn fill_readahead<F: FillCompletion>(
+    fn fill_readahead<F: FillCompletion>(
         inode: &Inode<T>,
-        rac: *mut bindings::readahead_control,
+        mut readahead: Readahead<'_>,
         elsewhere: impl Fn(Range<u64>) -> u64,
         filled: impl Fn() -> F,
     ) {
-        // SAFETY: By this function's requirements `rac` is the live argument of `->readahead`.
-        let pages = unsafe { Folios::next_of_readahead(rac) };
+        let pages = readahead.pages();
         let start = pages.start;
         let mut until = elsewhere(pages.clone());
         if until > start && T::is_encoded(inode) {
@@ -349,22 +347,15 @@ impl<T: FileSystem> Tables<T> {
             let around = T::around(inode, bytes.clone());
             let around = around.start.min(bytes.start)..around.end.max(bytes.end);
             if around != bytes {
-                let len = around.end - around.start;
-                // SAFETY: By this function's requirements `rac` is the live argument of
-                // `->readahead`.
-                let pages = unsafe {
-                    bindings::readahead_expand(rac, around.start as i64, len as usize);
-                    Folios::next_of_readahead(rac)
-                };
-                until = elsewhere(start..pages.end);
+                readahead.expand(around);
+                until = elsewhere(start..readahead.pages().end);
             }
         }
         loop {
             let mut max = FILL_BYTES;
             if T::is_encoded(inode) {
                 // An extent is not cut in two, each of which would take decoding the first.
-                // SAFETY: `rac` is valid.
-                let pages = unsafe { Folios::next_of_readahead(rac) };
+                let pages = readahead.pages();
                 let pos = pages.start << PAGE_SHIFT;
                 let end = pos.saturating_add(max as u64);
                 if pages.end << PAGE_SHIFT > end {
@@ -372,8 +363,7 @@ impl<T: FileSystem> Tables<T> {
                     max = end.saturating_sub(pos) as usize;
                 }
             }
-            // SAFETY: `rac` is valid.
-            let Ok(mut folios) = (unsafe { Folios::of_readahead(rac, max, until) }) else {
+            let Ok(mut folios) = Folios::of_readahead(&mut readahead, max, until) else {
                 return;
             };
             if folios.is_empty() {
@@ -385,22 +375,12 @@ impl<T: FileSystem> Tables<T> {
         }
     }
 
-    /// As [`Tables::readahead`], of an inode that has to be decoded.
-    ///
-    /// # Safety
-    ///
-    /// `rac` is the valid argument of `->readahead` of the inode's own mapping.
-    pub(super) unsafe fn readahead_encoded(
-        inode: &Inode<T>,
-        rac: *mut bindings::readahead_control,
-    ) {
-        // SAFETY: By this function's requirements `rac` is the live argument of `->readahead`.
-        unsafe {
-            let nowhere = |_| u64::MAX;
-            Self::fill_readahead(inode, rac, nowhere, || OwnFill {
-                under_way: UnderWay::new(inode),
-            });
-        }
+    /// As [`Tables::readahead`], of an inode that has to be decoded. The page cache is its own.
+    pub(super) fn readahead_encoded(inode: &Inode<T>, readahead: Readahead<'_>) {
+        let nowhere = |_| u64::MAX;
+        Self::fill_readahead(inode, readahead, nowhere, || OwnFill {
+            under_way: UnderWay::new(inode),
+        });
     }
 
     /// As [`Tables::read_folio`], of an inode that has to be decoded.
@@ -435,11 +415,11 @@ impl<T: FileSystem> Tables<T> {
             return false;
         };
         // SAFETY: By this function's requirements the folio is locked, so that it stays in the page
-        // cache of a shared inode, which is not freed before.
-        let (shared, folio) = unsafe {
-            let mapping = (*folio.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.mapping;
-            (Unheld::of_mapping(mapping), LeavingFolio::from_raw(folio))
-        };
+        // cache.
+        let folio = unsafe { LeavingFolio::from_raw(folio) };
+        // SAFETY: The page cache is that of a shared inode, which is not freed before the folio has
+        // left it.
+        let shared = unsafe { Unheld::of_mapping(folio.mapping()) };
         shared.may_leave(&folio)
     }
 
@@ -465,10 +445,10 @@ impl<T: FileSystem> Tables<T> {
         let Some(file) = (unsafe { OpenFile::<T>::if_of_type(file) }) else {
             return EIO.to_errno();
         };
-        // SAFETY: The folio is locked, so it stays in this mapping, which is that of a shared
-        // inode.
-        let mapping =
-            unsafe { Mapping::from_raw((*folio).__bindgen_anon_1.__bindgen_anon_1.mapping) };
+        // SAFETY: The folio is locked, so it stays in this mapping.
+        let mapping = unsafe { Folio::from_raw(folio) }.mapping();
+        // SAFETY: It is that of a shared inode, which is not freed before the folio has left it.
+        let mapping = unsafe { Mapping::from_raw(mapping) };
         let inode = file.inode();
         let binding = match inode.through(mapping) {
             FileMapping::Shared(binding) => binding,
@@ -522,14 +502,10 @@ impl<T: FileSystem> BoundInodes<T> {
             inode: *mut bindings::inode,
             data: *mut kernel::ffi::c_void,
         ) {
-            // SAFETY: By this function's requirements the inode is live for the call, and `data` is
-            // that closure.
-            let (inode, f) = unsafe {
-                (
-                    Inode::<T>::from_raw(inode),
-                    &mut *data.cast::<&mut dyn FnMut(&SharedInode)>(),
-                )
-            };
+            // SAFETY: By this function's requirements the inode is live for the call.
+            let inode = unsafe { Inode::<T>::from_raw(inode) };
+            // SAFETY: By this function's requirements `data` is that closure.
+            let f = unsafe { &mut *data.cast::<&mut dyn FnMut(&SharedInode)>() };
             if let Some(sharing) = inode.sharing() {
                 let binding = sharing.slots.lock().current().cloned();
                 if let Some(binding) = binding {
@@ -538,10 +514,9 @@ impl<T: FileSystem> BoundInodes<T> {
             }
         }
         let mut f = f;
+        let (sb, data) = (self.sb.as_ptr(), (&raw mut f).cast());
         // SAFETY: By the type invariants the superblock is allocated; `visit` gets what it asks
         // for.
-        kernel::error::to_result(unsafe {
-            raw::erofs_shared_visit_mounted(self.sb.as_ptr(), Some(visit::<T>), (&raw mut f).cast())
-        })
+        to_result(unsafe { raw::erofs_shared_visit_mounted(sb, Some(visit::<T>), data) })
     }
 }
