@@ -342,18 +342,16 @@ fn meta_blkbits(device: &Device) -> u8 {
 
 /// Checks the options as far as that takes no image.
 fn check_options(sb: &Super<Erofs>, fc: &Context<'_>) -> Result {
-    let options = &sb.info().options;
+    let (id, options) = (sb.id(), &sb.info().options);
     if options.fsoffset % SECTOR != 0 {
         return Err(fc.invalid(fmt!(
-            "(device {}): fsoffset {} is not a multiple of {SECTOR}",
-            sb.id(),
+            "(device {id}): fsoffset {} is not a multiple of {SECTOR}",
             options.fsoffset
         )));
     }
     if options.share == Share::Fingerprint && !options.has_domain_id() {
         return Err(fc.invalid(fmt!(
-            "(device {}): share=fingerprint (inode_share) needs domain_id=: whose fingerprints to trust",
-            sb.id()
+            "(device {id}): share=fingerprint (inode_share) needs domain_id=: whose fingerprints to trust"
         )));
     }
     Ok(())

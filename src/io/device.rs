@@ -108,16 +108,14 @@ pub(crate) fn usable_file(file: &File) -> Result<(), Unusable> {
     let file = file.as_ptr();
     // SAFETY: A live `File` has an inode, and that a superblock.
     let (inode, sb) = unsafe { ((*file).f_inode, (*(*file).f_inode).i_sb) };
-    // SAFETY: The file has a mapping with operations; the type of an inode is constant.
-    let (mode, has_read_folio) = unsafe {
-        let read_folio = (*(*(*file).f_mapping).a_ops).read_folio;
-        ((*inode).i_mode, read_folio.is_some())
-    };
+    // SAFETY: The inode is live, and its type constant.
+    let mode = unsafe { (*inode).i_mode };
+    // SAFETY: The file has a mapping with operations.
+    let has_read_folio = unsafe { (*(*(*file).f_mapping).a_ops).read_folio }.is_some();
     // SAFETY: The superblock is live; these fields are constant.
-    let (depth, magic, on_bdev) = unsafe {
-        let on_bdev = !(*sb).s_bdev.is_null();
-        ((*sb).s_stack_depth, (*sb).s_magic as u32, on_bdev)
-    };
+    let (depth, magic) = unsafe { ((*sb).s_stack_depth, (*sb).s_magic as u32) };
+    // SAFETY: The superblock is live; the field is constant.
+    let on_bdev = !unsafe { (*sb).s_bdev }.is_null();
     if u32::from(mode) & bindings::S_IFMT != bindings::S_IFREG {
         return Err(Unusable::Kind);
     }
@@ -191,18 +189,14 @@ impl Device {
     /// Opens and claims an extra block device for `sb`.
     pub(crate) fn claim(path: &CStr, sb: SuperPtr) -> Result<Self> {
         let sb = sb.0;
-        // SAFETY: `path` is NUL-terminated; `sb` is valid. Its type is the holder, as in-tree, so
-        // that several mounts can have the same extra device. (A primary device's holder is its
-        // superblock.)
-        let file = from_err_ptr(unsafe {
-            raw::erofs_shared_bdev_open(
-                path.as_char_ptr(),
-                raw::EROFS_SHARED_BLK_OPEN_READ,
-                (*sb.as_ptr()).s_type.cast(),
-                sb.as_ptr(),
-            )
-        })?;
-        let file = NonNull::new(file).ok_or(EIO)?;
+        let (path, mode) = (path.as_char_ptr(), raw::EROFS_SHARED_BLK_OPEN_READ);
+        // The type is the holder, as in-tree, so that several mounts can have the same extra
+        // device. (A primary device's holder is its superblock.)
+        // SAFETY: By the type invariants of `SuperPtr` the superblock is allocated.
+        let holder = unsafe { (*sb.as_ptr()).s_type.cast() };
+        // SAFETY: `path` is NUL-terminated, and `sb` allocated.
+        let file = unsafe { raw::erofs_shared_bdev_open(path, mode, holder, sb.as_ptr()) };
+        let file = NonNull::new(from_err_ptr(file)?).ok_or(EIO)?;
         // INVARIANT: Opened just now for `sb`.
         let backing = Backing::Claimed { file, sb };
         // SAFETY: The file is an open block device.

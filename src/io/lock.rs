@@ -19,12 +19,11 @@ use crate::raw;
 ///
 /// For mutexes that are held while an image is read, which may take as long as its device likes.
 pub(crate) fn lock_killable<T>(mutex: &Mutex<T>) -> Result<Guard<'_, T, MutexBackend>> {
-    let state: *const Mutex<T> = mutex;
+    let state = core::ptr::from_ref(mutex).cast_mut();
+    let state = state.cast::<bindings::mutex>();
     // SAFETY: `Lock` is `repr(C)` and begins with its state (`Lock::from_raw` rests on that, too),
     // which is initialised before there is a reference.
-    to_result(unsafe {
-        raw::erofs_shared_mutex_lock_killable(state.cast_mut().cast::<bindings::mutex>())
-    })?;
+    to_result(unsafe { raw::erofs_shared_mutex_lock_killable(state) })?;
     // SAFETY: It was taken just now, and is given back by the guard alone.
     Ok(unsafe { Guard::new(mutex, ()) })
 }

@@ -30,13 +30,12 @@ impl ReadRequest<'_> {
     #[inline(always)]
     pub(crate) unsafe fn from_raw(iocb: *mut bindings::kiocb, to: *mut bindings::iov_iter) -> Self {
         // INVARIANT: By this function's requirements.
-        // SAFETY: By this function's requirements the pointers are valid.
-        unsafe {
-            Self {
-                iocb: NonNull::new_unchecked(iocb),
-                to: NonNull::new_unchecked(to),
-                _call: PhantomData,
-            }
+        Self {
+            // SAFETY: By this function's requirements the pointer is valid.
+            iocb: unsafe { NonNull::new_unchecked(iocb) },
+            // SAFETY: By this function's requirements the pointer is valid.
+            to: unsafe { NonNull::new_unchecked(to) },
+            _call: PhantomData,
         }
     }
 
@@ -100,10 +99,7 @@ impl ReadRequest<'_> {
     pub(crate) fn behind(&self, pos: i64) -> i64 {
         // SAFETY: The file is open as long as this (type invariants). Others may write the field:
         // it is read once.
-        let last = unsafe {
-            let ra = &raw const (*self.file()).__bindgen_anon_3.f_ra;
-            (&raw const (*ra).prev_pos).read_volatile()
-        };
+        let last = unsafe { self.prev_pos().read_volatile() };
         last.wrapping_sub(1).wrapping_sub(pos)
     }
 
@@ -111,13 +107,17 @@ impl ReadRequest<'_> {
     /// one.
     #[inline(always)]
     pub(crate) fn set_pos(&mut self, pos: i64) {
-        // SAFETY: By the type invariants `iocb` is live and not used by others, and the file is
-        // open. Other threads may write `prev_pos`, too.
-        unsafe {
-            (*self.iocb.as_ptr()).ki_pos = pos;
-            let ra = &raw mut (*self.file()).__bindgen_anon_3.f_ra;
-            (&raw mut (*ra).prev_pos).write_volatile(pos);
-        }
+        // SAFETY: `iocb` is live and not used by others (type invariants).
+        unsafe { (*self.iocb.as_ptr()).ki_pos = pos };
+        // SAFETY: By the type invariants the file is open. Other threads may write `prev_pos`, too.
+        unsafe { self.prev_pos().write_volatile(pos) };
+    }
+
+    /// Where the file's last read is noted.
+    #[inline(always)]
+    fn prev_pos(&self) -> *mut bindings::loff_t {
+        // SAFETY: The file is open as long as this (type invariants).
+        unsafe { &raw mut (*self.file()).__bindgen_anon_3.f_ra.prev_pos }
     }
 
     /// Copies bytes to where they are wanted, without moving the request on. Returns how many could

@@ -21,16 +21,10 @@ pub(crate) fn sort_by_start(ranges: &mut [Range<u64>]) {
         let (one, other) = unsafe { (&*one.cast::<Range<u64>>(), &*other.cast::<Range<u64>>()) };
         one.start.cmp(&other.start) as c_int
     }
+    let (start, count) = (ranges.as_mut_ptr().cast(), ranges.len());
+    let size = size_of::<Range<u64>>();
     // SAFETY: The number of elements and their size are those of the slice; they are plain numbers,
     // so they may be moved bytewise, and `compare` gets pointers to whole ones. Without a swap
     // function they are swapped as bytes.
-    unsafe {
-        raw::sort_nonatomic(
-            ranges.as_mut_ptr().cast(),
-            ranges.len(),
-            size_of::<Range<u64>>(),
-            Some(compare),
-            None,
-        )
-    };
+    unsafe { raw::sort_nonatomic(start, count, size, Some(compare), None) };
 }

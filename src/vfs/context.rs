@@ -57,10 +57,9 @@ impl<'a> Context<'a> {
         if let Ok(text) = CString::try_from_fmt(args) {
             let fc: *const raw::fs_context = &*self.fc;
             let or_kernel_log = !self.to_kernel_log;
+            let (fc, text) = (fc.cast_mut().cast(), text.as_char_ptr());
             // SAFETY: The context is live; the log is only touched by the task that mounts.
-            unsafe {
-                raw::erofs_shared_fc_error(fc.cast_mut().cast(), text.as_char_ptr(), or_kernel_log)
-            }
+            unsafe { raw::erofs_shared_fc_error(fc, text, or_kernel_log) }
         }
     }
 
@@ -98,11 +97,9 @@ pub(super) unsafe extern "C" fn init<T: FileSystem>(fc: *mut bindings::fs_contex
             GFP_KERNEL,
         )?;
         // SAFETY: The context is ours to fill.
-        unsafe {
-            let fc = fc.cast::<raw::fs_context>();
-            (*fc).s_fs_info = KBox::into_raw(private).cast();
-            (*fc).ops = &Tables::<T>::CONTEXT_OPS;
-        }
+        let fc = unsafe { &mut *fc.cast::<raw::fs_context>() };
+        fc.s_fs_info = KBox::into_raw(private).cast();
+        fc.ops = &Tables::<T>::CONTEXT_OPS;
         Ok(0)
     })
 }
@@ -134,13 +131,13 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// `fs_context_operations::free`
     unsafe extern "C" fn fc_free(fc: *mut raw::fs_context) {
-        // SAFETY: If the pointer is still here, no superblock has taken the state.
-        unsafe {
-            let private = (*fc).s_fs_info.cast::<Private<T>>();
-            if !private.is_null() {
-                (*fc).s_fs_info = core::ptr::null_mut();
-                drop(KBox::from_raw(private));
-            }
+        // SAFETY: The context is live, and used by this task alone.
+        let info = unsafe { &mut (*fc).s_fs_info };
+        let private = core::mem::replace(info, core::ptr::null_mut()).cast::<Private<T>>();
+        if !private.is_null() {
+            // SAFETY: The pointer was still there, so no superblock has taken the state, which
+            // `init` has made.
+            drop(unsafe { KBox::from_raw(private) });
         }
     }
 
@@ -154,15 +151,11 @@ impl<T: FileSystem> Tables<T> {
         from_result(|| {
             // SAFETY: All-zero is a valid result structure.
             let mut result: raw::fs_parse_result = unsafe { core::mem::zeroed() };
-            // SAFETY: The table is ended by `END`; context and parameter are live.
-            let opt = unsafe {
-                raw::__fs_parse(
-                    &mut (*fc).log,
-                    T::PARAMS.as_ptr().cast(),
-                    param,
-                    &mut result,
-                )
-            };
+            let options = T::PARAMS.as_ptr().cast();
+            // SAFETY: The context is live, and used by this task alone.
+            let log = unsafe { &mut (*fc).log };
+            // SAFETY: The table is ended by `END`; log and parameter are live.
+            let opt = unsafe { raw::__fs_parse(log, options, param, &mut result) };
             // ENOPARAM must reach the VFS as it is, so that it tries the generic options.
             to_result(opt)?;
             let opt = opt as u8;
@@ -182,14 +175,13 @@ impl<T: FileSystem> Tables<T> {
             let is_string = matches!(value, ParamValue::String(_));
             let parsed = T::parse_param(&mut private.info, &context, opt, value);
             if is_string {
-                // SAFETY: The string is the parameter's own, which the VFS would free. It may be a
-                // secret (`domain_id=`), so that no copy is left in memory. `value`, which borrowed
-                // it, is gone.
-                unsafe {
-                    let string = &mut (*param).__bindgen_anon_1.string;
-                    bindings::kfree_sensitive((*string).cast());
-                    *string = core::ptr::null_mut();
-                }
+                // SAFETY: The parameter is live, and has a string. `value`, which borrowed it, is
+                // gone.
+                let string = unsafe { &mut (*param).__bindgen_anon_1.string };
+                let string = core::mem::replace(string, core::ptr::null_mut());
+                // It may be a secret (`domain_id=`), so that no copy is left in memory.
+                // SAFETY: The string was the parameter's own, which the VFS would free.
+                unsafe { bindings::kfree_sensitive(string.cast()) };
             }
             parsed.map(|()| 0)
         })
@@ -300,14 +292,9 @@ impl<T: FileSystem> Tables<T> {
                 unsafe { Self::get_tree_file(fc)? };
                 return Ok(0);
             }
-            // SAFETY: Live context.
-            let ret = unsafe {
-                raw::get_tree_bdev_flags(
-                    fc,
-                    Some(Self::fc_fill_super),
-                    raw::EROFS_SHARED_GET_TREE_BDEV_QUIET_LOOKUP,
-                )
-            };
+            let quiet = raw::EROFS_SHARED_GET_TREE_BDEV_QUIET_LOOKUP;
+            // SAFETY: The context is live, and the callback fits its state.
+            let ret = unsafe { raw::get_tree_bdev_flags(fc, Some(Self::fc_fill_super), quiet) };
             if ret != ENOTBLK.to_errno() {
                 to_result(ret)?;
                 // SAFETY: As for this function; the context has a root now.
@@ -335,10 +322,9 @@ impl<T: FileSystem> Tables<T> {
         if let Some(source) = &private.source {
             private.key = T::key(&mut private.info, source)?;
         }
-        // SAFETY: Live context; both callbacks fit its state.
-        to_result(unsafe {
-            raw::erofs_shared_get_tree_file(fc, Some(Self::fc_is_same), Some(Self::fc_fill_super))
-        })?;
+        let (is_same, fill) = (Self::fc_is_same, Self::fc_fill_super);
+        // SAFETY: The context is live; both callbacks fit its state.
+        to_result(unsafe { raw::erofs_shared_get_tree_file(fc, Some(is_same), Some(fill)) })?;
         // SAFETY: By the function's safety requirements; the context has a root now.
         unsafe { Self::tell_if_again(fc) };
         Ok(())
@@ -350,13 +336,14 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// As for `fc_get_tree`, which has succeeded: the context has a root.
     unsafe fn tell_if_again(fc: *mut raw::fs_context) {
-        // SAFETY: By the function's safety requirements. A superblock that is new has taken the
-        // state; one that was there has not.
-        unsafe {
-            if !(*fc).s_fs_info.is_null() {
-                let sb = Super::<T>::from_raw((*(*fc).root).d_sb);
-                T::mounted_again(sb, Context::mounting(&mut *fc).source());
-            }
+        // SAFETY: By this function's requirements the context is live, and used by this task alone.
+        let fc = unsafe { &mut *fc };
+        // A superblock that is new has taken the state; one that was there has not.
+        if !fc.s_fs_info.is_null() {
+            // SAFETY: By this function's requirements the context has a root, of a superblock of
+            // `T`.
+            let sb = unsafe { Super::<T>::from_raw((*fc.root).d_sb) };
+            T::mounted_again(sb, Context::mounting(fc).source());
         }
     }
 
@@ -368,14 +355,15 @@ impl<T: FileSystem> Tables<T> {
         sb: *mut bindings::super_block,
         fc: *mut raw::fs_context,
     ) -> ffi::c_int {
-        // SAFETY: By this function's requirements both are live. One on a block device is dead only
-        // after its state is gone, and is not looked at.
-        let infos = unsafe {
-            if !raw::erofs_shared_super_is_anon(sb) || (*fc).exclusive() {
-                return 0;
-            }
-            [(*sb).s_fs_info, (*fc).s_fs_info]
-        };
+        // SAFETY: By this function's requirements the context is live, and not changed meanwhile.
+        let fc = unsafe { &*fc };
+        // One on a block device is dead only after its state is gone, and is not looked at.
+        // SAFETY: By this function's requirements the superblock is live.
+        if fc.exclusive() || !unsafe { raw::erofs_shared_super_is_anon(sb) } {
+            return 0;
+        }
+        // SAFETY: By this function's requirements the superblock is live.
+        let infos = [unsafe { (*sb).s_fs_info }, fc.s_fs_info];
         let [old, new] = infos.map(|info| info.cast::<Private<T>>());
         if old.is_null() || new.is_null() {
             return 0;
@@ -422,16 +410,14 @@ impl<T: FileSystem> Tables<T> {
         // SAFETY: As in `given_file`. A superblock that could not be filled has taken the state
         // with it: the source was a block device then, and must not be looked up again.
         let private = unsafe { Self::private(fc) }.ok_or(EINVAL)?;
-        // SAFETY: Live context; its source is NUL-terminated.
-        let file = unsafe {
-            if (*fc).source.is_null() {
-                return Err(Context::mounting(&mut *fc).invalid(fmt!("no source given")));
-            }
-            io::device::open_file(CStr::from_char_ptr((*fc).source))?
-        };
+        // SAFETY: The context is live, and used by this task alone. It has its state by a pointer.
+        let context = Context::mounting(unsafe { &mut *fc });
+        if context.fc.source.is_null() {
+            return Err(context.invalid(fmt!("no source given")));
+        }
+        let file = io::device::open_file(context.source())?;
         if let Err(why) = io::device::usable_file(&file) {
-            // SAFETY: Live context.
-            Context::mounting(unsafe { &mut *fc }).error(fmt!("{why}"));
+            context.error(fmt!("{why}"));
             return Err(ENOTBLK);
         }
         private.source = Some(file);
@@ -473,14 +459,12 @@ impl<T: FileSystem> Tables<T> {
                     err
                 ));
             })?;
-            // SAFETY: `d_make_root` takes the reference, also when it fails. `s_root` is ours to
-            // set.
-            let has_root = unsafe {
-                let root = ARef::into_raw(root);
-                (*sb).s_root = bindings::d_make_root(root.as_ref().as_ptr());
-                !(*sb).s_root.is_null()
-            };
-            if !has_root {
+            let root = ARef::into_raw(root).as_ptr().cast();
+            // SAFETY: `d_make_root` takes the reference, also when it fails.
+            let root = unsafe { bindings::d_make_root(root) };
+            // SAFETY: By this function's requirements the superblock is ours to fill.
+            unsafe { (*sb).s_root = root };
+            if root.is_null() {
                 return Err(ENOMEM);
             }
             T::mounted(this).inspect_err(|err| {
@@ -512,13 +496,12 @@ impl<T: FileSystem> Tables<T> {
             (*sb).s_export_op = core::ptr::from_ref(Self::EXPORT_OPS).cast();
         }
         // SAFETY: By this function's requirements the flags are the caller's to set.
-        unsafe {
-            (*sb).s_flags |= fixed as usize;
-            if T::acl_enabled(info) {
-                (*sb).s_flags |= acl;
-            } else {
-                (*sb).s_flags &= !acl;
-            }
+        let flags = unsafe { &mut (*sb).s_flags };
+        *flags |= fixed as usize;
+        if T::acl_enabled(info) {
+            *flags |= acl;
+        } else {
+            *flags &= !acl;
         }
     }
 

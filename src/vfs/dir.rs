@@ -30,17 +30,12 @@ pub(crate) struct OpenDir<'a> {
 impl OpenDir<'_> {
     /// Starts reading up to `pages` pages of the directory from `index` on, unless that is done.
     pub(crate) fn read_ahead(&self, index: u64, pages: u64) {
-        // SAFETY: The file is open for the callback that made this; the directory is locked for
-        // reading at least, and `f_ra` is per file.
-        unsafe {
-            let file = self.file.get();
-            raw::erofs_shared_sync_readahead(
-                (*file).f_mapping,
-                file,
-                index as usize,
-                pages as usize,
-            )
-        }
+        let (file, index, pages) = (self.file.get(), index as usize, pages as usize);
+        // SAFETY: The file is open for the callback that made this.
+        let mapping = unsafe { (*file).f_mapping };
+        // SAFETY: The file is open; the directory is locked for reading at least, and `f_ra` is per
+        // file.
+        unsafe { raw::erofs_shared_sync_readahead(mapping, file, index, pages) }
     }
 }
 
@@ -77,12 +72,10 @@ impl DirEmitter<'_> {
         let Some(actor) = ctx.actor else {
             return false;
         };
+        let (text, len) = (name.as_ptr().cast(), name.len() as i32);
         // SAFETY: The actor is the context's; the name is readable for its length (at most 255). No
         // type has bits that `ctx.dt_flags_mask` would have to allow.
-        let taken = unsafe {
-            let name = (name.as_ptr().cast(), name.len() as i32);
-            actor(self.ctx, name.0, name.1, ctx.pos, ino, kind)
-        };
+        let taken = unsafe { actor(self.ctx, text, len, ctx.pos, ino, kind) };
         if taken {
             ctx.pos = ctx.pos.wrapping_add(size.into());
         }
@@ -146,16 +139,15 @@ impl<T: FileSystem> Tables<T> {
         dentry: *mut bindings::dentry,
         _flags: ffi::c_uint,
     ) -> *mut bindings::dentry {
+        // SAFETY: The directory is a live inode of `T`.
+        let dir = unsafe { Inode::<T>::from_raw(dir) };
         // SAFETY: The dentry is new and ours; its name does not change while the directory is
         // locked.
-        let (dir, name) = unsafe {
-            let qstr = &(*dentry).__bindgen_anon_1.d_name;
-            let len = qstr.__bindgen_anon_1.__bindgen_anon_1.len as usize;
-            (
-                Inode::<T>::from_raw(dir),
-                core::slice::from_raw_parts(qstr.name, len),
-            )
-        };
+        let qstr = unsafe { &(*dentry).__bindgen_anon_1.d_name };
+        // SAFETY: The same; the length is always set.
+        let len = unsafe { qstr.__bindgen_anon_1.__bindgen_anon_1.len } as usize;
+        // SAFETY: The name has this length, and does not change.
+        let name = unsafe { core::slice::from_raw_parts(qstr.name, len) };
         if name.len() > NAME_MAX {
             return ENAMETOOLONG.to_ptr();
         }

@@ -60,15 +60,12 @@ impl<T: FileSystem> Tables<T> {
         for (i, inode) in [inode, parent].iter().take(words / WORDS).enumerate() {
             // SAFETY: By this function's requirements both are live inodes of `T`; the second is
             // not null, since there are words for it.
-            let (handle, generation) = unsafe {
-                (
-                    T::handle(Inode::<T>::from_raw(*inode)),
-                    (**inode).i_generation,
-                )
-            };
-            let Ok(handle) = handle else {
+            let inode = unsafe { Inode::<T>::from_raw(*inode) };
+            let Ok(handle) = T::handle(inode) else {
                 return raw::fid_type_FILEID_INVALID as i32;
             };
+            // SAFETY: The inode is live; the field is constant.
+            let generation = unsafe { (*inode.as_ptr()).i_generation };
             let values = [(handle >> 32) as u32, handle as u32, generation];
             // SAFETY: By this function's requirements there is room for `words` words.
             unsafe { fh.add(i * WORDS).cast::<[u32; WORDS]>().write(values) };
@@ -92,13 +89,12 @@ impl<T: FileSystem> Tables<T> {
         if len < (start + WORDS) as i32 {
             return None;
         }
-        // SAFETY: By the function's safety requirements; `sb` is one of `T`.
-        unsafe {
-            let words = fid.cast::<u32>();
-            let high = u64::from(words.add(start).read_unaligned());
-            let low = u64::from(words.add(start + 1).read_unaligned());
-            Some(T::inode_by_handle(Super::from_raw(sb), (high << 32) | low))
-        }
+        let words = fid.cast::<u32>().wrapping_add(start).cast::<[u32; 2]>();
+        // SAFETY: By this function's requirements there are `len` words, which are enough.
+        let [high, low] = unsafe { words.read_unaligned() }.map(u64::from);
+        // SAFETY: The superblock is a live one of `T`.
+        let sb = unsafe { Super::from_raw(sb) };
+        Some(T::inode_by_handle(sb, (high << 32) | low))
     }
 
     /// # Safety

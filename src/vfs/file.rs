@@ -4,7 +4,7 @@
 
 use core::marker::PhantomData;
 
-use kernel::{bindings, types::Opaque};
+use kernel::{bindings, ffi, types::Opaque};
 
 use super::{FileSystem, Inode, Tables};
 use crate::{io::mapping::Mapping, raw};
@@ -96,21 +96,22 @@ impl<'a, T: FileSystem> OpenFile<'a, T> {
     /// Sets up read-ahead by the device's setting: the VFS took that of the internal filesystem, 0.
     #[inline(always)]
     pub(super) fn ready_readahead(self) {
-        // SAFETY: The file is open. Other threads with this file may do the same.
-        unsafe {
-            let ra_pages = &raw mut (*self.as_ptr()).__bindgen_anon_3.f_ra.ra_pages;
-            if ra_pages.read_volatile() == 0 {
-                ra_pages.write_volatile(self.inode().ra_pages());
-            }
+        // SAFETY: The file is open. Other threads may set it at any time.
+        if unsafe { self.ra_field().read_volatile() } == 0 {
+            self.set_ra_pages(self.inode().ra_pages());
         }
     }
 
+    #[inline(always)]
+    fn ra_field(self) -> *mut ffi::c_uint {
+        // SAFETY: The file is open as long as this (type invariants).
+        unsafe { &raw mut (*self.as_ptr()).__bindgen_anon_3.f_ra.ra_pages }
+    }
+
     /// Sets how many pages are read ahead at most.
+    #[inline(always)]
     pub(super) fn set_ra_pages(self, pages: u32) {
         // SAFETY: The file is open. Other threads may set and read it at any time.
-        unsafe {
-            let ra_pages = &raw mut (*self.as_ptr()).__bindgen_anon_3.f_ra.ra_pages;
-            ra_pages.write_volatile(pages);
-        }
+        unsafe { self.ra_field().write_volatile(pages) };
     }
 }

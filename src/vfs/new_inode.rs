@@ -124,10 +124,9 @@ impl<T: FileSystem> NewInode<T> {
     ) -> Result<InodeRef<T>> {
         let target = match link {
             Some(link) if fields.kind() == bindings::S_IFLNK => {
+                let (text, len, gfp) = (link.as_ptr().cast(), link.len(), bindings::GFP_KERNEL);
                 // SAFETY: `link` is readable for its length.
-                let copy = unsafe {
-                    bindings::kmemdup_nul(link.as_ptr().cast(), link.len(), bindings::GFP_KERNEL)
-                };
+                let copy = unsafe { bindings::kmemdup_nul(text, len, gfp) };
                 Some(NonNull::new(copy).ok_or(ENOMEM)?)
             }
             _ => None,
@@ -163,17 +162,12 @@ impl<T: FileSystem> NewInode<T> {
             (*inode).i_size = fields.size.min(i64::MAX as u64) as i64;
             (*inode).i_blocks = fields.blocks;
         }
-        // SAFETY: The inode is new, so that what these set is this task's to set.
-        unsafe {
-            bindings::set_nlink(inode, fields.nlink);
-            raw::erofs_shared_inode_set_owner_and_times(
-                inode,
-                fields.uid,
-                fields.gid,
-                fields.mtime,
-                fields.mtime_nsec,
-            );
-        }
+        // SAFETY: The inode is new, so that what this sets is this task's to set.
+        unsafe { bindings::set_nlink(inode, fields.nlink) };
+        let ((uid, gid), (sec, nsec)) =
+            ((fields.uid, fields.gid), (fields.mtime, fields.mtime_nsec));
+        // SAFETY: The inode is new, so that what this sets is this task's to set.
+        unsafe { raw::erofs_shared_inode_set_owner_and_times(inode, uid, gid, sec, nsec) };
     }
 
     /// Sets the operations by file type, and what goes with them. `target` is the target of a
@@ -196,30 +190,22 @@ impl<T: FileSystem> NewInode<T> {
                     let own = self.inode().own_mapping().as_ptr();
                     self.inode().plain().set(own);
                 }
-                // SAFETY: As above: the field is this task's to set.
-                unsafe { (*inode).__bindgen_anon_3.i_fop = &Tables::<T>::FILE_OPS };
+                self.set_file_operations(&Tables::<T>::FILE_OPS);
                 return true;
             }
-            bindings::S_IFDIR => {
-                // SAFETY: As above: the field is this task's to set.
-                unsafe { (*inode).__bindgen_anon_3.i_fop = &Tables::<T>::DIR_OPS };
-            }
+            bindings::S_IFDIR => self.set_file_operations(&Tables::<T>::DIR_OPS),
             bindings::S_IFLNK => {
                 if let Some(target) = target {
+                    let (target, len) = (target.as_ptr(), fields.size as i32);
                     // SAFETY: The inode is new, and `target` is NUL-terminated.
-                    unsafe {
-                        raw::erofs_shared_inode_set_link(inode, target.as_ptr(), fields.size as i32)
-                    };
+                    unsafe { raw::erofs_shared_inode_set_link(inode, target, len) };
                 }
             }
             kind => {
-                let rdev = match kind {
-                    // SAFETY: Decoding a number has no preconditions.
-                    bindings::S_IFCHR | bindings::S_IFBLK => unsafe {
-                        raw::erofs_shared_decode_dev(fields.rdev)
-                    },
-                    _ => 0,
-                };
+                let is_device = matches!(kind, bindings::S_IFCHR | bindings::S_IFBLK);
+                let rdev = if is_device { fields.rdev } else { 0 };
+                // SAFETY: Decoding a number has no preconditions; 0 is no device.
+                let rdev = unsafe { raw::erofs_shared_decode_dev(rdev) };
                 // SAFETY: The inode is new.
                 unsafe { bindings::init_special_inode(inode, fields.mode, rdev) };
                 return false;
@@ -228,6 +214,11 @@ impl<T: FileSystem> NewInode<T> {
         // SAFETY: The inode is new. Its pages are looked at through their addresses.
         unsafe { bindings::inode_nohighmem(inode) };
         true
+    }
+
+    fn set_file_operations(&mut self, ops: &'static bindings::file_operations) {
+        // SAFETY: The inode is new, so that this field is this task's to set.
+        unsafe { (*self.as_ptr()).__bindgen_anon_3.i_fop = ops };
     }
 
     /// Sets how the page cache is filled.

@@ -37,12 +37,12 @@ impl Type {
             GFP_KERNEL,
         )?;
         let this = Registered(NonNull::from(KBox::leak(this)));
+        let fst = this.fst();
+        // SAFETY: `fst` stays where it is until it is unregistered, and its keys with it.
+        unsafe { raw::erofs_shared_fs_type_register_keys(fst) };
         // On failure the drop's unregistering is refused by the kernel, harmlessly.
         // SAFETY: `fst` stays where it is until it is unregistered.
-        to_result(unsafe {
-            raw::erofs_shared_fs_type_register_keys(this.0.as_ref().fst.get());
-            bindings::register_filesystem(this.0.as_ref().fst.get())
-        })?;
+        to_result(unsafe { bindings::register_filesystem(fst) })?;
         Ok(this)
     }
 }
@@ -54,15 +54,23 @@ impl Type {
 /// The pointer comes from a box, and is freed by the drop alone.
 struct Registered(NonNull<Type>);
 
+impl Registered {
+    fn fst(&self) -> *mut bindings::file_system_type {
+        // SAFETY: The type is there as long as this (type invariants).
+        unsafe { self.0.as_ref() }.fst.get()
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants. The type is not mounted any more after it is
-        // unregistered, and the module's last superblock is gone.
-        unsafe {
-            bindings::unregister_filesystem(self.0.as_ref().fst.get());
-            raw::erofs_shared_fs_type_unregister_keys(self.0.as_ref().fst.get());
-            drop(KBox::from_raw(self.0.as_ptr()));
-        }
+        let fst = self.fst();
+        // SAFETY: The type is live; one that is not registered is refused.
+        unsafe { bindings::unregister_filesystem(fst) };
+        // SAFETY: The type is not mounted any more after it is unregistered, and the module's last
+        // superblock is gone.
+        unsafe { raw::erofs_shared_fs_type_unregister_keys(fst) };
+        // SAFETY: By the type invariants it comes from a box. Nothing uses it any more.
+        drop(unsafe { KBox::from_raw(self.0.as_ptr()) });
     }
 }
 

@@ -36,11 +36,10 @@ impl InodeCache {
         size: usize,
         init_once: unsafe extern "C" fn(*mut kernel::ffi::c_void),
     ) -> Result<Self> {
+        let (name, size) = (name.as_char_ptr(), size as u32);
         // SAFETY: The name is NUL-terminated; by this function's requirements the constructor fits
         // the objects.
-        let cache = unsafe {
-            raw::erofs_shared_inode_cache_create(name.as_char_ptr(), size as u32, Some(init_once))
-        };
+        let cache = unsafe { raw::erofs_shared_inode_cache_create(name, size, Some(init_once)) };
         // INVARIANT: Made just now.
         Ok(Self(NonNull::new(cache).ok_or(ENOMEM)?))
     }
@@ -52,12 +51,11 @@ impl InodeCache {
 
 impl Drop for InodeCache {
     fn drop(&mut self) {
-        // SAFETY: The last superblock is gone. Inodes are freed after a grace period, which
-        // `rcu_barrier` waits for before the slab goes.
-        unsafe {
-            bindings::rcu_barrier();
-            bindings::kmem_cache_destroy(self.0.as_ptr());
-        }
+        // SAFETY: Waiting is allowed where a filesystem is unregistered.
+        unsafe { bindings::rcu_barrier() };
+        // SAFETY: The last superblock is gone, and the inodes, which are freed after a grace
+        // period, with it: that has been waited for.
+        unsafe { bindings::kmem_cache_destroy(self.0.as_ptr()) };
     }
 }
 

@@ -38,11 +38,10 @@ impl<T: FileSystem> Node<T> {
     /// * `inode` is one of a superblock of `T`, and has no references any more.
     /// * It is used by lookups under RCU only.
     unsafe extern "C" fn evict(inode: *mut bindings::inode) {
-        // SAFETY: The inode is being evicted, which begins with these two calls.
-        unsafe {
-            bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
-            bindings::clear_inode(inode);
-        }
+        // SAFETY: The inode is being evicted, which begins with this.
+        unsafe { bindings::truncate_inode_pages_final(&raw mut (*inode).i_data) };
+        // SAFETY: The inode is being evicted, and its pages are gone.
+        unsafe { bindings::clear_inode(inode) };
         // SAFETY: The inode is allocated until `free`; it is one of `T`.
         let this = unsafe { Inode::<T>::from_raw(inode) };
         this.evict_sharing();
@@ -58,15 +57,15 @@ impl<T: FileSystem> Node<T> {
     ///
     /// `inode` is one of a superblock of `T`, and nothing uses it any more.
     unsafe extern "C" fn free(inode: *mut bindings::inode) {
-        // SAFETY: The inode is dead, so all its fields are ours. Only `NewInode::publish` sets
-        // `i_link` on an inode of mode S_IFLNK, to memory of `kmemdup_nul`. The whole object came
-        // from a slab, which `kfree` finds by itself.
-        unsafe {
-            if u32::from((*inode).i_mode) & bindings::S_IFMT == bindings::S_IFLNK {
-                bindings::kfree((*inode).__bindgen_anon_5.i_link.cast());
-            }
-            bindings::kfree(Self::of(inode).cast());
+        // SAFETY: The inode is dead, so all its fields are ours.
+        let mode = u32::from(unsafe { (*inode).i_mode });
+        if mode & bindings::S_IFMT == bindings::S_IFLNK {
+            // SAFETY: Only `NewInode::publish` sets `i_link` on an inode of this mode, to memory of
+            // `kmemdup_nul`.
+            unsafe { bindings::kfree((*inode).__bindgen_anon_5.i_link.cast()) };
         }
+        // SAFETY: The whole object came from a slab, which `kfree` finds by itself.
+        unsafe { bindings::kfree(Self::of(inode).cast()) };
     }
 }
 
@@ -179,11 +178,9 @@ impl<T: FileSystem> Tables<T> {
         // they are evicted: by the drop, after the borrow.
         let held = T::put_super(unsafe { &mut (*private).info });
         drop(held);
-        // SAFETY: All inodes are gone, so nothing else looks at the state. It came from a box.
-        let private = unsafe {
-            (*sb).s_fs_info = core::ptr::null_mut();
-            KBox::from_raw(private)
-        };
-        drop(private);
+        // SAFETY: All inodes are gone, so nothing else looks at the state.
+        unsafe { (*sb).s_fs_info = core::ptr::null_mut() };
+        // SAFETY: It came from a box, and nothing has it any more.
+        drop(unsafe { KBox::from_raw(private) });
     }
 }

@@ -80,16 +80,11 @@ impl Options<'_> {
     /// Appends `,name=` and a string, escaped.
     pub(crate) fn put_string(&self, text: &CStr, value: &CStr) {
         self.put(text);
-        // SAFETY: As for `put`; both strings are NUL-terminated.
-        unsafe {
-            bindings::seq_escape_mem(
-                self.0.get(),
-                value.as_char_ptr(),
-                value.to_bytes().len(),
-                raw::EROFS_SHARED_ESCAPE_OCTAL,
-                c" \t\n\\,".as_char_ptr(),
-            )
-        }
+        let (how, only) = (raw::EROFS_SHARED_ESCAPE_OCTAL, c" \t\n\\,".as_char_ptr());
+        let (seq, value, len) = (self.0.get(), value.as_char_ptr(), value.to_bytes().len());
+        // SAFETY: The seq_file is live for the callback that made this; the strings are
+        // NUL-terminated.
+        unsafe { bindings::seq_escape_mem(seq, value, len, how, only) }
     }
 }
 
@@ -113,21 +108,23 @@ impl<T: Mount> Super<T> {
         unsafe { SuperPtr::new(NonNull::from(&self.sb).cast()) }
     }
 
+    /// What it holds. Its fields are not all to be looked at at the same times.
+    fn private(&self) -> *mut Private<T> {
+        // SAFETY: By the type invariants the superblock is live, and the pointer constant.
+        unsafe { (*self.as_ptr()).s_fs_info.cast() }
+    }
+
     /// The filesystem's state.
     pub(crate) fn info(&self) -> &T::Info {
         // SAFETY: By the type invariants; it is only shared as long as the superblock lives.
-        unsafe { &(*(*self.as_ptr()).s_fs_info.cast::<Private<T>>()).info }
+        unsafe { &(*self.private()).info }
     }
 
     /// What mounts of the same image file find it by, if it has that.
     pub(super) fn key(&self) -> Option<&T::Key> {
         // SAFETY: By the type invariants `s_fs_info` is a `Private<T>`, whose key is set before the
         // superblock is found by others, and is only shared as long as it lives.
-        unsafe {
-            (*(*self.as_ptr()).s_fs_info.cast::<Private<T>>())
-                .key
-                .as_ref()
-        }
+        unsafe { (*self.private()).key.as_ref() }
     }
 
     /// Its device number, which `stat` shows for its files.
@@ -139,13 +136,13 @@ impl<T: Mount> Super<T> {
     /// How many [`UnderWay`](super::under_way::UnderWay) there are.
     pub(super) fn under_way(&self) -> &Atomic<u32> {
         // SAFETY: By the type invariants; it is only shared as long as the superblock lives.
-        unsafe { &(*(*self.as_ptr()).s_fs_info.cast::<Private<T>>()).under_way }
+        unsafe { &(*self.private()).under_way }
     }
 
     /// Its number among all superblocks since the module was loaded: none has the same.
     pub(super) fn instance(&self) -> u64 {
         // SAFETY: By the type invariants `s_fs_info` is a `Private<T>`; the number is constant.
-        unsafe { (*(*self.as_ptr()).s_fs_info.cast::<Private<T>>()).instance }
+        unsafe { (*self.private()).instance }
     }
 
     /// The name by which messages call it: that of the device.
@@ -173,11 +170,12 @@ impl<T: Mount> Super<T> {
 
     /// Sets what the image's superblock says. Only for `fill_super`.
     pub(crate) fn identify(&self, block_bits: u8, uuid: &[u8; 16]) {
+        let (sb, size) = (self.as_ptr(), 1usize.wrapping_shl(block_bits.into()));
         // SAFETY: `fill_super` has the superblock to itself.
-        unsafe {
-            (*self.as_ptr()).s_blocksize = 1usize.wrapping_shl(block_bits.into());
-            (*self.as_ptr()).s_blocksize_bits = block_bits;
-            raw::erofs_shared_super_identify(self.as_ptr(), uuid.as_ptr(), uuid.len() as u32);
-        }
+        unsafe { (*sb).s_blocksize = size };
+        // SAFETY: `fill_super` has the superblock to itself.
+        unsafe { (*sb).s_blocksize_bits = block_bits };
+        // SAFETY: `fill_super` has the superblock to itself; the UUID is as long as is said.
+        unsafe { raw::erofs_shared_super_identify(sb, uuid.as_ptr(), uuid.len() as u32) };
     }
 }

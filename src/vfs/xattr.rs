@@ -58,16 +58,14 @@ impl<T: FileSystem> Tables<T> {
         size: usize,
     ) -> ffi::c_int {
         from_result(|| {
-            // SAFETY: All arguments are the VFS's: `name` is NUL-terminated, `buffer` null or
-            // writable for `size` bytes.
-            let (inode, class, name, out) = unsafe {
-                (
-                    Inode::<T>::from_raw(inode),
-                    (*handler).flags as u8,
-                    CStr::from_char_ptr(name).to_bytes(),
-                    out_buffer(buffer, size),
-                )
-            };
+            // SAFETY: The VFS passes a live inode of `T`.
+            let inode = unsafe { Inode::<T>::from_raw(inode) };
+            // SAFETY: The handler is one of the table.
+            let class = unsafe { (*handler).flags } as u8;
+            // SAFETY: The name is NUL-terminated, and does not change during the call.
+            let name = unsafe { CStr::from_char_ptr(name) }.to_bytes();
+            // SAFETY: The buffer is null or writable for `size` bytes, and this call's.
+            let out = unsafe { out_buffer(buffer, size) };
             Ok(i32::try_from(T::getxattr(inode, class, name, out)?)?)
         })
     }
@@ -80,13 +78,10 @@ impl<T: FileSystem> Tables<T> {
         buffer: *mut ffi::c_char,
         size: usize,
     ) -> isize {
-        // SAFETY: The dentry has an inode of `T`; `buffer` is null or writable for `size` bytes.
-        let (inode, out) = unsafe {
-            (
-                Inode::<T>::from_raw((*dentry).d_inode),
-                out_buffer(buffer.cast(), size),
-            )
-        };
+        // SAFETY: The dentry is live, and has an inode of `T`.
+        let inode = unsafe { Inode::<T>::from_raw((*dentry).d_inode) };
+        // SAFETY: The buffer is null or writable for `size` bytes, and this call's.
+        let out = unsafe { out_buffer(buffer.cast(), size) };
         match T::listxattr(inode, out) {
             Ok(len) => len as isize,
             Err(err) => err.to_errno() as isize,
@@ -123,11 +118,12 @@ impl<T: FileSystem> Tables<T> {
         };
         match read() {
             Ok(None) => core::ptr::null_mut(),
-            // SAFETY: The value is readable for its length; the result is an ACL or an error
-            // pointer.
-            Ok(Some(value)) => unsafe {
-                raw::erofs_shared_acl_from_xattr(value.as_ptr().cast(), value.len())
-            },
+            Ok(Some(value)) => {
+                let (value, len) = (value.as_ptr().cast(), value.len());
+                // SAFETY: The value is readable for its length; the result is an ACL or an error
+                // pointer.
+                unsafe { raw::erofs_shared_acl_from_xattr(value, len) }
+            }
             Err(err) => err.to_ptr(),
         }
     }

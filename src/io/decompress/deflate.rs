@@ -40,16 +40,15 @@ impl Deflate {
         stream.avail_in = input.len();
         stream.next_out = output.as_mut_ptr();
         stream.avail_out = output.len();
-        // SAFETY: The workspace has the size that zlib asked for, and the stream describes the
-        // buffers.
-        let ret = unsafe {
-            if raw::zlib_inflateInit2(&mut stream, WINDOW_BITS) != raw::Z_OK as i32 {
-                return Err(Failure::Error(EIO));
-            }
-            let ret = raw::zlib_inflate(&mut stream, raw::Z_SYNC_FLUSH as i32);
-            raw::zlib_inflateEnd(&mut stream);
-            ret
-        };
+        // SAFETY: The workspace has the size that zlib asked for.
+        let ret = unsafe { raw::zlib_inflateInit2(&mut stream, WINDOW_BITS) };
+        if ret != raw::Z_OK as i32 {
+            return Err(Failure::Error(EIO));
+        }
+        // SAFETY: The stream is initialised, and describes the buffers.
+        let ret = unsafe { raw::zlib_inflate(&mut stream, raw::Z_SYNC_FLUSH as i32) };
+        // SAFETY: The stream is initialised, and not used any more.
+        unsafe { raw::zlib_inflateEnd(&mut stream) };
         let over = ret == raw::Z_STREAM_END as i32;
         let full = stream.avail_out == 0;
         if full && (over || (extent == Extent::Prefix && ret == raw::Z_OK as i32)) {

@@ -27,14 +27,14 @@ pub(super) fn decode(input: &[u8], output: &mut [u8], extent: Extent) -> Result<
         // The decoder of wholes writes zeros there.
         output.fill(0);
     }
-    // SAFETY: Both lengths are those of the buffers, which is all that the decoder reads and
-    // writes, whatever the input: references back are checked against the start of the output.
-    let got = unsafe {
-        let (input, output) = (input.as_ptr().cast(), output.as_mut_ptr().cast());
-        match extent {
-            Extent::Whole => raw::LZ4_decompress_safe(input, output, from, to),
-            Extent::Prefix => raw::LZ4_decompress_safe_partial(input, output, from, to, to),
-        }
+    let (input, output) = (input.as_ptr().cast(), output.as_mut_ptr().cast());
+    // Both lengths are those of the buffers, which is all that the decoders read and write,
+    // whatever the input: references back are checked against the start of the output.
+    let got = match extent {
+        // SAFETY: The lengths are those of the buffers.
+        Extent::Whole => unsafe { raw::LZ4_decompress_safe(input, output, from, to) },
+        // SAFETY: The lengths are those of the buffers.
+        Extent::Prefix => unsafe { raw::LZ4_decompress_safe_partial(input, output, from, to, to) },
     };
     if got == to {
         Ok(())

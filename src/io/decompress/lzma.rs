@@ -50,12 +50,11 @@ impl Lzma {
             out_pos: 0,
             out_size: output.len(),
         };
-        // SAFETY: By the type invariants; `buf` describes the buffers.
-        let ret = unsafe {
-            let exact = i32::from(extent == Extent::Whole);
-            raw::xz_dec_microlzma_reset(self.0.as_ptr(), from, to, exact);
-            raw::xz_dec_microlzma_run(self.0.as_ptr(), &mut buf)
-        };
+        let exact = i32::from(extent == Extent::Whole);
+        // SAFETY: By the type invariants the decoder is live, and used by this call alone.
+        unsafe { raw::xz_dec_microlzma_reset(self.0.as_ptr(), from, to, exact) };
+        // SAFETY: The decoder is live; `buf` describes the buffers.
+        let ret = unsafe { raw::xz_dec_microlzma_run(self.0.as_ptr(), &mut buf) };
         match ret {
             raw::xz_ret_XZ_STREAM_END if buf.out_pos == output.len() => Ok(()),
             raw::xz_ret_XZ_OK | raw::xz_ret_XZ_STREAM_END => {

@@ -29,11 +29,10 @@ impl State for Zstd {
         // SAFETY: No preconditions.
         let bytes = unsafe { raw::zstd_dstream_workspace_bound(window) };
         let mut workspace = KVVec::from_elem(0u64, bytes.div_ceil(8), GFP_KERNEL)?;
+        let (memory, size) = (workspace.as_mut_ptr().cast(), workspace.len() * 8);
         // SAFETY: The workspace is as large as it has to be, and aligned to 8 bytes; it stays where
         // it is as long as the stream is used.
-        let stream = unsafe {
-            raw::zstd_init_dstream(window, workspace.as_mut_ptr().cast(), workspace.len() * 8)
-        };
+        let stream = unsafe { raw::zstd_init_dstream(window, memory, size) };
         // INVARIANT: Made just now.
         Ok(Self {
             stream: NonNull::new(stream).ok_or(EINVAL)?,
