@@ -2,7 +2,7 @@
 
 //! Mounting: the filesystem context, mount options, and the superblock's birth.
 
-use core::ptr::NonNull;
+use core::{marker::PhantomData, ptr::NonNull};
 
 use kernel::{
     bindings,
@@ -79,6 +79,249 @@ impl<'a> Context<'a> {
     }
 }
 
+/// A context of `T`, for a callback that got it.
+///
+/// # Invariants
+///
+/// The context is live for `'a`, and used by this task alone (`uapi_mutex`, or it is new). Its
+/// root, if it has one, is that of a superblock of `T`.
+struct FsContext<'a, T: FileSystem> {
+    fc: NonNull<raw::fs_context>,
+    _context: PhantomData<(&'a mut raw::fs_context, T)>,
+}
+
+impl<T: FileSystem> FsContext<'_, T> {
+    /// # Safety
+    ///
+    /// * `fc` is a context of `T`, live for the result's lifetime.
+    /// * It is used by this task alone, and by the caller only through the result.
+    unsafe fn from_raw(fc: *mut raw::fs_context) -> Self {
+        // INVARIANT: By this function's requirements.
+        Self {
+            // SAFETY: By this function's requirements the pointer is valid.
+            fc: unsafe { NonNull::new_unchecked(fc) },
+            _context: PhantomData,
+        }
+    }
+
+    /// The context, and the state that it owns, unless a superblock has taken that.
+    fn parts(&mut self) -> (&mut raw::fs_context, Option<&mut Private<T>>) {
+        // SAFETY: The context is live, and used by nothing else (type invariants).
+        let fc = unsafe { self.fc.as_mut() };
+        // SAFETY: `init` put it there; `sget_fc` clears the pointer when a superblock takes the
+        // state, for which this has to be given up.
+        let private = unsafe { fc.s_fs_info.cast::<Private<T>>().as_mut() };
+        (fc, private)
+    }
+
+    /// Takes a mount option.
+    fn parse_param(&mut self, param: &mut raw::fs_parameter) -> Result {
+        // SAFETY: All-zero is a valid result structure.
+        let mut result: raw::fs_parse_result = unsafe { core::mem::zeroed() };
+        let (fc, private) = self.parts();
+        let options = T::PARAMS.as_ptr().cast();
+        // SAFETY: The table is ended by `END`; log and parameter are live.
+        let opt = unsafe { raw::__fs_parse(&mut fc.log, options, param, &mut result) };
+        // ENOPARAM must reach the VFS as it is, so that it tries the generic options.
+        to_result(opt)?;
+        let opt = opt as u8;
+        let private = private.ok_or(EINVAL)?;
+        if opt == SOURCE {
+            // SAFETY: The option has been recognised as the source.
+            return unsafe { Self::parse_source(fc, param, private) };
+        }
+        // SAFETY: `__fs_parse` has made the result of the parameter, for this option.
+        let value = unsafe { Self::value(opt, param, &result) }?;
+        let context = Context::parsing(fc);
+        let is_string = matches!(value, ParamValue::String(_));
+        let parsed = T::parse_param(&mut private.info, &context, opt, value);
+        if is_string {
+            // SAFETY: The parameter has a string.
+            let string = unsafe { &mut param.__bindgen_anon_1.string };
+            let string = core::mem::replace(string, core::ptr::null_mut());
+            // It may be a secret (`domain_id=`), so that no copy is left in memory.
+            // SAFETY: The string was the parameter's own, which the VFS would free.
+            unsafe { bindings::kfree_sensitive(string.cast()) };
+        }
+        parsed
+    }
+
+    /// The value of an option.
+    ///
+    /// # Safety
+    ///
+    /// `result` is what `__fs_parse` made of `param`, for the option `opt`.
+    unsafe fn value<'a>(
+        opt: u8,
+        param: &'a raw::fs_parameter,
+        result: &raw::fs_parse_result,
+    ) -> Result<ParamValue<'a>> {
+        let fits = |p: &&Param| p.0.opt == opt && Self::same_kind(p, param);
+        let all = T::PARAMS.0.iter();
+        let spec = all
+            .filter(|p| !p.0.name.is_null())
+            .find(fits)
+            .ok_or(EINVAL)?;
+        Ok(match spec.0.type_ {
+            None => ParamValue::Flag(!result.negated),
+            Some(_) if !spec.0.data.is_null() => {
+                // SAFETY: A choice's result is a number; the member is valid for any bits.
+                ParamValue::Choice(unsafe { *result.__bindgen_anon_1.int_32.as_ref() })
+            }
+            Some(f) if f as usize == raw::fs_param_is_u64 as *const () as usize => {
+                // SAFETY: The option's result is this number; the member is valid for any bits.
+                ParamValue::Number(unsafe { *result.__bindgen_anon_1.uint_64.as_ref() })
+            }
+            Some(_) => {
+                // SAFETY: By this function's requirements the parameter is of this option: what is
+                // left are strings.
+                let string = unsafe { param.__bindgen_anon_1.string };
+                if string.is_null() {
+                    return Err(EINVAL);
+                }
+                // SAFETY: A string parameter's string is NUL-terminated, and its own.
+                ParamValue::String(unsafe { CStr::from_char_ptr(string) })
+            }
+        })
+    }
+
+    /// An option can be in the table twice, as a flag and with a value (`dax`, `dax=`).
+    fn same_kind(spec: &Param, param: &raw::fs_parameter) -> bool {
+        let is_flag = param.type_() == raw::EROFS_SHARED_VALUE_IS_FLAG as i32;
+        spec.0.type_.is_none() == is_flag
+    }
+
+    /// Takes the source, which passes to the context or its state.
+    ///
+    /// # Safety
+    ///
+    /// `param` has the source, a string or a file.
+    unsafe fn parse_source(
+        fc: &mut raw::fs_context,
+        param: &mut raw::fs_parameter,
+        private: &mut Private<T>,
+    ) -> Result {
+        if !fc.source.is_null() || private.source.is_some() {
+            let context = Context::parsing(fc);
+            return Err(context.invalid(fmt!("only one source can be given")));
+        }
+        if param.type_() == raw::EROFS_SHARED_VALUE_IS_STRING as i32 {
+            // SAFETY: The type says that the parameter has a string, which passes to the context.
+            let string = unsafe { &mut param.__bindgen_anon_1.string };
+            fc.source = *string;
+            *string = core::ptr::null_mut();
+            return Ok(());
+        }
+        // SAFETY: By this function's requirements this is a file, or null.
+        let given = unsafe { &mut param.__bindgen_anon_1.file };
+        let file = NonNull::new(*given).ok_or(EINVAL)?;
+        let mut buf = KVec::<u8>::from_elem(0, bindings::PATH_MAX as usize, GFP_KERNEL)?;
+        let (text, len) = (buf.as_mut_ptr().cast(), bindings::PATH_MAX as i32);
+        // SAFETY: The file is open, and the buffer as long as is said.
+        let path = unsafe { bindings::file_path(file.as_ptr(), text, len) };
+        let path = kernel::error::from_err_ptr(path)?;
+        // SAFETY: The path is NUL-terminated, in `buf`.
+        let source = unsafe { bindings::kstrdup(path, bindings::GFP_KERNEL) };
+        if source.is_null() {
+            return Err(ENOMEM);
+        }
+        fc.source = source;
+        *given = core::ptr::null_mut();
+        // SAFETY: The descriptor's reference passes on; the file is not used through a descriptor
+        // here.
+        private.source = Some(unsafe { ARef::from_raw(file.cast()) });
+        Ok(())
+    }
+
+    /// Gets the superblock of what the source names, or makes it.
+    fn get_tree(&mut self) -> Result {
+        if self.given_file()? {
+            return self.get_tree_file();
+        }
+        let (fc, quiet) = (
+            self.fc.as_ptr(),
+            raw::EROFS_SHARED_GET_TREE_BDEV_QUIET_LOOKUP,
+        );
+        let fill = Tables::<T>::fc_fill_super;
+        // SAFETY: The context is live (type invariants), and the callback fits its state.
+        let ret = unsafe { raw::get_tree_bdev_flags(fc, Some(fill), quiet) };
+        if ret != ENOTBLK.to_errno() {
+            to_result(ret)?;
+            self.tell_if_again();
+            return Ok(());
+        }
+        // Not a block device: an image file?
+        self.open_source()?;
+        self.get_tree_file()
+    }
+
+    /// Gets the superblock of an image file, which the state has: the one that the image is mounted
+    /// with, or a new one.
+    fn get_tree_file(&mut self) -> Result {
+        // This borrow ends before a superblock is made.
+        let private = self.parts().1.ok_or(EINVAL)?;
+        if let Some(source) = &private.source {
+            private.key = T::key(&mut private.info, source)?;
+        }
+        let fc = self.fc.as_ptr();
+        let (is_same, fill) = (Tables::<T>::fc_is_same, Tables::<T>::fc_fill_super);
+        // SAFETY: The context is live (type invariants); both callbacks fit its state.
+        to_result(unsafe { raw::erofs_shared_get_tree_file(fc, Some(is_same), Some(fill)) })?;
+        self.tell_if_again();
+        Ok(())
+    }
+
+    /// Tells the filesystem if the superblock, which the context has now, was there before.
+    fn tell_if_again(&mut self) {
+        // A superblock that is new has taken the state; one that was there has not.
+        let (fc, Some(_)) = self.parts() else {
+            return;
+        };
+        let Some(root) = NonNull::new(fc.root) else {
+            return;
+        };
+        // SAFETY: The root is that of a superblock of `T` (type invariants), and keeps it.
+        let sb = unsafe { Super::<T>::from_raw((*root.as_ptr()).d_sb) };
+        T::mounted_again(sb, Context::mounting(fc).source());
+    }
+
+    /// Whether the source was given as an open file, which then is one that can hold an image.
+    fn given_file(&mut self) -> Result<bool> {
+        let (fc, private) = self.parts();
+        let Some(file) = &private.ok_or(EINVAL)?.source else {
+            return Ok(false);
+        };
+        io::device::usable_file(file).map_err(|why| {
+            Context::mounting(fc).error(fmt!("{why}"));
+            match why {
+                // As in-tree.
+                io::device::Unusable::Kind | io::device::Unusable::NoReadFolio => EINVAL,
+                io::device::Unusable::Stacked => ENOTBLK,
+            }
+        })?;
+        Ok(true)
+    }
+
+    /// Opens the source as an image file.
+    fn open_source(&mut self) -> Result {
+        let (fc, private) = self.parts();
+        // A superblock that could not be filled has taken the state with it: the source was a block
+        // device then, and must not be looked up again.
+        let private = private.ok_or(EINVAL)?;
+        let context = Context::mounting(fc);
+        if context.fc.source.is_null() {
+            return Err(context.invalid(fmt!("no source given")));
+        }
+        let file = io::device::open_file(context.source())?;
+        if let Err(why) = io::device::usable_file(&file) {
+            context.error(fmt!("{why}"));
+            return Err(ENOTBLK);
+        }
+        private.source = Some(file);
+        Ok(())
+    }
+}
+
 /// `file_system_type::init_fs_context`
 ///
 /// # Safety
@@ -114,19 +357,6 @@ impl<T: FileSystem> Tables<T> {
         reconfigure: Some(Self::fc_reconfigure),
     };
 
-    /// The state that the context owns, unless a superblock has taken it.
-    ///
-    /// # Safety
-    ///
-    /// `fc` is a context of `T`, in use by this task alone for `'a` (`uapi_mutex`). The caller does
-    /// not use the result any more once it has let a superblock take the state, nor a second one
-    /// beside it.
-    unsafe fn private<'a>(fc: *mut raw::fs_context) -> Option<&'a mut Private<T>> {
-        // SAFETY: `init` put it there; `sget_fc` clears the pointer when a superblock takes the
-        // state. The rest by the function's safety requirements.
-        unsafe { (*fc).s_fs_info.cast::<Private<T>>().as_mut() }
-    }
-
     /// # Safety
     ///
     /// `fs_context_operations::free`
@@ -141,210 +371,32 @@ impl<T: FileSystem> Tables<T> {
         }
     }
 
+    /// `fs_context_operations::parse_param`
+    ///
     /// # Safety
     ///
-    /// `fs_context_operations::parse_param`
+    /// * `fc` is a context of `T`, and used by this task alone.
+    /// * `param` is live, and this callback's for the call.
     unsafe extern "C" fn fc_parse_param(
         fc: *mut raw::fs_context,
         param: *mut raw::fs_parameter,
     ) -> ffi::c_int {
-        from_result(|| {
-            // SAFETY: All-zero is a valid result structure.
-            let mut result: raw::fs_parse_result = unsafe { core::mem::zeroed() };
-            let options = T::PARAMS.as_ptr().cast();
-            // SAFETY: The context is live, and used by this task alone.
-            let log = unsafe { &mut (*fc).log };
-            // SAFETY: The table is ended by `END`; log and parameter are live.
-            let opt = unsafe { raw::__fs_parse(log, options, param, &mut result) };
-            // ENOPARAM must reach the VFS as it is, so that it tries the generic options.
-            to_result(opt)?;
-            let opt = opt as u8;
-            // SAFETY: The VFS holds `uapi_mutex`, or is the only user of the context; no superblock
-            // is made here, and there is no other reference.
-            let private = unsafe { Self::private(fc) }.ok_or(EINVAL)?;
-            if opt == SOURCE {
-                // SAFETY: Both are live for the call, and no other reference to the state is used
-                // meanwhile.
-                unsafe { Self::parse_source(fc, param, private)? };
-                return Ok(0);
-            }
-            // SAFETY: Live parameter, and a result that `__fs_parse` has filled for the option.
-            let value = unsafe { Self::value(opt, param, &result) }?;
-            // SAFETY: Live context.
-            let context = Context::parsing(unsafe { &mut *fc });
-            let is_string = matches!(value, ParamValue::String(_));
-            let parsed = T::parse_param(&mut private.info, &context, opt, value);
-            if is_string {
-                // SAFETY: The parameter is live, and has a string. `value`, which borrowed it, is
-                // gone.
-                let string = unsafe { &mut (*param).__bindgen_anon_1.string };
-                let string = core::mem::replace(string, core::ptr::null_mut());
-                // It may be a secret (`domain_id=`), so that no copy is left in memory.
-                // SAFETY: The string was the parameter's own, which the VFS would free.
-                unsafe { bindings::kfree_sensitive(string.cast()) };
-            }
-            parsed.map(|()| 0)
-        })
+        // SAFETY: By this function's requirements.
+        let mut context = unsafe { FsContext::<T>::from_raw(fc) };
+        // SAFETY: By this function's requirements the parameter is live, and not used by others.
+        let param = unsafe { &mut *param };
+        from_result(|| context.parse_param(param).map(|()| 0))
     }
 
-    /// The value of an option.
-    ///
-    /// # Safety
-    ///
-    /// * `param` is live for `'a`, and not changed meanwhile.
-    /// * `result` is what `__fs_parse` made of it, for the option `opt`.
-    unsafe fn value<'a>(
-        opt: u8,
-        param: *mut raw::fs_parameter,
-        result: &raw::fs_parse_result,
-    ) -> Result<ParamValue<'a>> {
-        // SAFETY: By this function's requirements `param` is live.
-        let fits = |p: &&Param| p.0.opt == opt && unsafe { Self::same_kind(p, param) };
-        let all = T::PARAMS.0.iter();
-        let spec = all
-            .filter(|p| !p.0.name.is_null())
-            .find(fits)
-            .ok_or(EINVAL)?;
-        Ok(match spec.0.type_ {
-            None => ParamValue::Flag(!result.negated),
-            Some(_) if !spec.0.data.is_null() => {
-                // SAFETY: A choice's result is a number; the member is valid for any bits.
-                ParamValue::Choice(unsafe { *result.__bindgen_anon_1.int_32.as_ref() })
-            }
-            Some(f) if f as usize == raw::fs_param_is_u64 as *const () as usize => {
-                // SAFETY: The option's result is this number; the member is valid for any bits.
-                ParamValue::Number(unsafe { *result.__bindgen_anon_1.uint_64.as_ref() })
-            }
-            Some(_) => {
-                // SAFETY: By this function's requirements `param` is live; what is left are
-                // strings.
-                let string = unsafe { (*param).__bindgen_anon_1.string };
-                if string.is_null() {
-                    return Err(EINVAL);
-                }
-                // SAFETY: A string parameter's string is NUL-terminated, and its own.
-                ParamValue::String(unsafe { CStr::from_char_ptr(string) })
-            }
-        })
-    }
-
-    /// An option can be in the table twice, as a flag and with a value (`dax`, `dax=`).
-    ///
-    /// # Safety
-    ///
-    /// `param` is live.
-    unsafe fn same_kind(spec: &Param, param: *mut raw::fs_parameter) -> bool {
-        // SAFETY: By this function's requirements `param` is live.
-        let is_flag = unsafe { (*param).type_() } == raw::EROFS_SHARED_VALUE_IS_FLAG as i32;
-        spec.0.type_.is_none() == is_flag
-    }
-
-    /// # Safety
-    ///
-    /// As for `fc_parse_param`; the option is `source`.
-    unsafe fn parse_source(
-        fc: *mut raw::fs_context,
-        param: *mut raw::fs_parameter,
-        private: &mut Private<T>,
-    ) -> Result {
-        // SAFETY: By this function's requirements both are live, and not used by others.
-        let (fc, param) = unsafe { (&mut *fc, &mut *param) };
-        if !fc.source.is_null() || private.source.is_some() {
-            let context = Context::parsing(fc);
-            return Err(context.invalid(fmt!("only one source can be given")));
-        }
-        if param.type_() == raw::EROFS_SHARED_VALUE_IS_STRING as i32 {
-            // SAFETY: The type says that the parameter has a string, which passes to the context.
-            let string = unsafe { &mut param.__bindgen_anon_1.string };
-            fc.source = *string;
-            *string = core::ptr::null_mut();
-            return Ok(());
-        }
-        // SAFETY: `source` is a string or a file, so that this is a file, or null.
-        let given = unsafe { &mut param.__bindgen_anon_1.file };
-        let file = NonNull::new(*given).ok_or(EINVAL)?;
-        let mut buf = KVec::<u8>::from_elem(0, bindings::PATH_MAX as usize, GFP_KERNEL)?;
-        let (text, len) = (buf.as_mut_ptr().cast(), bindings::PATH_MAX as i32);
-        // SAFETY: The file is open, and the buffer as long as is said.
-        let path = unsafe { bindings::file_path(file.as_ptr(), text, len) };
-        let path = kernel::error::from_err_ptr(path)?;
-        // SAFETY: The path is NUL-terminated, in `buf`.
-        let source = unsafe { bindings::kstrdup(path, bindings::GFP_KERNEL) };
-        if source.is_null() {
-            return Err(ENOMEM);
-        }
-        fc.source = source;
-        *given = core::ptr::null_mut();
-        // SAFETY: The descriptor's reference passes on; the file is not used through a descriptor
-        // here.
-        private.source = Some(unsafe { ARef::from_raw(file.cast()) });
-        Ok(())
-    }
-
-    /// # Safety
-    ///
     /// `fs_context_operations::get_tree`
+    ///
+    /// # Safety
+    ///
+    /// `fc` is a context of `T`, and used by this task alone.
     unsafe extern "C" fn fc_get_tree(fc: *mut raw::fs_context) -> ffi::c_int {
-        from_result(|| {
-            // SAFETY: The context is live; the borrow of its state ended above.
-            if unsafe { Self::given_file(fc)? } {
-                // SAFETY: As for this function; the state has the file.
-                unsafe { Self::get_tree_file(fc)? };
-                return Ok(0);
-            }
-            let quiet = raw::EROFS_SHARED_GET_TREE_BDEV_QUIET_LOOKUP;
-            // SAFETY: The context is live, and the callback fits its state.
-            let ret = unsafe { raw::get_tree_bdev_flags(fc, Some(Self::fc_fill_super), quiet) };
-            if ret != ENOTBLK.to_errno() {
-                to_result(ret)?;
-                // SAFETY: As for this function; the context has a root now.
-                unsafe { Self::tell_if_again(fc) };
-                return Ok(0);
-            }
-            // Not a block device: an image file?
-            // SAFETY: The context is live, and no other reference to its state is used meanwhile.
-            unsafe { Self::open_source(fc)? };
-            // SAFETY: As for this function; the state has the file.
-            unsafe { Self::get_tree_file(fc)? };
-            Ok(0)
-        })
-    }
-
-    /// Gets the superblock of an image file: the one that the image is mounted with, or a new one.
-    ///
-    /// # Safety
-    ///
-    /// As for `fc_get_tree`; the context's state has the source's file.
-    unsafe fn get_tree_file(fc: *mut raw::fs_context) -> Result {
-        // SAFETY: By the function's safety requirements; the borrow ends before a superblock is
-        // made.
-        let private = unsafe { Self::private(fc) }.ok_or(EINVAL)?;
-        if let Some(source) = &private.source {
-            private.key = T::key(&mut private.info, source)?;
-        }
-        let (is_same, fill) = (Self::fc_is_same, Self::fc_fill_super);
-        // SAFETY: The context is live; both callbacks fit its state.
-        to_result(unsafe { raw::erofs_shared_get_tree_file(fc, Some(is_same), Some(fill)) })?;
-        // SAFETY: By the function's safety requirements; the context has a root now.
-        unsafe { Self::tell_if_again(fc) };
-        Ok(())
-    }
-
-    /// Tells the filesystem if the superblock was there before.
-    ///
-    /// # Safety
-    ///
-    /// As for `fc_get_tree`, which has succeeded: the context has a root.
-    unsafe fn tell_if_again(fc: *mut raw::fs_context) {
-        // SAFETY: By this function's requirements the context is live, and used by this task alone.
-        let fc = unsafe { &mut *fc };
-        // A superblock that is new has taken the state; one that was there has not.
-        if !fc.s_fs_info.is_null() {
-            // SAFETY: By this function's requirements the context has a root, of a superblock of
-            // `T`.
-            let sb = unsafe { Super::<T>::from_raw((*fc.root).d_sb) };
-            T::mounted_again(sb, Context::mounting(fc).source());
-        }
+        // SAFETY: By this function's requirements.
+        let mut context = unsafe { FsContext::<T>::from_raw(fc) };
+        from_result(|| context.get_tree().map(|()| 0))
     }
 
     /// # Safety
@@ -376,52 +428,6 @@ impl<T: FileSystem> Tables<T> {
             (Some(old), Some(new)) => ffi::c_int::from(T::is_same(old, new)),
             _ => 0,
         }
-    }
-
-    /// Whether the source was given as an open file, which then is one that can hold an image.
-    ///
-    /// # Safety
-    ///
-    /// As for `fc_get_tree`.
-    unsafe fn given_file(fc: *mut raw::fs_context) -> Result<bool> {
-        // SAFETY: The VFS holds `uapi_mutex`; no superblock is made here.
-        let private = unsafe { Self::private(fc) }.ok_or(EINVAL)?;
-        let Some(file) = &private.source else {
-            return Ok(false);
-        };
-        io::device::usable_file(file).map_err(|why| {
-            // SAFETY: Live context.
-            Context::mounting(unsafe { &mut *fc }).error(fmt!("{why}"));
-            match why {
-                // As in-tree.
-                io::device::Unusable::Kind | io::device::Unusable::NoReadFolio => EINVAL,
-                io::device::Unusable::Stacked => ENOTBLK,
-            }
-        })?;
-        Ok(true)
-    }
-
-    /// Opens the source as an image file.
-    ///
-    /// # Safety
-    ///
-    /// As for `fc_get_tree`.
-    unsafe fn open_source(fc: *mut raw::fs_context) -> Result {
-        // SAFETY: As in `given_file`. A superblock that could not be filled has taken the state
-        // with it: the source was a block device then, and must not be looked up again.
-        let private = unsafe { Self::private(fc) }.ok_or(EINVAL)?;
-        // SAFETY: The context is live, and used by this task alone. It has its state by a pointer.
-        let context = Context::mounting(unsafe { &mut *fc });
-        if context.fc.source.is_null() {
-            return Err(context.invalid(fmt!("no source given")));
-        }
-        let file = io::device::open_file(context.source())?;
-        if let Err(why) = io::device::usable_file(&file) {
-            context.error(fmt!("{why}"));
-            return Err(ENOTBLK);
-        }
-        private.source = Some(file);
-        Ok(())
     }
 
     /// `fill_super` of `get_tree_bdev`/`get_tree_file`
@@ -534,15 +540,15 @@ impl<T: FileSystem> Tables<T> {
     /// * `fc` is a context of `T` with a root, and live.
     /// * It is used by this task alone.
     unsafe extern "C" fn fc_reconfigure(fc: *mut raw::fs_context) -> ffi::c_int {
-        // SAFETY: By this function's requirements the context has a root, of a superblock of `T`.
-        let sb = unsafe { Super::<T>::from_raw((*(*fc).root).d_sb) };
-        // SAFETY: The context has its own state, which no superblock takes.
-        let Some(new) = (unsafe { Self::private(fc) }) else {
+        // SAFETY: By this function's requirements.
+        let mut context = unsafe { FsContext::<T>::from_raw(fc) };
+        // The context has its own state, which no superblock takes.
+        let (fc, Some(new)) = context.parts() else {
             return EINVAL.to_errno();
         };
+        // SAFETY: By this function's requirements the context has a root, of a superblock of `T`.
+        let sb = unsafe { Super::<T>::from_raw((*fc.root).d_sb) };
         T::reconfigure(sb.info(), sb.key(), &new.info);
-        // SAFETY: The context is live, and used by this task alone.
-        let fc = unsafe { &mut *fc };
         fc.sb_flags |= raw::EROFS_SHARED_SB_RDONLY;
         fc.sb_flags_mask |= raw::EROFS_SHARED_SB_POSIXACL;
         if T::acl_enabled(sb.info()) {

@@ -73,10 +73,10 @@ impl<T: Mount> Node<T> {
     ///
     /// `ptr` is memory for a `Node<T>`.
     pub(super) unsafe extern "C" fn init_once(ptr: *mut ffi::c_void) {
-        // SAFETY: `ptr` is memory for a `Node<T>`, so this is memory for an inode.
-        unsafe {
-            bindings::inode_init_once(Opaque::cast_into(&raw const (*ptr.cast::<Self>()).inode))
-        };
+        // SAFETY: By this function's requirements `ptr` is memory for a `Node<T>`.
+        let inode = unsafe { &raw const (*ptr.cast::<Self>()).inode };
+        // SAFETY: This is memory for an inode.
+        unsafe { bindings::inode_init_once(Opaque::cast_into(inode)) };
     }
 }
 

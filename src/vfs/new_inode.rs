@@ -231,10 +231,9 @@ impl<T: FileSystem> NewInode<T> {
         let mapping = self.inode().own_mapping().as_ptr();
         // SAFETY: The inode is new, so that its mapping, which `i_mapping` points to, is this
         // task's to set up.
-        unsafe {
-            raw::erofs_shared_mapping_set_large_folios(mapping);
-            (*mapping).a_ops = ops;
-        }
+        unsafe { raw::erofs_shared_mapping_set_large_folios(mapping) };
+        // SAFETY: The inode is new, so that this field is this task's to set.
+        unsafe { (*mapping).a_ops = ops };
     }
 }
 

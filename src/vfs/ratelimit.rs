@@ -27,9 +27,9 @@ unsafe impl Sync for RateLimit {}
 impl RateLimit {
     pub(crate) fn new() -> Result<Self> {
         let state = KBox::pin_init(
-            // SAFETY: The memory is ours to initialise, and does not move.
-            Opaque::ffi_init(|state| unsafe {
-                raw::erofs_shared_ratelimit_init(state, WINDOW_MS, BURST)
+            Opaque::ffi_init(|state| {
+                // SAFETY: The memory is ours to initialise, and does not move.
+                unsafe { raw::erofs_shared_ratelimit_init(state, WINDOW_MS, BURST) }
             }),
             GFP_KERNEL,
         )?;
