@@ -150,13 +150,8 @@ impl<'a, T: FileSystem> Fault<'a, T> {
             // SAFETY: By this function's requirements the lock of the folio is the fault's.
             unsafe { folio.unlock() };
         }
-        self.set_page(core::ptr::null_mut());
-    }
-
-    /// Sets the page that the fault maps.
-    fn set_page(&mut self, page: *mut bindings::page) {
-        // SAFETY: `vmf` is live, and this fault's (type invariants).
-        unsafe { (*self.vmf.as_ptr()).page = page };
+        // SAFETY: `vmf` is live, and this fault's (type invariants). The page is given back.
+        unsafe { (*self.vmf.as_ptr()).page = core::ptr::null_mut() };
     }
 
     /// Does what may wait: without the fault's lock if the fault can be tried again, which it is
@@ -294,8 +289,10 @@ impl<'a, T: FileSystem> Fault<'a, T> {
             unsafe { folio.unlock() };
             return Ok(None);
         }
-        // The reference goes to the fault with the folio's lock.
-        self.set_page(folio.page_at(index));
+        let page = folio.page_at(index);
+        // SAFETY: `vmf` is live, and this fault's (type invariants). The reference goes to it with
+        // the folio's lock.
+        unsafe { (*self.vmf.as_ptr()).page = page };
         let _ = folio.into_held().into_raw();
         Ok(Some(raw::EROFS_SHARED_VM_FAULT_LOCKED))
     }
