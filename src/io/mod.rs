@@ -17,6 +17,7 @@ pub(crate) mod folio;
 mod folio_kind;
 pub(crate) mod folios;
 pub(crate) mod hash;
+pub(crate) mod inode_cache;
 pub(crate) mod later;
 pub(crate) mod lock;
 pub(crate) mod locked;

@@ -6,13 +6,8 @@ use core::ptr::NonNull;
 
 use kernel::{bindings, error::to_result, prelude::*, types::Opaque};
 
-use super::{
-    context,
-    inode::Node,
-    slab::{InodeCache, Type},
-    FileSystem, Tables,
-};
-use crate::raw;
+use super::{context, fs_type::Type, inode::Node, FileSystem, Tables};
+use crate::{io::inode_cache::InodeCache, raw};
 
 impl Type {
     /// Registers a type of `T` with this name.

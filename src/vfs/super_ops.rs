@@ -5,8 +5,8 @@
 use kernel::{bindings, ffi, prelude::*};
 
 use super::{
+    fs_type::inode_cache,
     inode::Node,
-    slab::inode_cache,
     superblock::{Options, Private},
     FileSystem, Inode, Super, Tables,
 };
