@@ -6,7 +6,9 @@
 use core::{cell::UnsafeCell, ptr::NonNull};
 
 use kernel::{
-    bindings, ffi,
+    bindings,
+    error::{from_err_ptr, to_result},
+    ffi,
     prelude::*,
     sync::{
         aref::ARef,
@@ -28,7 +30,9 @@ use super::{
     shrinker::Shrinker,
 };
 use crate::{
-    compat, params,
+    compat,
+    io::inode_cache::InodeCache,
+    params,
     race::race_point,
     raw,
     stats::{Field, GLOBAL},
@@ -48,11 +52,10 @@ impl Node {
     ///
     /// Slab constructor: `ptr` is memory for a `Node`.
     unsafe extern "C" fn init_once(ptr: *mut ffi::c_void) {
-        // SAFETY: By this function's requirements `ptr` is memory for a `Node`, so this is memory
-        // for an inode.
-        unsafe {
-            bindings::inode_init_once(Opaque::cast_into(&raw const (*ptr.cast::<Self>()).inode))
-        };
+        // SAFETY: By this function's requirements `ptr` is memory for a `Node`.
+        let inode = unsafe { &raw const (*ptr.cast::<Self>()).inode };
+        // SAFETY: This is memory for an inode.
+        unsafe { bindings::inode_init_once(Opaque::cast_into(inode)) };
     }
 
     /// # Safety
@@ -91,11 +94,10 @@ impl Node {
     /// * `inode` is one of the internal filesystem, and has no references any more.
     /// * It is used by those that find it in the index only.
     unsafe extern "C" fn evict(inode: *mut bindings::inode) {
-        // SAFETY: The inode is being evicted, which begins with these two calls.
-        unsafe {
-            bindings::truncate_inode_pages_final(&raw mut (*inode).i_data);
-            bindings::clear_inode(inode);
-        }
+        // SAFETY: The inode is being evicted, which begins with this.
+        unsafe { bindings::truncate_inode_pages_final(&raw mut (*inode).i_data) };
+        // SAFETY: The inode is being evicted, and its pages are gone.
+        unsafe { bindings::clear_inode(inode) };
         // SAFETY: The inode is not new: `get` sets the mode, and leaves none behind that is.
         if !unsafe { is_regular(inode) } {
             return;
@@ -112,14 +114,15 @@ impl Node {
     ///
     /// `super_operations::free_inode`: `inode` is not used any more.
     unsafe extern "C" fn free(inode: *mut bindings::inode) {
-        // SAFETY: By the type invariants the content is initialised, and not used by others.
-        unsafe {
-            let node = Self::of(inode);
-            let content = (*node).content.as_mut_ptr();
-            GLOBAL.sub(Field::MetadataBytes, (*content).bytes());
-            core::ptr::drop_in_place(content);
-            bindings::kfree(node.cast());
-        }
+        // SAFETY: By this function's requirements the object is this call's.
+        let node = unsafe { &mut *Self::of(inode) };
+        // SAFETY: The content is initialised (type invariants).
+        let bytes = unsafe { node.content.assume_init_ref() }.bytes();
+        GLOBAL.sub(Field::MetadataBytes, bytes);
+        // SAFETY: The content is initialised, and not used any more.
+        unsafe { node.content.assume_init_drop() };
+        // SAFETY: The whole object came from a slab, which `kfree` finds by itself.
+        unsafe { bindings::kfree(core::ptr::from_mut(node).cast()) };
     }
 
     /// # Safety
@@ -151,17 +154,11 @@ impl SharedInode {
             .key
             .hash()
             .wrapping_add(u64::from(identity.variant));
+        let data = core::ptr::from_ref(identity).cast_mut().cast();
+        let (sb, test, set) = (SUPER.load(Relaxed), Node::test, Node::set);
         // SAFETY: The internal filesystem is mounted as long as the module has mounts. The
         // callbacks take an `Identity`, and do not keep it.
-        let inode = unsafe {
-            bindings::iget5_locked(
-                SUPER.load(Relaxed),
-                hash,
-                Some(Node::test),
-                Some(Node::set),
-                core::ptr::from_ref(identity).cast_mut().cast(),
-            )
-        };
+        let inode = unsafe { bindings::iget5_locked(sb, hash, Some(test), Some(set), data) };
         let node = NonNull::new(inode).ok_or(ENOMEM)?.cast::<SharedInode>();
         // SAFETY: `iget5_locked` gave a live inode.
         if unsafe { raw::erofs_shared_inode_is_new(inode) } {
@@ -191,15 +188,14 @@ unsafe fn set_up(
         bindings::set_nlink(inode, 1);
         (*inode).i_size = size.min(i64::MAX as u64) as i64;
     }
-    // SAFETY: The same for the mapping, which is a part of the inode.
-    unsafe {
-        let mapping = (*inode).i_mapping;
-        (*mapping).a_ops = aops;
-        raw::erofs_shared_mapping_set_max_order(mapping, MAX_ORDER);
-        if params::charge_root() {
-            // For good: what is in the page cache was counted by it.
-            (*mapping).flags |= 1 << (raw::EROFS_SHARED_AS_KERNEL_FILE as usize);
-        }
+    // SAFETY: The same for the mapping, which is a part of the inode, and not in use yet.
+    let mapping = unsafe { &mut *(*inode).i_mapping };
+    mapping.a_ops = aops;
+    // SAFETY: The mapping is the caller's to set up, and has no pages.
+    unsafe { raw::erofs_shared_mapping_set_max_order(mapping, MAX_ORDER) };
+    if params::charge_root() {
+        // For good: what is in the page cache was counted by it.
+        mapping.flags |= 1 << (raw::EROFS_SHARED_AS_KERNEL_FILE as usize);
     }
     // SAFETY: The inode is new, and complete.
     unsafe { bindings::unlock_new_inode(inode) };
@@ -212,7 +208,8 @@ unsafe fn set_up(
 /// `inode` is one of the internal filesystem that is not new any more.
 unsafe fn is_regular(inode: *mut bindings::inode) -> bool {
     // SAFETY: By the function's safety requirements; the mode is constant.
-    unsafe { u32::from((*inode).i_mode) & bindings::S_IFMT == bindings::S_IFREG }
+    let mode = u32::from(unsafe { (*inode).i_mode });
+    mode & bindings::S_IFMT == bindings::S_IFREG
 }
 
 /// Calls `f`, which may sleep, for each shared inode in memory.
@@ -222,14 +219,15 @@ pub(crate) fn for_each(f: &mut dyn FnMut(&SharedInode)) {
     /// `inode` is an inode of the internal filesystem that is not new, and to which there is a
     /// reference; `data` is a `&mut dyn FnMut(&SharedInode)`.
     unsafe extern "C" fn visit(inode: *mut bindings::inode, data: *mut ffi::c_void) {
-        // SAFETY: By this function's requirements the inode is live for the call, and `data` is
-        // that closure.
-        unsafe {
-            if is_regular(inode) {
-                // INVARIANT: The reference is there for the call.
-                (*data.cast::<&mut dyn FnMut(&SharedInode)>())(&*inode.cast::<SharedInode>())
-            }
+        // SAFETY: By this function's requirements it is not new any more.
+        if !unsafe { is_regular(inode) } {
+            return;
         }
+        // SAFETY: By this function's requirements there is a reference to it for the call.
+        let shared = unsafe { &*inode.cast::<SharedInode>() };
+        // SAFETY: By this function's requirements `data` is that closure.
+        let f = unsafe { &mut *data.cast::<&mut dyn FnMut(&SharedInode)>() };
+        f(shared);
     }
     let sb = SUPER.load(Relaxed);
     if !sb.is_null() {
@@ -239,25 +237,6 @@ pub(crate) fn for_each(f: &mut dyn FnMut(&SharedInode)) {
         unsafe { raw::erofs_shared_visit_inodes(sb, Some(visit), (&raw mut f).cast()) }
     }
 }
-
-/// The mounted internal filesystem. Dropping it releases all shared inodes and their pages; no real
-/// inode may be bound to them any more.
-pub(crate) struct PseudoFs {
-    fst: NonNull<Opaque<bindings::file_system_type>>,
-    mnt: NonNull<bindings::vfsmount>,
-    cache: NonNull<bindings::kmem_cache>,
-    // Ends first: it holds shared inodes.
-    merger: Option<Merger>,
-    // These end last, in this order, when all shared inodes are gone.
-    _disposal: Disposal,
-    _shrinker: Shrinker,
-    _index: Index,
-}
-
-// SAFETY: It is only ever dropped, which may happen on any thread.
-unsafe impl Send for PseudoFs {}
-// SAFETY: There is nothing to do with a shared reference.
-unsafe impl Sync for PseudoFs {}
 
 /// Callbacks of the internal filesystem.
 const SUPER_OPS: bindings::super_operations = bindings::super_operations {
@@ -271,101 +250,20 @@ const SUPER_OPS: bindings::super_operations = bindings::super_operations {
 /// A promoted constant, so that it has an address for good.
 static SUPER_OPS_REF: &bindings::super_operations = &SUPER_OPS;
 
+/// `file_system_type::init_fs_context`
+///
 /// # Safety
 ///
-/// `file_system_type::init_fs_context`
+/// `fc` is a new context, and used by this task alone.
 unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> ffi::c_int {
-    // SAFETY: `fc` is valid; `init_pseudo` returns a context of which the operations may be set.
-    unsafe {
-        let ctx = raw::init_pseudo(fc.cast(), MAGIC);
-        if ctx.is_null() {
-            return ENOMEM.to_errno();
-        }
-        (*ctx).ops = SUPER_OPS_REF;
-    }
+    // SAFETY: By this function's requirements `fc` is a new context.
+    let ctx = unsafe { raw::init_pseudo(fc.cast(), MAGIC) };
+    // SAFETY: It is live if there is one, and this task's to fill.
+    let Some(ctx) = (unsafe { ctx.as_mut() }) else {
+        return ENOMEM.to_errno();
+    };
+    ctx.ops = SUPER_OPS_REF;
     0
-}
-
-impl PseudoFs {
-    /// Mounts it. Once in the life of the module.
-    pub(crate) fn mount() -> Result<Self> {
-        secret::make();
-        let index = Index::new()?;
-        // SAFETY: `PseudoFs` drops the shrinker before the index, and so does an error here.
-        let shrinker = unsafe { Shrinker::new(&index) }?;
-        let disposal = Disposal::new();
-        // SAFETY: The name is NUL-terminated, the constructor fits the objects.
-        let cache = unsafe {
-            raw::erofs_shared_inode_cache_create(
-                c"erofs_shared_content".as_char_ptr(),
-                core::mem::size_of::<Node>() as u32,
-                Some(Node::init_once),
-            )
-        };
-        let cache = NonNull::new(cache).ok_or(ENOMEM)?;
-        CACHE.store(cache.as_ptr(), Relaxed);
-        match Self::mount_with() {
-            Ok((fst, mnt)) => Ok(Self {
-                fst,
-                mnt,
-                cache,
-                merger: Some(Merger::new()),
-                _disposal: disposal,
-                _shrinker: shrinker,
-                _index: index,
-            }),
-            Err(err) => {
-                // SAFETY: The cache has no objects: the root directory, should it have been made,
-                // is freed after a grace period, which `rcu_barrier` waits for.
-                unsafe {
-                    bindings::rcu_barrier();
-                    bindings::kmem_cache_destroy(cache.as_ptr());
-                }
-                Err(err)
-            }
-        }
-    }
-
-    #[allow(clippy::type_complexity)]
-    fn mount_with() -> Result<(
-        NonNull<Opaque<bindings::file_system_type>>,
-        NonNull<bindings::vfsmount>,
-    )> {
-        let fst = KBox::new(
-            Opaque::new(bindings::file_system_type {
-                name: c"erofs-shared-content".as_char_ptr(),
-                init_fs_context: Some(init_fs_context),
-                kill_sb: Some(bindings::kill_anon_super),
-                // No owner: its mount would keep the module from being unloaded, which unmounts it.
-                owner: core::ptr::null_mut(),
-                ..pin_init::zeroed()
-            }),
-            GFP_KERNEL,
-        )?;
-        // SAFETY: The type stays where it is until the mount is gone.
-        let mnt = kernel::error::from_err_ptr(unsafe {
-            raw::erofs_shared_fs_type_register_keys(fst.get());
-            bindings::kern_mount(fst.get())
-        });
-        // SAFETY: Nothing uses the type.
-        let mnt = mnt.inspect_err(|_| unsafe {
-            raw::erofs_shared_fs_type_unregister_keys(fst.get());
-        })?;
-        let mnt = NonNull::new(mnt).ok_or(ENOMEM)?;
-        // SAFETY: A live mount.
-        let sb = unsafe { (*mnt.as_ptr()).mnt_sb };
-        // SAFETY: A live superblock, which is known to this task alone.
-        if let Err(err) = unsafe { set_up_backing_device(sb) } {
-            // SAFETY: The mount is ours, and the type is not used after it.
-            unsafe {
-                bindings::kern_unmount(mnt.as_ptr());
-                raw::erofs_shared_fs_type_unregister_keys(fst.get());
-            }
-            return Err(err);
-        }
-        SUPER.store(sb, Relaxed);
-        Ok((NonNull::from(KBox::leak(fst)), mnt))
-    }
 }
 
 /// Gives the internal filesystem a backing device of its own: the kernel ignores `posix_fadvise`
@@ -378,27 +276,128 @@ impl PseudoFs {
 unsafe fn set_up_backing_device(sb: *mut bindings::super_block) -> Result {
     // SAFETY: By this function's requirements the superblock is live, and has no backing device
     // yet.
-    unsafe {
-        kernel::error::to_result(bindings::super_setup_bdi(sb))?;
-        (*(*sb).s_bdi).ra_pages = 0;
-    }
+    to_result(unsafe { bindings::super_setup_bdi(sb) })?;
+    // SAFETY: It has one now, which nothing else knows.
+    unsafe { (*(*sb).s_bdi).ra_pages = 0 };
     Ok(())
 }
 
-impl Drop for PseudoFs {
+/// The type of the internal filesystem. It is not registered: nothing but this module mounts it.
+///
+/// # Invariants
+///
+/// It does not move, and its keys are registered.
+struct Type(KBox<Opaque<bindings::file_system_type>>);
+
+impl Type {
+    fn new() -> Result<Self> {
+        let fst = KBox::new(
+            Opaque::new(bindings::file_system_type {
+                name: c"erofs-shared-content".as_char_ptr(),
+                init_fs_context: Some(init_fs_context),
+                kill_sb: Some(bindings::kill_anon_super),
+                // No owner: its mount would keep the module from being unloaded, which unmounts it.
+                owner: core::ptr::null_mut(),
+                ..pin_init::zeroed()
+            }),
+            GFP_KERNEL,
+        )?;
+        // SAFETY: The type stays where it is until the drop, and its keys with it.
+        unsafe { raw::erofs_shared_fs_type_register_keys(fst.get()) };
+        // INVARIANT: The box is not opened, and the keys were registered just now.
+        Ok(Self(fst))
+    }
+}
+
+impl Drop for Type {
     fn drop(&mut self) {
-        self.merger = None;
+        // SAFETY: The keys are registered (type invariants), and not used any more.
+        unsafe { raw::erofs_shared_fs_type_unregister_keys(self.0.get()) };
+    }
+}
+
+/// The mount of the internal filesystem.
+///
+/// # Invariants
+///
+/// It is live, and its inodes are of `_cache`. Fields are dropped in this order: nothing uses them
+/// any more when it is unmounted.
+struct Mounted {
+    mnt: NonNull<bindings::vfsmount>,
+    _cache: InodeCache,
+    _fst: Type,
+}
+
+// SAFETY: It is only ever dropped, which may happen on any thread.
+unsafe impl Send for Mounted {}
+// SAFETY: There is nothing to do with a shared reference.
+unsafe impl Sync for Mounted {}
+
+impl Mounted {
+    /// Mounts it. Once in the life of the module.
+    fn new() -> Result<Self> {
+        let fst = Type::new()?;
+        let size = size_of::<Node>();
+        // SAFETY: The constructor is that of `Node`, which has this size.
+        let cache = unsafe { InodeCache::new(c"erofs_shared_content", size, Node::init_once) }?;
+        CACHE.store(cache.as_ptr().as_ptr(), Relaxed);
+        // SAFETY: The type stays where it is until the mount is gone.
+        let mnt = from_err_ptr(unsafe { bindings::kern_mount(fst.0.get()) })?;
+        // INVARIANT: Mounted just now, of this type. `Node::alloc` takes inodes from the cache.
+        let this = Self {
+            mnt: NonNull::new(mnt).ok_or(ENOMEM)?,
+            _cache: cache,
+            _fst: fst,
+        };
+        let sb = this.superblock();
+        // SAFETY: The superblock is live, and known to this task alone.
+        unsafe { set_up_backing_device(sb) }?;
+        SUPER.store(sb, Relaxed);
+        Ok(this)
+    }
+
+    fn superblock(&self) -> *mut bindings::super_block {
+        // SAFETY: The mount is live (type invariants), and its superblock constant.
+        unsafe { (*self.mnt.as_ptr()).mnt_sb }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
         SUPER.store(core::ptr::null_mut(), Relaxed);
-        // SAFETY: The mount and the type are ours, made by `mount`. There is no reference to a
-        // shared inode any more. Inodes are freed after a grace period, which `rcu_barrier` waits
-        // for before the slab goes.
-        unsafe {
-            bindings::kern_unmount(self.mnt.as_ptr());
-            bindings::rcu_barrier();
-            bindings::kmem_cache_destroy(self.cache.as_ptr());
-            raw::erofs_shared_fs_type_unregister_keys(self.fst.as_ref().get());
-            drop(KBox::from_raw(self.fst.as_ptr()));
-        }
+        // SAFETY: The mount is this one's, and there is no reference to a shared inode any more.
+        unsafe { bindings::kern_unmount(self.mnt.as_ptr()) };
         CACHE.store(core::ptr::null_mut(), Relaxed);
+    }
+}
+
+/// The mounted internal filesystem. Dropping it releases all shared inodes and their pages; no real
+/// inode may be bound to them any more.
+pub(crate) struct PseudoFs {
+    // Ends first: it holds shared inodes.
+    _merger: Merger,
+    _mount: Mounted,
+    // These end last, in this order, when all shared inodes are gone.
+    _disposal: Disposal,
+    _shrinker: Shrinker,
+    _index: Index,
+}
+
+impl PseudoFs {
+    /// Mounts it. Once in the life of the module.
+    pub(crate) fn mount() -> Result<Self> {
+        secret::make();
+        let index = Index::new()?;
+        // SAFETY: `PseudoFs` drops the shrinker before the index, and so does an error here.
+        let shrinker = unsafe { Shrinker::new(&index) }?;
+        let disposal = Disposal::new();
+        let mount = Mounted::new()?;
+        Ok(Self {
+            _merger: Merger::new(),
+            _mount: mount,
+            _disposal: disposal,
+            _shrinker: shrinker,
+            _index: index,
+        })
     }
 }
