@@ -31,45 +31,38 @@ unsafe impl Sync for Directory {}
 impl Directory {
     /// `/sys/fs/NAME`
     pub(super) fn in_fs(name: &CStr) -> Result<Self> {
-        // SAFETY: `fs_kobj` is set at boot and stays.
-        let parent = unsafe { bindings::fs_kobj };
-        // SAFETY: It is a live kobject.
-        unsafe { Self::add(name, parent, None) }
+        Self::add(name, None)
     }
 
     /// `NAME` in `parent`
     pub(super) fn below(name: &CStr, parent: Arc<Directory>) -> Result<Self> {
-        let kobj = parent.kobj.as_ptr();
-        // SAFETY: `parent` is live, and kept by the new directory.
-        unsafe { Self::add(name, kobj, Some(parent)) }
+        Self::add(name, Some(parent))
     }
 
-    /// # Safety
-    ///
-    /// `parent` is live, and stays so because of `keep` or otherwise.
-    unsafe fn add(
-        name: &CStr,
-        parent: *mut bindings::kobject,
-        keep: Option<Arc<Directory>>,
-    ) -> Result<Self> {
-        // SAFETY: The name is copied; by the function's safety requirements `parent` is live.
-        let kobj = unsafe { bindings::kobject_create_and_add(name.as_char_ptr(), parent) };
+    fn add(name: &CStr, parent: Option<Arc<Directory>>) -> Result<Self> {
+        let above = match &parent {
+            Some(parent) => parent.kobj.as_ptr(),
+            // SAFETY: It is set at boot and stays.
+            None => unsafe { bindings::fs_kobj },
+        };
+        // SAFETY: The name is copied; `above` is live, and stays so: the new directory keeps it, or
+        // it is there for good.
+        let kobj = unsafe { bindings::kobject_create_and_add(name.as_char_ptr(), above) };
         // It gives no reason. The kernel has logged one, unless memory is short.
         // INVARIANT: It was just added, and the caller has the reference.
         Ok(Self {
             kobj: NonNull::new(kobj).ok_or(ENOMEM)?,
-            _parent: keep,
+            _parent: parent,
         })
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants; the pointer is not used any more afterwards.
-        unsafe {
-            bindings::kobject_del(self.kobj.as_ptr());
-            bindings::kobject_put(self.kobj.as_ptr());
-        }
+        // SAFETY: The directory is live (type invariants), and is removed once.
+        unsafe { bindings::kobject_del(self.kobj.as_ptr()) };
+        // SAFETY: The reference is this one's (type invariants), and not used any more.
+        unsafe { bindings::kobject_put(self.kobj.as_ptr()) };
     }
 }
 
@@ -96,29 +89,26 @@ pub(super) trait Show: Send + Sync + 'static {
 ///
 /// # Invariants
 ///
-/// While `attr` is in sysfs, it does not move, and `source` points to a live `S`.
+/// While `attr` is in sysfs, it does not move.
 #[repr(C)]
 struct File<S> {
     attr: bindings::kobj_attribute,
     index: usize,
-    source: *const S,
+    source: Arc<S>,
 }
 
 /// A directory with files that show values of `S`.
 ///
 /// # Invariants
 ///
-/// The files in sysfs are those of `_files`, whose buffer is never reallocated, and their `source`
-/// is that of `_source`. Fields are dropped in this order: when `_directory` is gone, no file is
-/// read any more.
+/// The files in sysfs are those of `_files`, whose buffer is never reallocated. Fields are dropped
+/// in this order: when `_directory` is gone, no file is read any more.
 pub(super) struct Files<S: Show> {
     _directory: Directory,
     _files: KVec<File<S>>,
-    _source: Arc<S>,
 }
 
-// SAFETY: The pointers in `_files` are to `_source`, which is `Send` and `Sync` and counted
-// atomically.
+// SAFETY: Attributes may be used and removed from any thread; `S` is `Send` and `Sync`.
 unsafe impl<S: Show> Send for Files<S> {}
 // SAFETY: There is nothing to do with a shared reference.
 unsafe impl<S: Show> Sync for Files<S> {}
@@ -140,7 +130,7 @@ impl<S: Show> Files<S> {
                 File {
                     attr: kobj_attribute(attr, Self::show),
                     index,
-                    source: &*source,
+                    source: source.clone(),
                 },
                 GFP_KERNEL,
             )?;
@@ -150,7 +140,6 @@ impl<S: Show> Files<S> {
         let mut this = Self {
             _directory: directory,
             _files: files,
-            _source: source,
         };
         let kobj = this._directory.kobj.as_ptr();
         for file in &mut this._files {
@@ -158,45 +147,41 @@ impl<S: Show> Files<S> {
             unsafe { raw::erofs_shared_attr_init(&mut file.attr.attr) };
         }
         for file in &this._files {
+            let (attr, namespace) = (&file.attr.attr, core::ptr::null());
             // SAFETY: The directory is in sysfs; attribute and source live until it is removed.
-            to_result(unsafe {
-                bindings::sysfs_create_file_ns(kobj, &file.attr.attr, core::ptr::null())
-            })?;
+            to_result(unsafe { bindings::sysfs_create_file_ns(kobj, attr, namespace) })?;
         }
         Ok(this)
     }
 
+    /// `kobj_attribute::show`
+    ///
     /// # Safety
     ///
-    /// `kobj_attribute::show`: `attr` is one of a directory of `Files<S>`, whose removal waits for
-    /// this call; `buf` is a page.
+    /// * `attr` is one of a directory of `Files<S>`, whose removal waits for this call.
+    /// * `buf` is a page, and this call's.
     unsafe extern "C" fn show(
         _kobj: *mut bindings::kobject,
         attr: *mut bindings::kobj_attribute,
         buf: *mut ffi::c_char,
     ) -> isize {
-        // SAFETY: By the function's safety requirements `attr` lies in a `File<S>`, of which
-        // nothing is written any more.
-        let (source, index) = unsafe {
-            let file = kernel::container_of!(attr, File<S>, attr);
-            (&*(*file).source, (*file).index)
-        };
+        // SAFETY: By this function's requirements `attr` lies in a `File<S>`, which is there for
+        // the call, and of which nothing is written any more.
+        let file = unsafe { &*kernel::container_of!(attr, File<S>, attr) };
         // SAFETY: Asks about the current task; may be called in any process context.
         if S::PRIVATE && !unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as ffi::c_int) } {
             return EPERM.to_errno() as isize;
         }
-        let value = match source.show(index) {
+        let value = match file.source.show(file.index) {
             Ok(value) => value,
             Err(err) => return err.to_errno() as isize,
         };
-        // SAFETY: `buf` is the page that sysfs gave us; the formats fit their arguments.
-        let len = unsafe {
-            match value {
-                Value::Number(n) => bindings::sysfs_emit(buf, c"%llu\n".as_char_ptr(), n),
-                Value::Word(word) => {
-                    bindings::sysfs_emit(buf, c"%s\n".as_char_ptr(), word.as_char_ptr())
-                }
-            }
+        let (number, word) = (c"%llu\n".as_char_ptr(), c"%s\n".as_char_ptr());
+        let len = match value {
+            // SAFETY: By this function's requirements `buf` is a page; the format is a number's.
+            Value::Number(n) => unsafe { bindings::sysfs_emit(buf, number, n) },
+            // SAFETY: By this function's requirements `buf` is a page; the format is a string's.
+            Value::Word(text) => unsafe { bindings::sysfs_emit(buf, word, text.as_char_ptr()) },
         };
         len as isize
     }
