@@ -31,7 +31,8 @@ impl Type {
             },
             GFP_KERNEL,
         )?;
-        let this = Registered(NonNull::from(KBox::leak(this)));
+        // INVARIANT: The box is not opened.
+        let this = Registered(this);
         let fst = this.fst();
         // SAFETY: `fst` stays where it is until it is unregistered, and its keys with it.
         unsafe { raw::erofs_shared_fs_type_register_keys(fst) };
@@ -46,13 +47,12 @@ impl Type {
 ///
 /// # Invariants
 ///
-/// The pointer comes from a box, and is freed by the drop alone.
-struct Registered(NonNull<Type>);
+/// The type does not move.
+struct Registered(KBox<Type>);
 
 impl Registered {
     fn fst(&self) -> *mut bindings::file_system_type {
-        // SAFETY: The type is there as long as this (type invariants).
-        unsafe { self.0.as_ref() }.fst.get()
+        self.0.fst.get()
     }
 }
 
@@ -64,8 +64,6 @@ impl Drop for Registered {
         // SAFETY: The type is not mounted any more after it is unregistered, and the module's last
         // superblock is gone.
         unsafe { raw::erofs_shared_fs_type_unregister_keys(fst) };
-        // SAFETY: By the type invariants it comes from a box. Nothing uses it any more.
-        drop(unsafe { KBox::from_raw(self.0.as_ptr()) });
     }
 }
 
