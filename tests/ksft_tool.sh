@@ -24,6 +24,8 @@ f, all, stat = open(sys.argv[1]), (ctypes.c_uint64 * 2)(), (ctypes.c_uint64 * 5)
 assert ctypes.CDLL(None).syscall(451, f.fileno(), all, stat, 0) == 0
 print(stat[0])' "$1"
 }
+# stat_or_none NAME: of all mounts, as Python
+stat_or_none() { cat "$STATS/$1" 2> /dev/null || echo None; }
 # status WANTED COMMAND...: the tool's exit status
 status() {
 	local wanted=$1 got=0
@@ -99,6 +101,11 @@ is "says what sysfs says" "$(j '(v["loaded"], v["saved_bytes"], v["cost_bytes"],
 is "knows the images" "$(j '[m["image"] for m in v["mounts"]]')" "['$D/one.erofs', '$D/two.erofs']"
 is "and where they are mounted" "$(j '[m["targets"] for m in v["mounts"]]')" "[['/mnt/one'], ['/mnt/two']]"
 is "for people, too" "$(tool status | grep -c "$D/.*content")" 2
+is "what is compared, and waits, as sysfs has it" \
+	"$(j '[v["totals"][n] for n in ("blocks_compared", "finder_blocks", "finder_passes", "finder_ns", "finder_waiting", "merges_waiting")]')" \
+	"[$(stat_or_none blocks_compared), $(stat_or_none finder_blocks), $(stat_or_none finder_passes), $(stat_or_none finder_ns), $(
+		stat_or_none finder_waiting), $(stat_or_none merges_waiting)]"
+ok "sees since when the module is there" [ "$(j 'v["finder_share"] is not None')" = True ]
 ok "status is root's" eval 'setpriv --reuid 65534 --clear-groups --bounding-set=-all "$TOOL" status 2>&1 | grep -q sudo'
 
 ok "top" json top
@@ -115,6 +122,23 @@ ok "metrics" eval 'tool metrics > "$TMP/metrics"'
 is "say the same" "$(sed -n 's/^erofs_shared_saved_bytes //p' "$TMP/metrics")" "$saved"
 is "of each image" "$(grep -c '^erofs_shared_mount_saved_bytes{' "$TMP/metrics")" 2
 is "or not" "$(tool metrics --no-mounts | grep -c '^erofs_shared_mount_')" 0
+
+# --- images that are compared ------------------------------------------------------------------------------------------------
+
+for name in one two; do
+	ok "mount $name with verify=compare" at "$FSTYPE" "$D/$name.erofs" "/mnt/c$name" verify=compare
+	cat "/mnt/c$name/sub/same-$name" "/mnt/c$name/alike" > /dev/null
+done
+ok "all that is equal is found" eval 'VERIFY=compare settled'
+ok "status of images that are compared" json status
+is "knows how" "$(j '[m["verify"] for m in v["mounts"] if m["targets"][0].startswith("/mnt/c")]')" "['compare', 'compare']"
+is "how much was compared" "$(j 'v["totals"]["blocks_compared"]')" "$(cat $STATS/blocks_compared)"
+ok "which is a file at least" [ "$(cat $STATS/blocks_compared)" -ge 512 ]
+ok "and what was looked at, in what time" [ "$(j 'v["totals"]["finder_passes"] > 0 and v["finder_seconds"] > 0 and v["finder_share"] > 0')" = True ]
+is "nothing waits" "$(j 'v["waiting"] in (False, None)')" True
+is "for people, too" "$(tool status | grep -c '^finder .* % of one since')" 1
+is "the metrics say so" "$(tool metrics | sed -n 's/^erofs_shared_finder_blocks_total //p')" "$(cat $STATS/finder_blocks)"
+away /mnt/cone /mnt/ctwo
 
 # --- explain ---------------------------------------------------------------------------------------------------------------
 

@@ -78,6 +78,12 @@ impl Metrics {
         self.0.register(Box::new(counter))
     }
 
+    fn seconds(&self, name: &str, help: &str, value: f64) -> prometheus::Result<()> {
+        let counter = prometheus::Counter::new(name, help)?;
+        counter.inc_by(value);
+        self.0.register(Box::new(counter))
+    }
+
     fn labelled(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
         let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(gauges.clone()))?;
@@ -184,12 +190,60 @@ fn totals(metrics: &Metrics, status: &Status) -> prometheus::Result<()> {
         "Large folios that were not broken up.",
         totals.merges_partly,
     )?;
-    let hashed = prometheus::Counter::new(
+    m.seconds(
         "erofs_shared_hash_seconds_total",
         "Time spent in computing SHA-256.",
+        status.hash_seconds,
     )?;
-    hashed.inc_by(status.hash_seconds);
-    m.0.register(Box::new(hashed))
+    comparing(metrics, status)
+}
+
+/// What `verify=compare` does. A figure that the module does not have is no metric.
+fn comparing(m: &Metrics, status: &Status) -> prometheus::Result<()> {
+    let totals = &status.totals;
+    if let Some(blocks) = totals.figures.blocks_compared {
+        m.counter(
+            "erofs_shared_blocks_compared_total",
+            "Blocks whose bytes were compared with those of a shared inode.",
+            blocks,
+        )?;
+    }
+    if let Some(blocks) = totals.finder_blocks {
+        m.counter(
+            "erofs_shared_finder_blocks_total",
+            "Blocks looked at to find equal ones.",
+            blocks,
+        )?;
+    }
+    if let Some(passes) = totals.finder_passes {
+        m.counter(
+            "erofs_shared_finder_passes_total",
+            "How often all that was in memory was looked at.",
+            passes,
+        )?;
+    }
+    if let Some(seconds) = status.finder_seconds {
+        m.seconds(
+            "erofs_shared_finder_seconds_total",
+            "Processor time that looking for equal blocks took.",
+            seconds,
+        )?;
+    }
+    if let Some(waiting) = totals.finder_waiting {
+        m.integer(
+            "erofs_shared_finder_waiting",
+            "Whether something was read that was not looked at yet.",
+            waiting,
+        )?;
+    }
+    if let Some(files) = totals.merges_waiting {
+        m.integer(
+            "erofs_shared_merges_waiting",
+            "Files with pages that wait to be dropped.",
+            files,
+        )?;
+    }
+    Ok(())
 }
 
 fn mounts(metrics: &Metrics, status: &Status) -> prometheus::Result<()> {
@@ -217,6 +271,14 @@ fn mounts(metrics: &Metrics, status: &Status) -> prometheus::Result<()> {
         &labels,
     )?;
     metrics.0.register(Box::new(diverged.clone()))?;
+    let compared = prometheus::IntCounterVec::new(
+        Opts::new(
+            "erofs_shared_mount_blocks_compared_total",
+            "Blocks of the image whose bytes were compared with those of a shared inode.",
+        ),
+        &labels,
+    )?;
+    metrics.0.register(Box::new(compared.clone()))?;
     let layers = metrics.labelled(
         "erofs_shared_container_layer_info",
         "1 for each image that is a layer of a container.",
@@ -236,6 +298,9 @@ fn mounts(metrics: &Metrics, status: &Status) -> prometheus::Result<()> {
         diverged
             .with_label_values(&labels)
             .inc_by(mount.figures.blocks_diverged);
+        if let Some(blocks) = mount.figures.blocks_compared {
+            compared.with_label_values(&labels).inc_by(blocks);
+        }
         for container in &mount.containers {
             let name = container.name.as_ref().unwrap_or(&container.id);
             let pod = container.pod.as_deref().unwrap_or_default();

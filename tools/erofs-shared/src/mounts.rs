@@ -47,6 +47,14 @@ pub enum Share {
     Off,
 }
 
+/// How it is verified that blocks of a mount are those that are shared.
+#[derive(Clone, Copy, Debug, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    Digest,
+    Compare,
+}
+
 /// A mounted image.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Mount {
@@ -62,6 +70,9 @@ pub struct Mount {
     pub share: Option<Share>,
     /// Whether single blocks are shared, too.
     pub share_blocks: Option<bool>,
+    /// How its blocks are verified; null when its options cannot be seen, or `share` is not
+    /// `content`.
+    pub verify: Option<Verify>,
     /// Whether the image is read past its own page cache.
     pub directio: Option<bool>,
     /// Containers that have it as a layer.
@@ -84,6 +95,16 @@ pub fn share(info: &MountInfo) -> Share {
         Some("fingerprint") => Share::Fingerprint,
         _ if info.option("inode_share").is_some() => Share::Fingerprint,
         _ => Share::Content,
+    }
+}
+
+/// How blocks are verified in a mount with these options, if it shares by content.
+fn verify(info: &MountInfo) -> Option<Verify> {
+    let compares = info.option("verify") == Some("compare");
+    match share(info) {
+        Share::Content if compares => Some(Verify::Compare),
+        Share::Content => Some(Verify::Digest),
+        Share::Fingerprint | Share::Off => None,
     }
 }
 
@@ -187,6 +208,7 @@ pub fn mounts(system: &System) -> io::Result<Vec<Mount>> {
             share_blocks: info.map(|info| {
                 share(info) == Share::Content && info.option("share_blocks") != Some("off")
             }),
+            verify: info.and_then(|info| verify(info)),
             directio: info.map(|info| info.option("directio").is_some()),
             containers: containers.remove(&device).unwrap_or_default(),
             figures,

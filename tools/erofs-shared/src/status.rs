@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    mounts::{mounts, Mount, Share},
+    mounts::{mounts, Mount, Share, Verify},
     output::{complain, json, paint, signed, size, table},
     system::{release, System, Totals},
     Outcome,
@@ -20,7 +20,9 @@ use crate::{
 #[derive(Args)]
 #[command(
     after_help = "Saved is what would be in the page cache without sharing minus what is. The cost is the memory that sharing \
-        itself takes for digests, bindings and the index. The profit is the difference, as general_profit of KSM.\n\n\
+        itself takes for digests, bindings and the index. The profit is the difference, as general_profit of KSM.\n\nWith \
+        verify=compare hardly anything is hashed: blocks are compared byte by byte, and a thread, the finder, looks for equal \
+        blocks later. What waits for it, or for pages to be dropped, is not in the figures yet.\n\n\
         Exit status: 0 the module is loaded, 1 it is not, 2 wrong usage or the figures may not be read (they are root's)."
 )]
 pub struct Options {
@@ -70,6 +72,12 @@ pub struct Parameters {
     pub domain_id: Option<String>,
     pub directio: Option<String>,
     pub charge: Option<String>,
+    /// `digest` or `compare`.
+    pub verify: Option<String>,
+    /// Seconds after a read until equal blocks are looked for.
+    pub finder_delay: Option<String>,
+    /// Percent of one processor that this takes at most.
+    pub finder_cpu: Option<String>,
 }
 
 impl Parameters {
@@ -81,6 +89,9 @@ impl Parameters {
             domain_id: read("domain_id"),
             directio: read("directio"),
             charge: read("charge"),
+            verify: read("verify"),
+            finder_delay: read("finder_delay"),
+            finder_cpu: read("finder_cpu"),
         }
     }
 }
@@ -106,6 +117,15 @@ pub struct Status {
     pub profit_bytes: i64,
     /// Seconds that were spent in computing SHA-256.
     pub hash_seconds: f64,
+    /// Seconds of processor time that the search for equal blocks took (`verify=compare`); null if
+    /// the module has none.
+    pub finder_seconds: Option<f64>,
+    /// The same as a part of one processor since the module was loaded; null if it cannot be seen
+    /// when that was. Only `status` looks for that.
+    pub finder_share: Option<f64>,
+    /// Whether something that was read waits for that search, or files wait to have pages dropped;
+    /// null if the module does not tell.
+    pub waiting: Option<bool>,
     pub totals: Totals,
     pub mounts: Vec<Mount>,
 }
@@ -119,6 +139,7 @@ impl Status {
         } else {
             (Totals::default(), Vec::new())
         };
+        let finder_seconds = totals.finder_ns.map(|ns| ns as f64 / 1e9);
         Ok(Self {
             loaded,
             kernel: release(),
@@ -130,6 +151,9 @@ impl Status {
             cost_bytes: totals.cost(),
             profit_bytes: totals.profit(),
             hash_seconds: totals.figures.hash_ns as f64 / 1e9,
+            finder_seconds,
+            finder_share: None,
+            waiting: totals.waiting(),
             totals,
             mounts,
         })
@@ -150,13 +174,16 @@ pub fn denied(err: &io::Error) -> String {
 
 /// Runs it.
 pub fn run(options: &Options) -> io::Result<Outcome> {
-    let status = match Status::read(&options.system) {
+    let mut status = match Status::read(&options.system) {
         Ok(status) => status,
         Err(err) => {
             complain(denied(&err));
             return Ok(Outcome::Failed);
         }
     };
+    if let Some(spent) = status.finder_seconds {
+        status.finder_share = options.system.loaded_for().map(|time| spent / time);
+    }
     if options.json {
         json(&status)?;
     } else {
@@ -168,6 +195,46 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
         complain(options.system.not_loaded());
         Ok(Outcome::Problems)
     }
+}
+
+/// Lines about what `verify=compare` does, which hashes next to nothing; none if the module does
+/// not have it.
+fn comparing(status: &Status) -> Vec<(&'static str, String)> {
+    let totals = &status.totals;
+    let mut lines = Vec::new();
+    if let Some(compared) = totals.figures.blocks_compared {
+        lines.push(("compared", format!("{compared} blocks byte by byte")));
+    }
+    if let (Some(blocks), Some(seconds)) = (totals.finder_blocks, status.finder_seconds) {
+        let share = match status.finder_share {
+            None => String::new(),
+            Some(share) => format!(
+                " ({:.2} % of one since the module was loaded)",
+                100.0 * share
+            ),
+        };
+        let passes = totals.finder_passes.unwrap_or(0);
+        lines.push((
+            "finder",
+            format!(
+                "{blocks} blocks looked at in {passes} passes, {seconds:.1} s of a processor{share}"
+            ),
+        ));
+    }
+    if status.waiting.is_some() {
+        let mut what = Vec::new();
+        if totals.finder_waiting.is_some_and(|waiting| waiting > 0) {
+            what.push("what was read, to be looked at for equal blocks".to_owned());
+        }
+        if let Some(files @ 1..) = totals.merges_waiting {
+            what.push(format!("{files} files, to have pages dropped"));
+        }
+        if what.is_empty() {
+            what.push("nothing".to_owned());
+        }
+        lines.push(("waiting", what.join("; ")));
+    }
+    lines
 }
 
 fn text(status: &Status) -> io::Result<()> {
@@ -204,10 +271,14 @@ fn text(status: &Status) -> io::Result<()> {
         Some("" | "(null)") => "one for all".to_owned(),
         Some(domain) => format!("\"{domain}\""),
     };
+    let verify = match &status.parameters.verify {
+        None => String::new(),
+        Some(verify) => format!(", verify={verify}"),
+    };
     line(
         "defaults",
         format!(
-            "share={}, domain {domain}, directio={}, charge={}",
+            "share={}{verify}, domain {domain}, directio={}, charge={}",
             parameter(&status.parameters.share),
             parameter(&status.parameters.directio),
             parameter(&status.parameters.charge)
@@ -254,6 +325,9 @@ fn text(status: &Status) -> io::Result<()> {
             totals.figures.blocks_diverged
         ),
     )?;
+    for (name, value) in comparing(status) {
+        line(name, value)?;
+    }
     if status.mounts.is_empty() {
         return line("mounts", "none".to_owned());
     }
@@ -265,10 +339,14 @@ fn text(status: &Status) -> io::Result<()> {
             Some(Share::Off) => "off",
             None => "?",
         };
+        let verify = match mount.verify {
+            Some(Verify::Compare) => ", compare",
+            Some(Verify::Digest) | None => "",
+        };
         vec![
             mount.device.clone(),
             mount.label(),
-            share.to_owned(),
+            format!("{share}{verify}"),
             mount.targets.len().to_string(),
             mount.figures.bound_inodes.to_string(),
             mount

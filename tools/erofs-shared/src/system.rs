@@ -16,6 +16,9 @@ use serde::{de::DeserializeOwned, Deserialize, Serialize};
 /// Bytes in a page, and in a block that is shared.
 pub const PAGE: u64 = 4096;
 
+/// The module's thread that looks for equal blocks.
+const FINDER: &str = "erofs_shared_finder";
+
 /// Where the system is looked at; a container with the host's directories elsewhere gives them.
 #[derive(Args, Clone, Debug)]
 pub struct System {
@@ -54,6 +57,9 @@ pub struct Figures {
     pub blocks_adopted: u64,
     /// Blocks that were found to be the same as in the shared inode.
     pub blocks_verified: u64,
+    /// Blocks whose bytes were compared with those of a shared inode (`verify=compare`); null if
+    /// the module does not count them.
+    pub blocks_compared: Option<u64>,
     /// Blocks that were found to differ.
     pub blocks_diverged: u64,
     /// Files that left their shared inode because of such a block.
@@ -88,12 +94,32 @@ pub struct Totals {
     pub merges_busy: u64,
     /// Large folios that were not broken up.
     pub merges_partly: u64,
+    /// Files with pages that wait to be dropped; null if the module does not tell.
+    pub merges_waiting: Option<u64>,
+    /// Blocks that were looked at to find equal ones (`verify=compare`); null if the module has no
+    /// such search, as for the figures below.
+    pub finder_blocks: Option<u64>,
+    /// How often all that was in memory was looked at.
+    pub finder_passes: Option<u64>,
+    /// Processor time that this took, in nanoseconds.
+    pub finder_ns: Option<u64>,
+    /// 1 while there is something read that was not looked at yet; null if the module does not
+    /// tell.
+    pub finder_waiting: Option<u64>,
 }
 
 impl Totals {
     /// Memory that sharing itself takes.
     pub fn cost(&self) -> u64 {
         self.figures.metadata_bytes.saturating_add(self.index_bytes)
+    }
+
+    /// Whether anything waits for the search for equal blocks, or to be dropped since it was found
+    /// elsewhere. `None` if the module does not tell.
+    pub fn waiting(&self) -> Option<bool> {
+        let counts = [self.finder_waiting, self.merges_waiting];
+        let known: Vec<u64> = counts.into_iter().flatten().collect();
+        (!known.is_empty()).then(|| known.iter().any(|count| *count > 0))
     }
 
     /// Page cache saved minus the cost, as `general_profit` of KSM.
@@ -307,6 +333,32 @@ impl System {
         Ok(parse_mountinfo(&raw))
     }
 
+    /// Seconds since the module was loaded: since its thread that looks for equal blocks was
+    /// started. `None` if there is none, or if it cannot be seen.
+    pub fn loaded_for(&self) -> Option<f64> {
+        let uptime = fs::read_to_string(self.procfs.join("uptime")).ok()?;
+        let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        let of_process = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            name.to_str()?.parse::<u32>().ok()?;
+            // Threads of the kernel have no command line; their names are in comm as a whole.
+            let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
+            if comm.trim_end() != FINDER {
+                return None;
+            }
+            if !fs::read(entry.path().join("cmdline")).ok()?.is_empty() {
+                return None;
+            }
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            start(&stat)
+        };
+        let mut entries = fs::read_dir(&self.procfs).ok()?.flatten();
+        let start = entries.find_map(of_process)?;
+        let seconds = uptime - start as f64 / ticks;
+        (seconds > 0.0).then_some(seconds)
+    }
+
     /// The most shared files, most saved first; root only, and debugfs must be mounted.
     pub fn top_files(&self) -> io::Result<Vec<TopFile>> {
         let dir = self.sysfs.join("kernel/debug/erofs-shared");
@@ -346,6 +398,13 @@ fn top_line(line: &str) -> Option<TopFile> {
             .saturating_mul(PAGE),
         paths: Vec::new(),
     })
+}
+
+/// The start of a process in clock ticks since the machine was started, by its `/proc/PID/stat`.
+fn start(stat: &str) -> Option<u64> {
+    // The name may have parentheses and spaces in it. The fields behind it begin with the third.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(22 - 3)?.parse().ok()
 }
 
 /// Device numbers in their order.
@@ -391,6 +450,14 @@ mod tests {
         let mut devices = ["7:0", "0:100", "0:45", "253:2"];
         devices.sort_by_key(|device| device_key(device));
         assert_eq!(devices, ["0:45", "0:100", "7:0", "253:2"]);
+    }
+
+    #[test]
+    fn start_of_a_process() {
+        let stat = "12 (a) b (c) S 2 0 0 0 -1 2129984 0 0 0 0 0 7 0 0 39 19 1 0 4711 0 0\n";
+        assert_eq!(start(stat), Some(4711));
+        assert_eq!(start("12 (a) S 2"), None);
+        assert_eq!(start(""), None);
     }
 
     #[test]

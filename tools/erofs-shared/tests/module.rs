@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What `status` and `metrics` say of a module that has every figure, and of an older one that has
+//! fewer. The figures are files here; tests/ksft_tool.sh has the module itself.
+
+mod common;
+
+use std::{fs, path::PathBuf};
+
+use common::{json, ours, text};
+
+/// A system with a module that has two images mounted.
+struct Fake {
+    dir: tempfile::TempDir,
+}
+
+/// Figures that every module has, of all mounts.
+const ALWAYS: &[(&str, u64)] = &[
+    ("mounts", 2),
+    ("shared_inodes", 40),
+    ("bound_inodes", 70),
+    ("blocks_hashed", 12),
+    ("blocks_adopted", 6),
+    ("blocks_verified", 9000),
+    ("blocks_diverged", 3),
+    ("inodes_diverged", 1),
+    ("metadata_bytes", 1 << 20),
+    ("hash_ns", 100_000_000),
+    ("pages_shared", 1024),
+    ("bytes_saved", 6 << 20),
+    ("index_entries", 50),
+    ("index_bytes", 4096),
+    ("aliases", 512),
+    ("alias_bytes", 512 * 4096),
+    ("merges_done", 512),
+    ("merges_busy", 0),
+    ("merges_partly", 0),
+];
+
+/// Those that came with `verify=compare`.
+const COMPARE: &[(&str, u64)] = &[
+    ("blocks_compared", 8123),
+    ("finder_blocks", 51_234),
+    ("finder_passes", 3),
+    ("finder_ns", 2_500_000_000),
+];
+
+impl Fake {
+    fn new(sets: &[&[(&str, u64)]]) -> Self {
+        let fake = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        let sys = "sys/fs/erofs-shared";
+        fake.write(&format!("{sys}/features/filesystems"), "erofs-shared\n");
+        for (name, value) in sets.iter().copied().flatten() {
+            fake.write(&format!("{sys}/stats/{name}"), &format!("{value}\n"));
+        }
+        // One image has more of it than the other.
+        for (device, saved) in [("7:0", 4u64 << 20), ("7:1", 2 << 20)] {
+            for (name, value) in sets.iter().copied().flatten() {
+                let value = match *name {
+                    "bytes_saved" => saved,
+                    "pages_shared" => *value,
+                    name if name.starts_with("finder") || name.starts_with("merges") => continue,
+                    _ => value / 2,
+                };
+                let file = format!("{sys}/mounts/{device}/{name}");
+                fake.write(&file, &format!("{value}\n"));
+            }
+        }
+        fake.write(
+            "proc/self/mountinfo",
+            "30 1 7:0 / /mnt/a ro - erofs-shared /srv/a.erofs ro,share=content,verify=compare\n\
+             31 1 7:1 / /mnt/b ro - erofs-shared /srv/b.erofs ro,share=content\n",
+        );
+        fake.write("proc/filesystems", "nodev\terofs-shared\n");
+        fake.write("proc/uptime", "1010.00 2000.00\n");
+        fake
+    }
+
+    /// Has the thread that looks for equal blocks be 1,000 seconds old.
+    fn with_thread(self) -> Self {
+        self.write("proc/1/comm", "init\n");
+        self.write("proc/57/comm", "erofs_shared_finder\n");
+        self.write("proc/57/cmdline", "");
+        let stat =
+            "57 (erofs_shared_fi) S 2 0 0 0 -1 2129984 0 0 0 0 0 250 0 0 39 19 1 0 1000 0 0\n";
+        self.write("proc/57/stat", stat);
+        self
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, what: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, what).unwrap();
+    }
+
+    fn run(&self, command: &[&str]) -> (i32, String, String) {
+        let dir = text(self.dir.path());
+        let options = [format!("--sysfs={dir}/sys"), format!("--procfs={dir}/proc")];
+        let mut args = command.to_vec();
+        args.extend(options.iter().map(String::as_str));
+        ours(&args)
+    }
+
+    /// What a command prints as JSON, which its schema allows.
+    fn json(&self, command: &[&str]) -> serde_json::Value {
+        let (status, out, err) = self.run(&[command, &["--json"]].concat());
+        assert_eq!((status, err.as_str()), (0, ""), "{command:?}: {out}");
+        let value = serde_json::from_str(&out).unwrap();
+        jsonschema::validate(&json(&["generate", "schema", command[0]]), &value).unwrap();
+        value
+    }
+}
+
+const WAITING: &[(&str, u64)] = &[("finder_waiting", 1), ("merges_waiting", 4)];
+const NOTHING: &[(&str, u64)] = &[("finder_waiting", 0), ("merges_waiting", 0)];
+
+#[test]
+fn status_of_a_module_that_compares() {
+    let fake = Fake::new(&[ALWAYS, COMPARE, WAITING]).with_thread();
+    let got = fake.json(&["status"]);
+    assert_eq!(got["totals"]["blocks_compared"], 8123);
+    assert_eq!(got["totals"]["finder_waiting"], 1);
+    assert_eq!(got["finder_seconds"], 2.5);
+    assert_eq!(got["finder_share"], 0.0025);
+    assert_eq!(got["waiting"], true);
+    assert_eq!(got["mounts"][0]["verify"], "compare");
+    assert_eq!(got["mounts"][0]["blocks_compared"], 4061);
+    assert_eq!(got["mounts"][1]["verify"], "digest");
+    let (_, out, _) = fake.run(&["status"]);
+    for line in [
+        "compared     8123 blocks byte by byte\n",
+        "finder       51234 blocks looked at in 3 passes, 2.5 s of a processor (0.25 % of one since the module was loaded)\n",
+        "waiting      what was read, to be looked at for equal blocks; 4 files, to have pages dropped\n",
+    ] {
+        assert!(out.contains(line), "{line}: {out}");
+    }
+    assert!(out.contains("content, compare"), "{out}");
+}
+
+#[test]
+fn status_when_nothing_waits() {
+    let fake = Fake::new(&[ALWAYS, COMPARE, NOTHING]);
+    let got = fake.json(&["status"]);
+    assert_eq!(got["waiting"], false);
+    // It cannot be seen when the module was loaded.
+    assert_eq!(got["finder_share"], serde_json::Value::Null);
+    let (_, out, _) = fake.run(&["status"]);
+    assert!(out.contains("2.5 s of a processor\n"), "{out}");
+    assert!(out.contains("waiting      nothing\n"), "{out}");
+}
+
+#[test]
+fn status_of_older_modules() {
+    let fake = Fake::new(&[ALWAYS, COMPARE]).with_thread();
+    let got = fake.json(&["status"]);
+    assert_eq!(got["totals"]["finder_passes"], 3);
+    assert_eq!(got["waiting"], serde_json::Value::Null);
+    let (_, out, _) = fake.run(&["status"]);
+    assert!(out.contains("\nfinder "), "{out}");
+    assert!(!out.contains("\nwaiting "), "{out}");
+    let fake = Fake::new(&[ALWAYS]);
+    let got = fake.json(&["status"]);
+    assert_eq!(got["totals"]["blocks_compared"], serde_json::Value::Null);
+    assert_eq!(got["finder_seconds"], serde_json::Value::Null);
+    let (_, out, _) = fake.run(&["status"]);
+    for line in ["compared", "finder", "waiting"] {
+        assert!(!out.contains(&format!("\n{line} ")), "{out}");
+    }
+}
+
+#[test]
+fn metrics_are_those_that_the_module_has() {
+    let names = [
+        "erofs_shared_blocks_compared_total",
+        "erofs_shared_finder_blocks_total",
+        "erofs_shared_finder_passes_total",
+        "erofs_shared_finder_seconds_total",
+        "erofs_shared_finder_waiting",
+        "erofs_shared_merges_waiting",
+    ];
+    let fake = Fake::new(&[ALWAYS, COMPARE, WAITING]);
+    fake.json(&["metrics"]);
+    let (_, out, _) = fake.run(&["metrics"]);
+    let values = ["8123", "51234", "3", "2.5", "1", "4"];
+    for (name, value) in names.iter().zip(values) {
+        assert!(
+            out.contains(&format!("\n{name} {value}\n")),
+            "{name}: {out}"
+        );
+    }
+    let of_mount =
+        "erofs_shared_mount_blocks_compared_total{device=\"7:0\",image=\"/srv/a.erofs\"} 4061\n";
+    assert!(out.contains(of_mount), "{out}");
+    let (_, out, _) = Fake::new(&[ALWAYS]).run(&["metrics"]);
+    assert!(
+        out.contains("\nerofs_shared_saved_bytes 6291456\n"),
+        "{out}"
+    );
+    for name in names {
+        assert!(!out.contains(name), "{name}: {out}");
+    }
+}
