@@ -106,6 +106,14 @@ is "what is compared, and waits, as sysfs has it" \
 	"[$(stat_or_none blocks_compared), $(stat_or_none finder_blocks), $(stat_or_none finder_passes), $(stat_or_none finder_ns), $(
 		stat_or_none finder_waiting), $(stat_or_none merges_waiting)]"
 ok "sees since when the module is there" [ "$(j 'v["finder_share"] is not None')" = True ]
+ok "status draws it" tool status --plot "$TMP/plot.svg"
+is "with both images" "$(grep -c ">[^<]*\(one\|two\)\.erofs<" "$TMP/plot.svg")" 2
+ok "and the sums" grep -q "without sharing" "$TMP/plot.svg"
+ok "which is XML" python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$TMP/plot.svg"
+ok "as PNG, too" tool status --plot "$TMP/plot.png"
+is "which it is" "$(head -c 4 "$TMP/plot.png" | tail -c 3)" PNG
+ok "not as something else" status 2 status --plot "$TMP/plot.gif"
+ok "nor where nothing can be written" status 2 status --plot /proc/plot.png
 ok "status is root's" eval 'setpriv --reuid 65534 --clear-groups --bounding-set=-all "$TOOL" status 2>&1 | grep -q sudo'
 
 ok "top" json top

@@ -13,6 +13,7 @@ mod image;
 mod metrics;
 mod mounts;
 mod output;
+mod picture;
 mod prewarm;
 mod status;
 mod system;

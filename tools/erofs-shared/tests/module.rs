@@ -206,3 +206,47 @@ fn metrics_are_those_that_the_module_has() {
         assert!(!out.contains(name), "{name}: {out}");
     }
 }
+
+#[test]
+fn a_picture_of_what_is_saved() {
+    let fake = Fake::new(&[ALWAYS, COMPARE, WAITING]);
+    let (svg, png) = (fake.path("out.svg"), fake.path("out.PNG"));
+    let (status, out, err) = fake.run(&["status", "--plot", text(&svg)]);
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert!(out.contains("/srv/a.erofs"), "{out}");
+    let drawn = fs::read_to_string(svg).unwrap();
+    // 4 MiB are there instead of 10.
+    for text in [
+        ">without sharing</text>",
+        ">10.0 MiB</text>",
+        ">4.0 MiB, 60.0 % less</text>",
+        ">1.0 MiB of other memory</text>",
+        ">/srv/a.erofs</text>",
+        ">0 B of 4.0 MiB</text>",
+        ">2.0 MiB of 4.0 MiB</text>",
+        "more may be saved",
+    ] {
+        assert!(drawn.contains(text), "{text}: {drawn}");
+    }
+    fake.json(&["status", "--plot", text(&png)]);
+    assert!(fs::read(png).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
+}
+
+#[test]
+fn pictures_that_cannot_be_made() {
+    let fake = Fake::new(&[ALWAYS]);
+    let (status, out, err) = fake.run(&["status", "--plot", "a.jpg"]);
+    assert_eq!((status, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains(".svg or .png is wanted"), "{err}");
+    for name in ["/nonexistent/a.svg", "/nonexistent/a.png", "/proc/a.svg"] {
+        let (status, out, err) = fake.run(&["status", "--plot", name]);
+        assert_eq!((status, out.as_str()), (2, ""), "{err}");
+        assert!(err.contains(name), "{err}");
+    }
+    let file = fake.path("out.svg");
+    fs::remove_dir_all(fake.path("sys/fs/erofs-shared")).unwrap();
+    let (status, _, err) = fake.run(&["status", "--plot", text(&file)]);
+    assert_eq!(status, 1, "{err}");
+    assert!(err.contains("not loaded"), "{err}");
+    assert!(!file.exists());
+}

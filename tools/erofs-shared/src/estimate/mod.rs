@@ -308,7 +308,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
         complain(problem);
     }
     if let Some(path) = &options.svg {
-        if let Err(err) = fs::write(path, svg::draw(&report)) {
+        if let Err(err) = fs::write(path, svg::draw(&report).svg()) {
             return failed(format!("{}: {err}", path.display()));
         }
     }

@@ -2,7 +2,12 @@
 
 //! `erofs-shared status`
 
-use std::io::{self, Write};
+mod plot;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use clap::Args;
 use owo_colors::Style;
@@ -12,6 +17,7 @@ use serde::Serialize;
 use crate::{
     mounts::{mounts, Mount, Share, Verify},
     output::{complain, json, paint, signed, size, table},
+    picture,
     system::{release, System, Totals},
     Outcome,
 };
@@ -23,9 +29,14 @@ use crate::{
         itself takes for digests, bindings and the index. The profit is the difference, as general_profit of KSM.\n\nWith \
         verify=compare hardly anything is hashed: blocks are compared byte by byte, and a thread, the finder, looks for equal \
         blocks later. What waits for it, or for pages to be dropped, is not in the figures yet.\n\n\
-        Exit status: 0 the module is loaded, 1 it is not, 2 wrong usage or the figures may not be read (they are root's)."
+        Exit status: 0 the module is loaded, 1 it is not (then nothing is drawn), 2 wrong usage, the figures may not be read \
+        (they are root's), or the picture cannot be written."
 )]
 pub struct Options {
+    /// Draw the page cache with and without sharing, too: a name that ends in .svg or .png
+    #[arg(long, value_name = "FILE", value_parser = picture::file)]
+    plot: Option<PathBuf>,
+
     #[command(flatten)]
     system: System,
 
@@ -183,6 +194,12 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     };
     if let Some(spent) = status.finder_seconds {
         status.finder_share = options.system.loaded_for().map(|time| spent / time);
+    }
+    if let Some(path) = options.plot.as_ref().filter(|_| status.loaded) {
+        if let Err(err) = plot::draw(&status).write(path) {
+            complain(format!("{}: {err}", path.display()));
+            return Ok(Outcome::Failed);
+        }
     }
     if options.json {
         json(&status)?;
