@@ -120,6 +120,13 @@ ok "top" json top
 is "by images" "$(j 'sorted(e["name"] for e in v["entries"])')" "['$D/one.erofs', '$D/two.erofs']"
 ok "by files" json top --by file
 is "what is the same is shared by two" "$(j 'max(e["files"] for e in v["entries"])')" 2
+# With verify=compare, three contents have the size of this one.
+names="['/mnt/one/sub/same-one', '/mnt/two/sub/same-two']" first=1
+[ "$VERIFY" = digest ] || names="[]" first=0
+is "which has its names" "$(j 'sorted(p for e in v["entries"] if e["files"] == 2 for p in e["paths"] if "same" in p)')" "$names"
+is "as all files have" "$(j 'v["named_all"]')" True
+is "the first of them for people" "$(tool top --once --by file | grep -c '^ */mnt/[a-z]*/sub/same-')" $first
+is "none if they are not asked for" "$(tool top --once --by file --no-names | grep -c /mnt/)" 0
 is "for people, too" "$(tool top --once --by file | grep -c '2.0 MiB')" "$(j 'sum(e["shared_bytes"] == 2 << 20 for e in v["entries"])')"
 ok "live only on a terminal" status 2 top
 # A terminal of its own, which q ends

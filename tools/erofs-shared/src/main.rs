@@ -12,6 +12,7 @@ mod generate;
 mod image;
 mod metrics;
 mod mounts;
+mod names;
 mod output;
 mod picture;
 mod prewarm;

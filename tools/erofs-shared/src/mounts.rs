@@ -99,7 +99,7 @@ pub fn share(info: &MountInfo) -> Share {
 }
 
 /// How blocks are verified in a mount with these options, if it shares by content.
-fn verify(info: &MountInfo) -> Option<Verify> {
+pub fn verify(info: &MountInfo) -> Option<Verify> {
     let compares = info.option("verify") == Some("compare");
     match share(info) {
         Share::Content if compares => Some(Verify::Compare),

@@ -145,7 +145,6 @@ pub struct TopFile {
     /// Page cache that the other files would take.
     pub saved_bytes: u64,
     /// Where files with this content are, as far as that was looked for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
 }
 

@@ -22,17 +22,26 @@ use serde::Serialize;
 
 use crate::{
     mounts::Mount,
+    names::Names,
     output::{complain, json, signed, size, table},
     status::{denied, Status},
     system::{System, TopFile, PAGE},
     Outcome,
 };
 
+/// For how long paths of files are looked for when all is printed once.
+const ONCE: Duration = Duration::from_secs(5);
+/// The part of the time between two looks that this takes.
+const LIVE: f64 = 0.1;
+
 /// Options of `top`.
 #[derive(Args)]
 #[command(
     after_help = "Keys: i images, c containers, p pods, f files, up and down to scroll, q to quit. Files have no names in the kernel: \
-        they are told by the start of the digest that they are found by, which erofs-shared explain shows of a path.\n\n\
+        it tells their size and the start of the digest that they are found by, which erofs-shared explain shows of a path. Mounts \
+        are looked through for paths to them, for 5 seconds, or a tenth of the time between two looks. Of files in mounts with \
+        a domain_id= of their own, or which have their size in common with others where verify=compare is used, there is \
+        no path. --no-names leaves that out.\n\n\
         Exit status: 0 ended by the user, or printed, 1 the module is not loaded, 2 wrong usage, the figures may not be read, or \
         standard output is no terminal (then give --once)."
 )]
@@ -44,6 +53,10 @@ pub struct Options {
     /// Seconds between two looks
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = delay)]
     delay: f64,
+
+    /// Do not look for paths of files, which opens those of the right size
+    #[arg(long)]
+    no_names: bool,
 
     /// Print it once and end
     #[arg(long)]
@@ -87,6 +100,15 @@ pub struct Entry {
     /// Images (of an image: times it is mounted).
     pub images: u64,
     pub blocks_diverged: u64,
+    /// Of a file: paths that lead to it, up to eight, as far as they were found.
+    pub paths: Vec<String>,
+}
+
+impl Entry {
+    /// What to call it.
+    fn label(&self) -> &str {
+        self.paths.first().unwrap_or(&self.name)
+    }
 }
 
 /// What `top` prints.
@@ -98,6 +120,9 @@ pub struct Top {
     pub profit_bytes: i64,
     /// Most saved first.
     pub entries: Vec<Entry>,
+    /// Of files: whether all mounts were looked through for their paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub named_all: Option<bool>,
 }
 
 fn of_mount(mount: &Mount, name: String, images: u64) -> Entry {
@@ -108,6 +133,7 @@ fn of_mount(mount: &Mount, name: String, images: u64) -> Entry {
         files: mount.figures.bound_inodes,
         images,
         blocks_diverged: mount.figures.blocks_diverged,
+        paths: Vec::new(),
     }
 }
 
@@ -119,19 +145,30 @@ fn of_file(file: TopFile) -> Entry {
         files: file.sharers,
         images: 0,
         blocks_diverged: 0,
+        paths: file.paths,
     }
 }
 
+/// How long paths are looked for at a time, if they are.
+struct Naming {
+    names: Names,
+    time: Option<Duration>,
+}
+
 impl Top {
-    fn read(system: &System, by: By) -> io::Result<Self> {
+    fn read(system: &System, by: By, naming: &mut Naming) -> io::Result<Self> {
         let status = Status::read(system)?;
+        let mut named_all = None;
         let mut entries: Vec<Entry> = match by {
-            By::File => system
-                .top_files()
-                .map_err(|err| io::Error::new(err.kind(), format!("debugfs: {err}")))?
-                .into_iter()
-                .map(of_file)
-                .collect(),
+            By::File => {
+                let mut files = system
+                    .top_files()
+                    .map_err(|err| io::Error::new(err.kind(), format!("debugfs: {err}")))?;
+                if let Some(time) = naming.time {
+                    named_all = Some(naming.names.add(system, &mut files, time)?);
+                }
+                files.into_iter().map(of_file).collect()
+            }
             By::Image => status
                 .mounts
                 .iter()
@@ -172,6 +209,7 @@ impl Top {
             cost_bytes: status.cost_bytes,
             profit_bytes: status.profit_bytes,
             entries,
+            named_all,
         })
     }
 
@@ -214,7 +252,7 @@ impl Top {
             entry.files.to_string(),
             number(entry.images),
             number(entry.blocks_diverged),
-            entry.name.clone(),
+            entry.label().to_owned(),
         ]
     }
 }
@@ -230,7 +268,15 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
         complain("standard input or output is no terminal: give --once or --json");
         return Ok(Outcome::Failed);
     }
-    let top = match Top::read(&options.system, options.by) {
+    let time = match live {
+        true => Duration::from_secs_f64(options.delay * LIVE),
+        false => ONCE,
+    };
+    let mut naming = Naming {
+        names: Names::default(),
+        time: (!options.no_names).then_some(time),
+    };
+    let top = match Top::read(&options.system, options.by, &mut naming) {
         Ok(top) => top,
         Err(err) => {
             complain(denied(&err));
@@ -258,7 +304,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
         )?;
     } else {
         let mut terminal = ratatui::try_init()?;
-        let ended = live_loop(&mut terminal, options, top);
+        let ended = live_loop(&mut terminal, options, top, &mut naming);
         ratatui::try_restore()?;
         if let Err(err) = ended {
             complain(denied(&err));
@@ -272,6 +318,7 @@ fn live_loop(
     terminal: &mut ratatui::DefaultTerminal,
     options: &Options,
     mut top: Top,
+    naming: &mut Naming,
 ) -> io::Result<()> {
     let delay = Duration::from_secs_f64(options.delay);
     let mut by = options.by;
@@ -305,7 +352,7 @@ fn live_loop(
                 continue;
             }
         }
-        top = Top::read(&options.system, by)?;
+        top = Top::read(&options.system, by, naming)?;
         next = Instant::now() + delay;
     }
 }
@@ -366,6 +413,7 @@ mod tests {
             cost_bytes: 4 << 20,
             profit_bytes: -(1 << 20),
             entries: vec![entry("/a.erofs", 2 << 20), entry("/b.erofs", 1 << 20)],
+            named_all: None,
         };
         terminal.draw(|frame| draw(frame, &top, 0)).unwrap();
         let screen = terminal.backend().to_string();

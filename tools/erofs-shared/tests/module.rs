@@ -250,3 +250,95 @@ fn pictures_that_cannot_be_made() {
     assert!(err.contains("not loaded"), "{err}");
     assert!(!file.exists());
 }
+
+/// `fake` with a mount at a directory of it, with files.
+fn with_files(fake: &Fake, options: &str) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let mount = fake.path("mount");
+    fs::create_dir_all(mount.join("sub")).unwrap();
+    for (name, byte, len) in [
+        ("sub/same", 1, 100_000),
+        ("also", 1, 100_000),
+        ("other", 2, 100_000),
+        ("alone", 3, 5000),
+        ("smaller", 1, 99_999),
+    ] {
+        fs::write(mount.join(name), vec![byte; len]).unwrap();
+    }
+    std::os::unix::fs::symlink("also", mount.join("link")).unwrap();
+    let dev = fs::metadata(&mount).unwrap().dev();
+    let device = format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    let file = format!("sys/fs/erofs-shared/mounts/{device}/mounts");
+    fake.write(&file, "1\n");
+    let line = format!(
+        "40 1 {device} / {} ro - erofs-shared /srv/c.erofs ro{options}\n",
+        mount.display()
+    );
+    fake.write("proc/self/mountinfo", &line);
+    text(&mount).to_owned()
+}
+
+/// What debugfs lists.
+fn listed(fake: &Fake, lines: &[(&str, u64)]) {
+    let line = |(key, size): &(&str, u64)| format!("3 2 {size} {key}\n");
+    let top: String = lines.iter().map(line).collect();
+    fake.write("sys/kernel/debug/erofs-shared/top", &top);
+    fake.write("sys/kernel/debug/erofs-shared/aliases", "");
+}
+
+fn paths(top: &serde_json::Value, key: &str) -> Vec<String> {
+    let entries = top["entries"].as_array().unwrap();
+    let entry = entries.iter().find(|entry| entry["name"] == key).unwrap();
+    let paths = entry.get("paths").and_then(|paths| paths.as_array());
+    let paths = paths.into_iter().flatten();
+    paths
+        .map(|path| path.as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn top_names_files_by_their_keys() {
+    let fake = Fake::new(&[ALWAYS]);
+    let mount = with_files(&fake, ",share=content");
+    listed(&fake, &[("00", 1)]);
+    let (_, explained, err) =
+        fake.run(&["explain", "--json", "--no-peers", &format!("{mount}/also")]);
+    let explained: serde_json::Value = serde_json::from_str(&explained).expect(&err);
+    let key = explained["key"].as_str().unwrap();
+    let none = "0123456789abcdef0123456789abcdef";
+    listed(&fake, &[(key, 100_000), (none, 5000)]);
+    let top = fake.json(&["top", "--by", "file"]);
+    assert_eq!(top["named_all"], true);
+    assert_eq!(
+        paths(&top, key),
+        [format!("{mount}/also"), format!("{mount}/sub/same")]
+    );
+    assert!(paths(&top, none).is_empty(), "{top}");
+    let (_, out, _) = fake.run(&["top", "--once", "--by", "file"]);
+    assert!(out.contains(&format!("{mount}/also ")), "{out}");
+    assert!(out.contains(none) && !out.contains(key), "{out}");
+    let top = fake.json(&["top", "--by", "file", "--no-names"]);
+    assert!(
+        paths(&top, key).is_empty() && top.get("named_all").is_none(),
+        "{top}"
+    );
+    // Nothing is to be known of what another mount namespace has there.
+    fs::remove_dir_all(&mount).unwrap();
+    let top = fake.json(&["top", "--by", "file"]);
+    assert_eq!(top["named_all"], false);
+    assert!(paths(&top, key).is_empty(), "{top}");
+}
+
+#[test]
+fn top_names_files_by_their_sizes() {
+    let fake = Fake::new(&[ALWAYS, COMPARE]);
+    let mount = with_files(&fake, ",share=content,verify=compare");
+    listed(&fake, &[("aa", 100_000), ("bb", 5000), ("cc", 99_999)]);
+    let top = fake.json(&["top", "--by", "file"]);
+    // Two contents have the size of the first.
+    assert!(paths(&top, "aa").is_empty(), "{top}");
+    assert_eq!(paths(&top, "bb"), [format!("{mount}/alone")]);
+    assert_eq!(paths(&top, "cc"), [format!("{mount}/smaller")]);
+    let (_, out, _) = fake.run(&["top", "--once", "--by", "file"]);
+    assert!(out.contains(&format!("{mount}/alone ")), "{out}");
+}
