@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    mounts::{device_text, inside, mount_of, ours, share, Share},
+    mounts::{device_text, inside, mount_of, ours, share, verify, Share, Verify},
     output::{complain, json, size},
     system::{display, MountInfo, System, TopFile},
     Outcome,
@@ -299,6 +299,8 @@ fn explain(options: &Options) -> io::Result<Report> {
     };
     if share(info) == Share::Fingerprint {
         reason(&mut report, "its mount shares by fingerprints: with files that have the same one in the attribute that mkfs.erofs --xattr-inode-digest names, in the same domain");
+    } else if verify(info) == Some(Verify::Compare) {
+        reason(&mut report, "its mount has the option verify=compare: what the module finds it by depends on a secret, so what is shared of it now is not known");
     } else {
         let domain = match system.parameter("domain_id") {
             Ok(domain) if domain != "(null)" => domain,
@@ -323,7 +325,7 @@ fn explain(options: &Options) -> io::Result<Report> {
             let text = format!("{} files in memory share it: {} pages are there once, which saves {}", now.sharers, now.pages, size(now.saved_bytes));
             reason(&mut report, &text);
         }
-        (None, Share::Content) => reason(&mut report, "it was not among the 100 most shared files: not open, alone, less shared, or mounted with a domain_id= of its own"),
+        (None, Share::Content) if report.key.is_some() => reason(&mut report, "it was not among the 100 most shared files: not open, alone, less shared, or mounted with a domain_id= of its own"),
         _ => {}
     }
     Ok(report)

@@ -342,3 +342,17 @@ fn top_names_files_by_their_sizes() {
     let (_, out, _) = fake.run(&["top", "--once", "--by", "file"]);
     assert!(out.contains(&format!("{mount}/alone ")), "{out}");
 }
+
+#[test]
+fn explain_has_no_key_where_it_is_secret() {
+    let fake = Fake::new(&[ALWAYS, COMPARE]);
+    let mount = with_files(&fake, ",share=content,verify=compare");
+    listed(&fake, &[("aa", 100_000)]);
+    let got = fake.json(&["explain", "--no-peers", &format!("{mount}/also")]);
+    assert_eq!(got["key"], serde_json::Value::Null);
+    let reasons = got["reasons"].to_string();
+    assert!(
+        reasons.contains("secret") && !reasons.contains("100 most"),
+        "{reasons}"
+    );
+}
