@@ -244,6 +244,7 @@ void erofs_shared_attr_init(struct attribute *attr);
 /* tracepoints (src/trace.c) */
 void erofs_shared_trace_bind(dev_t dev, u64 nid, u64 size, u64 shared,
 			     u32 variant);
+void erofs_shared_trace_read(dev_t dev, u64 nid, u64 block, u32 count);
 void erofs_shared_trace_adopt(dev_t dev, u64 nid, u64 block, u32 count);
 void erofs_shared_trace_verify(dev_t dev, u64 nid, u64 block, u32 count);
 void erofs_shared_trace_diverge(dev_t dev, u64 nid, u64 block);

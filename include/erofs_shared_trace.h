@@ -64,6 +64,12 @@ DECLARE_EVENT_CLASS(erofs_shared_blocks,
 		  __entry->block, __entry->count)
 );
 
+/* They are read from the image, for a page cache or to be compared. */
+DEFINE_EVENT(erofs_shared_blocks, erofs_shared_read,
+	TP_PROTO(dev_t dev, u64 nid, u64 block, u32 count),
+	TP_ARGS(dev, nid, block, count)
+);
+
 /* They gave the shared inode digests that it did not have. */
 DEFINE_EVENT(erofs_shared_blocks, erofs_shared_adopt,
 	TP_PROTO(dev_t dev, u64 nid, u64 block, u32 count),

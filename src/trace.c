@@ -11,6 +11,11 @@ void erofs_shared_trace_bind(dev_t dev, u64 nid, u64 size, u64 shared,
 	trace_erofs_shared_bind(dev, nid, size, shared, variant);
 }
 
+void erofs_shared_trace_read(dev_t dev, u64 nid, u64 block, u32 count)
+{
+	trace_erofs_shared_read(dev, nid, block, count);
+}
+
 void erofs_shared_trace_adopt(dev_t dev, u64 nid, u64 block, u32 count)
 {
 	trace_erofs_shared_adopt(dev, nid, block, count);

@@ -238,15 +238,16 @@ is "debugfs: at most 100 lines" "$(($(wc -l < $TOP) <= 100))" 1
 is "debugfs: in pieces as in one" "$(dd if=$TOP bs=7 status=none | sha256sum)" "$(sha256sum < $TOP)"
 
 is "tracepoints" "$(find $EVENTS -mindepth 1 -maxdepth 1 -type d -printf '%f\n' | sort | xargs)" \
-	"erofs_shared_adopt erofs_shared_bind erofs_shared_diverge erofs_shared_verify"
+	"erofs_shared_adopt erofs_shared_bind erofs_shared_diverge erofs_shared_read erofs_shared_verify"
 # fields EVENT: those that are its own
 fields() { sed -nE 's/^\tfield:.* ([a-z_]+);.*/\1/p' "$EVENTS/$1/format" | grep -v ^common_ | sort | xargs; }
 is "tracepoints: fields of bind" "$(fields erofs_shared_bind)" "dev nid shared size variant"
+is "tracepoints: fields of read" "$(fields erofs_shared_read)" "block count dev nid"
 is "tracepoints: fields of adopt" "$(fields erofs_shared_adopt)" "block count dev nid"
 is "tracepoints: fields of verify" "$(fields erofs_shared_verify)" "block count dev nid"
 is "tracepoints: fields of diverge" "$(fields erofs_shared_diverge)" "block dev nid"
 echo 1 > $EVENTS/enable
-is "tracepoints: can be enabled" "$(cat $EVENTS/*/enable | xargs)" "1 1 1 1"
+is "tracepoints: can be enabled" "$(cat $EVENTS/*/enable | xargs)" "1 1 1 1 1"
 echo 'block > 3 && count == 1' > $EVENTS/erofs_shared_verify/filter
 is "tracepoints: can be filtered" "$(cat $EVENTS/erofs_shared_verify/filter)" 'block > 3 && count == 1'
 echo 0 > $EVENTS/erofs_shared_verify/filter

@@ -219,7 +219,11 @@ impl SharedInode {
     pub(crate) fn pages_saved(&self) -> u64 {
         let (pages, blocks) = (self.pages(), self.identity().blocks().max(1));
         let all = pages.saturating_add(elsewhere(self, pages != 0));
-        let verified = self.content().verified();
+        let verified = match self.content().usage().is_sole() {
+            // Nothing is recorded of it.
+            true => blocks,
+            false => self.content().verified(),
+        };
         let wanted = all
             .saturating_mul(verified / blocks)
             .saturating_add(all.saturating_mul(verified % blocks) / blocks);

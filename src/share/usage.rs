@@ -168,6 +168,11 @@ impl Usage {
         self.many.load(Acquire) != 0
     }
 
+    /// Whether one real inode uses it, of which nothing is recorded.
+    pub(super) fn is_sole(&self) -> bool {
+        matches!(&*self.state.lock(), State::Sole(_))
+    }
+
     /// As [`Usage::is_many`], when a change to many is not under way: it is over, or has not begun
     /// when this returns.
     pub(super) fn is_many_exactly(&self) -> bool {

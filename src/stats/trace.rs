@@ -13,6 +13,12 @@ pub(crate) fn bind(dev: Dev, nid: u64, size: u64, shared: u64, variant: u32) {
     unsafe { raw::erofs_shared_trace_bind(dev.0, nid, size, shared, variant) }
 }
 
+/// `count` blocks of the file from `block` on are read from its image.
+pub(crate) fn read(dev: Dev, nid: u64, block: u64, count: u32) {
+    // SAFETY: Takes numbers only, in any context.
+    unsafe { raw::erofs_shared_trace_read(dev.0, nid, block, count) }
+}
+
 /// `count` blocks of the file from `block` on gave the shared inode its digests.
 pub(crate) fn adopt(dev: Dev, nid: u64, block: u64, count: u32) {
     // SAFETY: Takes numbers only, in any context.

@@ -267,6 +267,7 @@ impl<T: FileSystem> Inode<T> {
     /// open.
     pub(super) fn read_start(&self, count: u64) -> Result<Folios> {
         let folios = Folios::for_cache(0, count, KEY_DIGESTS.ilog2())?;
+        self.trace_read(0, folios.bytes());
         let mut folios = fill_and_wait(
             folios,
             &self.plan(0, false),

@@ -40,7 +40,7 @@ use crate::{
         digest::{digest_blocks, Digest},
         is_marked,
         sha256::KernelSha256,
-        Binding, Recording, SharedInode, Slots, Unheld, BLOCK_SIZE,
+        Binding, Recording, SharedInode, Slots, Unheld, BLOCK_SHIFT, BLOCK_SIZE,
     },
     stats::{self, Counters, Field},
 };
@@ -198,7 +198,14 @@ impl<T: FileSystem> Inode<T> {
         plan: &Plan,
         filled: F,
     ) {
+        self.trace_read(plan.pos, folios.bytes());
         fill(folios, plan, |pos| T::map(self, pos, false), filled);
+    }
+
+    /// Tells tracers that `len` bytes from `pos` on are read from this inode's image.
+    pub(super) fn trace_read(&self, pos: u64, len: usize) {
+        let count = len.div_ceil(BLOCK_SIZE) as u32;
+        stats::trace::read(self.sb().dev(), self.number(), pos >> BLOCK_SHIFT, count);
     }
 
     /// Hashes blocks of this inode's image from block `first` on, and compares them with what is

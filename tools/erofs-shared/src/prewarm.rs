@@ -30,7 +30,7 @@ use crate::{
 #[derive(Args)]
 #[command(
     after_help = "A list has the files of an image that a workload reads, and which blocks of them. It is recorded from the module's \
-        tracepoints, which tell of each block when a file's mount reads it for the first time: so record on a mount that was \
+        tracepoint erofs_shared_read, which tells of each block that is read from the image: so record on a mount that was \
         just made. Replaying reads these blocks, in order, before the workload does; with an image that shares them, \
         they are there for all others, too.\n\n\
         Exit status: 0 done, 1 some files of the list cannot be read, 2 wrong usage, or nothing could be done."
@@ -155,7 +155,8 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
 
 // --- recording -------------------------------------------------------------------------------------------------------
 
-const EVENTS: [&str; 2] = ["erofs_shared_adopt", "erofs_shared_verify"];
+/// Tells of each block of a file that is read from its image.
+const EVENT: &str = "erofs_shared_read";
 
 /// An instance of the tracer that goes with this value.
 struct Tracer(PathBuf);
@@ -178,29 +179,23 @@ impl Tracer {
         fs::create_dir(&dir).map_err(show)?;
         let this = Self(dir.clone());
         fs::write(dir.join("buffer_size_kb"), "4096").map_err(show)?;
-        for event in EVENTS {
-            fs::write(dir.join(format!("events/erofs_shared/{event}/enable")), "1")
-                .map_err(show)?;
-        }
+        let event = dir.join(format!("events/erofs_shared/{EVENT}/enable"));
+        fs::write(event, "1").map_err(show)?;
         Ok(this)
     }
 }
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        for event in EVENTS {
-            let _ = fs::write(
-                self.0.join(format!("events/erofs_shared/{event}/enable")),
-                "0",
-            );
-        }
+        let event = self.0.join(format!("events/erofs_shared/{EVENT}/enable"));
+        let _ = fs::write(event, "0");
         if let Err(err) = fs::remove_dir(&self.0) {
             complain(format!("{}: {err}", self.0.display()));
         }
     }
 }
 
-/// `… erofs_shared_adopt: dev=0:45 nid=1234 block=0 count=16`: nid, block and count if it is of this device.
+/// `… erofs_shared_read: dev=0:45 nid=1234 block=0 count=16`: nid, block and count if it is of this device.
 fn event(line: &str, device: &str) -> Option<(u64, u64, u64)> {
     let field = |name: &str| {
         let mut fields = line.split_whitespace();
@@ -336,6 +331,13 @@ fn record(options: &Record) -> Result<Report, String> {
             path: path.to_owned(),
             ranges,
         });
+    }
+    if list.files.is_empty() {
+        report.problems.push(format!(
+            "{}: nothing was read from the image; what is in memory already is not read again (record on a mount that was \
+             just made), and with share=off nothing is recorded",
+            info.target.display()
+        ));
     }
     let text = serde_json::to_string_pretty(&list).map_err(|err| err.to_string())?;
     fs::write(&options.output, text + "\n")
