@@ -66,12 +66,12 @@ ok "the file with most of them first" sort -c -k1,1nr $ALIASES
 ok "and blocks in the index" near "$(stat_of index_entries)" $indexed 64
 cost=$((100 * ($(stat_of index_bytes) + $(stat_of metadata_bytes)) / (4096 * (first + second))))
 ok "index and digests take less than 3 % of what they describe" test $cost -lt 3
-before="$(stat_of blocks_hashed) $(stat_of merges_done) $(sectors "${DEV[a]}") $(sectors "${DEV[b]}")"
+before="$(checked) $(stat_of merges_done) $(sectors "${DEV[a]}") $(sectors "${DEV[b]}")"
 pages=$(cached)
 ok "a second pass over the copies is right" right $B b
 ok "and over the original" right $A a
-is "it hashed, merged and read nothing" \
-	"$(stat_of blocks_hashed) $(stat_of merges_done) $(sectors "${DEV[a]}") $(sectors "${DEV[b]}")" "$before"
+is "it hashed, compared, merged and read nothing" \
+	"$(checked) $(stat_of merges_done) $(sectors "${DEV[a]}") $(sectors "${DEV[b]}")" "$before"
 ok "and took no memory" near "$(cached)" "$pages" 64
 
 # --- zeros, the same block many times, another order ----------------------------------------------------------------------

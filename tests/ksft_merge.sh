@@ -84,13 +84,12 @@ for source in "$L" /mnt/e/img; do
 	ok "$kind: its reader is still charged for the other half" soon charged_for 120 200
 	is "$kind: it is right" "$(sum_of $A/half)" "$(sum_of "$TMP/tree/half")"
 
-	hashed=$(stat_of blocks_hashed)
 	mark
 	is "$kind: a file of few different blocks is right" "$(sum_of $A/within)" "$(sum_of "$TMP/tree/within")"
 	ok "$kind: they are merged" merged 10
-	hashed=$(stat_of blocks_hashed)
+	checked=$(checked)
 	is "$kind: it is right afterwards" "$(sum_of $A/within)" "$(sum_of "$TMP/tree/within")"
-	is "$kind: each of them is in memory still" "$(stat_of blocks_hashed)" "$hashed"
+	is "$kind: each of them is in memory still" "$(checked)" "$checked"
 
 	# Mapped pages are busy; they are tried again, and fresh twins do not wait for that.
 	cat $A/late > /dev/null

@@ -59,7 +59,6 @@ kernel() {
 		/proc/meminfo /proc/slabinfo
 }
 reads() { awk '{ print $1 }' "/sys/block/$(basename "$(findmnt -no SOURCE $LAYERS)")/stat"; }
-checked() { cat $STATS/stats/blocks_{hashed,compared} | xargs; }
 start() { pods start "$@" >> "$TMP/started"; }
 answers() { cat $PODS/*/answer 2> /dev/null | sort | uniq -c | xargs; }
 # as_made IMAGE ID: every file, link, owner, mode, time and attribute of the container's root

@@ -131,7 +131,11 @@ is "none if they are not asked for" "$(tool top --once --by file --no-names | gr
 is "for people, too" "$(tool top --once --by file | grep -c '2.0 MiB')" "$(j 'sum(e["shared_bytes"] == 2 << 20 for e in v["entries"])')"
 ok "live only on a terminal" status 2 top
 # A terminal of its own, which q ends
-live() { (sleep 4; echo q) | timeout 100 script -qec "stty rows 24 cols 100; $TOOL top" "$TMP/screen" > /dev/null && grep -qa 'profit' "$TMP/screen"; }
+live() {
+	: > "$TMP/screen"
+	(soon grep -qa profit "$TMP/screen"; echo q) | timeout 100 script -qefc "stty rows 24 cols 100; $TOOL top" "$TMP/screen" > /dev/null &&
+		grep -qa profit "$TMP/screen"
+}
 ok "live" live
 
 ok "metrics" eval 'tool metrics > "$TMP/metrics"'

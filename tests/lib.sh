@@ -11,7 +11,7 @@ ORACLE=erofs
 T=${T:-/t}                              # where the disk with images and programs is mounted
 IMAGES=$T/images
 MODULE=/project/build/erofs_shared.ko
-VERIFY=${VERIFY:-digest}               # verify= of mounts that do not give it
+VERIFY=${VERIFY:-compare}               # verify= of mounts that do not give it
 LIBRARIES=usr/lib/$(uname -m)-linux-gnu    # of a Debian system, this one's and those in images
 TMP=/tmp/${0##*/}
 mkdir -p "$TMP"
@@ -81,8 +81,6 @@ numbered() {
 # settled: waits until the module has nothing to look for and nothing to merge any more
 settled() {
 	local i stats=/sys/fs/erofs-shared/stats
-	# without the module there is nothing
-	[ -e $stats ] || return 0
 	for ((i = 0; i < 600; i++)); do
 		sleep 0.2
 		# In this order: what is found waits to be merged before the search is over.
@@ -90,6 +88,9 @@ settled() {
 	done
 	return 1
 }
+
+# checked: how many blocks have been hashed, and compared, so far
+checked() { cat /sys/fs/erofs-shared/stats/blocks_{hashed,compared} | xargs; }
 
 # soon COMMAND...: it succeeds within ten seconds, tried again and again
 soon() {
