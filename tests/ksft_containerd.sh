@@ -242,6 +242,8 @@ is "no loop device is left" "$(losetup -lnO NAME | grep -vxF "$D")" ""
 
 ok "containerd stops" eval 'kill $CPID && until_true 100 eval "! kill -0 $CPID 2> /dev/null"'
 CPID=
+# A shim ends by itself, after its container.
+until_true 50 eval '! pgrep "containerd|runc" > /dev/null'
 is "no process of a container is left" "$(pgrep -l 'containerd|runc')" ""
 # It tells of connections that broke when it was killed, too.
 is "containerd has no complaint about layers and mounts" \
