@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# What every test in this directory needs; sourced first. Tests run as root in the guest that tests/run.sh starts.
+# What every test in this directory needs; sourced first. Tests run as root in the guest that tests/run.sh starts, or where
+# run_kselftest.sh runs them (tests/Makefile).
 #
 # FSTYPE is the filesystem under test (erofs-shared), ORACLE the one that it is compared with: the kernel's own erofs.
 
@@ -10,15 +11,20 @@ FSTYPE=${FSTYPE:-erofs-shared}
 ORACLE=erofs
 T=${T:-/t}                              # where the disk with images and programs is mounted
 IMAGES=$T/images
-MODULE=/project/build/erofs_shared.ko
+MODULE=${MODULE:-/project/build/erofs_shared.ko}
 VERIFY=${VERIFY:-compare}               # verify= of mounts that do not give it
 LIBRARIES=usr/lib/$(uname -m)-linux-gnu    # of a Debian system, this one's and those in images
 TMP=/tmp/${0##*/}
 mkdir -p "$TMP"
-PATH=$T/bin:$PATH
+HERE=$(cd "$(dirname "$0")" && pwd)
+PATH=$T/bin:$HERE:$PATH
 
-# shellcheck source=/dev/null
-. "$T/bin/ktap_helpers.sh"
+for helpers in "$T/bin" "$HERE/../kselftest"; do
+	[ -e "$helpers/ktap_helpers.sh" ] || continue
+	# shellcheck source=/dev/null
+	. "$helpers/ktap_helpers.sh"
+	break
+done
 
 MOUNTS=() LOOPS=()
 
@@ -182,6 +188,12 @@ delays() {
 
 # load [PARAMETER...]: the module, with the parameters that it has in each test
 load() { insmod $MODULE "verify=$VERIFY" finder_delay=0 finder_cpu=100 "$@"; }
+
+# The guest of tests/run.sh has loaded it.
+if [ "$FSTYPE" = erofs-shared ] && ! [ -e /sys/module/erofs_shared ] && ! load; then
+	echo "1..0 # SKIP $MODULE cannot be loaded (MODULE= says where it is)"
+	exit 4
+fi
 
 # log_mark, then log_since: the kernel's messages from there on
 log_mark() {

@@ -48,7 +48,7 @@ info() { debian modinfo -F "$1" "$modules/$ko"; }
 is "the module is for the pinned kernel" "$(info vermagic | cut -d' ' -f1)" "$KERNEL_RELEASE"
 is "and signed by the key" "$(info signer)" "packages test"
 is "with its licence" "$(info license)" GPL
-is "and parameters" "$(info parm | cut -d: -f1 | sort | xargs)" "charge directio domain_id register_erofs share"
+is "and parameters" "$(info parm | cut -d: -f1 | sort | xargs)" "charge directio domain_id finder_cpu finder_delay register_erofs share verify"
 ok "the package runs depmod" eval "dpkg-deb --ctrl-tarfile $D/erofs-shared-modules-*.deb | tar -xO ./postinst | grep -q 'depmod $KERNEL_RELEASE'"
 
 # As the page tells an operator to write them
@@ -110,6 +110,16 @@ assert all(t['expr'] and t['refId'] for p in panels for t in p['targets'])"
 
 is "kubectl makes the Kubernetes files one" "$(debian build/packaging/tools/usr/bin/kubectl kustomize $dist/kubernetes | grep '^kind:' | sort | xargs)" \
 	"kind: DaemonSet kind: Module kind: Namespace kind: NodeFeatureRule kind: RuntimeClass"
+# It has Kubernetes' own schemas of its release 1.37. Those of the operators' resources it has not.
+validator() {
+	debian python3 -m venv $T/python && debian $T/python/bin/pip --quiet install kubernetes-validate==1.37.0
+}
+ok "Kubernetes' schemas can be had" validator
+for file in daemonset runtimeclass; do
+	ok "$file.yaml is as Kubernetes' schema wants it" debian $T/python/bin/kubernetes-validate --strict $dist/kubernetes/$file.yaml
+done
+sed 's/containerPort: /containerPort: x/' $dist/kubernetes/daemonset.yaml > "$T/wrong.yaml"
+ok "which a wrong port is not" eval '! debian $T/python/bin/kubernetes-validate --strict "$T/wrong.yaml"'
 ok "every node label that is selected is one that a rule sets or Kubernetes has" debian python3 -c "
 import glob, yaml
 docs = [d for f in glob.glob('$dist/kubernetes/*.yaml') for d in yaml.safe_load_all(open(f))]

@@ -1,0 +1,37 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Run the tests in the form that the kernel's tree has its own in: installed by tests/Makefile, and run by run_kselftest.sh, which
+# reads their TAP, in a guest.
+#
+#   tests/kselftest.sh [NAME...]    those named (tests/ksft_NAME.sh); all of TEST_PROGS if it is "all" (default: a short one)
+#
+# Prints what the runner prints, and ends with "N passed, N failed", which counts tests.
+
+set -u
+cd "$(dirname "$0")/.." || exit
+D=build/kselftest
+die() { echo "tests/kselftest.sh: $*" >&2; echo "0 passed, 1 failed"; exit 1; }
+[ -e build/erofs_shared.ko ] || die "no build/erofs_shared.ko: run make"
+[ $# != 0 ] || set -- stale
+
+rm -rf $D/erofs-shared
+scripts/in-debian make --silent -C tests install runner "OUTPUT=$PWD/$D/programs" "INSTALL_PATH=$PWD/$D/erofs-shared" > /dev/null ||
+	die "tests/Makefile installs nothing"
+options=(-c erofs-shared)
+if [ "$*" != all ]; then
+	options=()
+	for name; do options+=(-t "erofs-shared:ksft_$name.sh"); done
+fi
+# The runner writes beside its tests.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+scripts/vm --name kselftest --timeout 3000 --mem 3G --smp 2 --module-args "finder_delay=0 finder_cpu=100" \
+	"cp -r /project/$D /tmp/kselftest && cd /tmp/kselftest && ./run_kselftest.sh ${options[*]}" 2>&1 | tee "$log"
+status=${PIPESTATUS[0]}
+passed=$(grep -c '^ok [0-9]* selftests: ' "$log")
+failed=$(grep -c '^not ok [0-9]* selftests: ' "$log")
+[ "$status" = 0 ] || [ "$failed" != 0 ] || failed=1
+[ "$passed" != 0 ] || [ "$failed" != 0 ] || failed=1
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
