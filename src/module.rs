@@ -15,13 +15,13 @@
 
 use kernel::prelude::*;
 
+mod bindings;
 mod compat;
 mod format;
 mod fs;
 mod io;
 mod params;
 mod race;
-mod raw;
 mod share;
 mod stats;
 mod vfs;

@@ -11,8 +11,8 @@ use super::{
     Device,
 };
 use crate::{
+    bindings,
     format::{compression::Algorithm, zmap::Coding},
-    raw,
 };
 
 /// Logarithm of the pages in the largest piece of memory that is looked for.
@@ -278,13 +278,13 @@ pub(super) struct NoIo(u32);
 impl NoIo {
     pub(super) fn new() -> Self {
         // SAFETY: No preconditions.
-        Self(unsafe { raw::erofs_shared_noio_save() })
+        Self(unsafe { bindings::noio_save() })
     }
 }
 
 impl Drop for NoIo {
     fn drop(&mut self) {
         // SAFETY: From `_save`, by the same task: the guard is not sent elsewhere.
-        unsafe { raw::erofs_shared_noio_restore(self.0) }
+        unsafe { bindings::noio_restore(self.0) }
     }
 }

@@ -5,14 +5,13 @@
 use core::ptr::NonNull;
 
 use kernel::{
-    bindings,
     error::{from_err_ptr, to_result},
     fs::File,
     prelude::*,
     sync::aref::ARef,
 };
 
-use crate::raw;
+use crate::bindings;
 
 /// An opened place that holds image data.
 pub(crate) struct Device {
@@ -119,7 +118,7 @@ pub(crate) fn usable_file(file: &File) -> Result<(), Unusable> {
     if u32::from(mode) & bindings::S_IFMT != bindings::S_IFREG {
         return Err(Unusable::Kind);
     }
-    if !has_read_folio && magic != raw::EROFS_SHARED_TMPFS_MAGIC {
+    if !has_read_folio && magic != bindings::TMPFS_MAGIC {
         return Err(Unusable::NoReadFolio);
     }
     if depth != 0 || (magic == crate::format::superblock::SUPER_MAGIC && !on_bdev) {
@@ -141,7 +140,7 @@ pub(crate) fn open_file(path: &CStr) -> Result<ARef<File>> {
 
 /// Which state of which file was opened. Two are equal if both are of the same inode and nothing
 /// wrote to it between. One of them must have its file still: an inode's address is used again.
-pub(crate) struct FileState(raw::erofs_shared_file_state);
+pub(crate) struct FileState(bindings::erofs_shared_file_state);
 
 // SAFETY: The inode's address is compared, and not used.
 unsafe impl Send for FileState {}
@@ -152,9 +151,9 @@ impl FileState {
     /// That of an open file now. May sleep.
     pub(crate) fn of(file: &File) -> Result<Self> {
         // SAFETY: All-zero is a valid state.
-        let mut state: raw::erofs_shared_file_state = unsafe { core::mem::zeroed() };
+        let mut state: bindings::erofs_shared_file_state = unsafe { core::mem::zeroed() };
         // SAFETY: A live `File`; the state is ours to fill.
-        to_result(unsafe { raw::erofs_shared_file_state(file.as_ptr(), &mut state) })?;
+        to_result(unsafe { bindings::file_state(file.as_ptr(), &mut state) })?;
         Ok(Self(state))
     }
 }
@@ -181,7 +180,7 @@ impl Device {
         // constant.
         let bdev = NonNull::new(unsafe { (*sb.0.as_ptr()).s_bdev }).ok_or(ENOTBLK)?;
         // SAFETY: `s_bdev` is open.
-        let bytes = unsafe { raw::erofs_shared_bdev_bytes(bdev.as_ptr()) };
+        let bytes = unsafe { bindings::bdev_bytes(bdev.as_ptr()) };
         // INVARIANT: This is `s_bdev`.
         Self::new(Backing::Super(bdev), bytes, offset)
     }
@@ -189,26 +188,25 @@ impl Device {
     /// Opens and claims an extra block device for `sb`.
     pub(crate) fn claim(path: &CStr, sb: SuperPtr) -> Result<Self> {
         let sb = sb.0;
-        let (path, mode) = (path.as_char_ptr(), raw::EROFS_SHARED_BLK_OPEN_READ);
+        let (path, mode) = (path.as_char_ptr(), bindings::BLK_OPEN_READ);
         // The type is the holder, as in-tree, so that several mounts can have the same extra
         // device. (A primary device's holder is its superblock.)
         // SAFETY: By the type invariants of `SuperPtr` the superblock is allocated.
         let holder = unsafe { (*sb.as_ptr()).s_type.cast() };
         // SAFETY: `path` is NUL-terminated, and `sb` allocated.
-        let file = unsafe { raw::erofs_shared_bdev_open(path, mode, holder, sb.as_ptr()) };
+        let file = unsafe { bindings::bdev_open(path, mode, holder, sb.as_ptr()) };
         let file = NonNull::new(from_err_ptr(file)?).ok_or(EIO)?;
         // INVARIANT: Opened just now for `sb`.
         let backing = Backing::Claimed { file, sb };
         // SAFETY: The file is an open block device.
-        let bytes =
-            unsafe { raw::erofs_shared_bdev_bytes(raw::erofs_shared_file_bdev(file.as_ptr())) };
+        let bytes = unsafe { bindings::bdev_bytes(bindings::file_bdev(file.as_ptr())) };
         Self::new(backing, bytes, 0)
     }
 
     /// An image in a regular file.
     pub(crate) fn of_file(file: ARef<File>, offset: u64) -> Result<Self> {
         // SAFETY: A live file has an inode; `i_size` of a backing file is read once, here.
-        let bytes = unsafe { raw::erofs_shared_inode_size((*file.as_ptr()).f_inode) };
+        let bytes = unsafe { bindings::inode_size((*file.as_ptr()).f_inode) };
         Self::new(Backing::File(file), bytes.try_into()?, offset)
     }
 
@@ -238,7 +236,7 @@ impl Device {
             Backing::Claimed { file, .. } => {
                 // SAFETY: By the type invariants `file` is an open block device, whose
                 // `block_device` lives as long.
-                NonNull::new(unsafe { raw::erofs_shared_file_bdev(file.as_ptr()) })
+                NonNull::new(unsafe { bindings::file_bdev(file.as_ptr()) })
             }
             Backing::File(_) => None,
         }
@@ -256,7 +254,7 @@ impl Device {
     pub(crate) fn logical_block_size(&self) -> u32 {
         match self.bdev() {
             // SAFETY: The device is open as long as `self` lives.
-            Some(bdev) => unsafe { raw::erofs_shared_bdev_block_size(bdev.as_ptr()) },
+            Some(bdev) => unsafe { bindings::bdev_block_size(bdev.as_ptr()) },
             None => 1,
         }
     }
@@ -266,7 +264,7 @@ impl Drop for Device {
     fn drop(&mut self) {
         if let Backing::Claimed { file, sb } = &self.backing {
             // SAFETY: By the type invariants it was opened for `sb`, and `sb` is still allocated.
-            unsafe { raw::erofs_shared_bdev_release(file.as_ptr(), sb.as_ptr()) }
+            unsafe { bindings::bdev_release(file.as_ptr(), sb.as_ptr()) }
         }
     }
 }

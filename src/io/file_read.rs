@@ -13,10 +13,10 @@ use core::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use kernel::{bindings, ffi, prelude::*, types::Opaque};
+use kernel::{ffi, prelude::*, types::Opaque};
 
 use super::{folio::Folio, workers};
-use crate::{compat::code::EFSCORRUPTED, raw};
+use crate::{bindings, compat::code::EFSCORRUPTED};
 
 /// Folio ranges in one request. With large folios this is megabytes.
 const MAX_RANGES: usize = 16;
@@ -28,7 +28,7 @@ const MAX_RANGES: usize = 16;
 /// `file` is open.
 pub(super) unsafe fn file_bytes(file: NonNull<bindings::file>) -> u64 {
     // SAFETY: An open file has an inode; its size is never negative.
-    unsafe { raw::erofs_shared_inode_size((*file.as_ptr()).f_inode) as u64 }
+    unsafe { bindings::inode_size((*file.as_ptr()).f_inode) as u64 }
 }
 
 /// How many bytes of a file came by a read of `bytes` bytes from `pos` on that ended with `ret`.
@@ -68,13 +68,13 @@ pub(super) unsafe fn kiocb(
 ) -> bindings::kiocb {
     let file = file.as_ptr();
     // SAFETY: By this function's requirements the file is open.
-    let direct = direct && unsafe { raw::erofs_shared_file_can_odirect(file) };
+    let direct = direct && unsafe { bindings::file_can_odirect(file) };
     bindings::kiocb {
         ki_filp: file,
         ki_pos: pos as bindings::loff_t,
         ki_complete: Some(done),
         ki_flags: if direct {
-            raw::EROFS_SHARED_IOCB_DIRECT as i32
+            bindings::IOCB_DIRECT as i32
         } else {
             0
         },
@@ -207,7 +207,9 @@ impl Request {
                 }
             }
             // SAFETY: By the type invariants completion of this range is ours, and it happens once.
-            unsafe { raw::iomap_finish_folio_read(range.folio, range.offset, range.len, error) };
+            unsafe {
+                bindings::iomap_finish_folio_read(range.folio, range.offset, range.len, error)
+            };
         }
     }
 
@@ -272,7 +274,7 @@ impl Request {
         let (iocb, bvecs) = unsafe { ((*this).iocb.get(), (&raw mut (*this).bvecs).cast()) };
         // SAFETY: By the type invariants `bvecs` describe memory of locked folios, which stays
         // until completion. The request itself lives until the submitter's reference is gone.
-        let ret = unsafe { raw::erofs_shared_file_read(file, iocb, bvecs, nr, bytes) };
+        let ret = unsafe { bindings::file_read(file, iocb, bvecs, nr, bytes) };
         if ret != EIOCBQUEUED.to_errno() as isize {
             // SAFETY: The submitter's reference keeps the request, which the file will not look at
             // any more.
@@ -288,7 +290,7 @@ impl Request {
 
 /// The read operations for iomap where `iomap.private` is the backing `struct file`, `iomap.flags`
 /// has `IOMAP_F_PRIVATE` for direct I/O, and `iomap.addr` is the byte position in it.
-pub(crate) const FILE_READ_OPS: raw::iomap_read_ops = raw::iomap_read_ops {
+pub(crate) const FILE_READ_OPS: bindings::iomap_read_ops = bindings::iomap_read_ops {
     read_folio_range: Some(read_folio_range),
     submit_read: Some(submit_read),
     bio_set: core::ptr::null_mut(),
@@ -298,8 +300,8 @@ pub(crate) const FILE_READ_OPS: raw::iomap_read_ops = raw::iomap_read_ops {
 ///
 /// Called by iomap with a valid iterator and context, and a locked folio in the context.
 unsafe extern "C" fn read_folio_range(
-    iter: *const raw::iomap_iter,
-    ctx: *mut raw::iomap_read_folio_ctx,
+    iter: *const bindings::iomap_iter,
+    ctx: *mut bindings::iomap_read_folio_ctx,
     len: usize,
 ) -> ffi::c_int {
     // SAFETY: iomap passes a live iterator.
@@ -314,7 +316,7 @@ unsafe extern "C" fn read_folio_range(
         return EFSCORRUPTED.to_errno();
     };
     // SAFETY: The inode is live.
-    let left = unsafe { raw::erofs_shared_inode_size(inode) }.saturating_sub(pos);
+    let left = unsafe { bindings::inode_size(inode) }.saturating_sub(pos);
     let wanted = usize::try_from(left).unwrap_or(0).min(len);
 
     // SAFETY: `read_ctx` is null or the request that this function put there.
@@ -348,8 +350,8 @@ unsafe extern "C" fn read_folio_range(
 ///
 /// As for `read_folio_range`; `read_ctx` is a pending request.
 unsafe extern "C" fn submit_read(
-    iter: *const raw::iomap_iter,
-    ctx: *mut raw::iomap_read_folio_ctx,
+    iter: *const bindings::iomap_iter,
+    ctx: *mut bindings::iomap_read_folio_ctx,
 ) {
     // SAFETY: By this function's requirements the context is live, and this call's.
     let pending = unsafe { &mut (*ctx).read_ctx };
@@ -358,7 +360,7 @@ unsafe extern "C" fn submit_read(
     if !request.is_null() {
         // SAFETY: By this function's requirements the iterator is live.
         let flags = unsafe { (*iter).iomap.flags };
-        let direct = flags & raw::EROFS_SHARED_IOMAP_F_DIRECT as u16 != 0;
+        let direct = flags & bindings::IOMAP_F_DIRECT as u16 != 0;
         // SAFETY: By this function's requirements the context had it from a box.
         Request::submit(unsafe { KBox::from_raw(request) }, direct);
     }

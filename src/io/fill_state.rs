@@ -23,7 +23,7 @@ use super::{
     wait::{cond_resched, Event},
     workers,
 };
-use crate::{compat::code::EFSCORRUPTED, raw};
+use crate::{bindings, compat::code::EFSCORRUPTED};
 
 /// What comes after the I/O.
 pub(crate) trait FillCompletion: Send + Unpin + Sized + 'static {
@@ -318,7 +318,7 @@ impl<F: FillCompletion> Submission<F> {
         // Pairs with `fetch_sub` in the drop of shares: what the others wrote is there.
         let is_alone = self.0.fill().pending.load(Acquire) == 1;
         // SAFETY: Looking at the number of processors has no preconditions.
-        if is_alone && (bytes < WORTH_A_WORKER || unsafe { raw::erofs_shared_one_cpu() }) {
+        if is_alone && (bytes < WORTH_A_WORKER || unsafe { bindings::one_cpu() }) {
             let share = ManuallyDrop::new(self.0);
             // SAFETY: There is no other share and none can be made, so the fill is ours. It came
             // from a pinned box.

@@ -8,14 +8,13 @@ use core::{
 };
 
 use kernel::{
-    bindings,
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
     types::Opaque,
 };
 
 use super::mapping::Mapping;
-use crate::raw;
+use crate::bindings;
 
 /// A live folio: one to which there is a reference, or that is locked in its page cache.
 ///
@@ -41,20 +40,20 @@ impl Folio {
     /// How many bytes it has.
     pub(crate) fn size(&self) -> usize {
         // SAFETY: The folio is live.
-        unsafe { raw::erofs_shared_folio_size(self.as_ptr()) }
+        unsafe { bindings::folio_size(self.as_ptr()) }
     }
 
     /// The byte in the file at which it starts, if it is or was in a page cache.
     pub(crate) fn pos(&self) -> u64 {
         // SAFETY: The folio is live.
-        unsafe { raw::erofs_shared_folio_pos(self.as_ptr()) as u64 }
+        unsafe { bindings::folio_pos(self.as_ptr()) as u64 }
     }
 
     /// Where its bytes are.
     #[inline(always)]
     pub(super) fn address(&self) -> *mut u8 {
         // SAFETY: The folio is live, and mapped for good: this module allocates no others.
-        unsafe { raw::erofs_shared_folio_address(self.as_ptr()).cast() }
+        unsafe { bindings::folio_address(self.as_ptr()).cast() }
     }
 
     /// Its bytes.
@@ -77,7 +76,7 @@ impl Folio {
     /// The page of a page cache with this index, which is one of the folio's.
     pub(crate) fn page_at(&self, index: usize) -> *mut bindings::page {
         // SAFETY: The folio is live.
-        unsafe { raw::erofs_shared_folio_page(self.as_ptr(), index) }
+        unsafe { bindings::folio_page(self.as_ptr(), index) }
     }
 
     /// Its first page's place in the page cache in which it is or was, and the page after its last.
@@ -95,37 +94,37 @@ impl Folio {
     /// Whether it has the bytes of the file. In a page cache of this module that stays so.
     pub(crate) fn is_uptodate(&self) -> bool {
         // SAFETY: The folio is live.
-        unsafe { raw::erofs_shared_folio_uptodate(self.as_ptr()) }
+        unsafe { bindings::folio_uptodate(self.as_ptr()) }
     }
 
     /// Whether it is locked.
     pub(super) fn is_locked(&self) -> bool {
         // SAFETY: The folio is live.
-        unsafe { raw::erofs_shared_folio_locked(self.as_ptr()) }
+        unsafe { bindings::folio_locked(self.as_ptr()) }
     }
 
     /// Whether it has been used often lately.
     pub(crate) fn is_hot(&self) -> bool {
         // SAFETY: The folio is live.
-        unsafe { raw::erofs_shared_folio_active(self.as_ptr()) }
+        unsafe { bindings::folio_active(self.as_ptr()) }
     }
 
     /// Whether a reader that gets here should have more read ahead.
     pub(crate) fn is_readahead(&self) -> bool {
         // SAFETY: The folio is live.
-        unsafe { raw::erofs_shared_folio_readahead(self.as_ptr()) }
+        unsafe { bindings::folio_readahead(self.as_ptr()) }
     }
 
     /// Whether it is mapped into a process.
     pub(crate) fn is_mapped(&self) -> bool {
         // SAFETY: The folio is live.
-        unsafe { raw::erofs_shared_folio_mapped(self.as_ptr()) }
+        unsafe { bindings::folio_mapped(self.as_ptr()) }
     }
 
     /// Whether a memory cgroup pays for it.
     pub(super) fn is_charged(&self) -> bool {
         // SAFETY: The folio is live.
-        unsafe { raw::erofs_shared_folio_charged(self.as_ptr()) }
+        unsafe { bindings::folio_charged(self.as_ptr()) }
     }
 
     /// Notes that it has been used.
@@ -138,13 +137,13 @@ impl Folio {
     /// Locks it. `EINTR` on a fatal signal.
     pub(crate) fn lock_killable(&self) -> Result {
         // SAFETY: The folio is live; any folio may be locked.
-        kernel::error::to_result(unsafe { raw::erofs_shared_folio_lock_killable(self.as_ptr()) })
+        kernel::error::to_result(unsafe { bindings::folio_lock_killable(self.as_ptr()) })
     }
 
     /// Locks it if that needs no waiting, and tells whether it did.
     pub(crate) fn try_lock(&self) -> bool {
         // SAFETY: The folio is live; any folio may be locked.
-        unsafe { raw::erofs_shared_folio_trylock(self.as_ptr()) }
+        unsafe { bindings::folio_trylock(self.as_ptr()) }
     }
 
     /// Unlocks it.
@@ -154,7 +153,7 @@ impl Folio {
     /// The lock is the caller's.
     pub(crate) unsafe fn unlock(&self) {
         // SAFETY: The folio is live; by this function's requirements the lock is the caller's.
-        unsafe { raw::erofs_shared_folio_unlock(self.as_ptr()) }
+        unsafe { bindings::folio_unlock(self.as_ptr()) }
     }
 
     /// Unlocks it at the end of a read, as uptodate if it was read.
@@ -164,7 +163,7 @@ impl Folio {
     /// The lock is the caller's, and the folio is not uptodate yet.
     pub(super) unsafe fn end_read(&self, is_read: bool) {
         // SAFETY: The folio is live; by this function's requirements the lock is the caller's.
-        unsafe { raw::erofs_shared_folio_end_read(self.as_ptr(), is_read) }
+        unsafe { bindings::folio_end_read(self.as_ptr(), is_read) }
     }
 }
 
@@ -216,7 +215,7 @@ impl HeldFolio {
     /// task's memory cgroup if it is `charged`.
     pub(super) fn alloc(order: u32, cache: bool, charged: bool) -> Option<Self> {
         // SAFETY: Allocating memory has no preconditions; the reference is ours.
-        unsafe { Self::from_raw(raw::erofs_shared_folio_alloc(order, cache, charged)) }
+        unsafe { Self::from_raw(bindings::folio_alloc(order, cache, charged)) }
     }
 
     /// The folio with page `index` of a page cache, if there is one. May be called in atomic
@@ -224,7 +223,7 @@ impl HeldFolio {
     pub(super) fn find(mapping: Mapping<'_>, index: u64) -> Option<Self> {
         let (mapping, index) = (mapping.as_ptr(), index as usize);
         // SAFETY: By the type invariants of `Mapping` it is live; the folio comes with a reference.
-        unsafe { Self::from_raw(raw::erofs_shared_filemap_get(mapping, index)) }
+        unsafe { Self::from_raw(bindings::filemap_get(mapping, index)) }
     }
 }
 
@@ -242,7 +241,7 @@ impl Drop for HeldFolio {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: By the type invariants this owns the reference, which is given back here.
-        unsafe { raw::erofs_shared_folio_put(self.as_ptr()) }
+        unsafe { bindings::folio_put(self.as_ptr()) }
     }
 }
 
@@ -283,7 +282,7 @@ impl FolioRef {
         let (mut offset, mut size) = (0, 0);
         let (mapping, to) = (mapping.as_ptr(), (&raw mut offset, &raw mut size));
         // SAFETY: It is live (type invariants of `Mapping`).
-        let folio = unsafe { raw::erofs_shared_filemap_get_ready(mapping, pos, to.0, to.1) };
+        let folio = unsafe { bindings::filemap_get_ready(mapping, pos, to.0, to.1) };
         // SAFETY: The folio comes with a reference.
         let folio = unsafe { HeldFolio::from_raw(folio) }?;
         // INVARIANT: It is uptodate.
@@ -364,7 +363,7 @@ impl FolioBatch {
         let (mut offset, mut size) = (0, 0);
         let to = (&raw mut offset, &raw mut size);
         // SAFETY: The folio is live.
-        let is_ready = unsafe { raw::erofs_shared_folio_ready(folio.as_ptr(), pos, to.0, to.1) };
+        let is_ready = unsafe { bindings::folio_ready(folio.as_ptr(), pos, to.0, to.1) };
         // INVARIANT: It is uptodate.
         is_ready.then(|| (FolioRef(folio), offset, size))
     }

@@ -8,7 +8,7 @@ use core::{
     ptr::NonNull,
 };
 
-use kernel::{bindings, ffi, page::PAGE_SIZE, prelude::*};
+use kernel::{ffi, page::PAGE_SIZE, prelude::*};
 
 use super::{
     folio::{Folio, HeldFolio},
@@ -16,7 +16,7 @@ use super::{
     readahead::Readahead,
     spare,
 };
-use crate::raw;
+use crate::bindings;
 
 /// Folios of a read-ahead for which there is room from the beginning, at most: those of the first
 /// one of a file, 128 KiB by default.
@@ -100,7 +100,7 @@ impl Folios {
         if self.kind == Kind::Cache {
             for folio in self.live() {
                 // SAFETY: The folio's lock is this list's (type invariants).
-                unsafe { raw::erofs_shared_folio_set_reader(folio.as_ptr(), reader) };
+                unsafe { bindings::folio_set_reader(folio.as_ptr(), reader) };
             }
         }
     }
@@ -378,7 +378,7 @@ impl Folios {
         self.pages(at, len, pages)?;
         let count = u32::try_from(pages.len())?;
         // SAFETY: The pages are live as long as the lists are, which the span borrows.
-        let base = unsafe { raw::erofs_shared_map_pages(pages.as_mut_ptr(), count) };
+        let base = unsafe { bindings::map_pages(pages.as_mut_ptr(), count) };
         let base = NonNull::new(base).ok_or(ENOMEM)?;
         let start = base.as_ptr().cast::<u8>();
         // INVARIANT: The range is inside what was mapped just now, which are pages of the lists
@@ -509,7 +509,7 @@ impl Drop for Span<'_> {
     fn drop(&mut self) {
         if let Some((base, count)) = self.mapped {
             // SAFETY: By the type invariants it is mapped there, and not used any more.
-            unsafe { raw::erofs_shared_unmap_pages(base.as_ptr(), count) }
+            unsafe { bindings::unmap_pages(base.as_ptr(), count) }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 //! The kernel's checksums, for the format core.
 
-use crate::{format::hash::Hasher, raw};
+use crate::{bindings, format::hash::Hasher};
 
 /// The kernel's `crc32c()` and `xxh32()`.
 pub(crate) struct KernelHash;
@@ -10,11 +10,11 @@ pub(crate) struct KernelHash;
 impl Hasher for KernelHash {
     fn crc32c(seed: u32, data: &[u8]) -> u32 {
         // SAFETY: `data` is readable for its length.
-        unsafe { raw::crc32c(seed, data.as_ptr().cast(), data.len()) }
+        unsafe { bindings::crc32c(seed, data.as_ptr().cast(), data.len()) }
     }
 
     fn xxh32(data: &[u8], seed: u32) -> u32 {
         // SAFETY: `data` is readable for its length.
-        unsafe { raw::xxh32(data.as_ptr().cast(), data.len(), seed) }
+        unsafe { bindings::xxh32(data.as_ptr().cast(), data.len(), seed) }
     }
 }

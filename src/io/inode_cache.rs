@@ -4,9 +4,9 @@
 
 use core::ptr::NonNull;
 
-use kernel::{bindings, prelude::*};
+use kernel::prelude::*;
 
-use crate::raw;
+use crate::bindings;
 
 /// The slab for inodes; gone on drop.
 ///
@@ -29,7 +29,7 @@ impl InodeCache {
         let (name, size) = (name.as_char_ptr(), size as u32);
         // SAFETY: The name is NUL-terminated; by this function's requirements the constructor fits
         // the objects.
-        let cache = unsafe { raw::erofs_shared_inode_cache_create(name, size, Some(init_once)) };
+        let cache = unsafe { bindings::inode_cache_create(name, size, Some(init_once)) };
         // INVARIANT: Made just now.
         Ok(Self(NonNull::new(cache).ok_or(ENOMEM)?))
     }

@@ -4,7 +4,7 @@
 
 use core::marker::PhantomData;
 
-use crate::raw;
+use crate::bindings;
 
 /// What is to be done.
 pub(crate) trait Run {
@@ -23,20 +23,20 @@ impl<R: Run> Later<R> {
             R::run();
         }
         // SAFETY: Nothing is queued: [`Later::stop`] has seen to that, if there was one before.
-        unsafe { raw::erofs_shared_later_init(Some(run::<R>)) };
+        unsafe { bindings::later_init(Some(run::<R>)) };
         Self(PhantomData)
     }
 
     /// Queues the work to run in `ms` milliseconds, or earlier if that was asked for.
     pub(crate) fn after(ms: u32) {
         // SAFETY: `new` has said what to do.
-        unsafe { raw::erofs_shared_later_after(ms) }
+        unsafe { bindings::later_after(ms) }
     }
 
     /// Cancels the work, and waits for it if it is running. [`Later::after`] is not called from
     /// here on.
     pub(crate) fn stop() {
         // SAFETY: No preconditions.
-        unsafe { raw::erofs_shared_later_stop() }
+        unsafe { bindings::later_stop() }
     }
 }

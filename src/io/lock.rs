@@ -4,7 +4,6 @@
 //! whatever happens. A wrapper module.
 
 use kernel::{
-    bindings,
     error::to_result,
     prelude::*,
     sync::{
@@ -13,7 +12,7 @@ use kernel::{
     },
 };
 
-use crate::raw;
+use crate::bindings;
 
 /// Takes a mutex. `EINTR` on a fatal signal.
 ///
@@ -23,7 +22,7 @@ pub(crate) fn lock_killable<T>(mutex: &Mutex<T>) -> Result<Guard<'_, T, MutexBac
     let state = state.cast::<bindings::mutex>();
     // SAFETY: `Lock` is `repr(C)` and begins with its state (`Lock::from_raw` rests on that, too),
     // which is initialised before there is a reference.
-    to_result(unsafe { raw::erofs_shared_mutex_lock_killable(state) })?;
+    to_result(unsafe { bindings::mutex_lock_killable(state) })?;
     // SAFETY: It was taken just now, and is given back by the guard alone.
     Ok(unsafe { Guard::new(mutex, ()) })
 }

@@ -5,13 +5,13 @@
 
 use core::{ops::Range, ptr::NonNull};
 
-use kernel::{bindings, ffi, page::PAGE_SIZE};
+use kernel::{ffi, page::PAGE_SIZE};
 
 use super::{
     folio::{Folio, HeldFolio},
     mapping::Mapping,
 };
-use crate::raw;
+use crate::bindings;
 
 /// A locked, uptodate folio in a page cache of this module.
 ///
@@ -28,8 +28,7 @@ impl LockedFolio {
         let (mapping, index) = (mapping.as_ptr(), index as usize);
         // SAFETY: A `Mapping` is that of an inode which is not freed as long as this borrows it.
         // The folio comes with a reference.
-        let folio =
-            unsafe { HeldFolio::from_raw(raw::erofs_shared_filemap_lock_ready(mapping, index)) };
+        let folio = unsafe { HeldFolio::from_raw(bindings::filemap_lock_ready(mapping, index)) };
         // INVARIANT: It comes locked, in its place, and uptodate.
         folio.map(Self)
     }
@@ -93,7 +92,7 @@ impl LeavingFolio<'_> {
             return Leaving::Nothing;
         }
         // SAFETY: The lock keeps the folio in its page cache, which has a reference to it.
-        if unsafe { raw::erofs_shared_folio_poisoned(self.as_ptr()) } {
+        if unsafe { bindings::folio_poisoned(self.as_ptr()) } {
             return Leaving::Lost;
         }
         // SAFETY: By the type invariants the folio is live, and nothing writes to an uptodate folio
@@ -127,7 +126,7 @@ pub(crate) fn visit_ready(mapping: Mapping<'_>, found: &mut dyn FnMut(Range<u64>
     let data = (&raw mut found).cast();
     // SAFETY: A `Mapping` is that of an inode which is not freed meanwhile; `call` gets the closure
     // that it asks for.
-    unsafe { raw::erofs_shared_visit_ready(mapping.as_ptr(), Some(call), data) };
+    unsafe { bindings::visit_ready(mapping.as_ptr(), Some(call), data) };
 }
 
 /// Whether two pieces of memory of the same length, a multiple of the page size, are equal.
@@ -137,5 +136,5 @@ pub(crate) fn same_bytes(one: &[u8], other: &[u8]) -> bool {
     }
     let (a, b) = (one.as_ptr().cast(), other.as_ptr().cast());
     // SAFETY: Both are valid for `one.len()` bytes.
-    unsafe { raw::erofs_shared_same_bytes(a, b, one.len()) }
+    unsafe { bindings::same_bytes(a, b, one.len()) }
 }

@@ -8,10 +8,10 @@
 
 use core::{marker::PhantomData, ptr::NonNull};
 
-use kernel::{alloc::Flags, bindings, prelude::*};
+use kernel::{alloc::Flags, prelude::*};
 
 use super::{folio::FolioRef, locked::LeavingFolio};
-use crate::raw;
+use crate::bindings;
 
 /// Flags with these bits.
 const fn flags(bits: u32) -> Flags {
@@ -26,17 +26,17 @@ const fn flags(bits: u32) -> Flags {
 /// For memory that is kept about a file: charged to the memory cgroup of the current task or
 /// [`Payer`]. If that cgroup is at its limit and has nothing to give back, the allocation fails; no
 /// task is killed for it, since files can be read without that memory, too.
-pub(crate) const CHARGED: Flags = flags(raw::EROFS_SHARED_GFP_CHARGED);
+pub(crate) const CHARGED: Flags = flags(bindings::GFP_CHARGED);
 
 /// As [`CHARGED`], where nothing may sleep.
-pub(crate) const CHARGED_NOWAIT: Flags = flags(raw::EROFS_SHARED_GFP_CHARGED_NOWAIT);
+pub(crate) const CHARGED_NOWAIT: Flags = flags(bindings::GFP_CHARGED_NOWAIT);
 
 /// `ENOMEM` if the memory cgroup that pays now has hardly any room left beside these bytes for what
 /// it cannot do without, such as a page of a file. To be asked before memory is allocated that
 /// stays for as long as a file is open.
 pub(crate) fn has_room(bytes: usize) -> Result {
     // SAFETY: No preconditions.
-    match unsafe { raw::erofs_shared_memcg_has_room(bytes) } {
+    match unsafe { bindings::memcg_has_room(bytes) } {
         true => Ok(()),
         false => Err(ENOMEM),
     }
@@ -59,21 +59,21 @@ impl Payer {
     pub(crate) fn current() -> Self {
         // INVARIANT: The function returns null or a reference.
         // SAFETY: No preconditions but to be in process context, where the I/O of a reader starts.
-        Self(unsafe { raw::erofs_shared_memcg_get() })
+        Self(unsafe { bindings::memcg_get() })
     }
 
     /// The memory cgroup that a folio is charged to.
     pub(crate) fn of(folio: &FolioRef) -> Self {
         // INVARIANT: The function returns null or a reference.
         // SAFETY: The folio is live, and stays so for the call.
-        Self(unsafe { raw::erofs_shared_memcg_of_folio(folio.as_ptr()) })
+        Self(unsafe { bindings::memcg_of_folio(folio.as_ptr()) })
     }
 
     /// As [`Payer::of`].
     pub(crate) fn of_leaving(folio: &LeavingFolio<'_>) -> Self {
         // INVARIANT: The function returns null or a reference.
         // SAFETY: The folio is locked, and stays so for the call.
-        Self(unsafe { raw::erofs_shared_memcg_of_folio(folio.as_ptr()) })
+        Self(unsafe { bindings::memcg_of_folio(folio.as_ptr()) })
     }
 
     /// From now on, until what it returns is dropped, the current task's memory is charged to this
@@ -81,7 +81,7 @@ impl Payer {
     pub(crate) fn pays(&self) -> Paying<'_> {
         // SAFETY: By the type invariants this is null or a cgroup, which is not freed as long as
         // `self` is there: longer than `Paying`.
-        let before = unsafe { raw::erofs_shared_memcg_enter(self.0) };
+        let before = unsafe { bindings::memcg_enter(self.0) };
         Paying {
             before,
             _payer: PhantomData,
@@ -92,7 +92,7 @@ impl Payer {
 impl Drop for Payer {
     fn drop(&mut self) {
         // SAFETY: By the type invariants this owns the reference, and gives it back here, once.
-        unsafe { raw::erofs_shared_memcg_put(self.0) }
+        unsafe { bindings::memcg_put(self.0) }
     }
 }
 
@@ -106,6 +106,6 @@ pub(crate) struct Paying<'a> {
 impl Drop for Paying<'_> {
     fn drop(&mut self) {
         // SAFETY: This is what was set before, in the same task, whose setter keeps it alive.
-        unsafe { raw::erofs_shared_memcg_enter(self.before) };
+        unsafe { bindings::memcg_enter(self.before) };
     }
 }

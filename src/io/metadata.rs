@@ -5,7 +5,6 @@
 use core::{marker::PhantomData, ops::Deref};
 
 use kernel::{
-    bindings,
     error::from_err_ptr,
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
@@ -13,8 +12,8 @@ use kernel::{
 
 use super::{folio::HeldFolio, mapping::Mapping, page::PageState};
 use crate::{
+    bindings,
     format::{self, error::Kind, source::Source},
-    raw,
 };
 
 /// Why metadata could not be read: the image says nonsense, or reading failed.
@@ -140,7 +139,7 @@ impl<'a> CacheBytes<'a> {
         let count = ((end - 1) >> PAGE_SHIFT) - first + 1;
         let (mapping, first, count) = (self.mapping.as_ptr(), first as usize, count as usize);
         // SAFETY: By the type invariants the mapping is live and has a `readahead`.
-        unsafe { raw::erofs_shared_read_around(mapping, first, count, depth as u32) };
+        unsafe { bindings::read_around(mapping, first, count, depth as u32) };
     }
 
     /// The folio with page `index`, uptodate, with a reference. A fatal signal ends the wait for
@@ -173,7 +172,7 @@ impl<'a> CacheBytes<'a> {
         let mut ptr = core::ptr::null();
         let (mapping, to) = (self.mapping.as_ptr(), &raw mut ptr);
         // SAFETY: The mapping is live (type invariants).
-        let folio = unsafe { raw::erofs_shared_metadata_get(mapping, pos as i64, to) };
+        let folio = unsafe { bindings::metadata_get(mapping, pos as i64, to) };
         // SAFETY: The folio comes with a reference.
         match unsafe { HeldFolio::from_raw(folio) } {
             // INVARIANT: The folio is uptodate and contains `pos`, the byte of which `ptr` is the

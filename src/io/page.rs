@@ -10,7 +10,7 @@ use super::{
     folio::{Folio, FolioRef, HeldFolio},
     mapping::Mapping,
 };
-use crate::raw;
+use crate::bindings;
 
 /// What a page cache has at one index.
 pub(crate) enum PageState {
@@ -57,7 +57,7 @@ impl PageRef {
     /// Adds a new folio of one page to a page cache, locked. `None` if the place is taken.
     pub(crate) fn add(mapping: Mapping<'_>, index: usize) -> Result<Option<Self>> {
         // SAFETY: The type invariants of `Mapping` say that the mapping is live.
-        let folio = from_err_ptr(unsafe { raw::erofs_shared_filemap_add(mapping.as_ptr(), index) });
+        let folio = from_err_ptr(unsafe { bindings::filemap_add(mapping.as_ptr(), index) });
         match folio {
             // SAFETY: The folio comes with a reference.
             Ok(folio) => Ok(unsafe { HeldFolio::from_raw(folio) }.map(Self)),
@@ -85,13 +85,13 @@ impl PageRef {
     /// On whose behalf the folio is being read, as [`super::folios::Folios::set_reader`] noted it.
     pub(crate) fn reader(&self) -> *const kernel::ffi::c_void {
         // SAFETY: This owns a reference, so the folio is live; the note is compared only.
-        unsafe { raw::erofs_shared_folio_reader(self.0.as_ptr()) }
+        unsafe { bindings::folio_reader(self.0.as_ptr()) }
     }
 
     /// Waits until the folio is unlocked. `EINTR` on a fatal signal.
     pub(crate) fn wait(&self) -> Result {
         // SAFETY: This owns a reference, so the folio is live while this waits.
-        match unsafe { raw::erofs_shared_folio_wait_killable(self.0.as_ptr()) } {
+        match unsafe { bindings::folio_wait_killable(self.0.as_ptr()) } {
             0 => Ok(()),
             _ => Err(EINTR),
         }
@@ -101,7 +101,7 @@ impl PageRef {
     /// at most, and tells whether it was. `EINTR` on a fatal signal.
     pub(crate) fn wait_for(&self, ms: u32) -> Result<bool> {
         // SAFETY: This owns a reference, so the folio is live while this waits.
-        match unsafe { raw::erofs_shared_folio_wait_timeout(self.0.as_ptr(), ms) } {
+        match unsafe { bindings::folio_wait_timeout(self.0.as_ptr(), ms) } {
             left if left < 0 => Err(EINTR),
             left => Ok(left > 0),
         }

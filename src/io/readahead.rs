@@ -4,10 +4,8 @@
 
 use core::{marker::PhantomData, ops::Range, ptr::NonNull};
 
-use kernel::bindings;
-
 use super::folio::Folio;
-use crate::raw;
+use crate::bindings;
 
 /// The folios that a read-ahead is for.
 ///
@@ -54,16 +52,16 @@ impl Readahead<'_> {
     pub(crate) fn pages(&self) -> Range<u64> {
         let rac = self.rac.as_ptr();
         // SAFETY: `rac` is live (type invariants).
-        let next = unsafe { raw::erofs_shared_readahead_next(rac) } as u64;
+        let next = unsafe { bindings::readahead_next(rac) } as u64;
         // SAFETY: `rac` is live (type invariants).
-        let count = unsafe { raw::erofs_shared_readahead_count(rac) } as u64;
+        let count = unsafe { bindings::readahead_count(rac) } as u64;
         next..next.saturating_add(count)
     }
 
     /// The next folio, locked. The lock is the caller's.
     pub(super) fn next(&mut self) -> Option<NonNull<Folio>> {
         // SAFETY: `rac` is live, and used by nothing else (type invariants).
-        NonNull::new(unsafe { raw::erofs_shared_readahead_folio(self.rac.as_ptr()) }.cast())
+        NonNull::new(unsafe { bindings::readahead_folio(self.rac.as_ptr()) }.cast())
     }
 
     /// Makes it one for these bytes, as far as that is possible.

@@ -4,10 +4,8 @@
 
 use core::{marker::PhantomData, ptr::NonNull};
 
-use kernel::bindings;
-
 use super::folio::FolioRef;
-use crate::raw;
+use crate::bindings;
 
 /// A read of an open file: where it stands, and where the bytes go.
 ///
@@ -62,7 +60,7 @@ impl ReadRequest<'_> {
     #[inline(always)]
     pub(crate) fn wanted(&self) -> usize {
         // SAFETY: `to` is live as long as this, and not used by others (type invariants).
-        unsafe { raw::erofs_shared_iov_bytes(self.to.as_ptr()) }
+        unsafe { bindings::iov_bytes(self.to.as_ptr()) }
     }
 
     /// `IOCB_*`
@@ -79,7 +77,7 @@ impl ReadRequest<'_> {
 
     /// Whether it must not block.
     pub(crate) fn is_nowait(&self) -> bool {
-        self.flags() & raw::EROFS_SHARED_IOCB_NOWAIT != 0
+        self.flags() & bindings::IOCB_NOWAIT != 0
     }
 
     /// The same request, to be passed on by value.
@@ -175,12 +173,12 @@ impl ReadRequest<'_> {
     pub(crate) fn limited<R>(&mut self, max: u64, f: impl FnOnce(&mut Self) -> R) -> R {
         let all = self.wanted();
         // SAFETY: `to` is live as long as this, and not used by others (type invariants).
-        unsafe { raw::erofs_shared_iov_truncate(self.to.as_ptr(), max) };
+        unsafe { bindings::iov_truncate(self.to.as_ptr(), max) };
         let before = self.wanted();
         let result = f(self);
         let copied = before - self.wanted();
         // SAFETY: The same. It becomes as long as it was, but for what was copied.
-        unsafe { raw::erofs_shared_iov_reexpand(self.to.as_ptr(), all - copied) };
+        unsafe { bindings::iov_reexpand(self.to.as_ptr(), all - copied) };
         result
     }
 }

@@ -9,7 +9,7 @@ use core::{ffi::c_void, mem::size_of, ops::Range};
 
 use kernel::ffi::c_int;
 
-use crate::raw;
+use crate::bindings;
 
 /// Sorts ranges by where they start. May sleep.
 pub(crate) fn sort_by_start(ranges: &mut [Range<u64>]) {
@@ -26,5 +26,5 @@ pub(crate) fn sort_by_start(ranges: &mut [Range<u64>]) {
     // SAFETY: The number of elements and their size are those of the slice; they are plain numbers,
     // so they may be moved bytewise, and `compare` gets pointers to whole ones. Without a swap
     // function they are swapped as bytes.
-    unsafe { raw::sort_nonatomic(start, count, size, Some(compare), None) };
+    unsafe { bindings::sort_nonatomic(start, count, size, Some(compare), None) };
 }

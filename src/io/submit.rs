@@ -5,7 +5,7 @@
 use core::{mem::MaybeUninit, ptr::NonNull};
 
 use kernel::{
-    bindings, ffi,
+    ffi,
     page::PAGE_SIZE,
     prelude::*,
     sync::atomic::{Atomic, Full},
@@ -19,7 +19,7 @@ use super::{
     folios::Folios,
     Device,
 };
-use crate::{compat::code::EFSCORRUPTED, raw};
+use crate::{bindings, compat::code::EFSCORRUPTED};
 
 /// Pieces of memory that a bio for compressed bytes has room for at least.
 const ENCODED_SEGMENTS: u16 = 64;
@@ -105,7 +105,7 @@ impl<F: FillCompletion> FileRead<F> {
             let skipped = skip.min(len);
             skip -= skipped;
             // SAFETY: It describes memory of the fill's folios.
-            let start = unsafe { raw::erofs_shared_bvec_address(bvec) }.cast::<u8>();
+            let start = unsafe { bindings::bvec_address(bvec) }.cast::<u8>();
             let rest = start.wrapping_add(skipped);
             // SAFETY: The memory is the fill's, and `len` bytes from `start` on.
             unsafe { rest.write_bytes(0, len - skipped) };
@@ -159,7 +159,7 @@ impl<F: FillCompletion> FileRead<F> {
         // SAFETY: By the type invariants `bvecs` describe memory of the fill, which lives until
         // completion has dropped its share. The read itself lives at least until the submitter's
         // reference is gone.
-        let ret = unsafe { raw::erofs_shared_file_read(file, iocb, bvecs, nr, bytes) };
+        let ret = unsafe { bindings::file_read(file, iocb, bvecs, nr, bytes) };
         if ret != EIOCBQUEUED.to_errno() as isize {
             // SAFETY: The file will not call back; completion's reference is used here.
             unsafe { Self::complete(iocb, ret) };
@@ -235,7 +235,7 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
             fields.bi_private = share;
             fields.bi_end_io = Some(bio_done::<F>);
             // SAFETY: Its memory belongs to the fill, which lives until `bio_done` drops the share.
-            unsafe { raw::erofs_shared_bio_submit(bio.as_ptr()) };
+            unsafe { bindings::bio_submit(bio.as_ptr()) };
         }
         if let Some(mut read) = self.read.take() {
             read.share = Some(self.fill.share());
@@ -296,7 +296,7 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
     ) -> Option<NonNull<bindings::bio>> {
         let (bdev, segments, ahead) = (bdev.as_ptr(), self.segments, self.ahead);
         // SAFETY: The device is open.
-        NonNull::new(unsafe { raw::erofs_shared_bio_alloc(bdev, addr, segments, ahead, wait) })
+        NonNull::new(unsafe { bindings::bio_alloc(bdev, addr, segments, ahead, wait) })
     }
 
     fn add_to_bio(

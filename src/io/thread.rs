@@ -8,7 +8,7 @@ use core::marker::PhantomData;
 use kernel::{error::to_result, prelude::*};
 
 use super::later::Run;
-use crate::raw;
+use crate::bindings;
 
 /// The thread, which runs `R` each time it is woken. There is one at a time: that of the module.
 /// Dropping it ends it.
@@ -22,7 +22,7 @@ impl<R: Run> IdleThread<R> {
             R::run();
         }
         // SAFETY: There is no other: it is started once in the life of the module.
-        to_result(unsafe { raw::erofs_shared_finder_start(Some(run::<R>)) })?;
+        to_result(unsafe { bindings::finder_start(Some(run::<R>)) })?;
         Ok(Self(PhantomData))
     }
 }
@@ -30,31 +30,31 @@ impl<R: Run> IdleThread<R> {
 impl<R: Run> Drop for IdleThread<R> {
     fn drop(&mut self) {
         // SAFETY: `start` has started it, and this ends it once.
-        unsafe { raw::erofs_shared_finder_stop() }
+        unsafe { bindings::finder_stop() }
     }
 }
 
 /// Has the thread run, if there is one. In any context.
 pub(crate) fn wake() {
     // SAFETY: No preconditions: a thread that is started later runs then.
-    unsafe { raw::erofs_shared_finder_wake() }
+    unsafe { bindings::finder_wake() }
 }
 
 /// Sleeps, in the thread. `false`: it is to end.
 pub(crate) fn sleep(ms: u32) -> bool {
     // SAFETY: In the thread.
-    !unsafe { raw::erofs_shared_finder_sleep(ms) }
+    !unsafe { bindings::finder_sleep(ms) }
 }
 
 /// Whether the task at hand frees memory since there is too little of it; not if it drops caches
 /// because it was asked to.
 pub(crate) fn in_reclaim() -> bool {
     // SAFETY: No preconditions.
-    unsafe { raw::erofs_shared_in_reclaim() }
+    unsafe { bindings::in_reclaim() }
 }
 
 /// Processor time that the thread has taken, in nanoseconds. In the thread.
 pub(crate) fn time() -> u64 {
     // SAFETY: In the thread, so that there is one.
-    unsafe { raw::erofs_shared_finder_time() }
+    unsafe { bindings::finder_time() }
 }

@@ -3,25 +3,24 @@
 //! Waiting for something that happens once, so that a fatal signal ends the wait.
 
 use kernel::{
-    bindings,
     error::to_result,
     prelude::*,
     sync::atomic::{Acquire, Atomic, Release},
     types::Opaque,
 };
 
-use crate::raw;
+use crate::bindings;
 
 /// Lets others run, in a long loop. Only where sleeping is allowed.
 pub(crate) fn cond_resched() {
     // SAFETY: By the function's documentation; might_sleep() complains where it is not so.
-    unsafe { raw::erofs_shared_cond_resched() }
+    unsafe { bindings::cond_resched() }
 }
 
 /// Whether a signal is pending that ends the task. In process context.
 pub(crate) fn is_dying() -> bool {
     // SAFETY: In process context there is a current task.
-    unsafe { raw::erofs_shared_fatal_signal_pending() }
+    unsafe { bindings::fatal_signal_pending() }
 }
 
 /// Something that happens once, with a result.

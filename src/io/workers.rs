@@ -5,13 +5,12 @@
 use core::ptr::NonNull;
 
 use kernel::{
-    bindings,
     prelude::*,
     sync::atomic::{Atomic, Relaxed},
     workqueue::Queue,
 };
 
-use crate::raw;
+use crate::bindings;
 
 /// The workqueue, while the module is loaded.
 static QUEUE: Atomic<*mut bindings::workqueue_struct> = Atomic::new(core::ptr::null_mut());
@@ -28,7 +27,7 @@ impl Workers {
     /// Starts them. There is one at a time: that of the module.
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: Creating a workqueue has no preconditions.
-        let queue = NonNull::new(unsafe { raw::erofs_shared_workqueue_create() }).ok_or(ENOMEM)?;
+        let queue = NonNull::new(unsafe { bindings::workqueue_create() }).ok_or(ENOMEM)?;
         QUEUE.store(queue.as_ptr(), Relaxed);
         Ok(Self(queue))
     }
@@ -65,5 +64,5 @@ pub(super) unsafe fn call(
 ) {
     // SAFETY: By this function's requirements the queue is there, and `work` is memory that `run`
     // takes over.
-    unsafe { raw::erofs_shared_work_queue(QUEUE.load(Relaxed), work, Some(run)) }
+    unsafe { bindings::work_queue(QUEUE.load(Relaxed), work, Some(run)) }
 }

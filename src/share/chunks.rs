@@ -7,18 +7,17 @@
 use core::ptr::{self, NonNull};
 
 use kernel::{
-    bindings,
     prelude::*,
     sync::atomic::{Atomic, Full, Relaxed},
 };
 
 use super::handle::Unheld;
 use crate::{
+    bindings,
     io::{
         memcg::{has_room, CHARGED},
         wait::cond_resched,
     },
-    raw,
 };
 
 /// Chunks that are freed without letting others run: some 400 instructions each, at times twice as
@@ -103,7 +102,7 @@ impl Chunks {
             }
         }
         // SAFETY: `Disposal::new` has said what to do, and is there as long as there are tables.
-        unsafe { raw::erofs_shared_disposal_start() };
+        unsafe { bindings::disposal_start() };
     }
 }
 
@@ -132,7 +131,7 @@ impl Disposal {
     /// Says what the worker does. There is one at a time: that of the module.
     pub(super) fn new() -> Self {
         // SAFETY: Nothing is queued: `drop` has seen to that, if there was one before.
-        unsafe { raw::erofs_shared_disposal_init(Some(free_disposed)) };
+        unsafe { bindings::disposal_init(Some(free_disposed)) };
         Self(())
     }
 }
@@ -140,6 +139,6 @@ impl Disposal {
 impl Drop for Disposal {
     fn drop(&mut self) {
         // SAFETY: No preconditions.
-        unsafe { raw::erofs_shared_disposal_flush() };
+        unsafe { bindings::disposal_flush() };
     }
 }

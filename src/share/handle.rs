@@ -9,20 +9,19 @@ use core::{
 };
 
 use kernel::{
-    bindings,
     sync::aref::{ARef, AlwaysRefCounted},
     types::Opaque,
 };
 
 use crate::{
+    bindings,
     io::{folio::FolioRef, folios::Folios, mapping::Mapping},
-    raw,
 };
 
 /// Largest folio order in a shared inode's page cache: below that of a PMD. So no page table entry
 /// ever maps more than such a folio, and the kernel does not collapse small folios into one that is
 /// mapped whole, which could show blocks that the mapping's own inode has not verified.
-pub(crate) const MAX_ORDER: u32 = raw::EROFS_SHARED_PMD_ORDER - 1;
+pub(crate) const MAX_ORDER: u32 = bindings::PMD_ORDER - 1;
 
 /// A shared inode to which there need not be a reference: it may be on its way out, and is there as
 /// long as something else sees to that, such as the lock of the index where it was found, or RCU. A
@@ -120,7 +119,7 @@ impl Unheld {
     pub(super) fn next_cached(&self, blocks: Range<u64>) -> Option<u64> {
         let (from, to) = (blocks.start as usize, blocks.end as usize);
         // SAFETY: By the type invariants the inode is not freed, nor is its mapping.
-        let next = unsafe { raw::erofs_shared_next_cached(self.mapping().as_ptr(), from, to) };
+        let next = unsafe { bindings::next_cached(self.mapping().as_ptr(), from, to) };
         Some(next as u64).filter(|next| *next < blocks.end)
     }
 

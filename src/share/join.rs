@@ -11,9 +11,9 @@ use super::{
     usage::{Joined, Joining, Role, User},
 };
 use crate::{
+    bindings,
     io::{locked::visit_ready, wait::cond_resched},
     race::race_point,
-    raw,
 };
 
 impl SharedInode {
@@ -73,6 +73,6 @@ impl SharedInode {
     /// From now on each page that leaves the cache is looked at before.
     fn release_always(&self) {
         // SAFETY: The mapping is that of a live inode.
-        unsafe { raw::erofs_shared_mapping_release_always(self.mapping().as_ptr()) }
+        unsafe { bindings::mapping_release_always(self.mapping().as_ptr()) }
     }
 }

@@ -6,7 +6,6 @@
 use core::{cell::UnsafeCell, ptr::NonNull};
 
 use kernel::{
-    bindings,
     error::{from_err_ptr, to_result},
     ffi,
     prelude::*,
@@ -30,11 +29,10 @@ use super::{
     shrinker::Shrinker,
 };
 use crate::{
-    compat,
+    bindings, compat,
     io::inode_cache::InodeCache,
     params,
     race::race_point,
-    raw,
     stats::{Field, GLOBAL},
 };
 
@@ -63,7 +61,7 @@ impl Node {
     /// `super_operations::alloc_inode` of the internal filesystem.
     unsafe extern "C" fn alloc(sb: *mut bindings::super_block) -> *mut bindings::inode {
         // SAFETY: The cache has objects of the size of `Node`, and lives as long as the superblock.
-        let node = unsafe { raw::erofs_shared_inode_alloc(sb, CACHE.load(Relaxed)) }.cast::<Self>();
+        let node = unsafe { bindings::inode_alloc(sb, CACHE.load(Relaxed)) }.cast::<Self>();
         if node.is_null() {
             return core::ptr::null_mut();
         }
@@ -161,7 +159,7 @@ impl SharedInode {
         let inode = unsafe { bindings::iget5_locked(sb, hash, Some(test), Some(set), data) };
         let node = NonNull::new(inode).ok_or(ENOMEM)?.cast::<SharedInode>();
         // SAFETY: `iget5_locked` gave a live inode.
-        if unsafe { raw::erofs_shared_inode_is_new(inode) } {
+        if unsafe { bindings::inode_is_new(inode) } {
             // SAFETY: It is new, hence ours to set up.
             unsafe { set_up(inode, identity.size, aops) };
         }
@@ -192,10 +190,10 @@ unsafe fn set_up(
     let mapping = unsafe { &mut *(*inode).i_mapping };
     mapping.a_ops = aops;
     // SAFETY: The mapping is the caller's to set up, and has no pages.
-    unsafe { raw::erofs_shared_mapping_set_max_order(mapping, MAX_ORDER) };
+    unsafe { bindings::mapping_set_max_order(mapping, MAX_ORDER) };
     if params::charge_root() {
         // For good: what is in the page cache was counted by it.
-        mapping.flags |= 1 << (raw::EROFS_SHARED_AS_KERNEL_FILE as usize);
+        mapping.flags |= 1 << (bindings::AS_KERNEL_FILE as usize);
     }
     // SAFETY: The inode is new, and complete.
     unsafe { bindings::unlock_new_inode(inode) };
@@ -234,7 +232,7 @@ pub(crate) fn for_each(f: &mut dyn FnMut(&SharedInode)) {
         let mut f = f;
         // SAFETY: The superblock is live: it goes after the files in sysfs and debugfs that ask for
         // this, and after the merge worker. `visit` gets what it asks for.
-        unsafe { raw::erofs_shared_visit_inodes(sb, Some(visit), (&raw mut f).cast()) }
+        unsafe { bindings::visit_inodes(sb, Some(visit), (&raw mut f).cast()) }
     }
 }
 
@@ -255,9 +253,9 @@ static SUPER_OPS_REF: &bindings::super_operations = &SUPER_OPS;
 /// # Safety
 ///
 /// `fc` is a new context, and used by this task alone.
-unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> ffi::c_int {
+unsafe extern "C" fn init_fs_context(fc: *mut kernel::bindings::fs_context) -> ffi::c_int {
     // SAFETY: By this function's requirements `fc` is a new context.
-    let ctx = unsafe { raw::init_pseudo(fc.cast(), MAGIC) };
+    let ctx = unsafe { bindings::init_pseudo(fc.cast(), MAGIC) };
     // SAFETY: It is live if there is one, and this task's to fill.
     let Some(ctx) = (unsafe { ctx.as_mut() }) else {
         return ENOMEM.to_errno();
@@ -303,7 +301,7 @@ impl Type {
             GFP_KERNEL,
         )?;
         // SAFETY: The type stays where it is until the drop, and its keys with it.
-        unsafe { raw::erofs_shared_fs_type_register_keys(fst.get()) };
+        unsafe { bindings::fs_type_register_keys(fst.get()) };
         // INVARIANT: The box is not opened, and the keys were registered just now.
         Ok(Self(fst))
     }
@@ -312,7 +310,7 @@ impl Type {
 impl Drop for Type {
     fn drop(&mut self) {
         // SAFETY: The keys are registered (type invariants), and not used any more.
-        unsafe { raw::erofs_shared_fs_type_unregister_keys(self.0.get()) };
+        unsafe { bindings::fs_type_unregister_keys(self.0.get()) };
     }
 }
 

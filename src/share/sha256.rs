@@ -2,10 +2,8 @@
 
 //! The kernel's SHA-256.
 
-use kernel::bindings;
-
 use super::digest::{Digest, Sha256};
-use crate::raw;
+use crate::bindings;
 
 /// `sha256()` and `sha256_finup_2x()`, which use the processor's instructions for it.
 pub(crate) struct KernelSha256;
@@ -27,7 +25,7 @@ impl Sha256 for KernelSha256 {
         // no context means the default one. Where the processor gains nothing, this is two
         // `sha256()`.
         unsafe {
-            raw::sha256_finup_2x(
+            bindings::sha256_finup_2x(
                 core::ptr::null(),
                 first.as_ptr(),
                 second.as_ptr(),

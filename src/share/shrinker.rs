@@ -4,13 +4,13 @@
 
 use core::ptr::NonNull;
 
-use kernel::{bindings, ffi, prelude::*};
+use kernel::{ffi, prelude::*};
 
 use super::{
     index::{self, Index, Shards},
     pressure,
 };
-use crate::raw;
+use crate::bindings;
 
 /// `SHRINK_EMPTY`: there is nothing.
 const EMPTY: ffi::c_ulong = ffi::c_ulong::MAX - 1;
@@ -40,8 +40,7 @@ impl Shrinker {
         let shards = core::ptr::from_ref(index.shards()).cast_mut().cast();
         // SAFETY: The callbacks are good for any call of a shrinker with the trees of the index as
         // its data, until it is freed; and by the function's safety requirements they are there.
-        let shrinker =
-            unsafe { raw::erofs_shared_shrinker_register(Some(count), Some(scan), shards) };
+        let shrinker = unsafe { bindings::shrinker_register(Some(count), Some(scan), shards) };
         // INVARIANT: It is not null, hence registered.
         Ok(Self(NonNull::new(shrinker).ok_or(ENOMEM)?))
     }
@@ -50,7 +49,7 @@ impl Shrinker {
 impl Drop for Shrinker {
     fn drop(&mut self) {
         // SAFETY: By the type invariants the shrinker is registered, and this owns it.
-        unsafe { raw::shrinker_free(self.0.as_ptr()) }
+        unsafe { bindings::shrinker_free(self.0.as_ptr()) }
     }
 }
 

@@ -8,9 +8,9 @@
 
 use core::ptr::NonNull;
 
-use kernel::{bindings, error::to_result, ffi, prelude::*, sync::Arc};
+use kernel::{error::to_result, ffi, prelude::*, sync::Arc};
 
-use crate::{compat::kobj_attribute, raw};
+use crate::{bindings, compat::kobj_attribute};
 
 /// A directory. Removed on drop, which waits for readers of files in it.
 ///
@@ -144,7 +144,7 @@ impl<S: Show> Files<S> {
         let kobj = this._directory.kobj.as_ptr();
         for file in &mut this._files {
             // SAFETY: The attribute is not in use yet.
-            unsafe { raw::erofs_shared_attr_init(&mut file.attr.attr) };
+            unsafe { bindings::attr_init(&mut file.attr.attr) };
         }
         for file in &this._files {
             let (attr, namespace) = (&file.attr.attr, core::ptr::null());

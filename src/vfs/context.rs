@@ -5,7 +5,6 @@
 use core::{marker::PhantomData, ptr::NonNull};
 
 use kernel::{
-    bindings,
     error::{from_result, to_result},
     ffi, fmt,
     prelude::*,
@@ -21,11 +20,11 @@ use super::{
     superblock::{Private, INSTANCES},
     FileSystem, Super, Tables,
 };
-use crate::{io, raw};
+use crate::{bindings, io};
 
 /// A filesystem context: where a mount's errors go.
 pub(crate) struct Context<'a> {
-    fc: &'a mut raw::fs_context,
+    fc: &'a mut bindings::fs_context,
     to_kernel_log: bool,
 }
 
@@ -33,7 +32,7 @@ impl<'a> Context<'a> {
     /// While options are given. Any task with a user namespace may do that, at any rate, so that
     /// the kernel log is only for callers that have no log of their own (`mount(2)`), at a limited
     /// rate.
-    fn parsing(fc: &'a mut raw::fs_context) -> Self {
+    fn parsing(fc: &'a mut bindings::fs_context) -> Self {
         Self {
             fc,
             to_kernel_log: false,
@@ -41,7 +40,7 @@ impl<'a> Context<'a> {
     }
 
     /// While a superblock is made, which the VFS allows the administrator alone (`mount_capable`).
-    fn mounting(fc: &'a mut raw::fs_context) -> Self {
+    fn mounting(fc: &'a mut bindings::fs_context) -> Self {
         Self {
             fc,
             to_kernel_log: true,
@@ -55,11 +54,11 @@ impl<'a> Context<'a> {
             pr_err!("{}\n", args);
         }
         if let Ok(text) = CString::try_from_fmt(args) {
-            let fc: *const raw::fs_context = &*self.fc;
+            let fc: *const bindings::fs_context = &*self.fc;
             let or_kernel_log = !self.to_kernel_log;
             let (fc, text) = (fc.cast_mut().cast(), text.as_char_ptr());
             // SAFETY: The context is live; the log is only touched by the task that mounts.
-            unsafe { raw::erofs_shared_fc_error(fc, text, or_kernel_log) }
+            unsafe { bindings::fc_error(fc, text, or_kernel_log) }
         }
     }
 
@@ -86,8 +85,8 @@ impl<'a> Context<'a> {
 /// The context is live for `'a`, and used by this task alone (`uapi_mutex`, or it is new). Its
 /// root, if it has one, is that of a superblock of `T`.
 struct FsContext<'a, T: FileSystem> {
-    fc: NonNull<raw::fs_context>,
-    _context: PhantomData<(&'a mut raw::fs_context, T)>,
+    fc: NonNull<bindings::fs_context>,
+    _context: PhantomData<(&'a mut bindings::fs_context, T)>,
 }
 
 impl<T: FileSystem> FsContext<'_, T> {
@@ -95,7 +94,7 @@ impl<T: FileSystem> FsContext<'_, T> {
     ///
     /// * `fc` is a context of `T`, live for the result's lifetime.
     /// * It is used by this task alone, and by the caller only through the result.
-    unsafe fn from_raw(fc: *mut raw::fs_context) -> Self {
+    unsafe fn from_raw(fc: *mut bindings::fs_context) -> Self {
         // INVARIANT: By this function's requirements.
         Self {
             // SAFETY: By this function's requirements the pointer is valid.
@@ -105,7 +104,7 @@ impl<T: FileSystem> FsContext<'_, T> {
     }
 
     /// The context, and the state that it owns, unless a superblock has taken that.
-    fn parts(&mut self) -> (&mut raw::fs_context, Option<&mut Private<T>>) {
+    fn parts(&mut self) -> (&mut bindings::fs_context, Option<&mut Private<T>>) {
         // SAFETY: The context is live, and used by nothing else (type invariants).
         let fc = unsafe { self.fc.as_mut() };
         // SAFETY: `init` put it there; `sget_fc` clears the pointer when a superblock takes the
@@ -115,13 +114,13 @@ impl<T: FileSystem> FsContext<'_, T> {
     }
 
     /// Takes a mount option.
-    fn parse_param(&mut self, param: &mut raw::fs_parameter) -> Result {
+    fn parse_param(&mut self, param: &mut bindings::fs_parameter) -> Result {
         // SAFETY: All-zero is a valid result structure.
-        let mut result: raw::fs_parse_result = unsafe { core::mem::zeroed() };
+        let mut result: bindings::fs_parse_result = unsafe { core::mem::zeroed() };
         let (fc, private) = self.parts();
         let options = T::PARAMS.as_ptr().cast();
         // SAFETY: The table is ended by `END`; log and parameter are live.
-        let opt = unsafe { raw::__fs_parse(&mut fc.log, options, param, &mut result) };
+        let opt = unsafe { bindings::__fs_parse(&mut fc.log, options, param, &mut result) };
         // ENOPARAM must reach the VFS as it is, so that it tries the generic options.
         to_result(opt)?;
         let opt = opt as u8;
@@ -153,8 +152,8 @@ impl<T: FileSystem> FsContext<'_, T> {
     /// `result` is what `__fs_parse` made of `param`, for the option `opt`.
     unsafe fn value<'a>(
         opt: u8,
-        param: &'a raw::fs_parameter,
-        result: &raw::fs_parse_result,
+        param: &'a bindings::fs_parameter,
+        result: &bindings::fs_parse_result,
     ) -> Result<ParamValue<'a>> {
         let fits = |p: &&Param| p.0.opt == opt && Self::same_kind(p, param);
         let all = T::PARAMS.0.iter();
@@ -168,7 +167,7 @@ impl<T: FileSystem> FsContext<'_, T> {
                 // SAFETY: A choice's result is a number; the member is valid for any bits.
                 ParamValue::Choice(unsafe { *result.__bindgen_anon_1.int_32.as_ref() })
             }
-            Some(f) if f as usize == raw::fs_param_is_u64 as *const () as usize => {
+            Some(f) if f as usize == bindings::fs_param_is_u64 as *const () as usize => {
                 // SAFETY: The option's result is this number; the member is valid for any bits.
                 ParamValue::Number(unsafe { *result.__bindgen_anon_1.uint_64.as_ref() })
             }
@@ -186,8 +185,8 @@ impl<T: FileSystem> FsContext<'_, T> {
     }
 
     /// An option can be in the table twice, as a flag and with a value (`dax`, `dax=`).
-    fn same_kind(spec: &Param, param: &raw::fs_parameter) -> bool {
-        let is_flag = param.type_() == raw::EROFS_SHARED_VALUE_IS_FLAG as i32;
+    fn same_kind(spec: &Param, param: &bindings::fs_parameter) -> bool {
+        let is_flag = param.type_() == bindings::VALUE_IS_FLAG as i32;
         spec.0.type_.is_none() == is_flag
     }
 
@@ -197,15 +196,15 @@ impl<T: FileSystem> FsContext<'_, T> {
     ///
     /// `param` has the source, a string or a file.
     unsafe fn parse_source(
-        fc: &mut raw::fs_context,
-        param: &mut raw::fs_parameter,
+        fc: &mut bindings::fs_context,
+        param: &mut bindings::fs_parameter,
         private: &mut Private<T>,
     ) -> Result {
         if !fc.source.is_null() || private.source.is_some() {
             let context = Context::parsing(fc);
             return Err(context.invalid(fmt!("only one source can be given")));
         }
-        if param.type_() == raw::EROFS_SHARED_VALUE_IS_STRING as i32 {
+        if param.type_() == bindings::VALUE_IS_STRING as i32 {
             // SAFETY: The type says that the parameter has a string, which passes to the context.
             let string = unsafe { &mut param.__bindgen_anon_1.string };
             fc.source = *string;
@@ -238,13 +237,10 @@ impl<T: FileSystem> FsContext<'_, T> {
         if self.given_file()? {
             return self.get_tree_file();
         }
-        let (fc, quiet) = (
-            self.fc.as_ptr(),
-            raw::EROFS_SHARED_GET_TREE_BDEV_QUIET_LOOKUP,
-        );
+        let (fc, quiet) = (self.fc.as_ptr(), bindings::GET_TREE_BDEV_QUIET_LOOKUP);
         let fill = Tables::<T>::fc_fill_super;
         // SAFETY: The context is live (type invariants), and the callback fits its state.
-        let ret = unsafe { raw::get_tree_bdev_flags(fc, Some(fill), quiet) };
+        let ret = unsafe { bindings::get_tree_bdev_flags(fc, Some(fill), quiet) };
         if ret != ENOTBLK.to_errno() {
             to_result(ret)?;
             self.tell_if_again();
@@ -266,7 +262,7 @@ impl<T: FileSystem> FsContext<'_, T> {
         let fc = self.fc.as_ptr();
         let (is_same, fill) = (Tables::<T>::fc_is_same, Tables::<T>::fc_fill_super);
         // SAFETY: The context is live (type invariants); both callbacks fit its state.
-        to_result(unsafe { raw::erofs_shared_get_tree_file(fc, Some(is_same), Some(fill)) })?;
+        to_result(unsafe { bindings::get_tree_file(fc, Some(is_same), Some(fill)) })?;
         self.tell_if_again();
         Ok(())
     }
@@ -327,7 +323,9 @@ impl<T: FileSystem> FsContext<'_, T> {
 /// # Safety
 ///
 /// `fc` is a new context for a registered type of `T`.
-pub(super) unsafe extern "C" fn init<T: FileSystem>(fc: *mut bindings::fs_context) -> ffi::c_int {
+pub(super) unsafe extern "C" fn init<T: FileSystem>(
+    fc: *mut kernel::bindings::fs_context,
+) -> ffi::c_int {
     from_result(|| {
         let private = KBox::new(
             Private::<T> {
@@ -340,7 +338,7 @@ pub(super) unsafe extern "C" fn init<T: FileSystem>(fc: *mut bindings::fs_contex
             GFP_KERNEL,
         )?;
         // SAFETY: The context is ours to fill.
-        let fc = unsafe { &mut *fc.cast::<raw::fs_context>() };
+        let fc = unsafe { &mut *fc.cast::<bindings::fs_context>() };
         fc.s_fs_info = KBox::into_raw(private).cast();
         fc.ops = &Tables::<T>::CONTEXT_OPS;
         Ok(0)
@@ -348,19 +346,20 @@ pub(super) unsafe extern "C" fn init<T: FileSystem>(fc: *mut bindings::fs_contex
 }
 
 impl<T: FileSystem> Tables<T> {
-    pub(super) const CONTEXT_OPS: raw::fs_context_operations = raw::fs_context_operations {
-        free: Some(Self::fc_free),
-        dup: None,
-        parse_param: Some(Self::fc_parse_param),
-        parse_monolithic: None,
-        get_tree: Some(Self::fc_get_tree),
-        reconfigure: Some(Self::fc_reconfigure),
-    };
+    pub(super) const CONTEXT_OPS: bindings::fs_context_operations =
+        bindings::fs_context_operations {
+            free: Some(Self::fc_free),
+            dup: None,
+            parse_param: Some(Self::fc_parse_param),
+            parse_monolithic: None,
+            get_tree: Some(Self::fc_get_tree),
+            reconfigure: Some(Self::fc_reconfigure),
+        };
 
     /// # Safety
     ///
     /// `fs_context_operations::free`
-    unsafe extern "C" fn fc_free(fc: *mut raw::fs_context) {
+    unsafe extern "C" fn fc_free(fc: *mut bindings::fs_context) {
         // SAFETY: The context is live, and used by this task alone.
         let info = unsafe { &mut (*fc).s_fs_info };
         let private = core::mem::replace(info, core::ptr::null_mut()).cast::<Private<T>>();
@@ -378,8 +377,8 @@ impl<T: FileSystem> Tables<T> {
     /// * `fc` is a context of `T`, and used by this task alone.
     /// * `param` is live, and this callback's for the call.
     unsafe extern "C" fn fc_parse_param(
-        fc: *mut raw::fs_context,
-        param: *mut raw::fs_parameter,
+        fc: *mut bindings::fs_context,
+        param: *mut bindings::fs_parameter,
     ) -> ffi::c_int {
         // SAFETY: By this function's requirements.
         let mut context = unsafe { FsContext::<T>::from_raw(fc) };
@@ -393,7 +392,7 @@ impl<T: FileSystem> Tables<T> {
     /// # Safety
     ///
     /// `fc` is a context of `T`, and used by this task alone.
-    unsafe extern "C" fn fc_get_tree(fc: *mut raw::fs_context) -> ffi::c_int {
+    unsafe extern "C" fn fc_get_tree(fc: *mut bindings::fs_context) -> ffi::c_int {
         // SAFETY: By this function's requirements.
         let mut context = unsafe { FsContext::<T>::from_raw(fc) };
         from_result(|| context.get_tree().map(|()| 0))
@@ -405,13 +404,13 @@ impl<T: FileSystem> Tables<T> {
     /// and `fc` is the context of `get_tree_file`.
     unsafe extern "C" fn fc_is_same(
         sb: *mut bindings::super_block,
-        fc: *mut raw::fs_context,
+        fc: *mut bindings::fs_context,
     ) -> ffi::c_int {
         // SAFETY: By this function's requirements the context is live, and not changed meanwhile.
         let fc = unsafe { &*fc };
         // One on a block device is dead only after its state is gone, and is not looked at.
         // SAFETY: By this function's requirements the superblock is live.
-        if fc.exclusive() || !unsafe { raw::erofs_shared_super_is_anon(sb) } {
+        if fc.exclusive() || !unsafe { bindings::super_is_anon(sb) } {
             return 0;
         }
         // SAFETY: By this function's requirements the superblock is live.
@@ -438,7 +437,7 @@ impl<T: FileSystem> Tables<T> {
     /// * `fc` is live, and used by this task alone.
     unsafe extern "C" fn fc_fill_super(
         sb: *mut bindings::super_block,
-        fc: *mut raw::fs_context,
+        fc: *mut bindings::fs_context,
     ) -> ffi::c_int {
         from_result(|| {
             // SAFETY: By this function's requirements the superblock has the state, which lives as
@@ -490,8 +489,8 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// `sb` is new, and the caller's to fill.
     unsafe fn set_up_super(sb: *mut bindings::super_block, info: &T::Info) {
-        let fixed = raw::EROFS_SHARED_SB_RDONLY | raw::EROFS_SHARED_SB_NOATIME;
-        let acl = raw::EROFS_SHARED_SB_POSIXACL as usize;
+        let fixed = bindings::SB_RDONLY | bindings::SB_NOATIME;
+        let acl = bindings::SB_POSIXACL as usize;
         // SAFETY: By this function's requirements these fields are the caller's to set.
         unsafe {
             (*sb).s_magic = T::MAGIC as usize;
@@ -539,7 +538,7 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// * `fc` is a context of `T` with a root, and live.
     /// * It is used by this task alone.
-    unsafe extern "C" fn fc_reconfigure(fc: *mut raw::fs_context) -> ffi::c_int {
+    unsafe extern "C" fn fc_reconfigure(fc: *mut bindings::fs_context) -> ffi::c_int {
         // SAFETY: By this function's requirements.
         let mut context = unsafe { FsContext::<T>::from_raw(fc) };
         // The context has its own state, which no superblock takes.
@@ -549,12 +548,12 @@ impl<T: FileSystem> Tables<T> {
         // SAFETY: By this function's requirements the context has a root, of a superblock of `T`.
         let sb = unsafe { Super::<T>::from_raw((*fc.root).d_sb) };
         T::reconfigure(sb.info(), sb.key(), &new.info);
-        fc.sb_flags |= raw::EROFS_SHARED_SB_RDONLY;
-        fc.sb_flags_mask |= raw::EROFS_SHARED_SB_POSIXACL;
+        fc.sb_flags |= bindings::SB_RDONLY;
+        fc.sb_flags_mask |= bindings::SB_POSIXACL;
         if T::acl_enabled(sb.info()) {
-            fc.sb_flags |= raw::EROFS_SHARED_SB_POSIXACL;
+            fc.sb_flags |= bindings::SB_POSIXACL;
         } else {
-            fc.sb_flags &= !raw::EROFS_SHARED_SB_POSIXACL;
+            fc.sb_flags &= !bindings::SB_POSIXACL;
         }
         0
     }

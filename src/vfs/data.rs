@@ -7,16 +7,15 @@
 
 use core::cell::Cell;
 
-use kernel::{bindings, error::from_result, ffi, prelude::*};
+use kernel::{error::from_result, ffi, prelude::*};
 
 use super::{file::OpenFile, FileSystem, Inode, Tables};
 use crate::{
-    compat,
+    bindings, compat,
     io::{
         file_read::FILE_READ_OPS, folio::Folio, metadata::FolioBytes, readahead::Readahead,
         request::ReadRequest, resident::copy_resident, Extent, Target,
     },
-    raw,
 };
 
 /// `IOMAP_NULL_ADDR`
@@ -27,14 +26,14 @@ type Failure = Cell<Option<Error>>;
 
 impl<T: FileSystem> Tables<T> {
     /// Mappings to read through.
-    const READ_MAP_OPS: raw::iomap_ops = raw::iomap_ops {
+    const READ_MAP_OPS: bindings::iomap_ops = bindings::iomap_ops {
         iomap_begin: Some(Self::read_begin),
         iomap_end: Some(Self::read_end),
         iomap_next: None,
     };
 
     /// Mappings to report only (fiemap, seek, bmap).
-    const REPORT_MAP_OPS: raw::iomap_ops = raw::iomap_ops {
+    const REPORT_MAP_OPS: bindings::iomap_ops = bindings::iomap_ops {
         iomap_begin: Some(Self::report_begin),
         iomap_end: None,
         iomap_next: None,
@@ -52,8 +51,8 @@ impl<T: FileSystem> Tables<T> {
             read_folio: Some(Self::read_folio),
             readahead: Some(Self::readahead),
             direct_IO: Some(bindings::noop_direct_IO),
-            release_folio: Some(raw::iomap_release_folio),
-            invalidate_folio: Some(raw::iomap_invalidate_folio),
+            release_folio: Some(bindings::iomap_release_folio),
+            invalidate_folio: Some(bindings::iomap_invalidate_folio),
             ..pin_init::zeroed()
         };
 
@@ -67,11 +66,11 @@ impl<T: FileSystem> Tables<T> {
         get_unmapped_area: compat::GET_UNMAPPED_AREA,
         splice_read: Some(Self::splice_read),
         fadvise: Some(Self::fadvise),
-        setlease: Some(raw::generic_setlease),
+        setlease: Some(bindings::generic_setlease),
         ..pin_init::zeroed()
     };
 
-    fn fill(inode: &Inode<T>, extent: Extent<'_>, map: &mut raw::iomap) {
+    fn fill(inode: &Inode<T>, extent: Extent<'_>, map: &mut bindings::iomap) {
         map.offset = extent.offset as i64;
         // Ends stay below 2^63, as iomap's signed positions need.
         map.length = extent
@@ -86,36 +85,36 @@ impl<T: FileSystem> Tables<T> {
             } else if let Some(file) = device.file() {
                 map.private = file.as_ptr().cast();
                 if T::direct_io(inode.sb().info()) {
-                    map.flags |= raw::EROFS_SHARED_IOMAP_F_DIRECT as u16;
+                    map.flags |= bindings::IOMAP_F_DIRECT as u16;
                 }
             }
         };
         match extent.target {
-            Target::Hole => map.type_ = raw::IOMAP_HOLE as u16,
+            Target::Hole => map.type_ = bindings::IOMAP_HOLE as u16,
             Target::Disk(device, addr) => {
                 disk(device, addr);
-                map.type_ = raw::IOMAP_MAPPED as u16;
+                map.type_ = bindings::IOMAP_MAPPED as u16;
             }
             Target::Inline(bytes) => {
                 let (folio, ptr) = bytes.into_raw();
                 map.inline_data = ptr.cast();
                 map.private = folio.cast();
-                map.type_ = raw::IOMAP_INLINE as u16;
+                map.type_ = bindings::IOMAP_INLINE as u16;
             }
             Target::InlineAt(at) => {
                 if let Some((device, addr)) = at {
                     disk(device, addr);
                 }
-                map.type_ = raw::IOMAP_INLINE as u16;
+                map.type_ = bindings::IOMAP_INLINE as u16;
             }
             Target::EncodedAt(at) => {
                 if let Some((device, addr)) = at {
                     disk(device, addr);
                 }
-                map.type_ = raw::IOMAP_MAPPED as u16;
+                map.type_ = bindings::IOMAP_MAPPED as u16;
             }
             // Not asked for: iomap reads no such inodes. Without an address it can do nothing.
-            Target::Encoded(_) | Target::Cached(..) => map.type_ = raw::IOMAP_MAPPED as u16,
+            Target::Encoded(_) | Target::Cached(..) => map.type_ = bindings::IOMAP_MAPPED as u16,
         }
     }
 
@@ -128,10 +127,10 @@ impl<T: FileSystem> Tables<T> {
         pos: bindings::loff_t,
         _len: bindings::loff_t,
         flags: ffi::c_uint,
-        iomap: *mut raw::iomap,
-        _srcmap: *mut raw::iomap,
+        iomap: *mut bindings::iomap,
+        _srcmap: *mut bindings::iomap,
     ) -> ffi::c_int {
-        if flags & raw::IOMAP_NOWAIT != 0 {
+        if flags & bindings::IOMAP_NOWAIT != 0 {
             // Looking for the extent may sleep on metadata.
             return EAGAIN.to_errno();
         }
@@ -145,7 +144,7 @@ impl<T: FileSystem> Tables<T> {
             }
             Err(err) => {
                 // SAFETY: By this function's requirements `iomap` lies in an `iomap_iter`.
-                let iter = unsafe { kernel::container_of!(iomap, raw::iomap_iter, iomap) };
+                let iter = unsafe { kernel::container_of!(iomap, bindings::iomap_iter, iomap) };
                 // SAFETY: By this function's requirements `private` is null or a `Failure`, which
                 // outlives the call.
                 if let Some(failure) = unsafe { (*iter).private.cast::<Failure>().as_ref() } {
@@ -165,11 +164,11 @@ impl<T: FileSystem> Tables<T> {
         _len: bindings::loff_t,
         _written: isize,
         _flags: ffi::c_uint,
-        iomap: *mut raw::iomap,
+        iomap: *mut bindings::iomap,
     ) -> ffi::c_int {
         // SAFETY: `iomap` is this callback's for the call.
         let map = unsafe { &mut *iomap };
-        if map.type_ == raw::IOMAP_INLINE as u16 && !map.private.is_null() {
+        if map.type_ == bindings::IOMAP_INLINE as u16 && !map.private.is_null() {
             let folio = core::mem::replace(&mut map.private, core::ptr::null_mut());
             // SAFETY: For an inline mapping this is the folio that `fill` put there.
             unsafe { FolioBytes::put_raw(folio.cast()) };
@@ -185,8 +184,8 @@ impl<T: FileSystem> Tables<T> {
         pos: bindings::loff_t,
         _len: bindings::loff_t,
         _flags: ffi::c_uint,
-        iomap: *mut raw::iomap,
-        _srcmap: *mut raw::iomap,
+        iomap: *mut bindings::iomap,
+        _srcmap: *mut bindings::iomap,
     ) -> ffi::c_int {
         from_result(|| {
             // SAFETY: iomap passes the live inode of the operation, which is one of `T`.
@@ -198,9 +197,9 @@ impl<T: FileSystem> Tables<T> {
         })
     }
 
-    fn read_ops(inode: &Inode<T>) -> *const raw::iomap_read_ops {
+    fn read_ops(inode: &Inode<T>) -> *const bindings::iomap_read_ops {
         if inode.sb().is_block() {
-            &raw const raw::iomap_bio_read_ops
+            &raw const bindings::iomap_bio_read_ops
         } else {
             &FILE_READ_OPS
         }
@@ -223,7 +222,7 @@ impl<T: FileSystem> Tables<T> {
             return read.err().map_or(0, |err| err.to_errno());
         }
         let failure = Failure::new(None);
-        let mut ctx = raw::iomap_read_folio_ctx {
+        let mut ctx = bindings::iomap_read_folio_ctx {
             ops: Self::read_ops(inode),
             cur_folio: folio,
             rac: core::ptr::null_mut(),
@@ -234,7 +233,7 @@ impl<T: FileSystem> Tables<T> {
         let (ops, private) = (&Self::READ_MAP_OPS, (&raw const failure).cast_mut().cast());
         // SAFETY: iomap takes over the locked folio; `failure` outlives the call, and completions
         // do not use it.
-        unsafe { raw::iomap_read_folio(ops, &mut ctx, private) };
+        unsafe { bindings::iomap_read_folio(ops, &mut ctx, private) };
         failure.get().map_or(0, |err| err.to_errno())
     }
 
@@ -249,7 +248,7 @@ impl<T: FileSystem> Tables<T> {
         if T::is_encoded(inode) {
             return Self::readahead_encoded(inode, readahead);
         }
-        let mut ctx = raw::iomap_read_folio_ctx {
+        let mut ctx = bindings::iomap_read_folio_ctx {
             ops: Self::read_ops(inode),
             cur_folio: core::ptr::null_mut(),
             rac: readahead.as_ptr(),
@@ -259,7 +258,7 @@ impl<T: FileSystem> Tables<T> {
         };
         let (ops, none) = (&Self::READ_MAP_OPS, core::ptr::null_mut());
         // SAFETY: iomap takes the folios from `rac`.
-        unsafe { raw::iomap_readahead(ops, &mut ctx, none) };
+        unsafe { bindings::iomap_readahead(ops, &mut ctx, none) };
     }
 
     /// # Safety
@@ -270,7 +269,7 @@ impl<T: FileSystem> Tables<T> {
         block: bindings::sector_t,
     ) -> bindings::sector_t {
         // SAFETY: The mapping belongs to an inode of `T`.
-        unsafe { raw::iomap_bmap(mapping, block, &Self::REPORT_MAP_OPS) }
+        unsafe { bindings::iomap_bmap(mapping, block, &Self::REPORT_MAP_OPS) }
     }
 
     /// # Safety
@@ -283,7 +282,7 @@ impl<T: FileSystem> Tables<T> {
         len: u64,
     ) -> ffi::c_int {
         // SAFETY: All arguments are the VFS's.
-        unsafe { raw::iomap_fiemap(inode, info, start, len, &Self::REPORT_MAP_OPS) }
+        unsafe { bindings::iomap_fiemap(inode, info, start, len, &Self::REPORT_MAP_OPS) }
     }
 
     /// `file_operations::open`
@@ -306,7 +305,7 @@ impl<T: FileSystem> Tables<T> {
             return EINVAL.to_errno();
         }
         let plain = inode.plain_mapping();
-        fields.f_mode |= raw::EROFS_SHARED_FMODE_NOWAIT;
+        fields.f_mode |= bindings::FMODE_NOWAIT;
         if !plain.is_null() {
             // The inode's own mapping, or that of a shared inode that it holds until it is evicted:
             // longer than there are files.
@@ -333,9 +332,9 @@ impl<T: FileSystem> Tables<T> {
         let ops = &Self::REPORT_MAP_OPS;
         let found = match whence as u32 {
             // SAFETY: The inode is live, and `ops` are for it.
-            bindings::SEEK_HOLE => unsafe { raw::iomap_seek_hole(inode, offset, ops) },
+            bindings::SEEK_HOLE => unsafe { bindings::iomap_seek_hole(inode, offset, ops) },
             // SAFETY: The inode is live, and `ops` are for it.
-            bindings::SEEK_DATA => unsafe { raw::iomap_seek_data(inode, offset, ops) },
+            bindings::SEEK_DATA => unsafe { bindings::iomap_seek_data(inode, offset, ops) },
             // SAFETY: The file is open.
             _ => return unsafe { bindings::generic_file_llseek(file, offset, whence) },
         };
@@ -360,7 +359,7 @@ impl<T: FileSystem> Tables<T> {
         let mut request = unsafe { ReadRequest::from_raw(iocb, to) };
         // SAFETY: By this function's requirements.
         let file = unsafe { OpenFile::<T>::from_raw(request.file()) };
-        let special = raw::EROFS_SHARED_IOCB_DIRECT | raw::EROFS_SHARED_IOCB_NOWAIT;
+        let special = bindings::IOCB_DIRECT | bindings::IOCB_NOWAIT;
         // The way that nearly every read goes.
         let (inode, mapping) = (file.inode(), file.mapping());
         if request.flags() & special == 0 && inode.is_plain(mapping) {
@@ -416,13 +415,13 @@ impl<T: FileSystem> Tables<T> {
             return 0;
         }
         let inode = file.inode();
-        let direct = request.flags() & raw::EROFS_SHARED_IOCB_DIRECT != 0;
+        let direct = request.flags() & bindings::IOCB_DIRECT != 0;
         if direct && inode.sb().is_block() && !T::is_encoded(inode) {
             let (ops, none) = (&Self::READ_MAP_OPS, core::ptr::null_mut());
             let (iocb, to) = request.as_ptrs();
             // SAFETY: By the type invariants of `ReadRequest` these are the arguments of a
             // `->read_iter`; the file is on a block device, and `ops` are for its inode.
-            return unsafe { raw::iomap_dio_rw(iocb, to, ops, core::ptr::null(), 0, none, 0) };
+            return unsafe { bindings::iomap_dio_rw(iocb, to, ops, core::ptr::null(), 0, none, 0) };
         }
         file.read_shared(request)
     }
@@ -437,16 +436,16 @@ impl<T: FileSystem> Tables<T> {
         cmd: ffi::c_uint,
         arg: ffi::c_ulong,
     ) -> ffi::c_long {
-        if cmd != raw::EROFS_SHARED_FS_IOC_GETFSLABEL {
+        if cmd != bindings::FS_IOC_GETFSLABEL {
             return ENOTTY.to_errno() as ffi::c_long;
         }
         // SAFETY: By this function's requirements.
         let label = T::label(unsafe { OpenFile::<T>::from_raw(file) }.inode().sb().info());
         let (from, len) = (label.as_ptr().cast(), label.len());
         // SAFETY: Copying to user memory checks the address.
-        let left = unsafe { raw::erofs_shared_copy_to_user(arg, from, len) };
+        let left = unsafe { bindings::copy_to_user(arg, from, len) };
         // SAFETY: Clearing user memory checks the address.
-        let left = left + unsafe { raw::erofs_shared_clear_user(arg.wrapping_add(len), 1) };
+        let left = left + unsafe { bindings::clear_user(arg.wrapping_add(len), 1) };
         if left == 0 {
             0
         } else {

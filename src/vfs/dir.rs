@@ -2,10 +2,10 @@
 
 //! Directories and symbolic links, and what every inode can be asked.
 
-use kernel::{bindings, error::from_result, ffi, sync::aref::ARef, types::Opaque};
+use kernel::{error::from_result, ffi, sync::aref::ARef, types::Opaque};
 
 use super::{file::OpenFile, FileSystem, Inode, Tables};
-use crate::{compat::code::ENAMETOOLONG, io::wait::is_dying, raw};
+use crate::{bindings, compat::code::ENAMETOOLONG, io::wait::is_dying};
 
 /// Longest name that is looked up.
 const NAME_MAX: usize = 255;
@@ -35,7 +35,7 @@ impl OpenDir<'_> {
         let mapping = unsafe { (*file).f_mapping };
         // SAFETY: The file is open; the directory is locked for reading at least, and `f_ra` is per
         // file.
-        unsafe { raw::erofs_shared_sync_readahead(mapping, file, index, pages) }
+        unsafe { bindings::sync_readahead(mapping, file, index, pages) }
     }
 }
 
@@ -85,7 +85,7 @@ impl DirEmitter<'_> {
     /// Gives the entry `.`; `false` if the receiver has no room for it.
     pub(crate) fn dot(&mut self) -> bool {
         // SAFETY: By the type invariants; the file is the open directory.
-        unsafe { raw::erofs_shared_dir_emit_dot(self.file.get(), self.ctx) }
+        unsafe { bindings::dir_emit_dot(self.file.get(), self.ctx) }
     }
 
     /// Whether the task is being killed.
@@ -101,7 +101,7 @@ impl<T: FileSystem> Tables<T> {
         iterate_shared: Some(Self::iterate_shared),
         unlocked_ioctl: Some(Self::ioctl),
         compat_ioctl: Some(Self::ioctl),
-        setlease: Some(raw::generic_setlease),
+        setlease: Some(bindings::generic_setlease),
         ..pin_init::zeroed()
     };
 
@@ -231,9 +231,9 @@ impl<T: FileSystem> Tables<T> {
         out.result_mask |= bindings::STATX_DIOALIGN;
         if let Some(bdev) = inode.sb().bdev().filter(|_| !is_compressed) {
             // SAFETY: The superblock holds its device open.
-            out.dio_mem_align = unsafe { raw::erofs_shared_bdev_dma_align(bdev.as_ptr()) };
+            out.dio_mem_align = unsafe { bindings::bdev_dma_align(bdev.as_ptr()) };
             // SAFETY: The superblock holds its device open.
-            out.dio_offset_align = unsafe { raw::erofs_shared_bdev_block_size(bdev.as_ptr()) };
+            out.dio_offset_align = unsafe { bindings::bdev_block_size(bdev.as_ptr()) };
         }
         fill(out)
     }

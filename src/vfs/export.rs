@@ -3,10 +3,10 @@
 //! File handles (`name_to_handle_at`, NFS export). In the same format as in-tree erofs: the 64-bit
 //! number as two words, high first, and a generation of 0.
 
-use kernel::{bindings, ffi, prelude::*, sync::aref::ARef};
+use kernel::{ffi, prelude::*, sync::aref::ARef};
 
 use super::{FileSystem, Inode, InodeRef, Super, Tables};
-use crate::{compat::code::ESTALE, raw};
+use crate::{bindings, compat::code::ESTALE};
 
 /// Words for one inode.
 const WORDS: usize = 3;
@@ -31,13 +31,14 @@ fn directory<T: FileSystem>(inode: InodeRef<T>) -> Result<InodeRef<T>> {
 
 impl<T: FileSystem> Tables<T> {
     // CAST: The struct is one of the raw bindings; the kernel crate has it without its fields.
-    pub(super) const EXPORT_OPS: &'static raw::export_operations = &raw::export_operations {
-        encode_fh: Some(Self::encode_fh),
-        fh_to_dentry: Some(Self::fh_to_dentry),
-        fh_to_parent: Some(Self::fh_to_parent),
-        get_parent: Some(Self::get_parent),
-        ..pin_init::zeroed()
-    };
+    pub(super) const EXPORT_OPS: &'static bindings::export_operations =
+        &bindings::export_operations {
+            encode_fh: Some(Self::encode_fh),
+            fh_to_dentry: Some(Self::fh_to_dentry),
+            fh_to_parent: Some(Self::fh_to_parent),
+            get_parent: Some(Self::get_parent),
+            ..pin_init::zeroed()
+        };
 
     /// `export_operations::encode_fh`
     ///
@@ -55,14 +56,14 @@ impl<T: FileSystem> Tables<T> {
         // SAFETY: By this function's requirements `max_len` is valid.
         let room = unsafe { core::ptr::replace(max_len, words as i32) };
         if room < words as i32 {
-            return raw::fid_type_FILEID_INVALID as i32;
+            return bindings::fid_type_FILEID_INVALID as i32;
         }
         for (i, inode) in [inode, parent].iter().take(words / WORDS).enumerate() {
             // SAFETY: By this function's requirements both are live inodes of `T`; the second is
             // not null, since there are words for it.
             let inode = unsafe { Inode::<T>::from_raw(*inode) };
             let Ok(handle) = T::handle(inode) else {
-                return raw::fid_type_FILEID_INVALID as i32;
+                return bindings::fid_type_FILEID_INVALID as i32;
             };
             // SAFETY: The inode is live; the field is constant.
             let generation = unsafe { (*inode.as_ptr()).i_generation };
@@ -71,9 +72,9 @@ impl<T: FileSystem> Tables<T> {
             unsafe { fh.add(i * WORDS).cast::<[u32; WORDS]>().write(values) };
         }
         if words == WORDS {
-            raw::fid_type_FILEID_INO64_GEN as i32
+            bindings::fid_type_FILEID_INO64_GEN as i32
         } else {
-            raw::fid_type_FILEID_INO64_GEN_PARENT as i32
+            bindings::fid_type_FILEID_INO64_GEN_PARENT as i32
         }
     }
 
@@ -82,7 +83,7 @@ impl<T: FileSystem> Tables<T> {
     /// `fid` is readable for `len` words.
     unsafe fn decode(
         sb: *mut bindings::super_block,
-        fid: *mut raw::fid,
+        fid: *mut bindings::fid,
         len: ffi::c_int,
         start: usize,
     ) -> Option<Result<InodeRef<T>>> {
@@ -102,12 +103,12 @@ impl<T: FileSystem> Tables<T> {
     /// `export_operations::fh_to_dentry`
     unsafe extern "C" fn fh_to_dentry(
         sb: *mut bindings::super_block,
-        fid: *mut raw::fid,
+        fid: *mut bindings::fid,
         len: ffi::c_int,
         kind: ffi::c_int,
     ) -> *mut bindings::dentry {
         match kind as u32 {
-            raw::fid_type_FILEID_INO64_GEN | raw::fid_type_FILEID_INO64_GEN_PARENT => {
+            bindings::fid_type_FILEID_INO64_GEN | bindings::fid_type_FILEID_INO64_GEN_PARENT => {
                 // SAFETY: The VFS passes `len` words.
                 unsafe { Self::decode(sb, fid, len, 0) }.map_or(core::ptr::null_mut(), alias)
             }
@@ -120,11 +121,11 @@ impl<T: FileSystem> Tables<T> {
     /// `export_operations::fh_to_parent`
     unsafe extern "C" fn fh_to_parent(
         sb: *mut bindings::super_block,
-        fid: *mut raw::fid,
+        fid: *mut bindings::fid,
         len: ffi::c_int,
         kind: ffi::c_int,
     ) -> *mut bindings::dentry {
-        if kind as u32 != raw::fid_type_FILEID_INO64_GEN_PARENT {
+        if kind as u32 != bindings::fid_type_FILEID_INO64_GEN_PARENT {
             return core::ptr::null_mut();
         }
         // SAFETY: The VFS passes `len` words.

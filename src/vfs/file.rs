@@ -4,10 +4,10 @@
 
 use core::marker::PhantomData;
 
-use kernel::{bindings, ffi, types::Opaque};
+use kernel::{ffi, types::Opaque};
 
 use super::{FileSystem, Inode, Tables};
-use crate::{io::mapping::Mapping, raw};
+use crate::{bindings, io::mapping::Mapping};
 
 /// An open file.
 ///
@@ -90,7 +90,7 @@ impl<'a, T: FileSystem> OpenFile<'a, T> {
         // SAFETY: The file is open; others may change the mode at any time, to the same effect as
         // before or after this.
         let mode = unsafe { (&raw const (*self.as_ptr()).f_mode).read_volatile() };
-        mode & raw::EROFS_SHARED_FMODE_RANDOM != 0
+        mode & bindings::FMODE_RANDOM != 0
     }
 
     /// Sets up read-ahead by the device's setting: the VFS took that of the internal filesystem, 0.

@@ -4,10 +4,10 @@
 
 use core::ptr::NonNull;
 
-use kernel::{bindings, ffi, prelude::*, sync::aref::ARef};
+use kernel::{ffi, prelude::*, sync::aref::ARef};
 
 use super::{inode::Node, FileSystem, Inode, InodeRef, Super, Tables};
-use crate::raw;
+use crate::bindings;
 
 /// Type and permissions, sizes, times of a new inode.
 pub(crate) struct Fields {
@@ -62,7 +62,7 @@ impl<T: FileSystem> Super<T> {
         let inode = unsafe { bindings::iget_locked(self.as_ptr(), ino) };
         let node = NonNull::new(inode).ok_or(ENOMEM)?.cast::<Inode<T>>();
         // SAFETY: `iget_locked` returned a live inode of this superblock.
-        if unsafe { raw::erofs_shared_inode_is_new(inode) } {
+        if unsafe { bindings::inode_is_new(inode) } {
             // INVARIANT: It is new, and the reference is ours.
             return Ok(Iget::New(NewInode(node)));
         }
@@ -111,7 +111,7 @@ impl<T: FileSystem> NewInode<T> {
     /// Allows the kernel to skip looking for ACLs.
     pub(crate) fn set_no_acl(&mut self) {
         // SAFETY: The inode is new and ours.
-        unsafe { raw::erofs_shared_inode_no_acl(self.as_ptr()) }
+        unsafe { bindings::inode_no_acl(self.as_ptr()) }
     }
 
     /// Publishes the inode: sets its fields, its operations by file type, and unlocks it. `link` is
@@ -167,7 +167,7 @@ impl<T: FileSystem> NewInode<T> {
         let ((uid, gid), (sec, nsec)) =
             ((fields.uid, fields.gid), (fields.mtime, fields.mtime_nsec));
         // SAFETY: The inode is new, so that what this sets is this task's to set.
-        unsafe { raw::erofs_shared_inode_set_owner_and_times(inode, uid, gid, sec, nsec) };
+        unsafe { bindings::inode_set_owner_and_times(inode, uid, gid, sec, nsec) };
     }
 
     /// Sets the operations by file type, and what goes with them. `target` is the target of a
@@ -198,14 +198,14 @@ impl<T: FileSystem> NewInode<T> {
                 if let Some(target) = target {
                     let (target, len) = (target.as_ptr(), fields.size as i32);
                     // SAFETY: The inode is new, and `target` is NUL-terminated.
-                    unsafe { raw::erofs_shared_inode_set_link(inode, target, len) };
+                    unsafe { bindings::inode_set_link(inode, target, len) };
                 }
             }
             kind => {
                 let is_device = matches!(kind, bindings::S_IFCHR | bindings::S_IFBLK);
                 let rdev = if is_device { fields.rdev } else { 0 };
                 // SAFETY: Decoding a number has no preconditions; 0 is no device.
-                let rdev = unsafe { raw::erofs_shared_decode_dev(rdev) };
+                let rdev = unsafe { bindings::decode_dev(rdev) };
                 // SAFETY: The inode is new.
                 unsafe { bindings::init_special_inode(inode, fields.mode, rdev) };
                 return false;
@@ -231,7 +231,7 @@ impl<T: FileSystem> NewInode<T> {
         let mapping = self.inode().own_mapping().as_ptr();
         // SAFETY: The inode is new, so that its mapping, which `i_mapping` points to, is this
         // task's to set up.
-        unsafe { raw::erofs_shared_mapping_set_large_folios(mapping) };
+        unsafe { bindings::mapping_set_large_folios(mapping) };
         // SAFETY: The inode is new, so that this field is this task's to set.
         unsafe { (*mapping).a_ops = ops };
     }

@@ -10,10 +10,11 @@
 
 use core::ops::Range;
 
-use kernel::{bindings, error::to_result, prelude::*, sync::atomic::Relaxed};
+use kernel::{error::to_result, prelude::*, sync::atomic::Relaxed};
 
 use super::{file::OpenFile, sharing::FileMapping, FileSystem, Inode};
 use crate::{
+    bindings,
     io::{
         clock::now,
         folio::FolioRef,
@@ -22,7 +23,6 @@ use crate::{
         wait::is_dying,
     },
     race::race_point,
-    raw,
 };
 
 /// How long a reader waits for a page that is read through another image, in nanoseconds.
@@ -128,7 +128,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
             return Ok(state);
         };
         // SAFETY: The mapping is live, and has a `readahead`; the file is open.
-        unsafe { raw::erofs_shared_ra_sync(mapping.as_ptr(), self.as_ptr(), index, want) };
+        unsafe { bindings::ra_sync(mapping.as_ptr(), self.as_ptr(), index, want) };
         Ok(PageState::find(mapping, index as u64))
     }
 
@@ -138,7 +138,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
             let (mapping, file, folio) = (mapping.as_ptr(), self.as_ptr(), folio.as_ptr());
             // SAFETY: The mapping is live, and has a `readahead`; the file is open; the reference
             // keeps the folio.
-            unsafe { raw::erofs_shared_ra_async(mapping, file, folio, index, want) };
+            unsafe { bindings::ra_async(mapping, file, folio, index, want) };
         }
     }
 

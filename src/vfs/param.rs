@@ -5,15 +5,15 @@
 use kernel::prelude::*;
 
 use super::chars;
-use crate::raw;
+use crate::bindings;
 
 /// One mount option.
 #[repr(transparent)]
-pub(crate) struct Param(pub(super) raw::fs_parameter_spec);
+pub(crate) struct Param(pub(super) bindings::fs_parameter_spec);
 
 /// Names of an enumerated option's values and their numbers; the last has a null name.
 #[repr(transparent)]
-pub(crate) struct Choice(raw::constant_table);
+pub(crate) struct Choice(bindings::constant_table);
 
 /// The values of an enumerated option.
 pub(crate) struct Choices(pub(crate) &'static [Choice]);
@@ -38,14 +38,14 @@ impl ParamTable {
 
 impl Choice {
     /// Ends a list.
-    pub(crate) const END: Self = Choice(raw::constant_table {
+    pub(crate) const END: Self = Choice(bindings::constant_table {
         name: core::ptr::null(),
         value: 0,
     });
 
     /// A value and its number.
     pub(crate) const fn new(name: &'static CStr, value: i32) -> Self {
-        Choice(raw::constant_table {
+        Choice(bindings::constant_table {
             name: chars(name),
             value,
         })
@@ -54,7 +54,7 @@ impl Choice {
 
 impl Param {
     /// Ends a table.
-    pub(crate) const END: Self = Param(raw::fs_parameter_spec {
+    pub(crate) const END: Self = Param(bindings::fs_parameter_spec {
         name: core::ptr::null(),
         type_: None,
         opt: 0,
@@ -62,8 +62,13 @@ impl Param {
         data: core::ptr::null(),
     });
 
-    const fn spec(name: &'static CStr, opt: u8, type_: raw::fs_param_type, flags: u16) -> Self {
-        Param(raw::fs_parameter_spec {
+    const fn spec(
+        name: &'static CStr,
+        opt: u8,
+        type_: bindings::fs_param_type,
+        flags: u16,
+    ) -> Self {
+        Param(bindings::fs_parameter_spec {
             name: chars(name),
             type_,
             opt,
@@ -79,22 +84,22 @@ impl Param {
 
     /// `name` or `noname`
     pub(crate) const fn flag_no(name: &'static CStr, opt: u8) -> Self {
-        Self::spec(name, opt, None, raw::fs_param_neg_with_no as u16)
+        Self::spec(name, opt, None, bindings::fs_param_neg_with_no as u16)
     }
 
     /// `name=NUMBER`
     pub(crate) const fn number(name: &'static CStr, opt: u8) -> Self {
-        Self::spec(name, opt, Some(raw::fs_param_is_u64), 0)
+        Self::spec(name, opt, Some(bindings::fs_param_is_u64), 0)
     }
 
     /// `name=STRING`
     pub(crate) const fn string(name: &'static CStr, opt: u8) -> Self {
-        Self::spec(name, opt, Some(raw::fs_param_is_string), 0)
+        Self::spec(name, opt, Some(bindings::fs_param_is_string), 0)
     }
 
     /// `name=` one of `choices`
     pub(crate) const fn choice(name: &'static CStr, opt: u8, choices: &'static Choices) -> Self {
-        let mut this = Self::spec(name, opt, Some(raw::fs_param_is_enum), 0);
+        let mut this = Self::spec(name, opt, Some(bindings::fs_param_is_enum), 0);
         this.0.data = choices.0.as_ptr().cast();
         this
     }
@@ -102,7 +107,12 @@ impl Param {
     /// The source: a path, or an open file through `fsconfig(FSCONFIG_SET_FD)`. Handled by this
     /// module.
     pub(crate) const fn source() -> Self {
-        Self::spec(c"source", SOURCE, Some(raw::fs_param_is_file_or_string), 0)
+        Self::spec(
+            c"source",
+            SOURCE,
+            Some(bindings::fs_param_is_file_or_string),
+            0,
+        )
     }
 }
 

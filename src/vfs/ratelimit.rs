@@ -2,9 +2,9 @@
 
 //! Keeping a broken image that is read in a loop from flooding the kernel log.
 
-use kernel::{bindings, prelude::*, types::Opaque};
+use kernel::{prelude::*, types::Opaque};
 
-use crate::raw;
+use crate::bindings;
 
 /// Messages in one window.
 const BURST: i32 = 20;
@@ -29,7 +29,7 @@ impl RateLimit {
         let state = KBox::pin_init(
             Opaque::ffi_init(|state| {
                 // SAFETY: The memory is ours to initialise, and does not move.
-                unsafe { raw::erofs_shared_ratelimit_init(state, WINDOW_MS, BURST) }
+                unsafe { bindings::ratelimit_init(state, WINDOW_MS, BURST) }
             }),
             GFP_KERNEL,
         )?;

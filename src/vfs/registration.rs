@@ -4,10 +4,10 @@
 
 use core::ptr::NonNull;
 
-use kernel::{bindings, error::to_result, prelude::*, types::Opaque};
+use kernel::{error::to_result, prelude::*, types::Opaque};
 
 use super::{context, fs_type::Type, inode::Node, FileSystem, Tables};
-use crate::{io::inode_cache::InodeCache, raw};
+use crate::{bindings, io::inode_cache::InodeCache};
 
 impl Type {
     /// Registers a type of `T` with this name.
@@ -35,7 +35,7 @@ impl Type {
         let this = Registered(this);
         let fst = this.fst();
         // SAFETY: `fst` stays where it is until it is unregistered, and its keys with it.
-        unsafe { raw::erofs_shared_fs_type_register_keys(fst) };
+        unsafe { bindings::fs_type_register_keys(fst) };
         // On failure the drop's unregistering is refused by the kernel, harmlessly.
         // SAFETY: `fst` stays where it is until it is unregistered.
         to_result(unsafe { bindings::register_filesystem(fst) })?;
@@ -63,7 +63,7 @@ impl Drop for Registered {
         unsafe { bindings::unregister_filesystem(fst) };
         // SAFETY: The type is not mounted any more after it is unregistered, and the module's last
         // superblock is gone.
-        unsafe { raw::erofs_shared_fs_type_unregister_keys(fst) };
+        unsafe { bindings::fs_type_unregister_keys(fst) };
     }
 }
 

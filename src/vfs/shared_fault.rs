@@ -8,10 +8,11 @@
 
 use core::{ops::Range, ptr::NonNull};
 
-use kernel::{bindings, page::PAGE_SIZE, prelude::*, sync::Arc};
+use kernel::{page::PAGE_SIZE, prelude::*, sync::Arc};
 
 use super::{file::OpenFile, page::Unready, sharing::FileMapping, FileSystem, Inode, Tables};
 use crate::{
+    bindings,
     io::{
         folio::{Folio, FolioRef, HeldFolio},
         mapping::Mapping,
@@ -19,7 +20,6 @@ use crate::{
         wait::is_dying,
     },
     race::race_point,
-    raw,
     share::Binding,
 };
 
@@ -58,15 +58,14 @@ struct Mappable {
 type Step<'a, T> = Result<Next<'a, T>, (Fault<'a, T>, Unready)>;
 
 /// What a fault returns if it has given up its lock.
-const RETRY: bindings::vm_fault_t =
-    raw::EROFS_SHARED_VM_FAULT_RETRY | raw::EROFS_SHARED_VM_FAULT_MAJOR;
+const RETRY: bindings::vm_fault_t = bindings::VM_FAULT_RETRY | bindings::VM_FAULT_MAJOR;
 
 /// Returns what a fault returns for an error.
 fn fault_error(err: Error) -> bindings::vm_fault_t {
     if err == ENOMEM {
-        raw::EROFS_SHARED_VM_FAULT_OOM
+        bindings::VM_FAULT_OOM
     } else {
-        raw::EROFS_SHARED_VM_FAULT_SIGBUS
+        bindings::VM_FAULT_SIGBUS
     }
 }
 
@@ -123,7 +122,7 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         let ret = unsafe { bindings::filemap_fault(self.vmf.as_ptr()) };
         // `VM_FAULT_RETRY` says that the lock is given up. It never comes with an error ("never
         // return VM_FAULT_RETRY with an error bit", mm/filemap.c).
-        let held = ret & raw::EROFS_SHARED_VM_FAULT_RETRY == 0;
+        let held = ret & bindings::VM_FAULT_RETRY == 0;
         (ret, held.then_some(self))
     }
 
@@ -134,7 +133,7 @@ impl<'a, T: FileSystem> Fault<'a, T> {
     /// `filemap_fault()` has returned `VM_FAULT_LOCKED`, and the folio has not been given back.
     unsafe fn found(&self) -> &Folio {
         // SAFETY: By this function's requirements `page` is one of a live folio of a page cache.
-        unsafe { Folio::from_raw(raw::erofs_shared_page_folio((*self.vmf.as_ptr()).page)) }
+        unsafe { Folio::from_raw(bindings::page_folio((*self.vmf.as_ptr()).page)) }
     }
 
     /// Gives back the folio that `filemap_fault()` has locked for the fault.
@@ -160,13 +159,13 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         let (vmf, file) = (self.vmf.as_ptr(), self.file.as_ptr());
         // SAFETY: `vmf` is live as long as the fault has its lock (type invariants); it is only
         // looked at.
-        if unsafe { raw::erofs_shared_fault_nowait(vmf) } {
-            return Ok(Next::Return(raw::EROFS_SHARED_VM_FAULT_RETRY));
+        if unsafe { bindings::fault_nowait(vmf) } {
+            return Ok(Next::Return(bindings::VM_FAULT_RETRY));
         }
         // SAFETY: By the type invariants the fault has its lock. Without it the mapping may go;
         // then the file has a reference of its own, and with it its inode, and `vmf` is not used
         // any more.
-        if !unsafe { raw::erofs_shared_fault_unlock(vmf, file) } {
+        if !unsafe { bindings::fault_unlock(vmf, file) } {
             return match work() {
                 Ok(()) => Ok(Next::Again(self)),
                 Err(why) => Err((self, why)),
@@ -202,7 +201,7 @@ impl<'a, T: FileSystem> Fault<'a, T> {
                 Ok(Next::Return(ret)) => return ret,
                 Ok(Next::Again(fault)) | Err((fault, Unready::Left)) if !is_dying() => fault,
                 Err((_, Unready::Failed(err))) => return fault_error(err),
-                _ => return raw::EROFS_SHARED_VM_FAULT_SIGBUS,
+                _ => return bindings::VM_FAULT_SIGBUS,
             };
         }
     }
@@ -223,13 +222,13 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         let Some(mut fault) = fault else {
             return Ok(Next::Return(ret));
         };
-        if ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS != 0 && !binding.may_fill() {
+        if ret & bindings::VM_FAULT_SIGBUS != 0 && !binding.may_fill() {
             // It has been evicted just now, and may not be read in yet.
             return Err((fault, Unready::Busy));
         }
-        if ret & raw::EROFS_SHARED_VM_FAULT_LOCKED == 0 {
+        if ret & bindings::VM_FAULT_LOCKED == 0 {
             // The page may be one of a large folio in which another one cannot be read.
-            let again = ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS != 0 && !*failed;
+            let again = ret & bindings::VM_FAULT_SIGBUS != 0 && !*failed;
             *failed = true;
             return if again || !inode.is_current(binding) {
                 Ok(Next::Again(fault))
@@ -255,7 +254,7 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         let (file, index) = (self.file, self.index());
         let inode = file.inode();
         if index as u64 >= inode.size().div_ceil(PAGE_SIZE as u64) {
-            return Ok(Next::Return(raw::EROFS_SHARED_VM_FAULT_SIGBUS));
+            return Ok(Next::Return(bindings::VM_FAULT_SIGBUS));
         }
         loop {
             let mut found = inode.ready_folio(binding, index as u64);
@@ -294,7 +293,7 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         // the folio's lock.
         unsafe { (*self.vmf.as_ptr()).page = page };
         let _ = folio.into_held().into_raw();
-        Ok(Some(raw::EROFS_SHARED_VM_FAULT_LOCKED))
+        Ok(Some(bindings::VM_FAULT_LOCKED))
     }
 }
 
@@ -404,9 +403,9 @@ impl<T: FileSystem> Tables<T> {
         if fault.file.inode().is_plain(mapping) && needs_no_wait(mapping, fault.index()) {
             race_point!(c"fault_plain");
             fault = match fault.filemap_fault() {
-                (ret, Some(fault)) if ret & raw::EROFS_SHARED_VM_FAULT_SIGBUS != 0 => fault,
+                (ret, Some(fault)) if ret & bindings::VM_FAULT_SIGBUS != 0 => fault,
                 (ret, Some(mut fault))
-                    if ret & raw::EROFS_SHARED_VM_FAULT_LOCKED != 0
+                    if ret & bindings::VM_FAULT_LOCKED != 0
                         && !fault.file.inode().is_plain(mapping) =>
                 {
                     // The page may have come in since, through another image.

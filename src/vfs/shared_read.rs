@@ -10,7 +10,6 @@
 use core::ops::Range;
 
 use kernel::{
-    bindings,
     error::to_result,
     ffi,
     page::{PAGE_SHIFT, PAGE_SIZE},
@@ -20,9 +19,9 @@ use kernel::{
 
 use super::{file::OpenFile, page::Unready, sharing::FileMapping, FileSystem, Inode, Tables};
 use crate::{
+    bindings,
     io::{folio::FolioRef, mapping::Mapping, request::ReadRequest, wait::is_dying},
     race::race_point,
-    raw,
     share::{Binding, Unheld, Verify, BLOCK_SHIFT, BLOCK_SIZE},
 };
 
@@ -370,7 +369,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
             .div_ceil(PAGE_SIZE as u64) as usize;
         let pages = pages.min(SPLICE_PAGES);
         // SAFETY: The type invariants of `Mapping` say that the mapping is live.
-        let here = unsafe { raw::erofs_shared_resident(mapping.as_ptr(), index, pages, true) };
+        let here = unsafe { bindings::resident(mapping.as_ptr(), index, pages, true) };
         if here != 0 {
             let len = bytes_in(pos >> PAGE_SHIFT, here as u64, pos).min(ready);
             return Ok(Splice::Pages(len as usize));
@@ -410,10 +409,10 @@ fn copy_ready(request: &mut ReadRequest<'_>, ready: u64, own: bool) -> isize {
         race_point!(c"read_ready");
         if request.is_nowait() {
             // Reading ahead looks for extents, which may sleep on metadata.
-            request.filemap_read_with(raw::EROFS_SHARED_IOCB_NOIO)
+            request.filemap_read_with(bindings::IOCB_NOIO)
         } else if !own {
             // It reads ahead all the same, but does not wait for what it finds locked.
-            request.filemap_read_with(raw::EROFS_SHARED_IOCB_NOWAIT)
+            request.filemap_read_with(bindings::IOCB_NOWAIT)
         } else {
             request.filemap_read(0)
         }
@@ -486,7 +485,7 @@ impl<T: FileSystem> Tables<T> {
         this.ready_readahead();
         let (inode, shared) = (this.inode(), this.is_shared());
         let valid = offset >= 0 && len >= 0;
-        let drops = advice as u32 == raw::EROFS_SHARED_FADV_DONTNEED;
+        let drops = advice as u32 == bindings::FADV_DONTNEED;
         if shared && valid && drops && !inode.may_drop(this.mapping()) {
             // Others count on these pages.
             return 0;
@@ -496,8 +495,8 @@ impl<T: FileSystem> Tables<T> {
         if ret == 0 && shared {
             // It takes the size of read-ahead from the internal filesystem, which has none.
             match advice as u32 {
-                raw::EROFS_SHARED_FADV_NORMAL => this.set_ra_pages(inode.ra_pages()),
-                raw::EROFS_SHARED_FADV_SEQUENTIAL => {
+                bindings::FADV_NORMAL => this.set_ra_pages(inode.ra_pages()),
+                bindings::FADV_SEQUENTIAL => {
                     this.set_ra_pages(inode.ra_pages().saturating_mul(2));
                 }
                 _ => {}

@@ -13,7 +13,7 @@
 
 use core::ops::Range;
 
-use kernel::{bindings, error::to_result, page::PAGE_SHIFT, prelude::*, sync::Arc};
+use kernel::{error::to_result, page::PAGE_SHIFT, prelude::*, sync::Arc};
 
 use super::{
     cache_fill::{CacheFill, OwnFill, PlainFill},
@@ -22,6 +22,7 @@ use super::{
     FileSystem, Inode, Super, Tables,
 };
 use crate::{
+    bindings,
     compat::code::ESTALE,
     io::{
         clock::now,
@@ -34,7 +35,6 @@ use crate::{
         readahead::Readahead,
     },
     race::race_point,
-    raw,
     share::{
         dedup,
         digest::{digest_blocks, Digest},
@@ -298,7 +298,7 @@ impl<T: FileSystem> Tables<T> {
             readahead: Some(Self::shared_readahead),
             direct_IO: Some(bindings::noop_direct_IO),
             release_folio: Some(Self::shared_release_folio),
-            migrate_folio: Some(raw::migrate_folio),
+            migrate_folio: Some(bindings::migrate_folio),
             ..pin_init::zeroed()
         };
 
@@ -524,6 +524,6 @@ impl<T: FileSystem> BoundInodes<T> {
         let (sb, data) = (self.sb.as_ptr(), (&raw mut f).cast());
         // SAFETY: By the type invariants the superblock is allocated; `visit` gets what it asks
         // for.
-        to_result(unsafe { raw::erofs_shared_visit_mounted(sb, Some(visit::<T>), data) })
+        to_result(unsafe { bindings::visit_mounted(sb, Some(visit::<T>), data) })
     }
 }

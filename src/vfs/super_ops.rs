@@ -2,7 +2,7 @@
 
 //! The operations of superblocks: inodes come and go, and a mount ends.
 
-use kernel::{bindings, ffi, prelude::*};
+use kernel::{ffi, prelude::*};
 
 use super::{
     fs_type::inode_cache,
@@ -10,7 +10,7 @@ use super::{
     superblock::{Options, Private},
     FileSystem, Inode, Super, Tables,
 };
-use crate::raw;
+use crate::bindings;
 
 impl<T: FileSystem> Node<T> {
     /// `super_operations::alloc_inode`
@@ -23,7 +23,7 @@ impl<T: FileSystem> Node<T> {
         // others.
         let cache = unsafe { inode_cache((*sb).s_type) };
         // SAFETY: The cache has objects of the size of `Node<T>`.
-        let node = unsafe { raw::erofs_shared_inode_alloc(sb, cache) }.cast::<Self>();
+        let node = unsafe { bindings::inode_alloc(sb, cache) }.cast::<Self>();
         if node.is_null() {
             return core::ptr::null_mut();
         }
@@ -105,9 +105,9 @@ impl<T: FileSystem> Tables<T> {
     /// * `buf` is zeroed, and not used by others during the call.
     unsafe extern "C" fn statfs(
         dentry: *mut bindings::dentry,
-        buf: *mut bindings::kstatfs,
+        buf: *mut kernel::bindings::kstatfs,
     ) -> ffi::c_int {
-        let buf = buf.cast::<raw::kstatfs>();
+        let buf = buf.cast::<bindings::kstatfs>();
         // SAFETY: The dentry is live, and so is its superblock, one of `T`.
         let (sb, this) = unsafe { ((*dentry).d_sb, Super::<T>::from_raw((*dentry).d_sb)) };
         let stat = T::statfs(this.info());
@@ -124,7 +124,7 @@ impl<T: FileSystem> Tables<T> {
         out.f_ffree = u64::MAX - stat.inodes;
         out.f_namelen = stat.name_len as ffi::c_long;
         // SAFETY: Both are live.
-        unsafe { raw::erofs_shared_statfs_fsid(sb, buf.cast()) };
+        unsafe { bindings::statfs_fsid(sb, buf.cast()) };
         0
     }
 
@@ -161,7 +161,7 @@ impl<T: FileSystem> Tables<T> {
         let is_anon = private.is_null() || unsafe { (*private).source.is_some() };
         if !private.is_null() {
             // SAFETY: The state is live. No file is open any more, so no read of the image begins.
-            unsafe { raw::erofs_shared_wait_zero((&raw mut (*private).under_way).cast()) };
+            unsafe { bindings::wait_zero((&raw mut (*private).under_way).cast()) };
         }
         if is_anon {
             // SAFETY: It is not on a block device: its device number is anonymous.

@@ -5,7 +5,6 @@
 use core::ptr::NonNull;
 
 use kernel::{
-    bindings,
     fs::File,
     prelude::*,
     sync::{aref::ARef, atomic::Atomic},
@@ -13,7 +12,7 @@ use kernel::{
 };
 
 use super::Mount;
-use crate::{io::device::SuperPtr, raw, stats::Dev};
+use crate::{bindings, io::device::SuperPtr, stats::Dev};
 
 /// What `s_fs_info` points to: the source file (if the image is one) and the filesystem's state.
 pub(super) struct Private<T: Mount> {
@@ -80,7 +79,7 @@ impl Options<'_> {
     /// Appends `,name=` and a string, escaped.
     pub(crate) fn put_string(&self, text: &CStr, value: &CStr) {
         self.put(text);
-        let (how, only) = (raw::EROFS_SHARED_ESCAPE_OCTAL, c" \t\n\\,".as_char_ptr());
+        let (how, only) = (bindings::ESCAPE_OCTAL, c" \t\n\\,".as_char_ptr());
         let (seq, value, len) = (self.0.get(), value.as_char_ptr(), value.to_bytes().len());
         // SAFETY: The seq_file is live for the callback that made this; the strings are
         // NUL-terminated.
@@ -165,7 +164,7 @@ impl<T: Mount> Super<T> {
     /// Whether POSIX ACLs are on.
     pub(crate) fn posix_acl(&self) -> bool {
         // SAFETY: Live superblock.
-        unsafe { (*self.as_ptr()).s_flags & raw::EROFS_SHARED_SB_POSIXACL as usize != 0 }
+        unsafe { (*self.as_ptr()).s_flags & bindings::SB_POSIXACL as usize != 0 }
     }
 
     /// Sets what the image's superblock says. Only for `fill_super`.
@@ -176,6 +175,6 @@ impl<T: Mount> Super<T> {
         // SAFETY: `fill_super` has the superblock to itself.
         unsafe { (*sb).s_blocksize_bits = block_bits };
         // SAFETY: `fill_super` has the superblock to itself; the UUID is as long as is said.
-        unsafe { raw::erofs_shared_super_identify(sb, uuid.as_ptr(), uuid.len() as u32) };
+        unsafe { bindings::super_identify(sb, uuid.as_ptr(), uuid.len() as u32) };
     }
 }

@@ -7,7 +7,7 @@ use core::{marker::PhantomData, ptr::NonNull};
 use kernel::sync::atomic::{Atomic, Relaxed};
 
 use super::{FileSystem, Inode, InodeRef};
-use crate::{io::fill::FillGuard, raw};
+use crate::{bindings, io::fill::FillGuard};
 
 /// Keeps a superblock with all its devices until it is dropped: `kill_sb` waits. It may be dropped
 /// in any context.
@@ -41,7 +41,7 @@ impl<T: FileSystem> Drop for SuperUnderWay<T> {
     fn drop(&mut self) {
         // SAFETY: The superblock, in which the count lies, is there until its count is zero, by
         // this at the earliest. Nothing of this is used afterwards.
-        unsafe { raw::erofs_shared_dec_and_wake(self.count.as_ptr().cast()) };
+        unsafe { bindings::dec_and_wake(self.count.as_ptr().cast()) };
     }
 }
 

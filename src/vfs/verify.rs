@@ -12,6 +12,7 @@ use kernel::{
 
 use super::{file::OpenFile, page::Unready, under_way::UnderWay, FileSystem, Inode};
 use crate::{
+    bindings,
     io::{
         fill::{FillCompletion, FillGuard},
         folios::Folios,
@@ -19,7 +20,6 @@ use crate::{
         wait::{cond_resched, is_dying},
     },
     race::race_point,
-    raw,
     share::{
         binding::{Ahead, Window},
         digest::KEY_DIGESTS,
@@ -294,7 +294,7 @@ impl<T: FileSystem> Inode<T> {
 pub(super) fn resident(binding: &Binding, start: u64, len: u64) -> u64 {
     let mapping = binding.shared().mapping().as_ptr();
     // SAFETY: The type invariants of `Mapping` say that the mapping is live.
-    unsafe { raw::erofs_shared_resident(mapping, start as usize, len as usize, false) as u64 }
+    unsafe { bindings::resident(mapping, start as usize, len as usize, false) as u64 }
 }
 
 /// How many pages from `start` on, up to `len`, are there or elsewhere without a gap.

@@ -2,10 +2,10 @@
 
 //! Extended attributes and POSIX ACLs.
 
-use kernel::{bindings, error::from_result, ffi, prelude::*};
+use kernel::{error::from_result, ffi, prelude::*};
 
 use super::{chars, FileSystem, Inode, Tables};
-use crate::{compat::code::ENODATA, format::xattr::index, raw};
+use crate::{bindings, compat::code::ENODATA, format::xattr::index};
 
 /// Whether the task may see `trusted.*`.
 pub(crate) fn may_see_trusted() -> bool {
@@ -100,8 +100,8 @@ impl<T: FileSystem> Tables<T> {
             return ECHILD.to_ptr();
         }
         let class = match kind as u32 {
-            raw::EROFS_SHARED_ACL_TYPE_ACCESS => index::POSIX_ACL_ACCESS,
-            raw::EROFS_SHARED_ACL_TYPE_DEFAULT => index::POSIX_ACL_DEFAULT,
+            bindings::ACL_TYPE_ACCESS => index::POSIX_ACL_ACCESS,
+            bindings::ACL_TYPE_DEFAULT => index::POSIX_ACL_DEFAULT,
             _ => return EINVAL.to_ptr(),
         };
         let read = || -> Result<Option<KVec<u8>>> {
@@ -122,7 +122,7 @@ impl<T: FileSystem> Tables<T> {
                 let (value, len) = (value.as_ptr().cast(), value.len());
                 // SAFETY: The value is readable for its length; the result is an ACL or an error
                 // pointer.
-                unsafe { raw::erofs_shared_acl_from_xattr(value, len) }
+                unsafe { bindings::acl_from_xattr(value, len) }
             }
             Err(err) => err.to_ptr(),
         }

@@ -5,7 +5,7 @@
 use kernel::prelude::*;
 
 use super::{pool::State, Extent, Failure};
-use crate::raw;
+use crate::bindings;
 
 /// A raw stream, of the largest window.
 const WINDOW_BITS: i32 = -15;
@@ -18,7 +18,7 @@ pub(super) struct Deflate {
 impl State for Deflate {
     fn new(_level: u32) -> Result<Self> {
         // SAFETY: No preconditions.
-        let bytes = unsafe { raw::zlib_inflate_workspacesize() } as usize;
+        let bytes = unsafe { bindings::zlib_inflate_workspacesize() } as usize;
         Ok(Self {
             workspace: KVVec::from_elem(0u64, bytes.div_ceil(8), GFP_KERNEL)?,
         })
@@ -34,26 +34,26 @@ impl Deflate {
         extent: Extent,
     ) -> Result<(), Failure> {
         // SAFETY: All-zero is a valid stream that has nothing yet.
-        let mut stream: raw::z_stream_s = unsafe { core::mem::zeroed() };
+        let mut stream: bindings::z_stream_s = unsafe { core::mem::zeroed() };
         stream.workspace = self.workspace.as_mut_ptr().cast();
         stream.next_in = input.as_ptr();
         stream.avail_in = input.len();
         stream.next_out = output.as_mut_ptr();
         stream.avail_out = output.len();
         // SAFETY: The workspace has the size that zlib asked for.
-        let ret = unsafe { raw::zlib_inflateInit2(&mut stream, WINDOW_BITS) };
-        if ret != raw::Z_OK as i32 {
+        let ret = unsafe { bindings::zlib_inflateInit2(&mut stream, WINDOW_BITS) };
+        if ret != bindings::Z_OK as i32 {
             return Err(Failure::Error(EIO));
         }
         // SAFETY: The stream is initialised, and describes the buffers.
-        let ret = unsafe { raw::zlib_inflate(&mut stream, raw::Z_SYNC_FLUSH as i32) };
+        let ret = unsafe { bindings::zlib_inflate(&mut stream, bindings::Z_SYNC_FLUSH as i32) };
         // SAFETY: The stream is initialised, and not used any more.
-        unsafe { raw::zlib_inflateEnd(&mut stream) };
-        let over = ret == raw::Z_STREAM_END as i32;
+        unsafe { bindings::zlib_inflateEnd(&mut stream) };
+        let over = ret == bindings::Z_STREAM_END as i32;
         let full = stream.avail_out == 0;
-        if full && (over || (extent == Extent::Prefix && ret == raw::Z_OK as i32)) {
+        if full && (over || (extent == Extent::Prefix && ret == bindings::Z_OK as i32)) {
             Ok(())
-        } else if over || ret == raw::Z_OK as i32 || ret == raw::Z_BUF_ERROR {
+        } else if over || ret == bindings::Z_OK as i32 || ret == bindings::Z_BUF_ERROR {
             Err(Failure::Corrupted("deflate: unexpected end of data"))
         } else {
             Err(Failure::Corrupted("deflate: corrupted data"))

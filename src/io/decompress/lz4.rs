@@ -5,7 +5,7 @@
 use kernel::prelude::*;
 
 use super::{pool::State, Extent, Failure};
-use crate::raw;
+use crate::bindings;
 
 /// Leave to use memory beside the output; there is no state.
 pub(super) struct Lz4;
@@ -32,9 +32,11 @@ pub(super) fn decode(input: &[u8], output: &mut [u8], extent: Extent) -> Result<
     // whatever the input: references back are checked against the start of the output.
     let got = match extent {
         // SAFETY: The lengths are those of the buffers.
-        Extent::Whole => unsafe { raw::LZ4_decompress_safe(input, output, from, to) },
+        Extent::Whole => unsafe { bindings::LZ4_decompress_safe(input, output, from, to) },
         // SAFETY: The lengths are those of the buffers.
-        Extent::Prefix => unsafe { raw::LZ4_decompress_safe_partial(input, output, from, to, to) },
+        Extent::Prefix => unsafe {
+            bindings::LZ4_decompress_safe_partial(input, output, from, to, to)
+        },
     };
     if got == to {
         Ok(())

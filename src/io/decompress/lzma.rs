@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use kernel::prelude::*;
 
 use super::{pool::State, Extent, Failure};
-use crate::raw;
+use crate::bindings;
 
 /// The largest dictionary of an image. It is a limit only: the dictionary is the output itself.
 const DICT_SIZE: u32 = 8 << 20;
@@ -17,7 +17,7 @@ const DICT_SIZE: u32 = 8 << 20;
 /// # Invariants
 ///
 /// The pointer comes from `xz_dec_microlzma_alloc`, for `XZ_SINGLE`.
-pub(super) struct Lzma(NonNull<raw::xz_dec_microlzma>);
+pub(super) struct Lzma(NonNull<bindings::xz_dec_microlzma>);
 
 // SAFETY: It may be used by one thread after another.
 unsafe impl Send for Lzma {}
@@ -25,7 +25,8 @@ unsafe impl Send for Lzma {}
 impl State for Lzma {
     fn new(_level: u32) -> Result<Self> {
         // SAFETY: Allocating has no preconditions.
-        let state = unsafe { raw::xz_dec_microlzma_alloc(raw::xz_mode_XZ_SINGLE, DICT_SIZE) };
+        let state =
+            unsafe { bindings::xz_dec_microlzma_alloc(bindings::xz_mode_XZ_SINGLE, DICT_SIZE) };
         // INVARIANT: Allocated just now.
         Ok(Self(NonNull::new(state).ok_or(ENOMEM)?))
     }
@@ -42,7 +43,7 @@ impl Lzma {
         let (Ok(from), Ok(to)) = (u32::try_from(input.len()), u32::try_from(output.len())) else {
             return Err(Failure::Corrupted("lzma: too much data"));
         };
-        let mut buf = raw::xz_buf {
+        let mut buf = bindings::xz_buf {
             in_: input.as_ptr(),
             in_pos: 0,
             in_size: input.len(),
@@ -52,12 +53,12 @@ impl Lzma {
         };
         let exact = i32::from(extent == Extent::Whole);
         // SAFETY: By the type invariants the decoder is live, and used by this call alone.
-        unsafe { raw::xz_dec_microlzma_reset(self.0.as_ptr(), from, to, exact) };
+        unsafe { bindings::xz_dec_microlzma_reset(self.0.as_ptr(), from, to, exact) };
         // SAFETY: The decoder is live; `buf` describes the buffers.
-        let ret = unsafe { raw::xz_dec_microlzma_run(self.0.as_ptr(), &mut buf) };
+        let ret = unsafe { bindings::xz_dec_microlzma_run(self.0.as_ptr(), &mut buf) };
         match ret {
-            raw::xz_ret_XZ_STREAM_END if buf.out_pos == output.len() => Ok(()),
-            raw::xz_ret_XZ_OK | raw::xz_ret_XZ_STREAM_END => {
+            bindings::xz_ret_XZ_STREAM_END if buf.out_pos == output.len() => Ok(()),
+            bindings::xz_ret_XZ_OK | bindings::xz_ret_XZ_STREAM_END => {
                 Err(Failure::Corrupted("lzma: unexpected end of data"))
             }
             _ => Err(Failure::Corrupted("lzma: corrupted data")),
@@ -68,6 +69,6 @@ impl Lzma {
 impl Drop for Lzma {
     fn drop(&mut self) {
         // SAFETY: By the type invariants this owns the decoder, which is freed here, once.
-        unsafe { raw::xz_dec_microlzma_end(self.0.as_ptr()) }
+        unsafe { bindings::xz_dec_microlzma_end(self.0.as_ptr()) }
     }
 }

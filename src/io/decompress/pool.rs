@@ -8,7 +8,7 @@ use kernel::{
     sync::{CondVar, Mutex},
 };
 
-use crate::raw;
+use crate::bindings;
 
 /// The most states of one kind: more would be memory without use on large machines.
 const MAX_STATES: u32 = 16;
@@ -53,7 +53,7 @@ impl<S: State> Pool<S> {
             return Ok(());
         }
         // SAFETY: No preconditions.
-        let count = unsafe { raw::erofs_shared_cpus() }.clamp(1, MAX_STATES);
+        let count = unsafe { bindings::cpus() }.clamp(1, MAX_STATES);
         let mut states = KVec::with_capacity(count as usize, GFP_KERNEL)?;
         for _ in 0..count {
             states.push((level, S::new(level)?), GFP_KERNEL)?;

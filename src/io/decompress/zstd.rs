@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use kernel::prelude::*;
 
 use super::{pool::State, Extent, Failure};
-use crate::raw;
+use crate::bindings;
 
 /// A decoder.
 ///
@@ -15,7 +15,7 @@ use crate::raw;
 ///
 /// `stream` lies in `workspace`, from `zstd_init_dstream`.
 pub(super) struct Zstd {
-    stream: NonNull<raw::zstd_dstream>,
+    stream: NonNull<bindings::zstd_dstream>,
     _workspace: KVVec<u64>,
 }
 
@@ -27,12 +27,12 @@ impl State for Zstd {
     fn new(level: u32) -> Result<Self> {
         let window = 1usize.checked_shl(level).ok_or(EINVAL)?;
         // SAFETY: No preconditions.
-        let bytes = unsafe { raw::zstd_dstream_workspace_bound(window) };
+        let bytes = unsafe { bindings::zstd_dstream_workspace_bound(window) };
         let mut workspace = KVVec::from_elem(0u64, bytes.div_ceil(8), GFP_KERNEL)?;
         let (memory, size) = (workspace.as_mut_ptr().cast(), workspace.len() * 8);
         // SAFETY: The workspace is as large as it has to be, and aligned to 8 bytes; it stays where
         // it is as long as the stream is used.
-        let stream = unsafe { raw::zstd_init_dstream(window, memory, size) };
+        let stream = unsafe { bindings::zstd_init_dstream(window, memory, size) };
         // INVARIANT: Made just now.
         Ok(Self {
             stream: NonNull::new(stream).ok_or(EINVAL)?,
@@ -52,29 +52,30 @@ impl Zstd {
         output: &mut [u8],
         _extent: Extent,
     ) -> Result<(), Failure> {
-        let mut from = raw::zstd_in_buffer {
+        let mut from = bindings::zstd_in_buffer {
             src: input.as_ptr().cast(),
             size: input.len(),
             pos: 0,
         };
-        let mut to = raw::zstd_out_buffer {
+        let mut to = bindings::zstd_out_buffer {
             dst: output.as_mut_ptr().cast(),
             size: output.len(),
             pos: 0,
         };
         // SAFETY: By the type invariants the stream is live, and used by this call alone.
-        let ret = unsafe { raw::zstd_reset_dstream(self.stream.as_ptr()) };
+        let ret = unsafe { bindings::zstd_reset_dstream(self.stream.as_ptr()) };
         // SAFETY: No preconditions.
-        if unsafe { raw::zstd_is_error(ret) } != 0 {
+        if unsafe { bindings::zstd_is_error(ret) } != 0 {
             return Err(Failure::Error(EIO));
         }
         while to.pos < to.size {
             let before = (from.pos, to.pos);
             // SAFETY: By the type invariants; the buffers are described by `from` and `to`.
-            let ret =
-                unsafe { raw::zstd_decompress_stream(self.stream.as_ptr(), &mut to, &mut from) };
+            let ret = unsafe {
+                bindings::zstd_decompress_stream(self.stream.as_ptr(), &mut to, &mut from)
+            };
             // SAFETY: No preconditions.
-            if unsafe { raw::zstd_is_error(ret) } != 0 {
+            if unsafe { bindings::zstd_is_error(ret) } != 0 {
                 return Err(Failure::Corrupted("zstd: corrupted data"));
             }
             let over = ret == 0 || (from.pos, to.pos) == before;
