@@ -21,8 +21,8 @@ use kernel::{
 
 use super::{
     digest::{Digest, Key},
+    fast_path::Mark,
     handle::Unheld,
-    plain::Mark,
     queue::{Link, QUEUE},
     sha256::KernelSha256,
     table::{read_once, Recorded, Slot, Table, Writer},

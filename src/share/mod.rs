@@ -24,7 +24,7 @@
 //!   digests.
 //!
 //! These wrap raw bindings: [`handle`], [`inode`], [`pseudo_fs`], [`table`], [`chunks`], [`entry`],
-//! [`plain`], [`sha256`] and [`shrinker`]. `index` and `merge` have an unsafe block or two.
+//! [`fast_path`], [`sha256`] and [`shrinker`]. `index` and `merge` have an unsafe block or two.
 //!
 //! `vfs::{sharing, binding, verify}` put them under the kernel's file operations.
 
@@ -39,6 +39,7 @@ pub(crate) mod dedup;
 #[allow(unreachable_pub)]
 pub(crate) mod digest;
 mod entry;
+pub(crate) mod fast_path;
 pub(crate) mod finder;
 mod handle;
 pub(crate) mod index;
@@ -47,7 +48,6 @@ mod join;
 #[cfg(CONFIG_KUNIT)]
 mod kunit;
 pub(crate) mod merge;
-pub(crate) mod plain;
 mod pressure;
 mod pseudo_fs;
 mod queue;
@@ -65,9 +65,9 @@ pub(crate) mod window;
 pub(crate) use binding::{Binding, Slots};
 pub(crate) use content::{Identity, Recording, Verify};
 pub(crate) use digest::{Domain, BLOCK_SHIFT, BLOCK_SIZE};
+pub(crate) use fast_path::{is_marked, FastMapping};
 pub(crate) use finder::FinderThread;
 pub(crate) use handle::{SharedInode, SharedRef, Unheld};
-pub(crate) use plain::{is_marked, Plain};
 pub(crate) use pseudo_fs::{for_each, PseudoFs};
 
 /// With whom an inode's data is shared.

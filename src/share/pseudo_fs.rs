@@ -20,11 +20,11 @@ use super::{
     chunks::Disposal,
     content::{Content, Identity, Verify},
     digest::Key,
+    fast_path::Mark,
     handle::{SharedInode, SharedRef, Unheld, MAX_ORDER},
     index::{self, Index},
     inode::Node,
     merge::Merger,
-    plain::Mark,
     secret,
     shrinker::Shrinker,
 };

@@ -19,7 +19,7 @@ use kernel::{
     },
 };
 
-use super::{plain::Plain, set::Prepared};
+use super::{fast_path::FastMapping, set::Prepared};
 use crate::race::race_point;
 
 /// Which real inode it is, beyond that one's time in memory: an instance of a superblock, and the
@@ -54,16 +54,16 @@ fn is_same(one: &dyn User, other: &dyn User) -> bool {
 pub(crate) struct Joining<'a> {
     user: Arc<dyn User>,
     inode: RealInode,
-    plain: &'a Plain,
+    fast: &'a FastMapping,
 }
 
 impl<'a> Joining<'a> {
     /// # Safety
     ///
-    /// * `plain` is that of the real inode `inode`.
+    /// * `fast` is that of the real inode `inode`.
     /// * [`Usage::park`] is called with `user` before that inode is freed.
-    pub(crate) unsafe fn new(user: Arc<dyn User>, inode: RealInode, plain: &'a Plain) -> Self {
-        Self { user, inode, plain }
+    pub(crate) unsafe fn new(user: Arc<dyn User>, inode: RealInode, fast: &'a FastMapping) -> Self {
+        Self { user, inode, fast }
     }
 }
 
@@ -82,15 +82,15 @@ pub(super) enum Joined {
 ///
 /// # Invariants
 ///
-/// `plain` is valid: it is that of the real inode with this binding, which is not freed before
+/// `fast` is valid: it is that of the real inode with this binding, which is not freed before
 /// [`Usage::park`] has taken this out of [`State::Sole`].
 struct Sole {
     user: Arc<dyn User>,
     inode: RealInode,
-    plain: NonNull<Plain>,
+    fast: NonNull<FastMapping>,
 }
 
-// SAFETY: The inode with `plain`, which is atomic, may be looked at from any thread.
+// SAFETY: The inode with `fast`, which is atomic, may be looked at from any thread.
 unsafe impl Send for Sole {}
 
 enum State {
@@ -258,7 +258,7 @@ impl Usage {
                 *state = State::Sole(Sole {
                     user: joining.user.clone(),
                     inode: joining.inode,
-                    plain: NonNull::from(joining.plain),
+                    fast: NonNull::from(joining.fast),
                 });
                 return Joined::As(Role::Sole);
             }
@@ -272,7 +272,7 @@ impl Usage {
         // From here on its pages are not all taken for those of its image.
         sole.user.become_one_of_many(memory);
         // SAFETY: By the type invariants of `Sole` it is valid as long as the state is that.
-        unsafe { sole.plain.as_ref() }.set(core::ptr::null_mut());
+        unsafe { sole.fast.as_ref() }.set(core::ptr::null_mut());
         let former = sole.user.clone();
         let address: *const dyn User = &raw const *former;
         self.former.store(address.cast_mut().cast(), Relaxed);

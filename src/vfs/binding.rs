@@ -87,14 +87,14 @@ impl<T: FileSystem> Inode<T> {
     fn leave(&self, sharing: &Sharing, next: Option<Arc<Binding>>) {
         let mut slots = sharing.slots.lock();
         let left = slots.leave();
-        self.plain().set(core::ptr::null_mut());
+        self.fast_mapping().set(core::ptr::null_mut());
         let bound = next.as_ref().filter(|binding| slots.bind(binding));
         match bound {
             Some(binding) => self.publish(&mut slots, binding),
             None => {
                 self.count_unbound();
                 if slots.is_alone() {
-                    self.plain().set(self.own_mapping().as_ptr());
+                    self.fast_mapping().set(self.own_mapping().as_ptr());
                 }
             }
         }
@@ -151,14 +151,14 @@ impl<T: FileSystem> Inode<T> {
     /// cache, for now or for good.
     fn bind(&self) -> Result<Option<Arc<Binding>>> {
         if self.size() == 0 || self.size() > MAX_SIZE {
-            self.plain().set(self.own_mapping().as_ptr());
+            self.fast_mapping().set(self.own_mapping().as_ptr());
             return Ok(None);
         }
         if let Some(settled) = self.sharing().and_then(Self::settled) {
             return Ok(settled);
         }
         let Some(scope) = T::scope(self)? else {
-            self.plain().set(self.own_mapping().as_ptr());
+            self.fast_mapping().set(self.own_mapping().as_ptr());
             return Ok(None);
         };
         let sharing = self.sharing_or_new()?;

@@ -44,7 +44,8 @@ impl<T: FileSystem> Inode<T> {
         let binding = Binding::new(shared, T::counters(self.sb().info())?)?;
         // SAFETY: The word is this inode's. Callers bind it to what this returns, and `leave` and
         // `evict_sharing` retire what it is bound to; or they retire it.
-        let joining = unsafe { Joining::new(binding.clone(), self.real_inode()?, self.plain()) };
+        let joining =
+            unsafe { Joining::new(binding.clone(), self.real_inode()?, self.fast_mapping()) };
         let role = binding.shared().join(&joining)?;
         if T::shares_blocks(self.sb().info()) {
             binding.shared().content().usage().share_blocks();
@@ -150,7 +151,7 @@ impl<T: FileSystem> Inode<T> {
             rest = rest.get(done as usize * BLOCK_SIZE..).unwrap_or(&[]);
         }
         if all {
-            self.publish_plain(binding);
+            self.enable_fast_path(binding);
         }
         Ok(None)
     }
@@ -194,7 +195,7 @@ impl<T: FileSystem> Inode<T> {
         }
         // All of the folio or nothing: what is verified becomes readable now.
         if binding.verify(blocks)? {
-            self.publish_plain(binding);
+            self.enable_fast_path(binding);
         }
         Ok(None)
     }

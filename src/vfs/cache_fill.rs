@@ -127,7 +127,7 @@ impl<T: FileSystem> FillCompletion for OwnFill<T> {
 /// Data that needs neither decoding nor checking, being read for the page cache of a shared inode:
 /// that of a file whose fingerprint is trusted, or which no other inode has. Its folios are
 /// uptodate as soon as the I/O is done, in whatever context that is.
-pub(super) struct PlainFill<T: FileSystem> {
+pub(super) struct UncheckedFill<T: FileSystem> {
     /// The file's size.
     size: u64,
     _reading: Reading,
@@ -135,7 +135,7 @@ pub(super) struct PlainFill<T: FileSystem> {
     _under_way: SuperUnderWay<T>,
 }
 
-impl<T: FileSystem> PlainFill<T> {
+impl<T: FileSystem> UncheckedFill<T> {
     /// Of an inode that is not encoded, for the page cache of `binding`.
     pub(super) fn new(inode: &Inode<T>, binding: &Binding) -> Self {
         Self {
@@ -146,7 +146,7 @@ impl<T: FileSystem> PlainFill<T> {
     }
 }
 
-impl<T: FileSystem> FillCompletion for PlainFill<T> {
+impl<T: FileSystem> FillCompletion for UncheckedFill<T> {
     const ANY_CONTEXT: bool = true;
 
     fn complete(self, mut folios: Folios, _result: Result) {

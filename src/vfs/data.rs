@@ -304,12 +304,12 @@ impl<T: FileSystem> Tables<T> {
         if direct && (!inode.sb().is_block() || T::is_encoded(inode)) {
             return EINVAL.to_errno();
         }
-        let plain = inode.plain_mapping();
+        let fast = inode.fast_mapping_ptr();
         fields.f_mode |= bindings::FMODE_NOWAIT;
-        if !plain.is_null() {
+        if !fast.is_null() {
             // The inode's own mapping, or that of a shared inode that it holds until it is evicted:
             // longer than there are files.
-            fields.f_mapping = plain;
+            fields.f_mapping = fast;
             return 0;
         }
         // SAFETY: By this function's requirements.
@@ -362,9 +362,9 @@ impl<T: FileSystem> Tables<T> {
         let special = bindings::IOCB_DIRECT | bindings::IOCB_NOWAIT;
         // The way that nearly every read goes.
         let (inode, mapping) = (file.inode(), file.mapping());
-        if request.flags() & special == 0 && inode.is_plain(mapping) {
+        if request.flags() & special == 0 && inode.is_fast(mapping) {
             let wanted = request.wanted();
-            let may_read = || inode.plain_mapping() == mapping.as_ptr();
+            let may_read = || inode.fast_mapping_ptr() == mapping.as_ptr();
             let copied = copy_resident(&mut request, mapping, inode.size(), may_read);
             let at_end = request.pos() as u64 >= inode.size();
             if copied != 0 && (copied == wanted || at_end) {
@@ -375,11 +375,11 @@ impl<T: FileSystem> Tables<T> {
         Self::read_specially(request, file)
     }
 
-    /// Reads what is not resident of plain pages, after `copied` bytes that are.
+    /// Reads what is not resident of pages that need no checks, after `copied` bytes that are.
     #[inline(never)]
     fn read_missing(mut request: ReadRequest<'_>, file: OpenFile<'_, T>, copied: usize) -> isize {
         file.ready_readahead();
-        let ret = match file.read_plain(&mut request, copied) {
+        let ret = match file.read_fast(&mut request, copied) {
             Some(err @ ..0) => return Self::read_failed(request, file, err),
             Some(ret) => ret,
             None => copied as isize,
@@ -388,7 +388,7 @@ impl<T: FileSystem> Tables<T> {
         if !file.is_shared() || request.wanted() == 0 || at_end() {
             return ret;
         }
-        // Not plain any more; or a folio could not be read as a whole, and pages of it can.
+        // They need checks now; or a folio could not be read as a whole, and pages of it can.
         let more = Self::read_specially(request, file);
         match ret {
             0 => more,
@@ -396,7 +396,7 @@ impl<T: FileSystem> Tables<T> {
         }
     }
 
-    /// After a read of plain pages failed with `err`.
+    /// After a read of pages that need no checks failed with `err`.
     #[inline(never)]
     #[cold]
     fn read_failed(request: ReadRequest<'_>, file: OpenFile<'_, T>, err: isize) -> isize {

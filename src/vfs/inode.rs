@@ -15,7 +15,7 @@ use super::{state::Sharing, Mount, Super};
 use crate::{
     compat::code::EFSCORRUPTED,
     io::{mapping::Mapping, memcg::CHARGED, once_box::OnceBox, CacheBytes},
-    share::Plain,
+    share::FastMapping,
 };
 
 /// What the slab holds: the filesystem's part in front of the kernel's.
@@ -28,7 +28,7 @@ use crate::{
 #[repr(C)]
 pub(super) struct Node<T: Mount> {
     data: UnsafeCell<Option<T::Inode>>,
-    plain: Plain,
+    fast: FastMapping,
     sharing: OnceBox<Sharing>,
     inode: Opaque<bindings::inode>,
 }
@@ -51,7 +51,7 @@ impl<T: Mount> Node<T> {
         // SAFETY: By this function's requirements the memory is valid and not used by others.
         unsafe {
             (&raw mut (*node).data).write(UnsafeCell::new(None));
-            (&raw mut (*node).plain).write(Plain::new());
+            (&raw mut (*node).fast).write(FastMapping::new());
             (&raw mut (*node).sharing).write(OnceBox::new());
             Opaque::cast_into(&raw const (*node).inode)
         }
@@ -198,15 +198,15 @@ impl<T: Mount> Inode<T> {
 
     /// The mapping through which files may be read without further checks, if they have it.
     #[inline(always)]
-    pub(super) fn plain_mapping(&self) -> *mut bindings::address_space {
+    pub(super) fn fast_mapping_ptr(&self) -> *mut bindings::address_space {
         // Or it names what the inode holds anyway.
-        self.plain().get()
+        self.fast_mapping().get()
     }
 
     /// Where that is said.
     #[inline(always)]
-    pub(super) fn plain(&self) -> &Plain {
-        &self.node().plain
+    pub(super) fn fast_mapping(&self) -> &FastMapping {
+        &self.node().fast
     }
 
     /// Its state of sharing, if it has one.

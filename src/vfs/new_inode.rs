@@ -188,7 +188,7 @@ impl<T: FileSystem> NewInode<T> {
                 // Until the first open finds out, if the mount shares.
                 if !T::shares(self.sb().info()) {
                     let own = self.inode().own_mapping().as_ptr();
-                    self.inode().plain().set(own);
+                    self.inode().fast_mapping().set(own);
                 }
                 self.set_file_operations(&Tables::<T>::FILE_OPS);
                 return true;

@@ -400,13 +400,13 @@ impl<T: FileSystem> Tables<T> {
         // callback.
         let mut fault = unsafe { Fault::<T>::from_raw(vmf) };
         let mapping = fault.file.mapping();
-        if fault.file.inode().is_plain(mapping) && needs_no_wait(mapping, fault.index()) {
+        if fault.file.inode().is_fast(mapping) && needs_no_wait(mapping, fault.index()) {
             race_point!(c"fault_plain");
             fault = match fault.filemap_fault() {
                 (ret, Some(fault)) if ret & bindings::VM_FAULT_SIGBUS != 0 => fault,
                 (ret, Some(mut fault))
                     if ret & bindings::VM_FAULT_LOCKED != 0
-                        && !fault.file.inode().is_plain(mapping) =>
+                        && !fault.file.inode().is_fast(mapping) =>
                 {
                     // The page may have come in since, through another image.
                     // SAFETY: `filemap_fault()` has returned `VM_FAULT_LOCKED`, and the folio is
@@ -434,7 +434,7 @@ impl<T: FileSystem> Tables<T> {
         // callback.
         let fault = unsafe { Fault::<T>::from_raw(vmf) };
         let (inode, mapping) = (fault.file.inode(), fault.file.mapping());
-        if inode.is_plain(mapping) {
+        if inode.is_fast(mapping) {
             // SAFETY: The arguments are those of this callback.
             return unsafe { bindings::filemap_map_pages(vmf, start, end) };
         }

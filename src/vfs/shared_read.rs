@@ -51,18 +51,18 @@ impl<T: FileSystem> Inode<T> {
     /// Returns which page cache has a file's pages; a shared one that needs no verification any
     /// more counts as the inode's own.
     fn file_mapping(&self, mapping: Mapping<'_>) -> FileMapping {
-        let is_plain = self.is_plain(mapping);
-        if is_plain && !self.compares_bytes(mapping) {
+        let is_fast = self.is_fast(mapping);
+        if is_fast && !self.compares_bytes(mapping) {
             return FileMapping::Own;
         }
         match self.through(mapping) {
-            FileMapping::Shared(binding) if is_plain && binding.is_complete() => FileMapping::Own,
+            FileMapping::Shared(binding) if is_fast && binding.is_complete() => FileMapping::Own,
             other => other,
         }
     }
 
     /// Whether `mapping`, which a file of this inode has, is that of a shared inode whose pages are
-    /// verified by their bytes: then `plain` may be taken back. Takes no lock.
+    /// verified by their bytes: then `fast` may be taken back. Takes no lock.
     fn compares_bytes(&self, mapping: Mapping<'_>) -> bool {
         if mapping == self.own_mapping() {
             return false;
@@ -146,7 +146,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
 
     /// `filemap_read()` of a file all of whose resident pages may be read, after `copied` bytes.
     /// `None`: that has changed just now.
-    pub(super) fn read_plain(self, request: &mut ReadRequest<'_>, copied: usize) -> Option<isize> {
+    pub(super) fn read_fast(self, request: &mut ReadRequest<'_>, copied: usize) -> Option<isize> {
         if !self.inode().compares_bytes(self.mapping()) {
             if request.pos() == 0 && !self.is_random() {
                 self.read_start(request.wanted() as u64);
@@ -160,7 +160,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
         if sole.is_none() && !binding.is_complete() {
             return None;
         }
-        race_point!(c"read_plain");
+        race_point!(c"read_fast");
         Some(request.filemap_read(copied))
     }
 

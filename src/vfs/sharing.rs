@@ -16,7 +16,7 @@ use core::ops::Range;
 use kernel::{error::to_result, page::PAGE_SHIFT, prelude::*, sync::Arc};
 
 use super::{
-    cache_fill::{CacheFill, OwnFill, PlainFill},
+    cache_fill::{CacheFill, OwnFill, UncheckedFill},
     file::OpenFile,
     under_way::UnderWay,
     FileSystem, Inode, Super, Tables,
@@ -89,10 +89,10 @@ impl FileMapping {
 impl<T: FileSystem> Inode<T> {
     /// Whether the pages of `mapping` may be used without further checks.
     #[inline(always)]
-    pub(super) fn is_plain(&self, mapping: Mapping<'_>) -> bool {
+    pub(super) fn is_fast(&self, mapping: Mapping<'_>) -> bool {
         // SAFETY: By the type invariants of `Mapping` it is the own one of an inode that is not
         // freed.
-        self.plain_mapping() == mapping.as_ptr() && !unsafe { is_marked(mapping.as_ptr()) }
+        self.fast_mapping_ptr() == mapping.as_ptr() && !unsafe { is_marked(mapping.as_ptr()) }
     }
 
     /// Pages that its device wants to be read ahead.
@@ -109,8 +109,8 @@ impl<T: FileSystem> Inode<T> {
         }
         match self.sharing().and_then(|sharing| sharing.current()) {
             Some(binding) if binding.shared().mapping() == mapping => {
-                if binding.is_complete() && self.plain_mapping().is_null() {
-                    self.publish_plain(&binding);
+                if binding.is_complete() && self.fast_mapping_ptr().is_null() {
+                    self.enable_fast_path(&binding);
                 }
                 FileMapping::Shared(binding)
             }
@@ -135,7 +135,7 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Lets files use a fully verified shared inode without further checks.
-    pub(super) fn publish_plain(&self, binding: &Arc<Binding>) {
+    pub(super) fn enable_fast_path(&self, binding: &Arc<Binding>) {
         let Some(sharing) = self.sharing() else {
             return;
         };
@@ -145,14 +145,14 @@ impl<T: FileSystem> Inode<T> {
         }
     }
 
-    /// As [`Inode::publish_plain`]. The caller holds `slots`, in which `binding` is the current
+    /// As [`Inode::enable_fast_path`]. The caller holds `slots`, in which `binding` is the current
     /// one.
     pub(super) fn publish(&self, slots: &mut Slots, binding: &Binding) {
         race_point!(c"publish");
         let mut set = || {
             // Files that are opened from now on may take the mapping from there.
             slots.open();
-            self.plain().set(binding.shared().mapping().as_ptr());
+            self.fast_mapping().set(binding.shared().mapping().as_ptr());
         };
         if binding.is_complete() {
             set();
@@ -261,7 +261,7 @@ impl<T: FileSystem> Inode<T> {
                 Recording::Agree { adopted } => {
                     self.count_recorded(counters, first, adopted, count as u64);
                     if binding.verify(first..first + count as u64)? {
-                        self.publish_plain(binding);
+                        self.enable_fast_path(binding);
                     }
                 }
                 Recording::Differ { at } => {
@@ -330,7 +330,7 @@ impl<T: FileSystem> Tables<T> {
         }
         let elsewhere = |pages| inode.next_elsewhere(&binding, pages);
         if inode.needs_no_check(&binding) {
-            let filled = || PlainFill::new(inode, &binding);
+            let filled = || UncheckedFill::new(inode, &binding);
             Self::fill_readahead(inode, readahead, elsewhere, filled);
         } else {
             let filled = || CacheFill::new(inode, &binding);
@@ -468,7 +468,7 @@ impl<T: FileSystem> Tables<T> {
         folios.set_reader(inode.sb().as_ptr().cast());
         let plan = inode.plan(folios.pos(), false);
         if inode.needs_no_check(&binding) {
-            inode.fill_from_image(folios, &plan, PlainFill::new(inode, &binding));
+            inode.fill_from_image(folios, &plan, UncheckedFill::new(inode, &binding));
         } else {
             let filled = CacheFill::new(inode, &binding);
             inode.fill_from_image(folios, &plan, filled);

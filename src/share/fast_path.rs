@@ -3,9 +3,9 @@
 //! The fast path of reads: two words, which a read looks at before anything else, say whether a
 //! file may be read without further checks. A wrapper module.
 //!
-//! One is in the real inode ([`Plain`]): the mapping all of which it has verified. The other is in
-//! the inode that the mapping belongs to ([`Mark`]): whether blocks of it have aliases. So an alias
-//! is noted in one place, however many real inodes are bound.
+//! One is in the real inode ([`FastMapping`]): the mapping all of which it has verified. The other
+//! is in the inode that the mapping belongs to ([`Mark`]): whether blocks of it have aliases. So an
+//! alias is noted in one place, however many real inodes are bound.
 
 use kernel::{
     bindings, ffi,
@@ -15,9 +15,9 @@ use kernel::{
 /// The mapping through which files of a real inode may be read without further checks, if they have
 /// it: the inode's own, if it has no other; that of a shared inode all of which it has verified.
 /// Null: it is not bound, or has not verified all.
-pub(crate) struct Plain(Atomic<*mut bindings::address_space>);
+pub(crate) struct FastMapping(Atomic<*mut bindings::address_space>);
 
-impl Plain {
+impl FastMapping {
     /// No mapping.
     pub(crate) const fn new() -> Self {
         Self(Atomic::new(core::ptr::null_mut()))
