@@ -93,9 +93,9 @@ void erofs_shared_mapping_set_max_order(struct address_space *mapping,
 struct workqueue_struct *erofs_shared_workqueue_create(void);
 void erofs_shared_work_queue(struct workqueue_struct *queue,
 			     struct work_struct *work, work_func_t fn);
-void erofs_shared_later_init(void (*fn)(void));
-void erofs_shared_later_after(unsigned int ms);
-void erofs_shared_later_stop(void);
+void erofs_shared_delayed_work_init(void (*fn)(void));
+void erofs_shared_delayed_work_queue(unsigned int ms);
+void erofs_shared_delayed_work_cancel(void);
 void erofs_shared_disposal_init(void (*fn)(void));
 void erofs_shared_disposal_start(void);
 void erofs_shared_disposal_flush(void);

@@ -47,12 +47,12 @@ struct ErofsShared {
     _finder: share::FinderThread,
     _shared: share::PseudoFs,
     // Used by all of them.
-    _spares: io::spare::Spares,
+    _folio_pool: io::folio_pool::FolioPool,
 }
 
 impl kernel::Module for ErofsShared {
     fn init(module: &'static ThisModule) -> Result<Self> {
-        let spares = io::spare::Spares::new();
+        let folio_pool = io::folio_pool::FolioPool::new();
         let shared = share::PseudoFs::mount()?;
         let finder = share::FinderThread::start()?;
         let decoders = io::decompress::Registration::new()?;
@@ -68,7 +68,7 @@ impl kernel::Module for ErofsShared {
             _stats: stats,
             _finder: finder,
             _shared: shared,
-            _spares: spares,
+            _folio_pool: folio_pool,
         })
     }
 }

@@ -30,13 +30,13 @@ static void later_run(struct work_struct *work)
 
 static DECLARE_DELAYED_WORK(later_work, later_run);
 
-void erofs_shared_later_init(void (*fn)(void))
+void erofs_shared_delayed_work_init(void (*fn)(void))
 {
 	later_fn = fn;
 }
 
 /* In @ms milliseconds, or earlier if that was asked for. */
-void erofs_shared_later_after(unsigned int ms)
+void erofs_shared_delayed_work_queue(unsigned int ms)
 {
 	unsigned long delay = msecs_to_jiffies(ms);
 
@@ -46,7 +46,7 @@ void erofs_shared_later_after(unsigned int ms)
 		mod_delayed_work(system_dfl_wq, &later_work, delay);
 }
 
-void erofs_shared_later_stop(void)
+void erofs_shared_delayed_work_cancel(void)
 {
 	cancel_delayed_work_sync(&later_work);
 }

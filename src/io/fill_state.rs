@@ -20,7 +20,7 @@ use super::{
     decompress::Failure,
     folios::Folios,
     memcg::Payer,
-    wait::{cond_resched, Event},
+    wait::{cond_resched, Completion},
     workers,
 };
 use crate::{bindings, compat::code::EFSCORRUPTED};
@@ -74,7 +74,7 @@ struct Fill<F: FillCompletion> {
     owner: Atomic<u32>,
     /// Done together with `owner` becoming [`DONE`].
     #[pin]
-    over: Event,
+    over: Completion,
     /// Who is charged for what comes after the I/O: the reader's memory cgroup.
     payer: Payer,
     /// The folios and what comes after; `None` once taken.
@@ -242,7 +242,7 @@ impl<F: FillCompletion> Drop for Share<F> {
         // This was the last share, so the fill is alive until it is given away below.
         if self.fill().owner.cmpxchg(WAITER, DONE, Full).is_ok() {
             // The waiter takes it from here, and may free it as soon as this has let go of it.
-            self.fill().over.done(Ok(()));
+            self.fill().over.complete_all(Ok(()));
             return;
         }
         // SAFETY: By the type invariants of `Fill` it belongs to this, and came from a pinned box.
@@ -278,7 +278,7 @@ impl<F: FillCompletion> Submission<F> {
                 pending: Atomic::new(1),
                 error: Atomic::new(0),
                 owner: Atomic::new(WORKER),
-                over <- Event::new(),
+                over <- Completion::new(),
                 payer: Payer::current(),
                 rest: UnsafeCell::new(None),
             }),
@@ -340,13 +340,17 @@ impl<F: FillCompletion> Submission<F> {
             // SAFETY: The fill is freed below, or, when `WORKER` has replaced `WAITER`, by a
             // worker.
             let this = unsafe { fill.as_ref() };
-            let waited = if killable { this.over.wait() } else { Ok(()) };
+            let waited = if killable {
+                this.over.wait_killable()
+            } else {
+                Ok(())
+            };
             if waited.is_err() && this.owner.cmpxchg(WAITER, WORKER, Full).is_ok() {
                 return Err(waited.err().unwrap_or(EINTR));
             }
             if !killable || waited.is_err() {
                 // In the second case it is done, or as good as.
-                this.over.wait_always();
+                this.over.wait();
             }
             waited
         };

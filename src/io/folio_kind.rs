@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use super::{
     folio::{Folio, HeldFolio},
-    spare,
+    folio_pool,
 };
 
 /// What becomes of a folio in the end.
@@ -38,7 +38,7 @@ impl Kind {
         let folio = unsafe { HeldFolio::from_inner(folio) };
         if self == Kind::Scratch {
             // SAFETY: By this function's requirements it was the only reference.
-            unsafe { spare::give(folio) }
+            unsafe { folio_pool::put(folio) }
         }
     }
 }

@@ -13,8 +13,8 @@ use kernel::{ffi, page::PAGE_SIZE, prelude::*};
 use super::{
     folio::{Folio, HeldFolio},
     folio_kind::Kind,
+    folio_pool,
     readahead::Readahead,
-    spare,
 };
 use crate::bindings;
 
@@ -148,8 +148,8 @@ impl Folios {
             let mut order = fits.min(aligned).min(max_order);
             let folio = loop {
                 this.folios.reserve(1, GFP_KERNEL)?;
-                let spare = (!cache && order == spare::ORDER)
-                    .then(spare::take)
+                let spare = (!cache && order == folio_pool::ORDER)
+                    .then(folio_pool::get)
                     .flatten();
                 let folio = spare.or_else(|| HeldFolio::alloc(order, cache, true));
                 match (folio, order) {
@@ -167,10 +167,10 @@ impl Folios {
 
     /// Memory for `pages` pages at least, of no page cache.
     pub(super) fn buffer(pages: u64, max_order: u32) -> Result<Self> {
-        if pages > 1 && pages <= 1 << spare::ORDER {
+        if pages > 1 && pages <= 1 << folio_pool::ORDER {
             let mut this = Self::none();
             this.folios.reserve(1, GFP_KERNEL)?;
-            if let Some(folio) = spare::take() {
+            if let Some(folio) = folio_pool::get() {
                 // INVARIANT: The only reference is the list's now.
                 this.push(folio.into_inner());
                 return Ok(this);

@@ -7,7 +7,7 @@ use core::marker::PhantomData;
 
 use kernel::{error::to_result, prelude::*};
 
-use super::later::Run;
+use super::delayed_work::Run;
 use crate::bindings;
 
 /// The thread, which runs `R` each time it is woken. There is one at a time: that of the module.

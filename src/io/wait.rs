@@ -23,24 +23,25 @@ pub(crate) fn is_dying() -> bool {
     unsafe { bindings::fatal_signal_pending() }
 }
 
-/// Something that happens once, with a result.
+/// A `struct completion` with a result. (`kernel::sync::Completion` has no result, and no wait that
+/// a fatal signal ends.)
 ///
 /// # Invariants
 ///
 /// `inner` is initialised.
 #[pin_data]
-pub(crate) struct Event {
+pub(crate) struct Completion {
     #[pin]
     inner: Opaque<bindings::completion>,
     result: Atomic<i32>,
 }
 
 // SAFETY: Completions may be used and dropped on any thread.
-unsafe impl Send for Event {}
+unsafe impl Send for Completion {}
 // SAFETY: Completions have a lock of their own.
-unsafe impl Sync for Event {}
+unsafe impl Sync for Completion {}
 
-impl Event {
+impl Completion {
     pub(crate) fn new() -> impl PinInit<Self> {
         // INVARIANT: Initialised here.
         pin_init!(Self {
@@ -53,7 +54,7 @@ impl Event {
     }
 
     /// It has happened. Wakes all waiters, now and later.
-    pub(crate) fn done(&self, result: Result) {
+    pub(crate) fn complete_all(&self, result: Result) {
         let code = result.err().map_or(0, |err| err.to_errno());
         self.result.store(code, Release);
         // SAFETY: By the type invariants the completion is initialised; it may be completed in any
@@ -62,7 +63,7 @@ impl Event {
     }
 
     /// Waits until it has happened, and gives its result. `EINTR` on a fatal signal.
-    pub(crate) fn wait(&self) -> Result {
+    pub(crate) fn wait_killable(&self) -> Result {
         // SAFETY: By the type invariants the completion is initialised; this is borrowed while it
         // waits.
         to_result(unsafe { bindings::wait_for_completion_killable(self.inner.get()) })
@@ -71,14 +72,14 @@ impl Event {
     }
 
     /// Waits whatever happens. For what ends soon by itself.
-    pub(crate) fn wait_always(&self) {
+    pub(crate) fn wait(&self) {
         // SAFETY: By the type invariants the completion is initialised; this is borrowed while it
         // waits.
         unsafe { bindings::wait_for_completion(self.inner.get()) };
     }
 
     /// Whether it has happened.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         // SAFETY: By the type invariants the completion is initialised; looking at it is allowed in
         // any context.
         unsafe { bindings::completion_done(self.inner.get()) }

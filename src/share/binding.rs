@@ -21,7 +21,7 @@ use crate::{
     io::{
         memcg::{has_room, CHARGED},
         once_box::OnceBox,
-        wait::Event,
+        wait::Completion,
     },
     stats::{Counters, Field},
 };
@@ -103,7 +103,7 @@ impl Ahead {
     /// Forgets those that are over.
     pub(crate) fn forget_ended(&mut self) {
         for slot in &mut self.under_way {
-            if slot.as_ref().is_some_and(|window| window.over.is_over()) {
+            if slot.as_ref().is_some_and(|window| window.over.is_done()) {
                 *slot = None;
             }
         }
@@ -138,7 +138,7 @@ pub(crate) struct Window {
     pub(crate) is_ahead: bool,
     /// Set once, when it is over.
     #[pin]
-    pub(crate) over: Event,
+    pub(crate) over: Completion,
 }
 
 impl Window {
@@ -147,7 +147,7 @@ impl Window {
             pin_init!(Self {
                 blocks,
                 is_ahead,
-                over <- Event::new(),
+                over <- Completion::new(),
             }),
             CHARGED,
         )

@@ -94,11 +94,11 @@ pub(crate) enum Recording {
 /// Under one lock, which also guards which blocks have aliases.
 struct Aliases {
     /// Blocks that were read in although another place has them, for the merge worker.
-    twins: Twins,
+    candidates: MergeCandidates,
 }
 
 /// Blocks that may be resident although another place has them.
-pub(super) struct Twins {
+pub(super) struct MergeCandidates {
     /// Ranges, in no order; they may overlap.
     pub(super) ranges: KVec<Range<u64>>,
     /// Where those are for which there was no room in `ranges`. Others may be between them.
@@ -107,7 +107,7 @@ pub(super) struct Twins {
     pub(super) more_count: u64,
 }
 
-impl Twins {
+impl MergeCandidates {
     const fn new() -> Self {
         Self {
             ranges: KVec::new(),
@@ -117,8 +117,8 @@ impl Twins {
     }
 }
 
-/// Ranges of twins that are remembered each for itself.
-const MAX_TWINS: usize = 4096;
+/// Ranges of duplicates that are remembered each for itself.
+const MAX_MERGE_RANGES: usize = 4096;
 
 /// What a shared inode carries.
 #[pin_data]
@@ -155,7 +155,7 @@ impl Content {
             table: Table::new(),
             writer <- new_mutex!(Writer::new(), "erofs_shared::Content"),
             aliases <- new_spinlock!(Aliases {
-                twins: Twins::new(),
+                candidates: MergeCandidates::new(),
             }, "erofs_shared::Content::aliases"),
             aliased: Atomic::new(0),
             mark,
@@ -195,7 +195,7 @@ impl Content {
                     break;
                 }
             };
-            race_point!(c"settle");
+            race_point!(c"record");
             for (slot, digest) in slots.iter().zip(rest) {
                 match slot.record_or_compare(&mut writer, digest) {
                     Recorded::New => adopted += 1,
@@ -404,30 +404,35 @@ impl Content {
     }
 
     /// Remembers blocks that another place has, too, for the merge worker.
-    pub(super) fn push_twins(&self, blocks: Range<u64>) {
+    pub(super) fn add_merge_candidates(&self, blocks: Range<u64>) {
         let mut lock = self.aliases.lock();
-        let twins = &mut lock.twins;
-        if let Some(last) = twins.ranges.last_mut() {
+        let candidates = &mut lock.candidates;
+        if let Some(last) = candidates.ranges.last_mut() {
             if last.end == blocks.start {
                 last.end = blocks.end;
                 return;
             }
         }
-        let room = twins.ranges.len() < MAX_TWINS;
-        if !room || twins.ranges.push(blocks.clone(), CHARGED_NOWAIT).is_err() {
+        let room = candidates.ranges.len() < MAX_MERGE_RANGES;
+        if !room
+            || candidates
+                .ranges
+                .push(blocks.clone(), CHARGED_NOWAIT)
+                .is_err()
+        {
             let count = blocks.end.saturating_sub(blocks.start);
-            twins.more_count = twins.more_count.saturating_add(count);
-            twins.more = if twins.more.is_empty() {
+            candidates.more_count = candidates.more_count.saturating_add(count);
+            candidates.more = if candidates.more.is_empty() {
                 blocks
             } else {
-                twins.more.start.min(blocks.start)..twins.more.end.max(blocks.end)
+                candidates.more.start.min(blocks.start)..candidates.more.end.max(blocks.end)
             };
         }
     }
 
     /// The blocks that were remembered.
-    pub(super) fn take_twins(&self) -> Twins {
-        core::mem::replace(&mut self.aliases.lock().twins, Twins::new())
+    pub(super) fn take_merge_candidates(&self) -> MergeCandidates {
+        core::mem::replace(&mut self.aliases.lock().candidates, MergeCandidates::new())
     }
 
     /// Its place in the queue of the merge worker.

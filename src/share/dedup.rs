@@ -22,7 +22,7 @@ use crate::{
 /// resident, are left for the merge worker; places that are not resident any more give way. May
 /// sleep.
 pub(crate) fn enter_all(shared: &SharedInode, blocks: Range<u64>) -> Result {
-    let mut twins = 0..0;
+    let mut duplicates = 0..0;
     let mut result = Ok(());
     let mut at = blocks.start;
     let mut new = 0;
@@ -49,15 +49,15 @@ pub(crate) fn enter_all(shared: &SharedInode, blocks: Range<u64>) -> Result {
             }
         };
         if run != 0 {
-            if twins.end != at {
-                merge::found(shared, twins);
-                twins = at..at;
+            if duplicates.end != at {
+                merge::found(shared, duplicates);
+                duplicates = at..at;
             }
-            twins.end = at + run;
+            duplicates.end = at + run;
         }
         at += run.max(1);
     }
-    merge::found(shared, twins);
+    merge::found(shared, duplicates);
     if new != 0 {
         GLOBAL.add(Field::IndexEntries, new);
     }

@@ -30,8 +30,8 @@ use super::{
 use crate::{
     io::{
         clock,
+        delayed_work::Run,
         folio::FolioRef,
-        later::Run,
         locked::same_bytes,
         memcg::Payer,
         thread::{self, IdleThread},

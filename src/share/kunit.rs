@@ -48,7 +48,7 @@ mod tests {
     }
 
     /// How many were recorded just now; `None`: one differs.
-    fn settle(shared: &SharedRef, first: u64, digests: &[Digest]) -> Result<Option<u64>> {
+    fn record(shared: &SharedRef, first: u64, digests: &[Digest]) -> Result<Option<u64>> {
         Ok(match shared.record_or_compare(first, digests)? {
             Recording::Agree { adopted } => Some(adopted),
             Recording::Differ { .. } => None,
@@ -69,10 +69,10 @@ mod tests {
     #[test]
     fn a_digest_is_recorded_once() -> Result {
         let shared = shared(1, 1000, 1)?;
-        assert_eq!(settle(&shared, 3, &[digest(1), digest(2)])?, Some(2));
-        assert_eq!(settle(&shared, 3, &[digest(1), digest(2)])?, Some(0));
-        assert_eq!(settle(&shared, 4, &[digest(2), digest(3)])?, Some(1));
-        assert_eq!(settle(&shared, 3, &[digest(7)])?, None);
+        assert_eq!(record(&shared, 3, &[digest(1), digest(2)])?, Some(2));
+        assert_eq!(record(&shared, 3, &[digest(1), digest(2)])?, Some(0));
+        assert_eq!(record(&shared, 4, &[digest(2), digest(3)])?, Some(1));
+        assert_eq!(record(&shared, 3, &[digest(7)])?, None);
         Ok(())
     }
 
@@ -81,10 +81,10 @@ mod tests {
         let shared = shared(2, 1 << 24, 1)?;
         let digests = [digest(1); 5];
         for first in [0, 125, 251, 4000, (1 << 24) - 5] {
-            assert_eq!(settle(&shared, first, &digests)?, Some(5));
+            assert_eq!(record(&shared, first, &digests)?, Some(5));
         }
         for first in [0, 125, 251, 4000, (1 << 24) - 5] {
-            assert_eq!(settle(&shared, first, &digests)?, Some(0));
+            assert_eq!(record(&shared, first, &digests)?, Some(0));
         }
         Ok(())
     }
@@ -95,7 +95,7 @@ mod tests {
         let content = shared.content();
         let mut digests = KVec::with_capacity(600, GFP_KERNEL)?;
         digests.resize(600, digest(9), GFP_KERNEL)?;
-        assert_eq!(settle(&shared, 0, &digests)?, Some(600));
+        assert_eq!(record(&shared, 0, &digests)?, Some(600));
         let noted = |blocks: Range<u64>| content.set_aliases(blocks, true);
         // SAFETY: The mapping of a shared inode is its own.
         let marked = || unsafe { is_marked(shared.mapping().as_ptr()) };
@@ -117,9 +117,9 @@ mod tests {
     #[test]
     fn the_index_finds_equal_blocks_of_one_domain() -> Result {
         let (one, two, other) = (shared(4, 50, 1)?, shared(5, 50, 1)?, shared(6, 50, 2)?);
-        settle(&one, 7, &[digest(41), digest(42)])?;
-        settle(&two, 20, &[digest(42)])?;
-        settle(&other, 20, &[digest(42)])?;
+        record(&one, 7, &[digest(41), digest(42)])?;
+        record(&two, 20, &[digest(42)])?;
+        record(&other, 20, &[digest(42)])?;
         dedup::enter_all(&one, 7..9)?;
         assert_eq!(found(&two, 20), Some((one.number(), 8)));
         // It is not elsewhere for itself, nor for another domain.

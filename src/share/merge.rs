@@ -15,7 +15,7 @@ use kernel::{prelude::*, time::Instant};
 
 use super::{
     alias, bits,
-    content::Twins,
+    content::MergeCandidates,
     digest::BLOCK_SHIFT,
     handle::{SharedInode, SharedRef, MAX_ORDER},
     index,
@@ -23,9 +23,9 @@ use super::{
 };
 use crate::{
     io::{
+        delayed_work::{DelayedWork, Run},
         folio::FolioRef,
         folios::Folios,
-        later::{Later, Run},
         memcg::Payer,
         sort::sort_by_start,
         wait::cond_resched,
@@ -34,12 +34,12 @@ use crate::{
     stats::{Field, GLOBAL},
 };
 
-/// Milliseconds from the first twin that is found to the merge: what was read for a sequential
+/// Milliseconds from the first duplicate that is found to the merge: what was read for a sequential
 /// reader stays until it has been used.
 const DELAY: u32 = 200;
 
-/// Merge a file only if at least one block in this number is a twin: a file that is scattered over
-/// several mappings is slower to read.
+/// Merge a file only if at least one block in this number is a duplicate: a file that is scattered
+/// over several mappings is slower to read.
 const WORTH: u64 = 16;
 
 /// Largest folio that is put in the place of a part of a larger one: 64 KiB.
@@ -47,7 +47,7 @@ const PART_ORDER: u32 = 4;
 
 /// The worker. Dropping it ends its work, and lets go of what is queued.
 pub(super) struct Merger {
-    _later: Later<Work>,
+    _later: DelayedWork<Work>,
 }
 
 struct Work;
@@ -64,14 +64,14 @@ impl Merger {
         // SAFETY: By this function's documentation.
         unsafe { QUEUE.init() };
         Self {
-            _later: Later::new(),
+            _later: DelayedWork::new(),
         }
     }
 }
 
 impl Drop for Merger {
     fn drop(&mut self) {
-        Later::<Work>::stop();
+        DelayedWork::<Work>::cancel_sync();
         for round in 0..=TRIES {
             let mut next = take(round, |_| true);
             while let Some(shared) = next {
@@ -87,7 +87,7 @@ pub(crate) fn found(shared: &SharedInode, blocks: Range<u64>) {
     if blocks.is_empty() {
         return;
     }
-    shared.content().push_twins(blocks);
+    shared.content().add_merge_candidates(blocks);
     if shared.content().enqueue() {
         put(shared.into(), 0);
     }
@@ -114,7 +114,7 @@ fn put(shared: SharedRef, tries: u32) {
     shared.content().link().as_mut(&mut queue).0 = before;
     drop(queue);
     if first {
-        Later::<Work>::after(delay(tries));
+        DelayedWork::<Work>::queue(delay(tries));
     }
 }
 
@@ -155,7 +155,7 @@ fn work() {
         }
     }
     if let Some(wait) = again {
-        Later::<Work>::after(wait);
+        DelayedWork::<Work>::queue(wait);
     }
 }
 
@@ -163,11 +163,11 @@ fn work() {
 fn merge_file(shared: SharedRef, tries: u32) {
     let content = shared.content();
     content.dequeue();
-    let Twins {
+    let MergeCandidates {
         mut ranges,
         more,
         more_count,
-    } = content.take_twins();
+    } = content.take_merge_candidates();
     sort_by_start(&mut ranges);
     // Each block once, though it may have been found more often.
     let mut end = 0;
@@ -183,7 +183,7 @@ fn merge_file(shared: SharedRef, tries: u32) {
         // More may be found.
         for blocks in Iterator::chain(ranges.into_iter(), [more]) {
             if !blocks.is_empty() {
-                content.push_twins(blocks);
+                content.add_merge_candidates(blocks);
             }
             cond_resched();
         }
@@ -200,7 +200,7 @@ fn merge_file(shared: SharedRef, tries: u32) {
 }
 
 /// Drops the pages of these blocks that are elsewhere. Tells whether something was in the way that
-/// may be gone later; those blocks are twins still.
+/// may be gone later; those blocks are duplicates still.
 fn merge(shared: &SharedInode, blocks: Range<u64>) -> bool {
     let mut busy = false;
     let mut at = blocks.start;
@@ -218,7 +218,7 @@ fn merge(shared: &SharedInode, blocks: Range<u64>) -> bool {
             Merge::Partly => GLOBAL.add(Field::MergesPartly, 1),
             Merge::Busy => {
                 GLOBAL.add(Field::MergesBusy, 1);
-                shared.content().push_twins(pages);
+                shared.content().add_merge_candidates(pages);
                 busy = true;
             }
         }
@@ -247,7 +247,7 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     if folio.is_mapped() {
         return Merge::Busy;
     }
-    let mut twins = [0u64; WORDS];
+    let mut duplicates = [0u64; WORDS];
     let mut count = 0;
     let mut at = blocks.start;
     while at < blocks.end {
@@ -258,7 +258,7 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
             // its sake.
             if block == at || !index::has(shared, block) {
                 let first = block - pages.start;
-                count += bits::insert(&mut twins, first..first + 1);
+                count += bits::insert(&mut duplicates, first..first + 1);
             }
         }
         at += run.max(1);
@@ -275,16 +275,16 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     if count * 2 < all || folio.is_hot() {
         return Merge::Partly;
     }
-    let is_twin =
-        |block: &u64| bits::run(&twins, *block - pages.start..*block - pages.start + 1) != 0;
-    match copies(&folio, &blocks, is_twin) {
+    let is_duplicate =
+        |block: &u64| bits::run(&duplicates, *block - pages.start..*block - pages.start + 1) != 0;
+    match copies(&folio, &blocks, is_duplicate) {
         Ok(parts) => {
             // What is left is charged to the cgroup that was charged for the whole, not to the
             // worker.
             let payer = Payer::of(&folio);
             let _paying = payer.pays();
             drop(folio);
-            let merged = drop_pages(shared, &pages, blocks.filter(is_twin));
+            let merged = drop_pages(shared, &pages, blocks.filter(is_duplicate));
             race_point!(c"merge_give");
             if let Merge::Done(_) = merged {
                 for (at, part) in parts {
@@ -302,13 +302,15 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
 fn copies(
     folio: &FolioRef,
     blocks: &Range<u64>,
-    is_twin: impl Fn(&u64) -> bool,
+    is_duplicate: impl Fn(&u64) -> bool,
 ) -> Result<KVec<(u64, Folios)>> {
     let first = folio.pages().start;
     let mut parts = KVec::new();
     let mut at = blocks.start;
     while at < blocks.end {
-        let run = (at..blocks.end).take_while(|block| !is_twin(block)).count() as u64;
+        let run = (at..blocks.end)
+            .take_while(|block| !is_duplicate(block))
+            .count() as u64;
         if run != 0 {
             let mut part = Folios::for_cache(at, run, PART_ORDER)?;
             let offset = usize::try_from((at - first) << BLOCK_SHIFT)?;
@@ -320,20 +322,20 @@ fn copies(
     Ok(parts)
 }
 
-/// Drops pages that make up a folio, of which `twins` are elsewhere.
+/// Drops pages that make up a folio, of which `duplicates` are elsewhere.
 fn drop_pages(
     shared: &SharedInode,
     pages: &Range<u64>,
-    twins: impl Iterator<Item = u64> + Clone,
+    duplicates: impl Iterator<Item = u64> + Clone,
 ) -> Merge {
     // Set the alias bits before the pages are dropped: a reader that finds no page looks at the
     // bits.
-    let noted = shared.content().set_aliases(twins.clone(), true);
+    let noted = shared.content().set_aliases(duplicates.clone(), true);
     race_point!(c"merge_noted");
     if shared.drop_pages(pages.clone()) {
         return Merge::Done(noted);
     }
     race_point!(c"merge_busy");
-    shared.content().set_aliases(twins, false);
+    shared.content().set_aliases(duplicates, false);
     Merge::Busy
 }

@@ -72,7 +72,7 @@ impl<T: FileSystem> FillCompletion for CacheFill<T> {
                 Check::Digests => inode.check(&self.binding, block, bytes),
                 Check::Leftovers => {
                     let compared = inode.compare_filled(&self.binding, block, bytes);
-                    inode.settle(&self.binding, compared)
+                    inode.apply_comparison(&self.binding, compared)
                 }
             };
             if checked.is_err() {

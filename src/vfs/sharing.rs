@@ -213,12 +213,12 @@ impl<T: FileSystem> Inode<T> {
     /// does not, this inode leaves the shared inode: `ESTALE`.
     pub(super) fn check(&self, binding: &Arc<Binding>, first: u64, bytes: &[u8]) -> Result {
         let compared = self.compare(binding, first, bytes);
-        self.settle(binding, compared)
+        self.apply_comparison(binding, compared)
     }
 
     /// Acts on what a comparison has found: a block that differs makes this inode leave the shared
     /// inode.
-    pub(super) fn settle(
+    pub(super) fn apply_comparison(
         &self,
         binding: &Arc<Binding>,
         compared: Result<Option<(u64, Digest)>>,

@@ -51,7 +51,7 @@ impl<T: FileSystem> FillCompletion for WindowFill<T> {
                     // leave at the first block that differs, for the same shared inode.
                     return Err(EAGAIN);
                 }
-                inode.settle(&self.binding, compared)?;
+                inode.apply_comparison(&self.binding, compared)?;
                 block += (bytes.len() / BLOCK_SIZE) as u64;
                 folios.finish_first();
                 cond_resched();
@@ -59,7 +59,7 @@ impl<T: FileSystem> FillCompletion for WindowFill<T> {
             Ok(())
         };
         // What could be read is verified, whatever became of the rest.
-        self.window.over.done(check().and(result));
+        self.window.over.complete_all(check().and(result));
     }
 
     fn bad_data(&self, pos: u64, what: &'static str) {
@@ -141,7 +141,10 @@ impl<T: FileSystem> Inode<T> {
         let at = blocks.start;
         let (mut result, mut len) = match self.window(binding, blocks.clone()) {
             Ok(None) => return Ok(()),
-            Ok(Some(window)) => (window.over.wait(), window.blocks.end.saturating_sub(at)),
+            Ok(Some(window)) => (
+                window.over.wait_killable(),
+                window.blocks.end.saturating_sub(at),
+            ),
             Err(err) => (Err(err), blocks.end - at),
         };
         let mut alone = false;
@@ -156,7 +159,7 @@ impl<T: FileSystem> Inode<T> {
             alone = len == 1;
             result = self
                 .short_window(binding, at..at + len)
-                .and_then(|window| window.over.wait());
+                .and_then(|window| window.over.wait_killable());
         }
         result
     }
@@ -175,7 +178,7 @@ impl<T: FileSystem> Inode<T> {
             };
             drop(ahead);
             // Its result is for the readers of its blocks.
-            let _ = other.over.wait();
+            let _ = other.over.wait_killable();
             if is_dying() || !self.is_current(binding) {
                 return Err(EINTR);
             }

@@ -13,7 +13,7 @@
 //! | [`Folio::in_cache`] | `folio->mapping`, which changes under the folio's lock |
 //! | [`Shared::usage`] | `Usage::state` |
 //! | [`Shared::verified`] | `Binding::known` of each real inode |
-//! | [`Shared::plain`] | `Plain` of inode B |
+//! | [`Shared::plain`] | `FastMapping` of inode B |
 //! | [`Shared::release_always`] | `AS_RELEASE_ALWAYS`: a bit that is set and tested without order |
 //! | [`Shared::digest`] | the block's digest; bytes are their own digest |
 //! | [`Rcu`] | RCU: see there |

@@ -13,30 +13,31 @@ pub(crate) trait Run {
 }
 
 /// The one piece of work of the module, as long as this is kept. (It is a static `delayed_work`.)
-pub(crate) struct Later<R: Run>(PhantomData<R>);
+pub(crate) struct DelayedWork<R: Run>(PhantomData<R>);
 
-impl<R: Run> Later<R> {
+impl<R: Run> DelayedWork<R> {
     /// Says what is to be done. There is one at a time: that of the module.
     pub(crate) fn new() -> Self {
         /// What the worker calls.
         extern "C" fn run<R: Run>() {
             R::run();
         }
-        // SAFETY: Nothing is queued: [`Later::stop`] has seen to that, if there was one before.
-        unsafe { bindings::later_init(Some(run::<R>)) };
+        // SAFETY: Nothing is queued: [`DelayedWork::cancel_sync`] has seen to that, if there was
+        // one before.
+        unsafe { bindings::delayed_work_init(Some(run::<R>)) };
         Self(PhantomData)
     }
 
     /// Queues the work to run in `ms` milliseconds, or earlier if that was asked for.
-    pub(crate) fn after(ms: u32) {
+    pub(crate) fn queue(ms: u32) {
         // SAFETY: `new` has said what to do.
-        unsafe { bindings::later_after(ms) }
+        unsafe { bindings::delayed_work_queue(ms) }
     }
 
-    /// Cancels the work, and waits for it if it is running. [`Later::after`] is not called from
-    /// here on.
-    pub(crate) fn stop() {
+    /// Cancels the work, and waits for it if it is running. [`DelayedWork::queue`] is not called
+    /// from here on.
+    pub(crate) fn cancel_sync() {
         // SAFETY: No preconditions.
-        unsafe { bindings::later_stop() }
+        unsafe { bindings::delayed_work_cancel() }
     }
 }

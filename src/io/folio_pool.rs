@@ -19,30 +19,30 @@ const MAX: usize = 16;
 /// # Invariants
 ///
 /// It is of order [`ORDER`], of no page cache, and this is the only reference.
-struct Spare(HeldFolio);
+struct PooledFolio(HeldFolio);
 
 /// What is kept: the first `count`.
 struct Stack {
-    spares: [Option<Spare>; MAX],
+    folios: [Option<PooledFolio>; MAX],
     count: usize,
     /// How many were allocated to be kept, at the expense of no cgroup: [`MAX`] at most.
     made: usize,
 }
 
 kernel::sync::global_lock! {
-    // SAFETY: `Spares::new` initialises it when the module is loaded, before anything is read.
+    // SAFETY: `FolioPool::new` initialises it when the module is loaded, before anything is read.
     unsafe(uninit) static STACK: SpinLock<Stack> = Stack {
-        spares: [const { None }; MAX],
+        folios: [const { None }; MAX],
         count: 0,
         made: 0,
     };
 }
 
 /// The folios that are kept, as long as the module is loaded.
-pub(crate) struct Spares(());
+pub(crate) struct FolioPool(());
 
-impl Spares {
-    /// None, for a start. Once in the life of the module, before anything is read.
+impl FolioPool {
+    /// An empty pool. Called once, when the module is loaded, before anything is read.
     pub(crate) fn new() -> Self {
         // SAFETY: By this function's documentation.
         unsafe { STACK.init() };
@@ -50,18 +50,18 @@ impl Spares {
     }
 }
 
-impl Drop for Spares {
+impl Drop for FolioPool {
     fn drop(&mut self) {
         while pop().is_some() {}
     }
 }
 
 /// A folio that is kept.
-fn pop() -> Option<Spare> {
+fn pop() -> Option<PooledFolio> {
     let mut stack = STACK.lock();
     stack.count = stack.count.checked_sub(1)?;
     let count = stack.count;
-    stack.spares.get_mut(count)?.take()
+    stack.folios.get_mut(count)?.take()
 }
 
 /// Counts one more that is allocated to be kept; `false` if there are enough.
@@ -73,9 +73,9 @@ fn may_make() -> bool {
 }
 
 /// A folio of order [`ORDER`], if one is there or may be made. The reference is the caller's.
-pub(super) fn take() -> Option<HeldFolio> {
-    if let Some(spare) = pop() {
-        return Some(spare.0);
+pub(super) fn get() -> Option<HeldFolio> {
+    if let Some(folio) = pop() {
+        return Some(folio.0);
     }
     if !may_make() {
         return None;
@@ -92,17 +92,17 @@ pub(super) fn take() -> Option<HeldFolio> {
 /// # Safety
 ///
 /// It is of no page cache and not movable, and this is the only reference.
-pub(super) unsafe fn give(folio: HeldFolio) {
-    // Whose cgroup pays for it gets it back.
+pub(super) unsafe fn put(folio: HeldFolio) {
+    // One that is charged to a cgroup is freed, so that the cgroup does not pay for other readers.
     if folio.is_charged() || folio.size() != PAGE_SIZE << ORDER {
         return;
     }
     // INVARIANT: Checked just now; the rest by this function's requirements.
-    let spare = Spare(folio);
+    let folio = PooledFolio(folio);
     let mut stack = STACK.lock();
     let count = stack.count;
-    if let Some(place) = stack.spares.get_mut(count) {
-        *place = Some(spare);
+    if let Some(place) = stack.folios.get_mut(count) {
+        *place = Some(folio);
         stack.count = count + 1;
     }
 }
