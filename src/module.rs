@@ -37,7 +37,7 @@ module! {
 
 /// The loaded module. What it registered goes in this order.
 struct ErofsShared {
-    _top: stats::TopRegistration,
+    _top: stats::SharedFileListRegistration,
     _registration: vfs::Registration<fs::Erofs>,
     // Without mounts no work begins; without work nothing uses shared inodes.
     _workers: io::workers::Workers,
@@ -61,7 +61,7 @@ impl kernel::Module for ErofsShared {
         let mut registration = vfs::Registration::new(module)?;
         fs::register_erofs(&mut registration, module)?;
         Ok(Self {
-            _top: stats::TopRegistration::new(&fs::HOOKS),
+            _top: stats::SharedFileListRegistration::new(&fs::HOOKS),
             _registration: registration,
             _workers: workers,
             _decoders: decoders,

@@ -213,7 +213,7 @@ fn encoded<'a>(
 
 /// These bytes of a compressed inode, and those that are compressed together with them, as far as
 /// the mount's `cache_strategy=` wants them kept. An extent has 12 MiB at most.
-pub(super) fn around(inode: &Inode<Erofs>, bytes: Range<u64>) -> Range<u64> {
+pub(super) fn expand_to_extents(inode: &Inode<Erofs>, bytes: Range<u64>) -> Range<u64> {
     let Ok(Data::Encoded(image, header)) = inode.data() else {
         return bytes;
     };

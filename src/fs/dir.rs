@@ -14,7 +14,7 @@ use crate::{
         dirent::{self, DirBlock, DIRENT_SIZE},
         inode::FileType,
     },
-    io::{metadata::Depth, CacheBytes},
+    io::{metadata::LockSubclass, CacheBytes},
     vfs::{DirEmitter, Inode, InodeRef, OpenDir},
 };
 
@@ -25,7 +25,7 @@ const READ_AHEAD: u64 = 16384;
 fn bytes(dir: &Inode<Erofs>) -> Result<CacheBytes<'_>> {
     let bytes = dir.bytes()?;
     Ok(match dir.data() {
-        Ok(Data::Encoded(..)) => bytes.encoded(Depth::Directory),
+        Ok(Data::Encoded(..)) => bytes.encoded(LockSubclass::Directory),
         _ => bytes,
     })
 }

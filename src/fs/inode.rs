@@ -23,7 +23,7 @@ use crate::{
     io::{CacheBytes, ReadError},
     vfs::{
         new_inode::{Fields, Iget, NewInode},
-        Inode, InodeRef, Super,
+        Inode, InodeRef, SuperBlock,
     },
 };
 
@@ -61,7 +61,7 @@ pub(super) fn corrupted(inode: &ImageInode, what: &'static str, value: u64) -> R
 }
 
 /// The inode with the given nid.
-pub(super) fn iget(sb: &Super<Erofs>, nid: u64) -> Result<InodeRef<Erofs>> {
+pub(super) fn iget(sb: &SuperBlock<Erofs>, nid: u64) -> Result<InodeRef<Erofs>> {
     let image = sb.info().image()?;
     match sb.iget(image.ino(nid))? {
         Iget::Cached(inode) => {
@@ -78,7 +78,7 @@ pub(super) fn iget(sb: &Super<Erofs>, nid: u64) -> Result<InodeRef<Erofs>> {
 /// Reads a new inode.
 fn fill(
     mut new: NewInode<Erofs>,
-    sb: &Super<Erofs>,
+    sb: &SuperBlock<Erofs>,
     image: &Superblock,
     nid: u64,
 ) -> Result<InodeRef<Erofs>, ReadError> {

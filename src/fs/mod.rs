@@ -30,15 +30,15 @@ use crate::{
     io::Extent,
     params,
     share::Scope,
-    stats::{Counters, Hooks},
+    stats::{Counters, StatsProvider},
     vfs::{
         Attributes, Context, DirEmitter, FileSystem, Inode, InodeRef, Mount, OpenDir, Options,
-        ParamTable, ParamValue, Registration, Stat, Super,
+        ParamTable, ParamValue, Registration, Stat, SuperBlock,
     },
 };
 
 /// What the module tells about all mounts.
-pub(crate) static HOOKS: Hooks = Hooks {
+pub(crate) static HOOKS: StatsProvider = StatsProvider {
     features: &[c"blocks", c"content", c"domains", c"fingerprint"],
     filesystems,
     totals: share::totals,
@@ -120,7 +120,7 @@ impl Mount for Erofs {
     }
 
     fn fill_super(
-        sb: &Super<Self>,
+        sb: &SuperBlock<Self>,
         fc: &Context<'_>,
         file: Option<ARef<File>>,
     ) -> Result<InodeRef<Self>> {
@@ -135,11 +135,11 @@ impl Mount for Erofs {
         one.is_same(other)
     }
 
-    fn mounted_again(sb: &Super<Self>, source: &CStr) {
+    fn mounted_again(sb: &SuperBlock<Self>, source: &CStr) {
         superblock::mounted_again(sb, source);
     }
 
-    fn mounted(sb: &Super<Self>) -> Result {
+    fn mounted(sb: &SuperBlock<Self>) -> Result {
         sb.info().publish(sb)
     }
 
@@ -193,7 +193,7 @@ impl Mount for Erofs {
 }
 
 impl FileSystem for Erofs {
-    fn inode_by_handle(sb: &Super<Self>, handle: u64) -> Result<InodeRef<Self>> {
+    fn inode_by_handle(sb: &SuperBlock<Self>, handle: u64) -> Result<InodeRef<Self>> {
         inode::iget(sb, handle)
     }
 
@@ -211,16 +211,16 @@ impl FileSystem for Erofs {
 
     fn attributes(inode: &Inode<Self>) -> Attributes {
         Attributes {
-            compressed: Self::is_encoded(inode),
+            compressed: Self::is_compressed(inode),
         }
     }
 
-    fn is_encoded(inode: &Inode<Self>) -> bool {
+    fn is_compressed(inode: &Inode<Self>) -> bool {
         matches!(inode.data(), Ok(inode::Data::Encoded(..)))
     }
 
-    fn around(inode: &Inode<Self>, bytes: Range<u64>) -> Range<u64> {
-        data::around(inode, bytes)
+    fn expand_to_extents(inode: &Inode<Self>, bytes: Range<u64>) -> Range<u64> {
+        data::expand_to_extents(inode, bytes)
     }
 
     fn report_data(inode: &Inode<Self>, pos: u64, what: &'static str) {

@@ -9,7 +9,7 @@ use crate::{
     compat::code::{EBADMSG, EFSCORRUPTED, ENODATA, EOPNOTSUPP},
     format::error::{Error as FormatError, Kind},
     io::ReadError,
-    vfs::Super,
+    vfs::SuperBlock,
 };
 
 impl kernel::fmt::Display for FormatError {
@@ -22,7 +22,7 @@ impl kernel::fmt::Display for FormatError {
 #[derive(Clone, Copy)]
 pub(super) enum Place {
     /// The superblock and what belongs to it.
-    Super,
+    SuperBlock,
     /// An inode, its data or its attributes.
     Nid(u64),
     /// Data of an inode that cannot be decoded, at a byte of the file.
@@ -45,7 +45,7 @@ pub(super) fn errno(kind: Kind) -> Error {
 
 /// Logs `err` and gives its number. Answers that are not faults of the image (no such attribute,
 /// buffer too small) and interrupted reads are not logged; nor is more than a mount's share.
-pub(super) fn failed(sb: &Super<Erofs>, place: Place, err: impl Into<ReadError>) -> Error {
+pub(super) fn failed(sb: &SuperBlock<Erofs>, place: Place, err: impl Into<ReadError>) -> Error {
     let err = err.into();
     let number = match err {
         ReadError::Format(err) => errno(err.kind),
@@ -60,10 +60,10 @@ pub(super) fn failed(sb: &Super<Erofs>, place: Place, err: impl Into<ReadError>)
     number
 }
 
-fn log(sb: &Super<Erofs>, place: Place, err: &ReadError) {
+fn log(sb: &SuperBlock<Erofs>, place: Place, err: &ReadError) {
     let id = sb.id();
     match (place, err) {
-        (Place::Super, ReadError::Format(err)) => pr_err!("(device {id}): {err}\n"),
+        (Place::SuperBlock, ReadError::Format(err)) => pr_err!("(device {id}): {err}\n"),
         (Place::Nid(nid), ReadError::Format(err)) => {
             pr_err!("(device {id}): nid {nid}: {err}\n")
         }
@@ -72,7 +72,7 @@ fn log(sb: &Super<Erofs>, place: Place, err: &ReadError) {
             err.what,
             err.pos
         ),
-        (Place::Super, ReadError::Io(err)) => {
+        (Place::SuperBlock, ReadError::Io(err)) => {
             pr_err!("(device {id}): reading the superblock area failed: {err:?}\n")
         }
         (Place::Nid(nid) | Place::Data(nid), ReadError::Io(err)) => {

@@ -8,7 +8,7 @@ use super::{inode::parts, options::Share, xattr, Erofs};
 use crate::{
     compat::code::ENODATA,
     share::{self, digest::Key, sha256::KernelSha256, Scope, BLOCK_SIZE},
-    stats::{Top, TopFile, Totals},
+    stats::{SharedFile, SharedFileList, Totals},
     vfs::Inode,
 };
 
@@ -86,14 +86,14 @@ pub(super) fn totals() -> Totals {
 }
 
 /// Offers all shared inodes to a list of the first of them.
-pub(super) fn top(top: &mut Top) {
+pub(super) fn top(top: &mut SharedFileList) {
     share::for_each(&mut |shared| {
         let id = shared.identity();
         let mut key = [0; 16];
         key.iter_mut()
             .zip(id.key.bytes())
             .for_each(|(to, from)| *to = *from);
-        top.offer(TopFile {
+        top.offer(SharedFile {
             sharers: u32::try_from(shared.content().bound()).unwrap_or(u32::MAX),
             pages: shared.pages(),
             aliased: shared.content().aliased(),

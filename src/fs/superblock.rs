@@ -33,12 +33,12 @@ use crate::{
         xattr::LongPrefix,
     },
     io::{
-        self, decompress, device::FileState, hash::KernelHash, metadata::Depth, CacheBytes, Device,
-        ReadError,
+        self, decompress, device::FileState, hash::KernelHash, metadata::LockSubclass, CacheBytes,
+        Device, ReadError,
     },
     share::Domain,
     stats::{Counters, Field, MountDirectory, Source, Totals},
-    vfs::{BoundInodes, Context, Inode, InodeRef, RateLimit, Stat, Super},
+    vfs::{BoundInodes, Context, Inode, InodeRef, RateLimit, Stat, SuperBlock},
 };
 
 /// Bytes at the start of an image in which the superblock lies.
@@ -109,7 +109,7 @@ impl Key {
 }
 
 /// Says that the image of a superblock has been mounted again, and counts it.
-pub(super) fn mounted_again(sb: &Super<Erofs>, source: &CStr) {
+pub(super) fn mounted_again(sb: &SuperBlock<Erofs>, source: &CStr) {
     if let Ok(counters) = sb.info().counters() {
         counters.add(Field::Mounts, 1);
     }
@@ -139,16 +139,16 @@ pub(crate) struct Info {
     packed: SetOnce<InodeRef<Erofs>>,
     metabox: SetOnce<InodeRef<Erofs>>,
     prefixes: SetOnce<KVVec<LongPrefix>>,
-    directory: SetOnce<MountDirectory<Figures>>,
+    directory: SetOnce<MountDirectory<MountStats>>,
 }
 
 /// What is counted for one mount.
-struct Figures {
+struct MountStats {
     counters: Arc<Counters>,
     bound: BoundInodes<Erofs>,
 }
 
-impl Source for Figures {
+impl Source for MountStats {
     fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -181,7 +181,7 @@ struct Devices {
 /// What a mount holds, in the order in which it is let go of: each part uses those behind it. The
 /// directory is the first, because that waits for readers.
 pub(crate) struct Held {
-    _directory: SetOnce<MountDirectory<Figures>>,
+    _directory: SetOnce<MountDirectory<MountStats>>,
     _prefixes: SetOnce<KVVec<LongPrefix>>,
     _metabox: SetOnce<InodeRef<Erofs>>,
     _packed: SetOnce<InodeRef<Erofs>>,
@@ -215,9 +215,9 @@ impl Info {
     }
 
     /// Shows the mount in sysfs.
-    pub(super) fn publish(&self, sb: &Super<Erofs>) -> Result {
+    pub(super) fn publish(&self, sb: &SuperBlock<Erofs>) -> Result {
         let figures = Arc::new(
-            Figures {
+            MountStats {
                 counters: self.counters()?.clone(),
                 bound: sb.bound_inodes(),
             },
@@ -264,7 +264,7 @@ impl Info {
     /// The data of the packed inode. `EFSCORRUPTED` if the image has none.
     pub(super) fn packed_bytes(&self) -> Result<CacheBytes<'_>> {
         let packed = Self::internal(&self.packed)?;
-        Ok(packed.bytes()?.encoded(Depth::Packed))
+        Ok(packed.bytes()?.encoded(LockSubclass::Packed))
     }
 
     /// The image's superblock.
@@ -290,7 +290,7 @@ impl Info {
             Area::Image => self.meta()?.bytes(),
             Area::Metabox => Ok(Self::internal(&self.metabox)?
                 .bytes()?
-                .encoded(Depth::Metabox)),
+                .encoded(LockSubclass::Metabox)),
         }
     }
 
@@ -341,7 +341,7 @@ fn meta_blkbits(device: &Device) -> u8 {
 }
 
 /// Checks the options as far as that takes no image.
-fn check_options(sb: &Super<Erofs>, fc: &Context<'_>) -> Result {
+fn check_options(sb: &SuperBlock<Erofs>, fc: &Context<'_>) -> Result {
     let (id, options) = (sb.id(), &sb.info().options);
     if options.fsoffset % SECTOR != 0 {
         return Err(fc.invalid(fmt!(
@@ -359,7 +359,7 @@ fn check_options(sb: &Super<Erofs>, fc: &Context<'_>) -> Result {
 
 /// Checks that the image's blocks can be read where they lie.
 fn check_block_size(
-    sb: &Super<Erofs>,
+    sb: &SuperBlock<Erofs>,
     fc: &Context<'_>,
     primary: &Device,
     block_size: u32,
@@ -380,7 +380,7 @@ fn check_block_size(
 }
 
 /// The root directory.
-fn root(sb: &Super<Erofs>, fc: &Context<'_>, image: &Superblock) -> Result<InodeRef<Erofs>> {
+fn root(sb: &SuperBlock<Erofs>, fc: &Context<'_>, image: &Superblock) -> Result<InodeRef<Erofs>> {
     let root = inode::iget(sb, image.root_nid)?;
     if !matches!(root.data()?.image()?.file_type, FileType::Directory) {
         return Err(fc.invalid(fmt!(
@@ -394,7 +394,7 @@ fn root(sb: &Super<Erofs>, fc: &Context<'_>, image: &Superblock) -> Result<Inode
 
 /// Brings a mount up and gives its root directory.
 pub(super) fn fill(
-    sb: &Super<Erofs>,
+    sb: &SuperBlock<Erofs>,
     fc: &Context<'_>,
     file: Option<ARef<File>>,
 ) -> Result<InodeRef<Erofs>> {
@@ -430,7 +430,7 @@ pub(super) fn fill(
         set(&info.packed, packed)?;
     }
     let root = root(sb, fc, image)?;
-    let prefixes = read_prefixes(info, image).map_err(|err| failed(sb, Place::Super, err))?;
+    let prefixes = read_prefixes(info, image).map_err(|err| failed(sb, Place::SuperBlock, err))?;
     set(&info.prefixes, prefixes)?;
     if info.options.share == Share::Fingerprint && image.ishare_xattr_prefix_id.is_none() {
         pr_info!(
@@ -444,7 +444,7 @@ pub(super) fn fill(
 /// The inode that the superblock's `field` names, whose data is a part of the image. Only a regular
 /// file's data can be that: others have none, or the VFS writes to their pages.
 fn internal_file(
-    sb: &Super<Erofs>,
+    sb: &SuperBlock<Erofs>,
     fc: &Context<'_>,
     field: &str,
     nid: u64,
@@ -464,7 +464,7 @@ fn internal_file(
     Ok(inode)
 }
 
-fn read_superblock(sb: &Super<Erofs>, fc: &Context<'_>) -> Result<Superblock> {
+fn read_superblock(sb: &SuperBlock<Erofs>, fc: &Context<'_>) -> Result<Superblock> {
     let meta = sb.info().area(Area::Image)?;
     let head = match meta.bytes(0) {
         Ok(head) => head,
@@ -486,13 +486,13 @@ fn read_superblock(sb: &Super<Erofs>, fc: &Context<'_>) -> Result<Superblock> {
 
 /// Reads the compression configurations, and gets the decoders ready.
 fn read_compression(
-    sb: &Super<Erofs>,
+    sb: &SuperBlock<Erofs>,
     fc: &Context<'_>,
     image: &Superblock,
 ) -> Result<Compression> {
     let info = sb.info();
     let mut compression = Compression::read(image, &info.area(Area::Image)?)
-        .map_err(|err| failed(sb, Place::Super, err))?;
+        .map_err(|err| failed(sb, Place::SuperBlock, err))?;
     // All that an address without a device can mean.
     let devices = info.devices.as_ref().ok_or(EIO)?;
     let ends = devices.slots.iter().map(|slot| {
@@ -511,7 +511,7 @@ fn read_compression(
 }
 
 fn open_devices(
-    sb: &Super<Erofs>,
+    sb: &SuperBlock<Erofs>,
     fc: &Context<'_>,
     image: &Superblock,
     is_file: bool,
@@ -536,8 +536,8 @@ fn open_devices(
     let mut total_blocks = image.blocks;
     let meta = info.area(Area::Image)?;
     for index in 0..count {
-        let slot =
-            DeviceSlot::read(image, index, &meta).map_err(|err| failed(sb, Place::Super, err))?;
+        let slot = DeviceSlot::read(image, index, &meta)
+            .map_err(|err| failed(sb, Place::SuperBlock, err))?;
         total_blocks = total_blocks.saturating_add(slot.blocks);
         slots.push(slot, GFP_KERNEL)?;
     }
@@ -559,7 +559,7 @@ fn open_devices(
     })
 }
 
-fn open_device(sb: &Super<Erofs>, index: usize, path: &CStr, is_file: bool) -> Result<Device> {
+fn open_device(sb: &SuperBlock<Erofs>, index: usize, path: &CStr, is_file: bool) -> Result<Device> {
     if !is_file {
         // A mount says by ENOTBLK that its *source* is no block device, on which its caller tries
         // again.

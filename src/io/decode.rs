@@ -44,7 +44,7 @@ pub(crate) struct Encoded<'a> {
 
 /// How to get at the part of an extent that is wanted.
 #[derive(Clone, Copy)]
-pub(super) struct Recipe {
+pub(super) struct DecompressRequest {
     /// The extent's first byte in the file.
     pub(super) pos: u64,
     /// The extent's length.
@@ -64,8 +64,8 @@ pub(super) struct Recipe {
 }
 
 /// An extent whose compressed bytes are being read.
-pub(super) struct Job {
-    recipe: Recipe,
+pub(super) struct DecompressJob {
+    request: DecompressRequest,
     plen: usize,
     /// The blocks that the compressed bytes are in.
     input: Folios,
@@ -73,7 +73,7 @@ pub(super) struct Job {
     pages: Pages,
 }
 
-impl Recipe {
+impl DecompressRequest {
     pub(super) fn new(
         encoded: &Encoded<'_>,
         pos: u64,
@@ -127,7 +127,7 @@ impl Recipe {
         Pages::with_capacity(pages)
     }
 
-    fn run(&self, input: &[u8], target: &mut Folios, pages: &mut Pages) -> Result<(), Failure> {
+    fn decode(&self, input: &[u8], target: &mut Folios, pages: &mut Pages) -> Result<(), Failure> {
         match self.coding {
             Coding::Shifted => self.copy(input, 0, self.skip, self.len, self.at, target),
             Coding::Interlaced => self.interlaced(input, target),
@@ -213,23 +213,23 @@ impl Recipe {
     pub(super) fn run_now(&self, input: &[u8], target: &mut Folios) -> Result<(), Failure> {
         let mut pages = self.pages(None, target)?;
         let _noio = NoIo::new();
-        self.run(input, target, &mut pages)
+        self.decode(input, target, &mut pages)
     }
 }
 
-impl Job {
+impl DecompressJob {
     /// Gets memory for `bytes` bytes of blocks, `plen` of them compressed data.
     pub(super) fn new(
-        recipe: Recipe,
+        request: DecompressRequest,
         plen: usize,
         bytes: usize,
         target: &mut Folios,
     ) -> Result<Self> {
         let pages = bytes.div_ceil(PAGE_SIZE) as u64;
         let input = Folios::buffer(pages, MAX_ORDER)?;
-        let page_list = recipe.pages(Some(&input), target)?;
+        let page_list = request.pages(Some(&input), target)?;
         Ok(Self {
-            recipe,
+            request,
             plen,
             input,
             pages: page_list,
@@ -238,12 +238,12 @@ impl Job {
 
     /// The extent's first byte in the file.
     pub(super) fn pos(&self) -> u64 {
-        self.recipe.pos
+        self.request.pos
     }
 
     /// Where the part of the extent that is wanted goes in the target.
     pub(super) fn at(&self) -> usize {
-        self.recipe.at
+        self.request.at
     }
 
     /// Where the compressed bytes are to be read to.
@@ -256,18 +256,18 @@ impl Job {
         core::mem::replace(&mut self.input, Folios::none())
     }
 
-    /// After [`Job::take_input`].
+    /// After [`DecompressJob::take_input`].
     pub(super) fn put_input(&mut self, input: Folios) {
         self.input = input;
     }
 
     /// Decodes what was read.
-    pub(super) fn run(mut self, target: &mut Folios) -> Result<(), Failure> {
+    pub(super) fn decompress(mut self, target: &mut Folios) -> Result<(), Failure> {
         let _noio = NoIo::new();
         let input = self
             .input
-            .span(None, self.recipe.lead, 0, self.plen, &mut self.pages)?;
-        self.recipe.run(&input, target, &mut self.pages)
+            .span(None, self.request.lead, 0, self.plen, &mut self.pages)?;
+        self.request.decode(&input, target, &mut self.pages)
     }
 }
 

@@ -24,12 +24,12 @@ pub(crate) struct Device {
 
 /// # Invariants
 ///
-/// `Super`: the pointer is the superblock's own `s_bdev`, which stays open as long as the
+/// `SuperBlock`: the pointer is the superblock's own `s_bdev`, which stays open as long as the
 /// superblock (and so the `Device`, which is a part of it) lives. `Claimed`: `file` was opened by
 /// `fs_bdev_file_open_by_path` for `sb`, and is released once, on drop, while `sb` is still
 /// allocated.
 enum Backing {
-    Super(NonNull<bindings::block_device>),
+    SuperBlock(NonNull<bindings::block_device>),
     Claimed {
         file: NonNull<bindings::file>,
         sb: NonNull<bindings::super_block>,
@@ -182,7 +182,7 @@ impl Device {
         // SAFETY: `s_bdev` is open.
         let bytes = unsafe { bindings::bdev_bytes(bdev.as_ptr()) };
         // INVARIANT: This is `s_bdev`.
-        Self::new(Backing::Super(bdev), bytes, offset)
+        Self::new(Backing::SuperBlock(bdev), bytes, offset)
     }
 
     /// Opens and claims an extra block device for `sb`.
@@ -232,7 +232,7 @@ impl Device {
     /// The block device, if it is one.
     pub(crate) fn bdev(&self) -> Option<NonNull<bindings::block_device>> {
         match &self.backing {
-            Backing::Super(bdev) => Some(*bdev),
+            Backing::SuperBlock(bdev) => Some(*bdev),
             Backing::Claimed { file, .. } => {
                 // SAFETY: By the type invariants `file` is an open block device, whose
                 // `block_device` lives as long.

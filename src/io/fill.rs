@@ -11,7 +11,7 @@ use core::ops::Range;
 use kernel::prelude::*;
 
 use super::{
-    decode::{Encoded, Job, Recipe, Source},
+    decode::{DecompressJob, DecompressRequest, Encoded, Source},
     fill_state::{Rest, Submission},
     folios::Folios,
     submit::Submitter,
@@ -170,8 +170,9 @@ fn gather<'a, F: FillCompletion>(
             Target::Hole => rest.folios.zero(at, len),
             Target::Encoded(encoded) => {
                 let skip = usize::try_from(skip)?;
-                let recipe = Recipe::new(&encoded, extent.offset, extent.len, at, skip, len);
-                add_encoded(submitter, rest, plan, &encoded, recipe, &mut input)?;
+                let request =
+                    DecompressRequest::new(&encoded, extent.offset, extent.len, at, skip, len);
+                add_encoded(submitter, rest, plan, &encoded, request, &mut input)?;
             }
             Target::Cached(cache, start) => {
                 let start = start.checked_add(skip).ok_or(EFSCORRUPTED)?;
@@ -238,15 +239,15 @@ fn add_encoded<F: FillCompletion>(
     rest: &mut Rest<F>,
     plan: &Plan,
     encoded: &Encoded<'_>,
-    recipe: Recipe,
+    request: DecompressRequest,
     input: &mut usize,
 ) -> Result {
     let (device, addr) = match &encoded.source {
         Source::Disk(device, addr) => (device, *addr),
         Source::Inline(data) => {
             let data = data.get(..encoded.plen).ok_or(EFSCORRUPTED)?;
-            let result = recipe.run_now(data, &mut rest.folios);
-            return rest.decoded(recipe.pos, result);
+            let result = request.run_now(data, &mut rest.folios);
+            return rest.decoded(request.pos, result);
         }
     };
     // Whole blocks, as far as the device goes.
@@ -257,14 +258,14 @@ fn add_encoded<F: FillCompletion>(
     let end = blocks_end.min(device.bytes().max(end));
     let len = usize::try_from(end - start)?;
     let wanted = usize::try_from(addr - start)?.saturating_add(encoded.plen);
-    let mut job = Job::new(recipe, encoded.plen, len, &mut rest.folios)?;
+    let mut job = DecompressJob::new(request, encoded.plen, len, &mut rest.folios)?;
     *input = input.saturating_add(len);
     if *input > MAX_INPUT && !rest.jobs.is_empty() {
         submitter.before_others();
         let folios = read_now(job.take_input(), plan, device, start, len, wanted)?;
         job.put_input(folios);
-        let result = job.run(&mut rest.folios);
-        return rest.decoded(recipe.pos, result);
+        let result = job.decompress(&mut rest.folios);
+        return rest.decoded(request.pos, result);
     }
     // What is decoded has pieces of its own, one for each extent at least.
     submitter.expect_encoded();

@@ -16,7 +16,7 @@ use kernel::{
 };
 
 use super::{
-    decode::{Job, NoIo},
+    decode::{DecompressJob, NoIo},
     decompress::Failure,
     folios::Folios,
     memcg::Payer,
@@ -85,7 +85,7 @@ struct Fill<F: FillCompletion> {
 pub(super) struct Rest<F: FillCompletion> {
     pub(super) folios: Folios,
     /// What is to be decoded when the I/O is done.
-    pub(super) jobs: KVec<Job>,
+    pub(super) jobs: KVec<DecompressJob>,
     /// How many bytes from the start on are filled when all I/O has succeeded. `usize::MAX`: all.
     good: usize,
     /// Why the others are not.
@@ -121,7 +121,7 @@ impl<F: FillCompletion> Rest<F> {
             if at >= self.good {
                 return;
             }
-            let result = job.run(&mut self.folios);
+            let result = job.decompress(&mut self.folios);
             if let Err(err) = self.decoded(pos, result) {
                 self.fail(at, err);
             }

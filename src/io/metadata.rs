@@ -82,7 +82,7 @@ impl Deref for FolioBytes<'_> {
 /// What data is of which, in the order in which one is read while another waits for it: files' and
 /// directories', the packed inode's, the metabox's.
 #[derive(Clone, Copy)]
-pub(crate) enum Depth {
+pub(crate) enum LockSubclass {
     /// A directory, or a file that reads no other.
     Directory = 1,
     /// The packed inode.
@@ -101,7 +101,7 @@ pub(crate) struct CacheBytes<'a> {
     mapping: Mapping<'a>,
     size: u64,
     /// Its pages are worth reading with those around them.
-    around: Option<Depth>,
+    around: Option<LockSubclass>,
 }
 
 impl<'a> CacheBytes<'a> {
@@ -121,7 +121,7 @@ impl<'a> CacheBytes<'a> {
 
     /// The same, for data that is compressed: what is not in the page cache comes there with all
     /// that is compressed together with it.
-    pub(crate) fn encoded(self, depth: Depth) -> Self {
+    pub(crate) fn encoded(self, depth: LockSubclass) -> Self {
         Self {
             around: Some(depth),
             ..self
@@ -130,7 +130,7 @@ impl<'a> CacheBytes<'a> {
 
     /// Reads `len` bytes from `pos` on into the page cache, unless the first of them is there.
     pub(crate) fn read_ahead(&self, pos: u64, len: usize) {
-        let depth = self.around.unwrap_or(Depth::Packed);
+        let depth = self.around.unwrap_or(LockSubclass::Packed);
         if pos >= self.size || len == 0 {
             return;
         }

@@ -176,7 +176,7 @@ pub(super) fn zeros(shared: &Unheld, blocks: Range<u64>) -> u64 {
 }
 
 /// How many of these blocks, from the first on, have their bytes elsewhere.
-pub(crate) fn run(shared: &Unheld, blocks: Range<u64>) -> u64 {
+pub(crate) fn present_prefix(shared: &Unheld, blocks: Range<u64>) -> u64 {
     let pieces = gather::<MANY>(shared, blocks, false);
     pieces.iter().flatten().map(Piece::blocks).sum()
 }

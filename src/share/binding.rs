@@ -314,10 +314,10 @@ impl Binding {
 
     /// How many blocks from `blocks.start` on, and below `blocks.end`, are verified without a gap.
     /// May be called in atomic context.
-    pub(crate) fn run(&self, blocks: Range<u64>) -> u64 {
+    pub(crate) fn verified_prefix(&self, blocks: Range<u64>) -> u64 {
         match &self.known.lock().verified {
             Verified::All | Verified::Sole => blocks.end.saturating_sub(blocks.start),
-            Verified::Some(part) => part.set.run(blocks),
+            Verified::Some(part) => part.set.leading_ones(blocks),
             Verified::Gone => 0,
         }
     }
@@ -327,7 +327,7 @@ impl Binding {
     pub(crate) fn covers(&self, blocks: Range<u64>) -> bool {
         let end = blocks.end.min(self.blocks());
         let blocks = blocks.start.min(end)..end;
-        self.run(blocks.clone()) == blocks.end - blocks.start
+        self.verified_prefix(blocks.clone()) == blocks.end - blocks.start
     }
 
     /// Whether all blocks are verified.
@@ -371,7 +371,7 @@ impl PinnedDrop for Binding {
 }
 
 /// The bindings of one real inode.
-pub(crate) struct Slots {
+pub(crate) struct Bindings {
     current: Option<Arc<Binding>>,
     /// The last one before it whose mapping files may have, and which has those before. They stay
     /// until the inode goes, which is longer than files do.
@@ -386,7 +386,7 @@ pub(crate) struct Slots {
     reported: bool,
 }
 
-impl Slots {
+impl Bindings {
     pub(crate) const fn new() -> Self {
         Self {
             current: None,
@@ -403,7 +403,7 @@ impl Slots {
         self.current.as_ref()
     }
 
-    /// As [`Slots::current`], for a file that gets its mapping.
+    /// As [`Bindings::current`], for a file that gets its mapping.
     pub(crate) fn open(&mut self) -> Option<&Arc<Binding>> {
         self.opened |= self.current.is_some();
         self.current.as_ref()
@@ -420,7 +420,7 @@ impl Slots {
     }
 
     /// The current binding, which is that no more. The caller retires and drops it when no lock is
-    /// held. If another one is to follow, [`Slots::bind`] makes it the current one.
+    /// held. If another one is to follow, [`Bindings::bind`] makes it the current one.
     pub(crate) fn leave(&mut self) -> Option<Arc<Binding>> {
         let old = self.current.take()?;
         self.left = self.left.saturating_add(1);

@@ -41,7 +41,7 @@ pub fn insert(words: &mut [u64], bits: core::ops::Range<u64>) -> u64 {
 }
 
 /// How many bits from `bits.start` on, and below `bits.end`, are in the set without a gap.
-pub fn run(words: &[u64], bits: core::ops::Range<u64>) -> u64 {
+pub fn leading_ones(words: &[u64], bits: core::ops::Range<u64>) -> u64 {
     let mut bit = bits.start;
     while bit < bits.end {
         let shift = bit % WORD;
@@ -163,7 +163,7 @@ where
     }
 
     /// How many bits from `bits.start` on, and below `bits.end`, are in the set without a gap.
-    pub fn run(&self, bits: Range<u64>) -> u64 {
+    pub fn leading_ones(&self, bits: Range<u64>) -> u64 {
         let mut bit = bits.start;
         while bit < bits.end {
             let (base, until, page) = if bit < WORD {
@@ -177,7 +177,7 @@ where
                 )
             };
             let until = until.min(bits.end);
-            let here = page.map_or(0, |page| run(page, bit - base..until - base));
+            let here = page.map_or(0, |page| leading_ones(page, bit - base..until - base));
             bit += here;
             if bit < until {
                 break;

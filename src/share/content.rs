@@ -25,7 +25,7 @@ use super::{
     handle::Unheld,
     queue::{Link, QUEUE},
     sha256::KernelSha256,
-    table::{read_once, Recorded, Slot, Table, Writer},
+    table::{read_once, DigestSlot, Recorded, Table, Writer},
     usage::Usage,
 };
 use crate::{
@@ -302,12 +302,12 @@ impl Content {
     }
 
     /// The digests from that of `block` on, as far as they lie side by side. Needs no lock.
-    pub(super) fn slots(&self, block: u64) -> &[Slot] {
+    pub(super) fn slots(&self, block: u64) -> &[DigestSlot] {
         self.table.slots(block)
     }
 
     /// A block's digest, and what an entry of the index needs beside that.
-    pub(super) fn slot(&self, block: u64) -> Option<(&Slot, u32)> {
+    pub(super) fn slot(&self, block: u64) -> Option<(&DigestSlot, u32)> {
         self.table.slot(block)
     }
 

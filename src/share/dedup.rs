@@ -40,7 +40,7 @@ pub(crate) fn enter_all(shared: &SharedInode, blocks: Range<u64>) -> Result {
                 // What follows it there is likely to follow it here.
                 Ok(Entered::Elsewhere) => {
                     race_point!(c"index_elsewhere");
-                    alias::run(shared, at..blocks.end).max(1)
+                    alias::present_prefix(shared, at..blocks.end).max(1)
                 }
                 Err(err) => {
                     result = Err(err);

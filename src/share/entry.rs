@@ -18,10 +18,11 @@ use super::{chunks::Header, handle::Unheld, table::UNIT};
 ///
 /// # Invariants
 ///
-/// The address of a [`Slot`](super::table::Slot) that is set, in a chunk ([`Header`]), plus log2 of
-/// the chunk's size. The chunk and its shared inode are not freed as long as this exists: it is in
-/// the index, which the shared inode leaves before it goes, or borrowed from the shared inode
-/// ([`Probe`]). Without the log2 it is the address of a [`Start`], which is there as long.
+/// The address of a [`DigestSlot`](super::table::DigestSlot) that is set, in a chunk ([`Header`]),
+/// plus log2 of the chunk's size. The chunk and its shared inode are not freed as long as this
+/// exists: it is in the index, which the shared inode leaves before it goes, or borrowed from the
+/// shared inode ([`Probe`]). Without the log2 it is the address of a [`Start`], which is there as
+/// long.
 pub(super) struct Entry(usize);
 
 /// The digest that begins with a word, and has zeros after it.

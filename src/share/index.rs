@@ -24,7 +24,7 @@ use kernel::{
 use super::{
     entry::{Entry, Probe, Start},
     handle::{SharedInode, Unheld},
-    table::Slot,
+    table::DigestSlot,
 };
 use crate::{
     io::{memcg::CHARGED, wait::cond_resched},
@@ -188,7 +188,7 @@ pub(crate) fn find<'a>(
 /// Whether the place that the index has for the digest of a block is that block itself.
 pub(super) fn has(shared: &Unheld, block: u64) -> bool {
     let slot = shared.content().slots(block).first();
-    if slot.is_none_or(Slot::is_zeros) {
+    if slot.is_none_or(DigestSlot::is_zeros) {
         return false;
     }
     let (Some(probe), Some(shards)) = (Probe::of(shared, block), shards(shared)) else {
@@ -210,7 +210,7 @@ pub(super) fn leave(shared: &Unheld) {
         for block in blocks {
             // Zeros are never entered.
             let slot = shared.content().slots(block).first();
-            if slot.is_none_or(Slot::is_zeros) {
+            if slot.is_none_or(DigestSlot::is_zeros) {
                 continue;
             }
             let Some(probe) = Probe::of(shared, block) else {

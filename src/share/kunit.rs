@@ -137,11 +137,11 @@ mod tests {
         // The bits of more than one page
         let shared = shared(7, 100_000, 1)?;
         let binding = binding(&shared)?;
-        assert_eq!(binding.run(0..10), 0);
+        assert_eq!(binding.verified_prefix(0..10), 0);
         assert!(!binding.verify(0..70)?);
         assert!(!binding.verify(40_000..40_100)?);
-        assert_eq!(binding.run(0..1000), 70);
-        assert_eq!(binding.run(40_050..50_000), 50);
+        assert_eq!(binding.verified_prefix(0..1000), 70);
+        assert_eq!(binding.verified_prefix(40_050..50_000), 50);
         assert!(binding.covers(40_000..40_100));
         assert!(!binding.covers(39_999..40_100));
         assert!(!binding.is_complete());
@@ -159,7 +159,7 @@ mod tests {
         let before = shared.content().bound();
         binding.verify(0..100)?;
         binding.retire();
-        assert_eq!(binding.run(0..1), 0);
+        assert_eq!(binding.verified_prefix(0..1), 0);
         assert!(matches!(binding.verify(0..1), Err(err) if err == ESTALE));
         assert_eq!(shared.content().bound(), before - 1);
         Ok(())

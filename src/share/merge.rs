@@ -251,7 +251,7 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     let mut count = 0;
     let mut at = blocks.start;
     while at < blocks.end {
-        let run = alias::run(shared, at..blocks.end);
+        let run = alias::present_prefix(shared, at..blocks.end);
         for block in at..at + run {
             // The first of a run was found in the index; what follows it need not be. If the index
             // has the block itself, it stays: others find it there, and what it equals may go for
@@ -275,8 +275,9 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     if count * 2 < all || folio.is_hot() {
         return Merge::Partly;
     }
-    let is_duplicate =
-        |block: &u64| bits::run(&duplicates, *block - pages.start..*block - pages.start + 1) != 0;
+    let is_duplicate = |block: &u64| {
+        bits::leading_ones(&duplicates, *block - pages.start..*block - pages.start + 1) != 0
+    };
     match copies(&folio, &blocks, is_duplicate) {
         Ok(parts) => {
             // What is left is charged to the cgroup that was charged for the whole, not to the

@@ -62,7 +62,7 @@ pub(crate) mod usage;
 #[allow(unreachable_pub)]
 pub(crate) mod window;
 
-pub(crate) use binding::{Binding, Slots};
+pub(crate) use binding::{Binding, Bindings};
 pub(crate) use content::{Identity, Recording, Verify};
 pub(crate) use digest::{Domain, BLOCK_SHIFT, BLOCK_SIZE};
 pub(crate) use fast_path::{is_marked, FastMapping};

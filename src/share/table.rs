@@ -60,9 +60,9 @@ where
 ///
 /// All zeros until it is set; then constant. The first word is written last.
 #[repr(C, align(32))]
-pub(crate) struct Slot([Atomic<u64>; 4]);
+pub(crate) struct DigestSlot([Atomic<u64>; 4]);
 
-impl Slot {
+impl DigestSlot {
     /// Its words, if it is set. Needs no lock. A digest whose first word is zero is reported as not
     /// set; callers treat that as a miss.
     #[inline(always)]
@@ -82,7 +82,7 @@ impl Slot {
         })
     }
 
-    /// Whether both are set, and equal; as [`Slot::words`].
+    /// Whether both are set, and equal; as [`DigestSlot::words`].
     #[inline(always)]
     pub(super) fn same(&self, other: &Self) -> bool {
         let (ours, theirs) = (read_once(&self.0[0]), read_once(&other.0[0]));
@@ -173,14 +173,14 @@ pub(super) fn bytes(words: [u64; 4]) -> Digest {
     digest
 }
 
-const _: () = assert!(size_of::<Header>() == UNIT && size_of::<Slot>() == UNIT);
+const _: () = assert!(size_of::<Header>() == UNIT && size_of::<DigestSlot>() == UNIT);
 
 /// A chunk.
 ///
 /// # Invariants
 ///
-/// Points to a [`Header`] and `count` [`Slot`]s behind it, at a multiple of [`Chunk::bytes`] of
-/// `count`, which are valid for `'a`.
+/// Points to a [`Header`] and `count` [`DigestSlot`]s behind it, at a multiple of [`Chunk::bytes`]
+/// of `count`, which are valid for `'a`.
 #[derive(Clone, Copy)]
 struct Chunk<'a>(&'a Header);
 
@@ -194,7 +194,7 @@ impl<'a> Chunk<'a> {
         Layout::from_size_align(Self::bytes(count), Self::bytes(count)).map_err(|_| ENOMEM)
     }
 
-    fn slots(self) -> &'a [Slot] {
+    fn slots(self) -> &'a [DigestSlot] {
         let header: *const Header = self.0;
         // SAFETY: By the type invariants `count` slots lie behind the header, valid for `'a`.
         unsafe { core::slice::from_raw_parts(header.add(1).cast(), self.0.count as usize) }
@@ -251,14 +251,14 @@ impl Table {
 
     /// A block's digest, and log2 of the size of the chunk in which that lies; `None` if there is
     /// no such chunk.
-    pub(super) fn slot(&self, block: u64) -> Option<(&Slot, u32)> {
+    pub(super) fn slot(&self, block: u64) -> Option<(&DigestSlot, u32)> {
         let chunk = self.chunk(block)?;
         let slot = chunk.slots().get((block % CHUNK) as usize)?;
         Some((slot, Chunk::bytes(chunk.0.count).ilog2()))
     }
 
     /// The digests from that of `block` on, as far as they lie side by side.
-    pub(super) fn slots(&self, block: u64) -> &[Slot] {
+    pub(super) fn slots(&self, block: u64) -> &[DigestSlot] {
         let slots = self.chunk(block).map_or(&[][..], Chunk::slots);
         slots.get((block % CHUNK) as usize..).unwrap_or(&[])
     }
@@ -291,7 +291,7 @@ impl Table {
         block: u64,
         may_sleep: bool,
         allocated: &mut u64,
-    ) -> Result<&[Slot]> {
+    ) -> Result<&[DigestSlot]> {
         let slots = self.slots(block);
         if !slots.is_empty() {
             return Ok(slots);

@@ -13,14 +13,14 @@ use kernel::{
     prelude::*,
 };
 
-use super::Hooks;
+use super::StatsProvider;
 
 /// Lines shown at most.
 const LINES: usize = 100;
 
 /// A shared file.
 #[derive(Clone, Copy)]
-pub(crate) struct TopFile {
+pub(crate) struct SharedFile {
     /// Real inodes that share it.
     pub(crate) sharers: u32,
     /// Its resident pages.
@@ -33,7 +33,7 @@ pub(crate) struct TopFile {
     pub(crate) key: [u8; 16],
 }
 
-impl TopFile {
+impl SharedFile {
     /// Pages that are not resident because of sharing.
     fn saved(&self) -> u64 {
         self.pages
@@ -54,12 +54,12 @@ enum Of {
 }
 
 /// Those of the files offered that have most of what the list is of, most first.
-pub(crate) struct Top {
+pub(crate) struct SharedFileList {
     of: Of,
-    files: KVec<TopFile>,
+    files: KVec<SharedFile>,
 }
 
-impl Top {
+impl SharedFileList {
     fn new(of: Of) -> Result<Self> {
         Ok(Self {
             of,
@@ -68,7 +68,7 @@ impl Top {
     }
 
     /// By how much a file is ahead; 0 if it is not to be shown.
-    fn rank(&self, file: &TopFile) -> u64 {
+    fn rank(&self, file: &SharedFile) -> u64 {
         match self.of {
             Of::Sharers if file.sharers < 2 => 0,
             // One without pages yet is shared, too.
@@ -79,7 +79,7 @@ impl Top {
 
     /// Takes `file` if it belongs to the list. Allocates nothing, so it may be called with a
     /// spinlock held.
-    pub(crate) fn offer(&mut self, file: TopFile) {
+    pub(crate) fn offer(&mut self, file: SharedFile) {
         let rank = self.rank(&file);
         if rank == 0 {
             return;
@@ -110,8 +110,8 @@ impl fmt::Write for Text {
 }
 
 /// The text of a file.
-fn text(hooks: &Hooks, of: Of) -> Result<KVec<u8>> {
-    let mut top = Top::new(of)?;
+fn text(hooks: &StatsProvider, of: Of) -> Result<KVec<u8>> {
+    let mut top = SharedFileList::new(of)?;
     (hooks.top)(&mut top);
     let mut out = Text(KVec::with_capacity(top.files.len() * LINE, GFP_KERNEL)?);
     for file in &top.files {
@@ -135,14 +135,14 @@ fn text(hooks: &Hooks, of: Of) -> Result<KVec<u8>> {
 /// # Invariants
 ///
 /// `directory` is what `debugfs_create_dir` returned, and ours.
-pub(crate) struct TopRegistration {
+pub(crate) struct SharedFileListRegistration {
     directory: *mut bindings::dentry,
 }
 
 // SAFETY: The registration is only ever dropped, which may happen on any thread.
-unsafe impl Send for TopRegistration {}
+unsafe impl Send for SharedFileListRegistration {}
 // SAFETY: There is nothing to do with a shared reference.
-unsafe impl Sync for TopRegistration {}
+unsafe impl Sync for SharedFileListRegistration {}
 
 static TOP_OPS: bindings::debugfs_short_fops = bindings::debugfs_short_fops {
     read: Some(read_top),
@@ -156,9 +156,9 @@ static ALIASES_OPS: bindings::debugfs_short_fops = bindings::debugfs_short_fops 
     llseek: Some(bindings::default_llseek),
 };
 
-impl TopRegistration {
+impl SharedFileListRegistration {
     /// Makes the files. A kernel without debugfs, or one that refuses, has none: that is no error.
-    pub(crate) fn new(hooks: &'static Hooks) -> Self {
+    pub(crate) fn new(hooks: &'static StatsProvider) -> Self {
         let (name, root) = (c"erofs-shared".as_char_ptr(), core::ptr::null_mut());
         // SAFETY: The name is NUL-terminated.
         let directory = unsafe { bindings::debugfs_create_dir(name, root) };
@@ -174,7 +174,7 @@ impl TopRegistration {
     }
 }
 
-impl Drop for TopRegistration {
+impl Drop for SharedFileListRegistration {
     fn drop(&mut self) {
         // SAFETY: By the type invariants the directory is ours. `debugfs_remove` takes errors, too.
         unsafe { bindings::debugfs_remove(self.directory) }
@@ -211,8 +211,8 @@ unsafe extern "C" fn read_aliases(
 ///
 /// # Safety
 ///
-/// `file` is one that [`TopRegistration::new`] makes: the file's private pointer is that to the
-/// hooks; `buf` is `count` bytes of user memory, `pos` is ours for the call.
+/// `file` is one that [`SharedFileListRegistration::new`] makes: the file's private pointer is that
+/// to the hooks; `buf` is `count` bytes of user memory, `pos` is ours for the call.
 unsafe fn read(
     file: *mut bindings::file,
     buf: *mut ffi::c_char,
@@ -221,7 +221,7 @@ unsafe fn read(
     of: Of,
 ) -> isize {
     // SAFETY: By the function's safety requirements; hooks are constant.
-    let hooks = unsafe { &*(*file).private_data.cast::<Hooks>() };
+    let hooks = unsafe { &*(*file).private_data.cast::<StatsProvider>() };
     match text(hooks, of) {
         // SAFETY: By the function's safety requirements; the text is readable for its length.
         Ok(text) => unsafe {

@@ -3,7 +3,7 @@
 //! What the module tells about itself: counters, `/sys/fs/erofs-shared`, debugfs, tracepoints.
 //!
 //! This knows nothing about sharing. The parts above count with [`Counters`], call [`trace`], and
-//! supply what only they can compute through [`Source`] and [`Hooks`].
+//! supply what only they can compute through [`Source`] and [`StatsProvider`].
 //! `Documentation/ABI/testing/sysfs-fs-erofs-shared` says what each file means.
 //!
 //! # Lifetimes
@@ -22,7 +22,7 @@ use kernel::{
     sync::atomic::{Atomic, Relaxed},
 };
 
-pub(crate) use debugfs::{Top, TopFile, TopRegistration};
+pub(crate) use debugfs::{SharedFile, SharedFileList, SharedFileListRegistration};
 pub(crate) use sysfs::{MountDirectory, Registration};
 
 /// What is counted.
@@ -147,7 +147,7 @@ pub(crate) trait Source: Send + Sync + 'static {
 }
 
 /// What the module as a whole supplies.
-pub(crate) struct Hooks {
+pub(crate) struct StatsProvider {
     /// Names of the files in `features/`.
     pub(crate) features: &'static [&'static CStr],
     /// The names under which the filesystem is registered.
@@ -155,7 +155,7 @@ pub(crate) struct Hooks {
     /// Computes the totals of all mounts, as [`Source::totals`].
     pub(crate) totals: fn() -> Totals,
     /// Offers every shared file to a list of the most shared ones. May sleep.
-    pub(crate) top: fn(&mut Top),
+    pub(crate) top: fn(&mut SharedFileList),
 }
 
 /// A device number as the kernel has it in `s_dev`; shown as `MAJOR:MINOR`.

@@ -13,7 +13,7 @@ use kernel::{
 
 use super::{
     kobject::{Directory, Files, Show, Value},
-    Counters, Dev, Field, Hooks, Source, Totals, GLOBAL,
+    Counters, Dev, Field, Source, StatsProvider, Totals, GLOBAL,
 };
 
 /// The files of a mount's directory: the first of [`FILES`].
@@ -80,7 +80,7 @@ fn number_files<S: Source>(directory: Directory, count: usize, source: Arc<S>) -
 }
 
 /// `features/`: a file says by being there, but for `filesystems`, the last one.
-struct Features(&'static Hooks);
+struct Features(&'static StatsProvider);
 
 impl Show for Features {
     // The same on every system with this module.
@@ -96,7 +96,7 @@ impl Show for Features {
 }
 
 /// `stats/`
-struct Module(&'static Hooks);
+struct Module(&'static StatsProvider);
 
 impl Source for Module {
     fn counters(&self) -> &Counters {
@@ -124,7 +124,7 @@ pub(crate) struct Registration {
 
 impl Registration {
     /// Makes the directory. Only once, before the first mount.
-    pub(crate) fn new(hooks: &'static Hooks) -> Result<Self> {
+    pub(crate) fn new(hooks: &'static StatsProvider) -> Result<Self> {
         if STATE.cmpxchg(0, 1, Relaxed).is_err() {
             return Err(EBUSY);
         }

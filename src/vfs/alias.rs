@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Blocks that a fault copies together: as many as the kernel maps around one.
-const AROUND: u64 = 16;
+const FAULT_AROUND_BLOCKS: u64 = 16;
 
 /// Blocks of a read so small that looking for pieces must cost next to nothing.
 const FEW: usize = 2;
@@ -33,7 +33,7 @@ impl<T: FileSystem> Inode<T> {
     pub(super) fn next_elsewhere(&self, binding: &Binding, pages: Range<u64>) -> u64 {
         let (shared, mut at) = (binding.shared(), pages.start);
         while let Some(block) = shared.content().next_alias(at..pages.end) {
-            if alias::run(shared, block..block + 1) != 0 {
+            if alias::present_prefix(shared, block..block + 1) != 0 {
                 return block;
             }
             race_point!(c"alias_gone");
@@ -48,11 +48,11 @@ impl<T: FileSystem> Inode<T> {
     /// nowhere any more, it has no alias any more, either.
     pub(super) fn copy_alias(&self, binding: &Binding, block: u64) -> Result {
         let shared = binding.shared();
-        let first = block - block % AROUND;
-        let end = (first + AROUND).min(binding.blocks());
+        let first = block - block % FAULT_AROUND_BLOCKS;
+        let end = (first + FAULT_AROUND_BLOCKS).min(binding.blocks());
         for at in first..end {
             let here = at..at + 1;
-            if !shared.content().is_aliased(at) || binding.run(here.clone()) == 0 {
+            if !shared.content().is_aliased(at) || binding.verified_prefix(here.clone()) == 0 {
                 continue;
             }
             let [piece] = alias::gather(shared, here.clone(), false);
@@ -85,7 +85,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
         blocks: Range<u64>,
     ) -> Result<usize, Unready> {
         let shared = binding.shared();
-        let mut ready = binding.run(blocks.clone());
+        let mut ready = binding.verified_prefix(blocks.clone());
         if ready == 0 {
             if request.is_nowait() {
                 return Err(Unready::Failed(EAGAIN));

@@ -6,7 +6,7 @@
 use kernel::{bindings, prelude::*, sync::Arc};
 
 use super::{
-    sharing::HashTime, state::Sharing, under_way::UnderWay, verify::resident, FileSystem, Inode,
+    in_flight::InFlight, sharing::HashTime, state::Sharing, verify::resident, FileSystem, Inode,
     Tables,
 };
 use crate::{
@@ -57,7 +57,7 @@ impl<T: FileSystem> Inode<T> {
         if !self.is_current(old) {
             return;
         }
-        let changed = old.run(block..block + 1) != 0;
+        let changed = old.verified_prefix(block..block + 1) != 0;
         if changed && sharing.slots.lock().is_first_change() {
             T::report_change(self, block);
         }
@@ -272,7 +272,7 @@ impl<T: FileSystem> Inode<T> {
             folios,
             &self.plan(0, false),
             |pos| T::map(self, pos, false),
-            UnderWay::new(self),
+            InFlight::new(self),
         )?;
         folios.zero_tail(0, self.size());
         Ok(folios)
@@ -281,10 +281,10 @@ impl<T: FileSystem> Inode<T> {
     /// How many blocks are read together with the first `count` of a file of `blocks`: those that
     /// are decoded with them.
     fn head(&self, count: u64, blocks: u64) -> u64 {
-        if !T::is_encoded(self) {
+        if !T::is_compressed(self) {
             return count;
         }
-        let around = T::around(self, 0..count << BLOCK_SHIFT);
+        let around = T::expand_to_extents(self, 0..count << BLOCK_SHIFT);
         let end = around.end.div_ceil(BLOCK_SIZE as u64);
         if end > HEAD_BLOCKS {
             return count;

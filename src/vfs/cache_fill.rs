@@ -5,7 +5,7 @@
 use kernel::{prelude::*, sync::Arc};
 
 use super::{
-    under_way::{SuperUnderWay, UnderWay},
+    in_flight::{InFlight, SuperInFlight},
     FileSystem, Inode,
 };
 use crate::{
@@ -35,7 +35,7 @@ pub(super) struct CacheFill<T: FileSystem> {
     check: Check,
     _reading: Reading,
     // Last, so that everything else is gone when an unmount continues.
-    under_way: UnderWay<T>,
+    in_flight: InFlight<T>,
 }
 
 impl<T: FileSystem> CacheFill<T> {
@@ -54,7 +54,7 @@ impl<T: FileSystem> CacheFill<T> {
             binding: binding.clone(),
             check,
             _reading: Reading::of(binding.shared()),
-            under_way: UnderWay::new(inode),
+            in_flight: InFlight::new(inode),
         }
     }
 }
@@ -62,7 +62,7 @@ impl<T: FileSystem> CacheFill<T> {
 impl<T: FileSystem> FillCompletion for CacheFill<T> {
     fn complete(self, mut folios: Folios, _result: Result) {
         // Those that failed are not uptodate: the next reader retries the read.
-        let inode = self.under_way.inode();
+        let inode = self.in_flight.inode();
         let pos = folios.pos();
         folios.zero_tail(pos, inode.size());
         let mut block = pos >> BLOCK_SHIFT;
@@ -99,20 +99,20 @@ impl<T: FileSystem> FillCompletion for CacheFill<T> {
     }
 
     fn bad_data(&self, pos: u64, what: &'static str) {
-        self.under_way.bad_data(pos, what);
+        self.in_flight.bad_data(pos, what);
     }
 }
 
 /// A folio's bytes, being read for the page cache of an inode that is not shared.
 pub(super) struct OwnFill<T: FileSystem> {
-    pub(super) under_way: UnderWay<T>,
+    pub(super) in_flight: InFlight<T>,
 }
 
 impl<T: FileSystem> FillCompletion for OwnFill<T> {
     fn complete(self, mut folios: Folios, _result: Result) {
         // As for `CacheFill`.
         let pos = folios.pos();
-        folios.zero_tail(pos, self.under_way.inode().size());
+        folios.zero_tail(pos, self.in_flight.inode().size());
         while folios.first().is_some() {
             folios.finish_first();
             cond_resched();
@@ -120,7 +120,7 @@ impl<T: FileSystem> FillCompletion for OwnFill<T> {
     }
 
     fn bad_data(&self, pos: u64, what: &'static str) {
-        self.under_way.bad_data(pos, what);
+        self.in_flight.bad_data(pos, what);
     }
 }
 
@@ -132,7 +132,7 @@ pub(super) struct UncheckedFill<T: FileSystem> {
     size: u64,
     _reading: Reading,
     // Last, so that everything else is gone when an unmount continues.
-    _under_way: SuperUnderWay<T>,
+    _under_way: SuperInFlight<T>,
 }
 
 impl<T: FileSystem> UncheckedFill<T> {
@@ -141,7 +141,7 @@ impl<T: FileSystem> UncheckedFill<T> {
         Self {
             size: inode.size(),
             _reading: Reading::of(binding.shared()),
-            _under_way: SuperUnderWay::new(inode),
+            _under_way: SuperInFlight::new(inode),
         }
     }
 }

@@ -18,7 +18,7 @@ use kernel::{
 use super::{
     param::{Param, ParamValue, SOURCE},
     superblock::{Private, INSTANCES},
-    FileSystem, Super, Tables,
+    FileSystem, SuperBlock, Tables,
 };
 use crate::{bindings, io};
 
@@ -277,7 +277,7 @@ impl<T: FileSystem> FsContext<'_, T> {
             return;
         };
         // SAFETY: The root is that of a superblock of `T` (type invariants), and keeps it.
-        let sb = unsafe { Super::<T>::from_raw((*root.as_ptr()).d_sb) };
+        let sb = unsafe { SuperBlock::<T>::from_raw((*root.as_ptr()).d_sb) };
         T::mounted_again(sb, Context::mounting(fc).source());
     }
 
@@ -331,7 +331,7 @@ pub(super) unsafe extern "C" fn init<T: FileSystem>(
             Private::<T> {
                 source: None,
                 key: None,
-                under_way: Atomic::new(0),
+                in_flight: Atomic::new(0),
                 instance: INSTANCES.fetch_add(1, Relaxed),
                 info: T::new_info()?,
             },
@@ -453,7 +453,7 @@ impl<T: FileSystem> Tables<T> {
             // SAFETY: By this function's requirements the context is live.
             let context = Context::mounting(unsafe { &mut *fc });
             // SAFETY: The superblock is live, and one of `T` now.
-            let this = unsafe { Super::<T>::from_raw(sb) };
+            let this = unsafe { SuperBlock::<T>::from_raw(sb) };
             let root = T::fill_super(this, &context, private.source.clone());
             let root = root.inspect_err(|err| {
                 // What is wrong has been said; this says with which image.
@@ -546,7 +546,7 @@ impl<T: FileSystem> Tables<T> {
             return EINVAL.to_errno();
         };
         // SAFETY: By this function's requirements the context has a root, of a superblock of `T`.
-        let sb = unsafe { Super::<T>::from_raw((*fc.root).d_sb) };
+        let sb = unsafe { SuperBlock::<T>::from_raw((*fc.root).d_sb) };
         T::reconfigure(sb.info(), sb.key(), &new.info);
         fc.sb_flags |= bindings::SB_RDONLY;
         fc.sb_flags_mask |= bindings::SB_POSIXACL;

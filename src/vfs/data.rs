@@ -216,7 +216,7 @@ impl<T: FileSystem> Tables<T> {
         let mapping = unsafe { Folio::from_raw(folio) }.mapping();
         // SAFETY: The mapping is that of an inode of `T`.
         let inode = unsafe { Inode::<T>::of_mapping(mapping) };
-        if T::is_encoded(inode) {
+        if T::is_compressed(inode) {
             // SAFETY: The folio is locked, and the lock passes on.
             let read = unsafe { Self::read_folio_encoded(inode, folio) };
             return read.err().map_or(0, |err| err.to_errno());
@@ -245,7 +245,7 @@ impl<T: FileSystem> Tables<T> {
         let mut readahead = unsafe { Readahead::from_raw(rac) };
         // SAFETY: The mapping belongs to an inode of `T`.
         let inode = unsafe { Inode::<T>::of_mapping(readahead.mapping()) };
-        if T::is_encoded(inode) {
+        if T::is_compressed(inode) {
             return Self::readahead_encoded(inode, readahead);
         }
         let mut ctx = bindings::iomap_read_folio_ctx {
@@ -301,7 +301,7 @@ impl<T: FileSystem> Tables<T> {
         let direct = fields.f_flags & bindings::O_DIRECT != 0;
         // Direct I/O goes to the block device; a backing file has none to offer, and what has to be
         // decoded is not there.
-        if direct && (!inode.sb().is_block() || T::is_encoded(inode)) {
+        if direct && (!inode.sb().is_block() || T::is_compressed(inode)) {
             return EINVAL.to_errno();
         }
         let fast = inode.fast_mapping_ptr();
@@ -416,7 +416,7 @@ impl<T: FileSystem> Tables<T> {
         }
         let inode = file.inode();
         let direct = request.flags() & bindings::IOCB_DIRECT != 0;
-        if direct && inode.sb().is_block() && !T::is_encoded(inode) {
+        if direct && inode.sb().is_block() && !T::is_compressed(inode) {
             let (ops, none) = (&Self::READ_MAP_OPS, core::ptr::null_mut());
             let (iocb, to) = request.as_ptrs();
             // SAFETY: By the type invariants of `ReadRequest` these are the arguments of a

@@ -5,7 +5,7 @@
 
 use kernel::{ffi, prelude::*, sync::aref::ARef};
 
-use super::{FileSystem, Inode, InodeRef, Super, Tables};
+use super::{FileSystem, Inode, InodeRef, SuperBlock, Tables};
 use crate::{bindings, compat::code::ESTALE};
 
 /// Words for one inode.
@@ -94,7 +94,7 @@ impl<T: FileSystem> Tables<T> {
         // SAFETY: By this function's requirements there are `len` words, which are enough.
         let [high, low] = unsafe { words.read_unaligned() }.map(u64::from);
         // SAFETY: The superblock is a live one of `T`.
-        let sb = unsafe { Super::from_raw(sb) };
+        let sb = unsafe { SuperBlock::from_raw(sb) };
         Some(T::inode_by_handle(sb, (high << 32) | low))
     }
 

@@ -11,7 +11,7 @@ use kernel::{
     types::Opaque,
 };
 
-use super::{state::Sharing, Mount, Super};
+use super::{state::Sharing, Mount, SuperBlock};
 use crate::{
     compat::code::EFSCORRUPTED,
     io::{mapping::Mapping, memcg::CHARGED, once_box::OnceBox, CacheBytes},
@@ -141,9 +141,9 @@ impl<T: Mount> Inode<T> {
     }
 
     /// Its superblock.
-    pub(crate) fn sb(&self) -> &Super<T> {
+    pub(crate) fn sb(&self) -> &SuperBlock<T> {
         // SAFETY: A live inode has a live superblock, which is one of `T`.
-        unsafe { Super::from_raw((*self.as_ptr()).i_sb) }
+        unsafe { SuperBlock::from_raw((*self.as_ptr()).i_sb) }
     }
 
     /// Its size in bytes.

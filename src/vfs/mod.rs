@@ -24,6 +24,7 @@ pub(crate) mod dir;
 pub(crate) mod export;
 mod file;
 mod fs_type;
+mod in_flight;
 pub(crate) mod inode;
 pub(crate) mod new_inode;
 mod page;
@@ -36,7 +37,6 @@ pub(crate) mod sharing;
 mod state;
 mod super_ops;
 pub(crate) mod superblock;
-mod under_way;
 mod verify;
 pub(crate) mod xattr;
 
@@ -57,7 +57,7 @@ pub(crate) use param::{ParamTable, ParamValue};
 pub(crate) use ratelimit::RateLimit;
 pub(crate) use registration::Registration;
 pub(crate) use sharing::BoundInodes;
-pub(crate) use superblock::{Options, Stat, Super};
+pub(crate) use superblock::{Options, Stat, SuperBlock};
 
 /// Attributes that `statx` shows beside the inode's own fields.
 pub(crate) struct Attributes {
@@ -97,7 +97,7 @@ pub(crate) trait Mount: Sized + Send + Sync + 'static {
     /// Reads the superblock and returns the root directory. `file` is the source if it is a regular
     /// file, else it is `sb`'s block device.
     fn fill_super(
-        sb: &Super<Self>,
+        sb: &SuperBlock<Self>,
         fc: &Context<'_>,
         file: Option<ARef<File>>,
     ) -> Result<InodeRef<Self>>;
@@ -107,9 +107,9 @@ pub(crate) trait Mount: Sized + Send + Sync + 'static {
     /// Whether the mounts with these keys are one superblock. Called under a spinlock.
     fn is_same(one: &Self::Key, other: &Self::Key) -> bool;
     /// Called when the image of a superblock has been mounted again.
-    fn mounted_again(sb: &Super<Self>, source: &CStr);
+    fn mounted_again(sb: &SuperBlock<Self>, source: &CStr);
     /// Called as the last step of a mount. If it fails, so does the mount, through `put_super`.
-    fn mounted(sb: &Super<Self>) -> Result;
+    fn mounted(sb: &SuperBlock<Self>) -> Result;
     /// Takes over options of a remount.
     fn reconfigure(info: &Self::Info, key: Option<&Self::Key>, new: &Self::Info);
     /// Whether POSIX ACLs are on.
@@ -119,7 +119,7 @@ pub(crate) trait Mount: Sized + Send + Sync + 'static {
     fn put_super(info: &mut Self::Info) -> Self::Held;
     /// Shows mount options.
     fn show_options(info: &Self::Info, out: &Options<'_>);
-    /// Figures for `statfs`.
+    /// MountStats for `statfs`.
     fn statfs(info: &Self::Info) -> Stat;
     /// Volume label, at most 255 bytes.
     fn label(info: &Self::Info) -> &[u8];
@@ -136,7 +136,7 @@ pub(crate) trait Mount: Sized + Send + Sync + 'static {
 /// The inodes of a filesystem, which is read-only, and their data.
 pub(crate) trait FileSystem: Mount {
     /// Reads the inode that `export` names (a file handle's 64-bit number).
-    fn inode_by_handle(sb: &Super<Self>, handle: u64) -> Result<InodeRef<Self>>;
+    fn inode_by_handle(sb: &SuperBlock<Self>, handle: u64) -> Result<InodeRef<Self>>;
     /// The number for a file handle.
     fn handle(inode: &Inode<Self>) -> Result<u64>;
     /// Finds `name` in a directory.
@@ -147,10 +147,10 @@ pub(crate) trait FileSystem: Mount {
     fn attributes(inode: &Inode<Self>) -> Attributes;
 
     /// Whether data of an inode has to be decoded.
-    fn is_encoded(inode: &Inode<Self>) -> bool;
+    fn is_compressed(inode: &Inode<Self>) -> bool;
     /// These bytes of an inode that has to be decoded, and those around them that come with them
     /// for little more.
-    fn around(inode: &Inode<Self>, bytes: Range<u64>) -> Range<u64>;
+    fn expand_to_extents(inode: &Inode<Self>, bytes: Range<u64>) -> Range<u64>;
     /// Says that the extent at byte `pos` of a file cannot be decoded, and why.
     fn report_data(inode: &Inode<Self>, pos: u64, what: &'static str);
     /// What holds the byte at `pos`. `report`: the bytes of inline data are not wanted.

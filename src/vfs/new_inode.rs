@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use kernel::{ffi, prelude::*, sync::aref::ARef};
 
-use super::{inode::Node, FileSystem, Inode, InodeRef, Super, Tables};
+use super::{inode::Node, FileSystem, Inode, InodeRef, SuperBlock, Tables};
 use crate::bindings;
 
 /// Type and permissions, sizes, times of a new inode.
@@ -54,7 +54,7 @@ pub(crate) enum Iget<T: FileSystem> {
     New(NewInode<T>),
 }
 
-impl<T: FileSystem> Super<T> {
+impl<T: FileSystem> SuperBlock<T> {
     /// The inode with number `ino`, which must be the same for the same file and differ between
     /// files.
     pub(crate) fn iget(&self, ino: u64) -> Result<Iget<T>> {
@@ -103,9 +103,9 @@ impl<T: FileSystem> NewInode<T> {
     }
 
     /// Its superblock.
-    pub(crate) fn sb(&self) -> &Super<T> {
+    pub(crate) fn sb(&self) -> &SuperBlock<T> {
         // SAFETY: A live inode has a live superblock of `T`.
-        unsafe { Super::from_raw((*self.as_ptr()).i_sb) }
+        unsafe { SuperBlock::from_raw((*self.as_ptr()).i_sb) }
     }
 
     /// Allows the kernel to skip looking for ACLs.
@@ -223,7 +223,7 @@ impl<T: FileSystem> NewInode<T> {
 
     /// Sets how the page cache is filled.
     fn set_data_operations(&mut self) {
-        let ops = if self.sb().is_block() && !T::is_encoded(self.inode()) {
+        let ops = if self.sb().is_block() && !T::is_compressed(self.inode()) {
             &Tables::<T>::BLOCK_ASPACE_OPS
         } else {
             &Tables::<T>::ADDRESS_SPACE_OPS

@@ -137,7 +137,9 @@ impl<T: FileSystem> OpenFile<'_, T> {
     ) -> Result<(), Unready> {
         let pages = pages.start..pages.end.min(binding.blocks());
         match self.ensure_all(binding, pages) {
-            Err(Unready::Failed(_)) if !is_dying() && binding.run(block..block + 1) != 0 => {
+            Err(Unready::Failed(_))
+                if !is_dying() && binding.verified_prefix(block..block + 1) != 0 =>
+            {
                 Err(Unready::Busy)
             }
             done => done,
@@ -174,7 +176,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
         };
         let shared = binding.shared();
         let is_checked = shared.identity().verify != Verify::Nothing;
-        if is_checked || shared.pages() != 0 || T::is_encoded(inode) {
+        if is_checked || shared.pages() != 0 || T::is_compressed(inode) {
             return;
         }
         let count = (wanted >> BLOCK_SHIFT).clamp(LEAST_START, MOST_START);
@@ -301,7 +303,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
         let run = if !request.is_nowait() {
             self.ensure(binding, blocks)?
         } else {
-            match binding.run(blocks) {
+            match binding.verified_prefix(blocks) {
                 0 => return Err(Unready::Failed(EAGAIN)),
                 run => run,
             }

@@ -18,8 +18,8 @@ use kernel::{error::to_result, page::PAGE_SHIFT, prelude::*, sync::Arc};
 use super::{
     cache_fill::{CacheFill, OwnFill, UncheckedFill},
     file::OpenFile,
-    under_way::UnderWay,
-    FileSystem, Inode, Super, Tables,
+    in_flight::InFlight,
+    FileSystem, Inode, SuperBlock, Tables,
 };
 use crate::{
     bindings,
@@ -40,7 +40,7 @@ use crate::{
         digest::{digest_blocks, Digest},
         is_marked,
         sha256::KernelSha256,
-        Binding, Recording, SharedInode, Slots, Unheld, BLOCK_SHIFT, BLOCK_SIZE,
+        Binding, Bindings, Recording, SharedInode, Unheld, BLOCK_SHIFT, BLOCK_SIZE,
     },
     stats::{self, Counters, Field},
 };
@@ -147,7 +147,7 @@ impl<T: FileSystem> Inode<T> {
 
     /// As [`Inode::enable_fast_path`]. The caller holds `slots`, in which `binding` is the current
     /// one.
-    pub(super) fn publish(&self, slots: &mut Slots, binding: &Binding) {
+    pub(super) fn publish(&self, slots: &mut Bindings, binding: &Binding) {
         race_point!(c"publish");
         let mut set = || {
             // Files that are opened from now on may take the mapping from there.
@@ -179,7 +179,7 @@ impl<T: FileSystem> Inode<T> {
     /// Whether what is read through this inode for the page cache of `binding` is neither decoded
     /// nor checked. The folios are there already, locked: see [`CacheFill::new`].
     fn needs_no_check(&self, binding: &Binding) -> bool {
-        !T::is_encoded(self) && binding.needs_no_check()
+        !T::is_compressed(self) && binding.needs_no_check()
     }
 
     pub(super) fn plan(&self, pos: u64, ahead: bool) -> Plan {
@@ -349,9 +349,9 @@ impl<T: FileSystem> Tables<T> {
         let pages = readahead.pages();
         let start = pages.start;
         let mut until = elsewhere(pages.clone());
-        if until > start && T::is_encoded(inode) {
+        if until > start && T::is_compressed(inode) {
             let bytes = start << PAGE_SHIFT..pages.end << PAGE_SHIFT;
-            let around = T::around(inode, bytes.clone());
+            let around = T::expand_to_extents(inode, bytes.clone());
             let around = around.start.min(bytes.start)..around.end.max(bytes.end);
             if around != bytes {
                 readahead.expand(around);
@@ -360,13 +360,13 @@ impl<T: FileSystem> Tables<T> {
         }
         loop {
             let mut max = FILL_BYTES;
-            if T::is_encoded(inode) {
+            if T::is_compressed(inode) {
                 // An extent is not cut in two, each of which would take decoding the first.
                 let pages = readahead.pages();
                 let pos = pages.start << PAGE_SHIFT;
                 let end = pos.saturating_add(max as u64);
                 if pages.end << PAGE_SHIFT > end {
-                    let end = T::around(inode, pos..end).end;
+                    let end = T::expand_to_extents(inode, pos..end).end;
                     max = end.saturating_sub(pos) as usize;
                 }
             }
@@ -386,7 +386,7 @@ impl<T: FileSystem> Tables<T> {
     pub(super) fn readahead_encoded(inode: &Inode<T>, readahead: Readahead<'_>) {
         let nowhere = |_| u64::MAX;
         Self::fill_readahead(inode, readahead, nowhere, || OwnFill {
-            under_way: UnderWay::new(inode),
+            in_flight: InFlight::new(inode),
         });
     }
 
@@ -403,8 +403,8 @@ impl<T: FileSystem> Tables<T> {
         // SAFETY: By this function's requirements the folio is locked, and the lock passes on.
         let folios = unsafe { Folios::of_locked(folio)? };
         let plan = inode.plan(folios.pos(), false);
-        let under_way = UnderWay::new(inode);
-        inode.fill_from_image(folios, &plan, OwnFill { under_way });
+        let in_flight = InFlight::new(inode);
+        inode.fill_from_image(folios, &plan, OwnFill { in_flight });
         Ok(())
     }
 
@@ -487,7 +487,7 @@ pub(crate) struct BoundInodes<T: FileSystem> {
     _fs: core::marker::PhantomData<T>,
 }
 
-impl<T: FileSystem> Super<T> {
+impl<T: FileSystem> SuperBlock<T> {
     /// The bound inodes, which may be looked at until `put_super` is over.
     pub(crate) fn bound_inodes(&self) -> BoundInodes<T> {
         BoundInodes {

@@ -8,7 +8,7 @@ use kernel::{
     sync::{atomic::Atomic, Arc, Mutex, SpinLock},
 };
 
-use crate::share::{Binding, Slots};
+use crate::share::{Binding, Bindings};
 
 /// An inode's state of sharing, from its first open on.
 #[pin_data]
@@ -18,7 +18,7 @@ pub(super) struct Sharing {
     pub(super) lock: Mutex<()>,
     /// Its bindings. Taken for a few instructions; nothing sleeps under it.
     #[pin]
-    pub(super) slots: SpinLock<Slots>,
+    pub(super) slots: SpinLock<Bindings>,
     /// Until when its readers do not wait for other images, by [`crate::io::clock::now`]; 0: they
     /// do.
     pub(super) impatient_until: Atomic<i64>,
@@ -29,7 +29,7 @@ impl Sharing {
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             lock <- new_mutex!((), "erofs_shared::Sharing::lock"),
-            slots <- new_spinlock!(Slots::new(), "erofs_shared::Sharing::slots"),
+            slots <- new_spinlock!(Bindings::new(), "erofs_shared::Sharing::slots"),
             impatient_until: Atomic::new(0),
         })
     }

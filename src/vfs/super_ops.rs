@@ -8,7 +8,7 @@ use super::{
     fs_type::inode_cache,
     inode::Node,
     superblock::{Options, Private},
-    FileSystem, Inode, Super, Tables,
+    FileSystem, Inode, SuperBlock, Tables,
 };
 use crate::bindings;
 
@@ -109,7 +109,7 @@ impl<T: FileSystem> Tables<T> {
     ) -> ffi::c_int {
         let buf = buf.cast::<bindings::kstatfs>();
         // SAFETY: The dentry is live, and so is its superblock, one of `T`.
-        let (sb, this) = unsafe { ((*dentry).d_sb, Super::<T>::from_raw((*dentry).d_sb)) };
+        let (sb, this) = unsafe { ((*dentry).d_sb, SuperBlock::<T>::from_raw((*dentry).d_sb)) };
         let stat = T::statfs(this.info());
         // SAFETY: The superblock is live; both fields are constant once it is mounted.
         let (magic, block_size) = unsafe { ((*sb).s_magic, (*sb).s_blocksize) };
@@ -139,7 +139,7 @@ impl<T: FileSystem> Tables<T> {
         root: *mut bindings::dentry,
     ) -> ffi::c_int {
         // SAFETY: The dentry is live, and so is its superblock, one of `T`.
-        let sb = unsafe { Super::<T>::from_raw((*root).d_sb) };
+        let sb = unsafe { SuperBlock::<T>::from_raw((*root).d_sb) };
         // SAFETY: `seq` is live for the call.
         let out = unsafe { Options::from_raw(seq) };
         T::show_options(sb.info(), &out);
@@ -161,7 +161,7 @@ impl<T: FileSystem> Tables<T> {
         let is_anon = private.is_null() || unsafe { (*private).source.is_some() };
         if !private.is_null() {
             // SAFETY: The state is live. No file is open any more, so no read of the image begins.
-            unsafe { bindings::wait_zero((&raw mut (*private).under_way).cast()) };
+            unsafe { bindings::wait_zero((&raw mut (*private).in_flight).cast()) };
         }
         if is_anon {
             // SAFETY: It is not on a block device: its device number is anonymous.

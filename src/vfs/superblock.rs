@@ -21,9 +21,9 @@ pub(super) struct Private<T: Mount> {
     /// `put_super` has to itself while others look at this.
     pub(super) key: Option<T::Key>,
     /// Reads of image data under way whose end nothing else waits for; see
-    /// [`UnderWay`](super::under_way::UnderWay).
-    pub(super) under_way: Atomic<u32>,
-    /// See [`Super::instance`].
+    /// [`InFlight`](super::in_flight::InFlight).
+    pub(super) in_flight: Atomic<u32>,
+    /// See [`SuperBlock::instance`].
     pub(super) instance: u64,
     pub(super) info: T::Info,
 }
@@ -37,7 +37,7 @@ pub(super) static INSTANCES: Atomic<u64> = Atomic::new(0);
 ///
 /// `s_fs_info` points to a `Private<T>` that lives until `kill_sb`.
 #[repr(transparent)]
-pub(crate) struct Super<T: Mount> {
+pub(crate) struct SuperBlock<T: Mount> {
     sb: Opaque<bindings::super_block>,
     _fs: core::marker::PhantomData<T>,
 }
@@ -87,7 +87,7 @@ impl Options<'_> {
     }
 }
 
-impl<T: Mount> Super<T> {
+impl<T: Mount> SuperBlock<T> {
     /// # Safety
     ///
     /// `sb` must be a live superblock of `T` for `'a`.
@@ -132,10 +132,10 @@ impl<T: Mount> Super<T> {
         Dev(unsafe { (*self.as_ptr()).s_dev })
     }
 
-    /// How many [`UnderWay`](super::under_way::UnderWay) there are.
-    pub(super) fn under_way(&self) -> &Atomic<u32> {
+    /// How many [`InFlight`](super::in_flight::InFlight) there are.
+    pub(super) fn in_flight(&self) -> &Atomic<u32> {
         // SAFETY: By the type invariants; it is only shared as long as the superblock lives.
-        unsafe { &(*self.private()).under_way }
+        unsafe { &(*self.private()).in_flight }
     }
 
     /// Its number among all superblocks since the module was loaded: none has the same.

@@ -10,7 +10,7 @@ use kernel::{
     sync::{Arc, MutexGuard},
 };
 
-use super::{file::OpenFile, page::Unready, under_way::UnderWay, FileSystem, Inode};
+use super::{file::OpenFile, in_flight::InFlight, page::Unready, FileSystem, Inode};
 use crate::{
     bindings,
     io::{
@@ -31,12 +31,12 @@ use crate::{
 struct WindowFill<T: FileSystem> {
     binding: Arc<Binding>,
     window: Arc<Window>,
-    under_way: UnderWay<T>,
+    in_flight: InFlight<T>,
 }
 
 impl<T: FileSystem> FillCompletion for WindowFill<T> {
     fn complete(self, mut folios: Folios, result: Result) {
-        let inode = self.under_way.inode();
+        let inode = self.in_flight.inode();
         let mut block = self.window.blocks.start;
         let mut check = || {
             folios.zero_tail(block << BLOCK_SHIFT, inode.size());
@@ -63,7 +63,7 @@ impl<T: FileSystem> FillCompletion for WindowFill<T> {
     }
 
     fn bad_data(&self, pos: u64, what: &'static str) {
-        self.under_way.bad_data(pos, what);
+        self.in_flight.bad_data(pos, what);
     }
 }
 
@@ -73,7 +73,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
     pub(super) fn ensure(self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<u64, Unready> {
         let mut at = blocks.start;
         while at < blocks.end {
-            let run = binding.run(at..blocks.end);
+            let run = binding.verified_prefix(at..blocks.end);
             if run != 0 {
                 at += run;
                 continue;
@@ -114,7 +114,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
             // A page that is not resident is read from the inode's image, and the block verified by
             // that.
             self.page_in(shared.mapping(), blocks.start as usize, want)?;
-            if binding.run(first) != 0 {
+            if binding.verified_prefix(first) != 0 {
                 return Ok(());
             }
         }
@@ -149,7 +149,7 @@ impl<T: FileSystem> Inode<T> {
         };
         let mut alone = false;
         while result.is_err() && !alone {
-            if binding.run(at..at + 1) != 0 {
+            if binding.verified_prefix(at..at + 1) != 0 {
                 return Ok(());
             }
             if is_dying() || !self.is_current(binding) {
@@ -200,7 +200,7 @@ impl<T: FileSystem> Inode<T> {
     fn window(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<Option<Arc<Window>>> {
         let at = blocks.start;
         // A window that has ended has noted before what it verified.
-        let verified = || binding.run(at..at + 1) != 0;
+        let verified = || binding.verified_prefix(at..at + 1) != 0;
         let mut ahead = self.windows(binding, |ahead| ahead.find(at).is_some() || verified())?;
         let (window, sequential) = match ahead.find(at) {
             Some(window) => {
@@ -223,7 +223,7 @@ impl<T: FileSystem> Inode<T> {
             let (len, _) = ahead.lengths.open(next, 1);
             // Only what is there and not verified is worth it; what fails now fails again when it
             // is needed.
-            if binding.run(next..next + 1) == 0 && present(binding, next, 1) != 0 {
+            if binding.verified_prefix(next..next + 1) == 0 && present(binding, next, 1) != 0 {
                 if let Ok(window) = self.start_window(binding, next, len, true) {
                     ahead.lengths.close(window.blocks.end);
                     ahead.add(&window);
@@ -247,7 +247,7 @@ impl<T: FileSystem> Inode<T> {
         let left = binding.blocks().saturating_sub(start);
         let len = present(binding, start, len.min(left)).max(wanted - start + 1);
         let mut end = wanted + 1;
-        while end < start + len && binding.run(end..end + 1) == 0 {
+        while end < start + len && binding.verified_prefix(end..end + 1) == 0 {
             end += 1;
         }
         self.open_window(binding, start..end, is_ahead)
@@ -264,7 +264,7 @@ impl<T: FileSystem> Inode<T> {
         let window = Window::new(blocks, is_ahead)?;
         let folios = Folios::scratch(start, len, KEY_DIGESTS.ilog2())?;
         let filled = WindowFill {
-            under_way: UnderWay::new(self),
+            in_flight: InFlight::new(self),
             binding: binding.clone(),
             window: window.clone(),
         };
@@ -275,15 +275,15 @@ impl<T: FileSystem> Inode<T> {
     /// These blocks, and those around them that are decoded together with them and are not verified
     /// yet.
     fn whole_extents(&self, binding: &Binding, start: u64, len: u64) -> (u64, u64) {
-        if !T::is_encoded(self) {
+        if !T::is_compressed(self) {
             return (start, len);
         }
         let blocks = start..start.saturating_add(len).min(binding.blocks());
-        let around = T::around(self, start << BLOCK_SHIFT..blocks.end << BLOCK_SHIFT);
+        let around = T::expand_to_extents(self, start << BLOCK_SHIFT..blocks.end << BLOCK_SHIFT);
         let first = around.start >> BLOCK_SHIFT;
         let end = around.end.div_ceil(BLOCK_SIZE as u64).max(blocks.end);
         let mut at = start;
-        while at > first && binding.run(at - 1..at) == 0 {
+        while at > first && binding.verified_prefix(at - 1..at) == 0 {
             at -= 1;
         }
         if present(binding, at, start - at) < start - at {

@@ -27,7 +27,7 @@ fn slots() {
         .set(86, &2u16.to_le_bytes())
         .set(88, &33u16.to_le_bytes());
     let mut image = Vec::new();
-    // Slot 1 of the table is slot 34 of the image.
+    // DigestSlot 1 of the table is slot 34 of the image.
     put(&mut image, 34 * 128, b"second");
     put(&mut image, 34 * 128 + 64, &0x1111_2222u32.to_le_bytes());
     put(&mut image, 34 * 128 + 68, &0x3333_4444u32.to_le_bytes());

@@ -21,19 +21,19 @@ use loom::{
     thread,
 };
 
-/// `share::table::Slot`.
-struct Slot([AtomicU64; 4]);
+/// `share::table::DigestSlot`.
+struct DigestSlot([AtomicU64; 4]);
 
 /// How a digest's first word is stored: `Release` in the module.
 #[derive(Clone, Copy)]
 struct First(Ordering);
 
-impl Slot {
+impl DigestSlot {
     fn new() -> Self {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    /// `Slot::words()`: the first word, a barrier, then the others.
+    /// `DigestSlot::words()`: the first word, a barrier, then the others.
     fn words(&self) -> Option<[u64; 4]> {
         let first = self.0[0].load(Ordering::Relaxed);
         fence(Ordering::Acquire);
@@ -43,7 +43,7 @@ impl Slot {
         })
     }
 
-    /// `Slot::same()`.
+    /// `DigestSlot::same()`.
     fn same(&self, other: &Self) -> bool {
         let ours = self.0[0].load(Ordering::Relaxed);
         let theirs = other.0[0].load(Ordering::Relaxed);
@@ -54,8 +54,8 @@ impl Slot {
         (1..4).all(|at| self.0[at].load(Ordering::Relaxed) == other.0[at].load(Ordering::Relaxed))
     }
 
-    /// `Slot::settle()`, under `Content::writer`: true if the digest is this one now. What the lock
-    /// holds is what `Slot::settled_words()` reads under it, the last digest that was set. With loads in its
+    /// `DigestSlot::settle()`, under `Content::writer`: true if the digest is this one now. What the lock
+    /// holds is what `DigestSlot::settled_words()` reads under it, the last digest that was set. With loads in its
     /// place loom would see no other order than the first: of what was done to an atomic before a
     /// store it looks at the last access only, and that would be the writer's own.
     fn settle(&self, recorded: &mut Option<[u64; 4]>, words: [u64; 4], first: First) -> bool {
@@ -76,7 +76,7 @@ const TWO: [u64; 4] = [21, 22, 23, 24];
 
 /// Two writers with different digests under the lock of `Content::settle()`, and a reader without it.
 fn settle_and_read(first: First) {
-    let content = Arc::new((Mutex::new(None), Slot::new()));
+    let content = Arc::new((Mutex::new(None), DigestSlot::new()));
     let writers = [ONE, TWO].map(|digest| {
         let content = content.clone();
         thread::spawn(move || {
@@ -111,7 +111,7 @@ fn a_digest_is_torn_without_release() {
 
 /// Digests of two blocks that begin alike are recorded while `share::alias::same_run()` compares them.
 fn compare(first: First) {
-    let slots = Arc::new([Slot::new(), Slot::new()]);
+    let slots = Arc::new([DigestSlot::new(), DigestSlot::new()]);
     let writer = {
         let slots = slots.clone();
         thread::spawn(move || {

@@ -198,7 +198,7 @@ proptest! {
         }
         for (start, end) in asked {
             let run = (start..end).take_while(|bit| set.contains(bit)).count() as u64;
-            prop_assert_eq!(bits::run(&words, start..end), run);
+            prop_assert_eq!(bits::leading_ones(&words, start..end), run);
         }
     }
 
@@ -206,7 +206,7 @@ proptest! {
     fn extreme_ranges_do_not_overflow(start: u64, end: u64) {
         let mut words = [0u64; 3];
         bits::insert(&mut words, start..end);
-        prop_assert!(bits::run(&words, start..end) <= end.saturating_sub(start));
+        prop_assert!(bits::leading_ones(&words, start..end) <= end.saturating_sub(start));
         let mut windows = Windows::new();
         let (len, _) = windows.open(start, end);
         prop_assert!((1..=MAX_BLOCKS).contains(&len));
@@ -245,7 +245,7 @@ proptest! {
             for from in [0, 1, 63, 64, 65, range.start, range.end - 1, size - 1] {
                 let until = size.min(from + len);
                 let run = (from..until).take_while(|bit| model[*bit as usize]).count() as u64;
-                prop_assert_eq!(set.run(from..until), run);
+                prop_assert_eq!(set.leading_ones(from..until), run);
             }
         }
     }
@@ -254,7 +254,7 @@ proptest! {
     fn extreme_ranges_of_a_set_in_pages_do_not_overflow(size: u64, start: u64, end: u64) {
         let mut set = Set::<Vec<Option<Vec<u64>>>, Vec<u64>>::new(size);
         prop_assert!(set.insert(start..end) <= 64);
-        prop_assert!(set.run(start..end) <= 64);
+        prop_assert!(set.leading_ones(start..end) <= 64);
         let _ = set.need(start..end);
     }
 }

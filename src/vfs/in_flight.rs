@@ -14,20 +14,20 @@ use crate::{bindings, io::fill::FillGuard};
 ///
 /// # Invariants
 ///
-/// The superblock counts this in `under_way`.
-pub(super) struct SuperUnderWay<T: FileSystem> {
+/// The superblock counts this in `in_flight`.
+pub(super) struct SuperInFlight<T: FileSystem> {
     count: NonNull<Atomic<u32>>,
     _fs: PhantomData<fn(T)>,
 }
 
 // SAFETY: The count is atomic, and may be taken back from any thread.
-unsafe impl<T: FileSystem> Send for SuperUnderWay<T> {}
+unsafe impl<T: FileSystem> Send for SuperInFlight<T> {}
 
-impl<T: FileSystem> SuperUnderWay<T> {
+impl<T: FileSystem> SuperInFlight<T> {
     /// To be called while the superblock is in use: with an open file, or while it is being
     /// mounted.
     pub(super) fn new(inode: &Inode<T>) -> Self {
-        let count = inode.sb().under_way();
+        let count = inode.sb().in_flight();
         count.add(1, Relaxed);
         // INVARIANT: Counted just now.
         Self {
@@ -37,7 +37,7 @@ impl<T: FileSystem> SuperUnderWay<T> {
     }
 }
 
-impl<T: FileSystem> Drop for SuperUnderWay<T> {
+impl<T: FileSystem> Drop for SuperInFlight<T> {
     fn drop(&mut self) {
         // SAFETY: The superblock, in which the count lies, is there until its count is zero, by
         // this at the earliest. Nothing of this is used afterwards.
@@ -45,21 +45,21 @@ impl<T: FileSystem> Drop for SuperUnderWay<T> {
     }
 }
 
-/// As [`SuperUnderWay`], and keeps an inode, too. It must be dropped in process context.
-pub(super) struct UnderWay<T: FileSystem> {
+/// As [`SuperInFlight`], and keeps an inode, too. It must be dropped in process context.
+pub(super) struct InFlight<T: FileSystem> {
     inode: InodeRef<T>,
     // Last, so that the inode is gone when an unmount continues.
-    _super: SuperUnderWay<T>,
+    _super: SuperInFlight<T>,
 }
 
-impl<T: FileSystem> UnderWay<T> {
+impl<T: FileSystem> InFlight<T> {
     /// To be called while the superblock is in use: with an open file, or while it is being
     /// mounted.
     pub(super) fn new(inode: &Inode<T>) -> Self {
-        let under_way = SuperUnderWay::new(inode);
+        let in_flight = SuperInFlight::new(inode);
         Self {
             inode: inode.into(),
-            _super: under_way,
+            _super: in_flight,
         }
     }
 
@@ -68,7 +68,7 @@ impl<T: FileSystem> UnderWay<T> {
     }
 }
 
-impl<T: FileSystem> FillGuard for UnderWay<T> {
+impl<T: FileSystem> FillGuard for InFlight<T> {
     fn bad_data(&self, pos: u64, what: &'static str) {
         T::report_data(self.inode(), pos, what);
     }
