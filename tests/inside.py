@@ -103,7 +103,7 @@ def touch(tracing, *paths):
         put(f"{tracing}/tracing_on", "0")
         counts.append(looked())
         put(f"{tracing}/trace", "")
-    print(*counts, stat_of("aliases"))
+    print(*counts, stat_of("aliased_blocks"))
 
 
 if sys.argv[1] == "memory":

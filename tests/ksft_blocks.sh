@@ -48,7 +48,7 @@ ok "mount again, cold" at_all "" ""
 ls -l $A $B $C > /dev/null
 base=$(cached)
 ok "the original is right" right $A a
-is "nothing in it is elsewhere" "$(stat_of aliases)" 0
+is "nothing in it is elsewhere" "$(stat_of aliased_blocks)" 0
 first=$(($(cached) - base))
 ok "a copy with a tenth of its blocks changed, and one that a block was put in front of, are right" right $B b
 ok "the merging ends" settled
@@ -56,22 +56,22 @@ second=$(($(cached) - base - first))
 note "pages: $first for the original; $second for the copies, of which $CHANGED and $INSERTED blocks are in them alone"
 # 256 pages: what the tools need, and pages that are on their way to a list
 ok "the copies take what is in them alone" near "$second" $((CHANGED + INSERTED)) 256
-ok "its own account: aliases" near "$(stat_of aliases)" $((2 * ORIG - CHANGED)) 256
-is "and bytes" "$(stat_of alias_bytes)" $((4096 * $(stat_of aliases)))
-ALIASES=/sys/kernel/debug/erofs-shared/aliases
-is "debugfs lists the files with aliases, and no other" "$(awk '{ n += $1 } END { print n, NR }' $ALIASES)" "$(stat_of aliases) 2"
+ok "its own account: aliases" near "$(stat_of aliased_blocks)" $((2 * ORIG - CHANGED)) 256
+is "and bytes" "$(stat_of aliased_bytes)" $((4096 * $(stat_of aliased_blocks)))
+ALIASES=/sys/kernel/debug/erofs-shared/aliased_files
+is "debugfs lists the files with aliases, and no other" "$(awk '{ n += $1 } END { print n, NR }' $ALIASES)" "$(stat_of aliased_blocks) 2"
 ok "the file with most of them first" sort -c -k1,1nr $ALIASES
 # Each block with a digest; where bytes are compared these are the equal ones.
 [ "$VERIFY" = compare ] && indexed=$ORIG || indexed=$((ORIG + CHANGED + INSERTED))
 ok "and blocks in the index" near "$(stat_of index_entries)" $indexed 64
 cost=$((100 * ($(stat_of index_bytes) + $(stat_of metadata_bytes)) / (4096 * (first + second))))
 ok "index and digests take less than 3 % of what they describe" test $cost -lt 3
-before="$(checked) $(stat_of merges_done) $(sectors "${DEV[a]}") $(sectors "${DEV[b]}")"
+before="$(checked) $(stat_of blocks_merged) $(sectors "${DEV[a]}") $(sectors "${DEV[b]}")"
 pages=$(cached)
 ok "a second pass over the copies is right" right $B b
 ok "and over the original" right $A a
 is "it hashed, compared, merged and read nothing" \
-	"$(checked) $(stat_of merges_done) $(sectors "${DEV[a]}") $(sectors "${DEV[b]}")" "$before"
+	"$(checked) $(stat_of blocks_merged) $(sectors "${DEV[a]}") $(sectors "${DEV[b]}")" "$before"
 ok "and took no memory" near "$(cached)" "$pages" 64
 
 # --- zeros, the same block many times, another order ----------------------------------------------------------------------
@@ -162,7 +162,7 @@ ok "mount again" at_all "" ""
 ok "the original" right $A a
 ok "the copies" right $B b
 ok "the merging ends" settled
-ok "there are aliases" test "$(stat_of aliases)" -gt $ORIG
+ok "there are aliases" test "$(stat_of aliased_blocks)" -gt $ORIG
 echo 1 > /proc/sys/vm/drop_caches
 ok "copies whose aliases are gone" right $B b
 ok "the original, whose pages others have now" right $A a
@@ -178,7 +178,7 @@ ok "umount" away $A $B $C
 drop
 sleep 0.3
 drop
-is "nothing is left: aliases" "$(stat_of aliases)" 0
+is "nothing is left: aliases" "$(stat_of aliased_blocks)" 0
 is "and blocks in the index" "$(stat_of index_entries)" 0
 
 # --- who does not share ---------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ ok "are right" right $B b
 ok "as is the original" right $A a
 ok "the merging ends" settled
 # tenth and shifted have each other
-ok "only what the copies have in common is there once" near "$(stat_of aliases)" $((ORIG - CHANGED)) 256
+ok "only what the copies have in common is there once" near "$(stat_of aliased_blocks)" $((ORIG - CHANGED)) 256
 ok "umount" away $A $B $C
 drop
 ok "share_blocks=off" at_all share_blocks=off share_blocks=off
@@ -195,7 +195,7 @@ ok "is shown" grep -q " $B .*,share_blocks=off[, ]" /proc/mounts
 ok "and right" right $B b
 ok "as is the original" right $A a
 sleep 0.5
-is "nothing is elsewhere" "$(stat_of aliases) $(stat_of index_entries)" "0 0"
+is "nothing is elsewhere" "$(stat_of aliased_blocks) $(stat_of index_entries)" "0 0"
 ok "umount" away $A $B $C
 for i in "${LOOPS[@]}"; do
 	losetup -d "$i"

@@ -64,7 +64,7 @@ ok "mount again" at "$FSTYPE" "$one" $A
 ok "mount the other again" at "$FSTYPE" "$two" $B
 is "all is right" "$(right $A; right $B)" "$(cat "$TMP/one.sums" "$TMP/two.sums")"
 ok "the merging ends" settled
-ok "one file has its blocks in another" at_least "$(cat $STATS/aliases)" 1000
+ok "one file has its blocks in another" at_least "$(cat $STATS/aliased_blocks)" 1000
 event inside/page_looked_for 1
 read -r first second aliases < <(python3 "$(dirname "$0")/inside.py" touch $INSTANCE $A/blocks $B/shifted)
 event inside/page_looked_for 0

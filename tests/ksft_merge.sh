@@ -42,14 +42,14 @@ L=$(loop "$TMP/img")
 LOOPS+=("$L")
 
 # merged COUNT: waits until so many blocks more than at `mark` have been merged
-mark() { MARK=$(stat_of merges_done); }
+mark() { MARK=$(stat_of blocks_merged); }
 merged() {
 	local i
 	for ((i = 0; i < 200; i++)); do
-		[ $(($(stat_of merges_done) - MARK)) -lt "$1" ] || return 0
+		[ $(($(stat_of blocks_merged) - MARK)) -lt "$1" ] || return 0
 		sleep 0.1
 	done
-	echo "$(($(stat_of merges_done) - MARK)) blocks merged, $1 expected"
+	echo "$(($(stat_of blocks_merged) - MARK)) blocks merged, $1 expected"
 	return 1
 }
 sum_of() { sha256sum < "$1" | cut -d' ' -f1; }
@@ -67,7 +67,7 @@ charged_for() {
 	[ $charged -ge "$1" ] && [ $charged -le "$2" ]
 }
 # busy: a merge has found its page in use since `busy_before`
-busy() { [ "$(stat_of merges_busy)" -gt "$busy_before" ]; }
+busy() { [ "$(stat_of merge_busy)" -gt "$busy_before" ]; }
 
 for source in "$L" /mnt/e/img; do
 	kind=device
@@ -94,7 +94,7 @@ for source in "$L" /mnt/e/img; do
 	# Mapped pages are busy; they are tried again, and fresh twins do not wait for that.
 	cat $A/late > /dev/null
 	mark
-	busy_before=$(stat_of merges_busy)
+	busy_before=$(stat_of merge_busy)
 	python3 - $A/late2 "$TMP/mapped" << 'END' &
 import mmap, os, sys, time
 fd = os.open(sys.argv[1], os.O_RDONLY)

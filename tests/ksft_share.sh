@@ -151,12 +151,12 @@ blocks_b=$(grown)
 # Each of the files that differ in one byte has all but one of its blocks from the other root: about half of what is new.
 ok "single blocks: it adds much less than whole files do" within_of "$blocks_b" $((B_NEW / 3)) $((B_NEW * 3 / 4))
 for turn in second third; do
-	before=$(sectors "${DEV[b]}") checked=$(checked) merges=$(stat_of merges_done)
+	before=$(sectors "${DEV[b]}") checked=$(checked) merges=$(stat_of blocks_merged)
 	ok "single blocks: the second root, the $turn time" verify $B b
 	settled
 	[ $turn = second ] || before="$before $checked $merges"
 done
-is "single blocks: read, hashed, compared and merged nothing more" "$(sectors "${DEV[b]}") $(checked) $(stat_of merges_done)" "$before"
+is "single blocks: read, hashed, compared and merged nothing more" "$(sectors "${DEV[b]}") $(checked) $(stat_of blocks_merged)" "$before"
 ok "single blocks: and the page cache stays as it is" near "$(grown)" 0
 ok "single blocks: the first root, as recorded" diff <(walk -c $A 2> /dev/null) "$TMP/share-a.ref"
 ok "single blocks: the second root, as recorded" diff <(walk -c $B 2> /dev/null) "$TMP/share-b.ref"

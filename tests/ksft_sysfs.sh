@@ -11,7 +11,7 @@ A=/mnt/a B=/mnt/b
 DEV=()
 ABI=/project/Documentation/ABI/testing/sysfs-fs-erofs-shared
 SYS=/sys/fs/erofs-shared
-TOP=/sys/kernel/debug/erofs-shared/top
+TOP=/sys/kernel/debug/erofs-shared/shared_files
 EVENTS=/sys/kernel/tracing/events/erofs_shared
 modprobe ext4
 
@@ -184,7 +184,7 @@ settled
 if [ $two = 1 ]; then
 	is "root reads how many files share" "$(stat_of shared_inodes) $(stat_of bound_inodes)" "$files $((2 * files))"
 	is "of one mount, too" "$(cat "$SYS/mounts/$(number $A)"/{shared,bound}_inodes | xargs)" "$files $files"
-	ok "blocks are elsewhere, or zeros" test "$(stat_of aliases)" -ge 100
+	ok "blocks are elsewhere, or zeros" test "$(stat_of aliased_blocks)" -ge 100
 	is "what is there and what is saved is all that was read" \
 		"$(($(stat_of pages_shared) + $(stat_of bytes_saved) / 4096))" $((2 * blocks))
 	half=$(cat "$SYS/mounts/$(number $A)/bytes_saved")
@@ -194,7 +194,7 @@ if [ $two = 1 ]; then
 	pageless() { echo 1 > /proc/sys/vm/drop_caches; [ "$(stat_of pages_shared)" = 0 ]; }
 	sync
 	ok "all pages are dropped" soon pageless
-	ok "without pages the notes are there still" test "$(stat_of aliases)" -ge 100
+	ok "without pages the notes are there still" test "$(stat_of aliased_blocks)" -ge 100
 	is "but nothing is saved" "$(stat_of pages_shared) $(stat_of bytes_saved)" "0 0"
 	# Open files keep their shared inodes, so these entries go by the index's own shrinker.
 	exec 7< $A/same 8< $A/part1 9< $A/part2

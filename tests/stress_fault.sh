@@ -186,7 +186,7 @@ going() {
 }
 watching() {
 	while running; do
-		cat $STATS/* /sys/fs/erofs-shared/mounts/*/* $DEBUG/erofs-shared/top > /dev/null 2>&1
+		cat $STATS/* /sys/fs/erofs-shared/mounts/*/* $DEBUG/erofs-shared/shared_files > /dev/null 2>&1
 		sleep 0.5
 	done
 }

@@ -213,11 +213,11 @@ fn merge(shared: &SharedInode, blocks: Range<u64>) -> bool {
         let pages = folio.pages();
         at = pages.end.max(at);
         match merge_folio(shared, folio) {
-            Merge::Done(dropped) => GLOBAL.add(Field::MergesDone, dropped),
+            Merge::Done(dropped) => GLOBAL.add(Field::BlocksMerged, dropped),
             Merge::Nothing => {}
-            Merge::Partly => GLOBAL.add(Field::MergesPartly, 1),
+            Merge::Partly => GLOBAL.add(Field::MergeSkipped, 1),
             Merge::Busy => {
-                GLOBAL.add(Field::MergesBusy, 1);
+                GLOBAL.add(Field::MergeBusy, 1);
                 shared.content().add_merge_candidates(pages);
                 busy = true;
             }

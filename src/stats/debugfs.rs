@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/sys/kernel/debug/erofs-shared/top`: the most shared files; `aliases`: those with most blocks
-//! elsewhere.
+//! `/sys/kernel/debug/erofs-shared/shared_files`: the most shared files; `aliased_files`: those
+//! with most blocks elsewhere.
 //!
 //! Not through the kernel crate's `debugfs`: its file operations have no owner, so a file that is
 //! open while the module goes would be closed through a table that is gone with it. The table of
@@ -144,13 +144,13 @@ unsafe impl Send for SharedFileListRegistration {}
 // SAFETY: There is nothing to do with a shared reference.
 unsafe impl Sync for SharedFileListRegistration {}
 
-static TOP_OPS: bindings::debugfs_short_fops = bindings::debugfs_short_fops {
+static SHARED_OPS: bindings::debugfs_short_fops = bindings::debugfs_short_fops {
     read: Some(read_top),
     write: None,
     llseek: Some(bindings::default_llseek),
 };
 
-static ALIASES_OPS: bindings::debugfs_short_fops = bindings::debugfs_short_fops {
+static ALIASED_OPS: bindings::debugfs_short_fops = bindings::debugfs_short_fops {
     read: Some(read_aliases),
     write: None,
     llseek: Some(bindings::default_llseek),
@@ -163,7 +163,10 @@ impl SharedFileListRegistration {
         // SAFETY: The name is NUL-terminated.
         let directory = unsafe { bindings::debugfs_create_dir(name, root) };
         let data = core::ptr::from_ref(hooks).cast_mut().cast();
-        for (name, ops) in [(c"top", &TOP_OPS), (c"aliases", &ALIASES_OPS)] {
+        for (name, ops) in [
+            (c"shared_files", &SHARED_OPS),
+            (c"aliased_files", &ALIASED_OPS),
+        ] {
             let (name, aux) = (name.as_char_ptr(), core::ptr::null());
             // SAFETY: The name is NUL-terminated; `hooks` and the table are static. debugfs takes
             // its own errors as arguments.
@@ -183,7 +186,7 @@ impl Drop for SharedFileListRegistration {
 
 /// # Safety
 ///
-/// `debugfs_short_fops::read` of `top`; as for [`read`].
+/// `debugfs_short_fops::read` of `shared_files`; as for [`read`].
 unsafe extern "C" fn read_top(
     file: *mut bindings::file,
     buf: *mut ffi::c_char,
@@ -196,7 +199,7 @@ unsafe extern "C" fn read_top(
 
 /// # Safety
 ///
-/// `debugfs_short_fops::read` of `aliases`; as for [`read`].
+/// `debugfs_short_fops::read` of `aliased_files`; as for [`read`].
 unsafe extern "C" fn read_aliases(
     file: *mut bindings::file,
     buf: *mut ffi::c_char,

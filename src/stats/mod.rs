@@ -50,11 +50,11 @@ pub(crate) enum Field {
     /// Blocks now that are not resident because another place has them.
     Aliases,
     /// Blocks that were dropped because another place has them.
-    MergesDone,
+    BlocksMerged,
     /// Folios that were not merged because they were in use.
-    MergesBusy,
+    MergeBusy,
     /// Folios that were not, because too much of them is nowhere else.
-    MergesPartly,
+    MergeSkipped,
     /// Files of which blocks wait to be merged, or are being merged. Of no mount.
     MergesWaiting,
     /// Time spent hashing.

@@ -59,9 +59,9 @@ for way in whole blocks; do
 	pages=$(($(cached) - base))
 	again=
 	for _ in second third; do
-		before_read=$(sectors) before_hash=$(stat_of blocks_hashed) before_merge=$(stat_of merges_done)
+		before_read=$(sectors) before_hash=$(stat_of blocks_hashed) before_merge=$(stat_of blocks_merged)
 		pass
-		again+=" $(($(cached) - base - pages)) $(($(sectors) - before_read)) $(($(stat_of blocks_hashed) - before_hash)) $(($(stat_of merges_done) - before_merge))"
+		again+=" $(($(cached) - base - pages)) $(($(sectors) - before_read)) $(($(stat_of blocks_hashed) - before_hash)) $(($(stat_of blocks_merged) - before_merge))"
 	done
 	read -r _ resident < <(python3 /project/tests/share_trees.py resident /mnt/2 /tmp/names.2)
 	echo "RESULT $way $pages $resident$again"

@@ -136,9 +136,9 @@ fn totals(metrics: &Metrics, status: &Status) -> prometheus::Result<()> {
         totals.index_entries,
     )?;
     m.integer(
-        "erofs_shared_aliases",
+        "erofs_shared_aliased_blocks",
         "Blocks that are not in the page cache because another place has them.",
-        totals.aliases,
+        totals.aliased_blocks,
     )?;
     m.integer(
         "erofs_shared_mounts",
@@ -176,19 +176,19 @@ fn totals(metrics: &Metrics, status: &Status) -> prometheus::Result<()> {
         figures.inodes_diverged,
     )?;
     m.counter(
-        "erofs_shared_merges_done_total",
+        "erofs_shared_blocks_merged_total",
         "Blocks dropped because another place has them.",
-        totals.merges_done,
+        totals.blocks_merged,
     )?;
     m.counter(
-        "erofs_shared_merges_busy_total",
+        "erofs_shared_merge_busy_total",
         "Folios that were not dropped because they were in use.",
-        totals.merges_busy,
+        totals.merge_busy,
     )?;
     m.counter(
-        "erofs_shared_merges_partly_total",
+        "erofs_shared_merge_skipped_total",
         "Large folios that were not broken up.",
-        totals.merges_partly,
+        totals.merge_skipped,
     )?;
     m.seconds(
         "erofs_shared_hash_seconds_total",

@@ -256,7 +256,7 @@ mod tests {
             pages: 1,
             size,
             key: key.into(),
-            aliases: 0,
+            aliased_blocks: 0,
             saved_bytes: 4096,
             paths: Vec::new(),
         }

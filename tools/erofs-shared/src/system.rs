@@ -85,15 +85,15 @@ pub struct Totals {
     /// Memory that they take, without the digests.
     pub index_bytes: u64,
     /// Blocks that are not in the page cache because another place has them, or because they are zeros.
-    pub aliases: u64,
+    pub aliased_blocks: u64,
     /// The same in bytes.
-    pub alias_bytes: u64,
+    pub aliased_bytes: u64,
     /// Blocks that were dropped because another place has them.
-    pub merges_done: u64,
+    pub blocks_merged: u64,
     /// Folios that were not dropped because they were in use.
-    pub merges_busy: u64,
+    pub merge_busy: u64,
     /// Large folios that were not broken up.
-    pub merges_partly: u64,
+    pub merge_skipped: u64,
     /// Files with pages that wait to be dropped; null if the module does not tell.
     pub merges_waiting: Option<u64>,
     /// Blocks that were looked at to find equal ones (`verify=compare`); null if the module has no
@@ -141,7 +141,7 @@ pub struct TopFile {
     /// The start of the digest that it is found by, in hexadecimal.
     pub key: String,
     /// Blocks of it that are elsewhere, if it is in the list of those.
-    pub aliases: u64,
+    pub aliased_blocks: u64,
     /// Page cache that the other files would take.
     pub saved_bytes: u64,
     /// Where files with this content are, as far as that was looked for.
@@ -362,22 +362,25 @@ impl System {
     pub fn top_files(&self) -> io::Result<Vec<TopFile>> {
         let dir = self.sysfs.join("kernel/debug/erofs-shared");
         let mut files = Vec::new();
-        for line in fs::read_to_string(dir.join("top"))?.lines() {
+        for line in fs::read_to_string(dir.join("shared_files"))?.lines() {
             files.extend(top_line(line));
         }
-        for line in fs::read_to_string(dir.join("aliases"))?.lines() {
-            let Some((aliases, rest)) = line.split_once(' ') else {
+        for line in fs::read_to_string(dir.join("aliased_files"))?.lines() {
+            let Some((blocks, rest)) = line.split_once(' ') else {
                 continue;
             };
-            let (Ok(aliases), Some(file)) = (aliases.parse(), top_line(rest)) else {
+            let (Ok(aliased_blocks), Some(file)) = (blocks.parse(), top_line(rest)) else {
                 continue;
             };
             match files.iter_mut().find(|known| known.key == file.key) {
-                Some(known) => known.aliases = aliases,
-                None => files.push(TopFile { aliases, ..file }),
+                Some(known) => known.aliased_blocks = aliased_blocks,
+                None => files.push(TopFile {
+                    aliased_blocks,
+                    ..file
+                }),
             }
         }
-        files.sort_by_key(|file| std::cmp::Reverse((file.saved_bytes, file.aliases)));
+        files.sort_by_key(|file| std::cmp::Reverse((file.saved_bytes, file.aliased_blocks)));
         Ok(files)
     }
 }
@@ -391,7 +394,7 @@ fn top_line(line: &str) -> Option<TopFile> {
         pages,
         size,
         key: fields.next()?.to_owned(),
-        aliases: 0,
+        aliased_blocks: 0,
         saved_bytes: pages
             .saturating_mul(sharers.saturating_sub(1))
             .saturating_mul(PAGE),

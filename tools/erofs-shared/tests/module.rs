@@ -30,11 +30,11 @@ const ALWAYS: &[(&str, u64)] = &[
     ("bytes_saved", 6 << 20),
     ("index_entries", 50),
     ("index_bytes", 4096),
-    ("aliases", 512),
-    ("alias_bytes", 512 * 4096),
-    ("merges_done", 512),
-    ("merges_busy", 0),
-    ("merges_partly", 0),
+    ("aliased_blocks", 512),
+    ("aliased_bytes", 512 * 4096),
+    ("blocks_merged", 512),
+    ("merge_busy", 0),
+    ("merge_skipped", 0),
 ];
 
 /// Those that came with `verify=compare`.
@@ -282,8 +282,8 @@ fn with_files(fake: &Fake, options: &str) -> String {
 fn listed(fake: &Fake, lines: &[(&str, u64)]) {
     let line = |(key, size): &(&str, u64)| format!("3 2 {size} {key}\n");
     let top: String = lines.iter().map(line).collect();
-    fake.write("sys/kernel/debug/erofs-shared/top", &top);
-    fake.write("sys/kernel/debug/erofs-shared/aliases", "");
+    fake.write("sys/kernel/debug/erofs-shared/shared_files", &top);
+    fake.write("sys/kernel/debug/erofs-shared/aliased_files", "");
 }
 
 fn paths(top: &serde_json::Value, key: &str) -> Vec<String> {

@@ -314,7 +314,7 @@ fn text(status: &Status) -> io::Result<()> {
                     .unwrap_or(0)
                     .saturating_mul(crate::system::PAGE)
             ),
-            totals.aliases
+            totals.aliased_blocks
         ),
     )?;
     line(
