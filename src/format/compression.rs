@@ -3,10 +3,12 @@
 //! Compression configurations: behind the superblock, a record for each algorithm that an image
 //! uses.
 
+use core::ops::Range;
+
 use super::{
     error::{Error, Kind},
-    ondisk::{compr_cfg, deflate_cfgs, lz4_cfgs, lzma_cfgs, zstd_cfgs},
-    source::{read_exact, Source},
+    ondisk::{Raw, RawComprCfgLength, RawDeflateCfgs, RawLz4Cfgs, RawLzmaCfgs, RawZstdCfgs},
+    source::{read_raw, Source},
     superblock::{incompat, Superblock, SUPER_OFFSET},
 };
 
@@ -25,8 +27,6 @@ const MAX_DEFLATE_WINDOWBITS: u8 = 15;
 const MIN_ZSTD_WINDOWLOG: u8 = 10;
 /// Logarithm of `Z_EROFS_ZSTD_MAX_DICT_SIZE`.
 const MAX_ZSTD_WINDOWLOG: u8 = 20;
-/// Size of the longest configuration that is read.
-const MAX_CFG_SIZE: usize = lz4_cfgs::SIZE;
 /// How far LZ4 matches reach when an image does not say.
 const LZ4_DISTANCE: u16 = u16::MAX;
 
@@ -101,47 +101,42 @@ pub struct Compression {
 }
 
 /// The configuration of one algorithm, as it is stored.
-struct Record {
+struct Record<T> {
     /// Where it is in the image.
     pos: u64,
-    raw: [u8; MAX_CFG_SIZE],
+    /// The byte behind it.
+    end: u64,
+    raw: T,
 }
 
-impl Record {
-    /// Reads the next record from `pos` on, which is for `algorithm`, and says where it ends. It
-    /// starts at a multiple of 4 with the length of what follows; 0 stands for 65536.
-    fn read<S: Source>(image: &S, pos: u64, algorithm: Algorithm) -> Result<(Self, u64), S::Error> {
-        let pos = pos.next_multiple_of(4);
-        let mut word = [0u8; compr_cfg::SIZE];
-        read_exact(image, pos, &mut word)?;
-        let len = match compr_cfg::LENGTH.get(&word) {
-            0 => 1 << 16,
-            len => u32::from(len),
-        };
-        let known = match algorithm {
-            Algorithm::Lz4 => lz4_cfgs::SIZE,
-            Algorithm::Lzma => lzma_cfgs::SIZE,
-            Algorithm::Deflate => deflate_cfgs::SIZE,
-            Algorithm::Zstd => zstd_cfgs::SIZE,
-        };
-        if len < known as u32 {
-            let what = "compression configuration is too short";
-            return Err(Error::new(Kind::Invalid, what, pos, len.into()).into());
-        }
-        let mut this = Self {
-            pos: pos + 2,
-            raw: [0u8; MAX_CFG_SIZE],
-        };
-        if let Some(record) = this.raw.get_mut(..known) {
-            read_exact(image, this.pos, record)?;
-        }
-        let end = this.pos + u64::from(len);
-        Ok((this, end))
+impl<T: Raw> Record<T> {
+    /// Reads the next record from `pos` on.
+    fn read<S: Source>(image: &S, pos: u64) -> Result<Self, S::Error> {
+        let Range { start: pos, end } = record_range(image, pos, size_of::<T>())?;
+        let raw = read_raw(image, pos)?;
+        Ok(Self { pos, end, raw })
     }
 
     fn invalid(&self, what: &'static str, value: u32) -> Error {
         Error::new(Kind::Invalid, what, self.pos, value.into())
     }
+}
+
+/// Where the next record from `pos` on is, of which `known` bytes are read. It starts at a multiple
+/// of 4 with the length of what follows; 0 stands for 65536.
+fn record_range<S: Source>(image: &S, pos: u64, known: usize) -> Result<Range<u64>, S::Error> {
+    let pos = pos.next_multiple_of(4);
+    let raw: RawComprCfgLength = read_raw(image, pos)?;
+    let len = match raw.length.get() {
+        0 => 1 << 16,
+        len => u32::from(len),
+    };
+    if len < known as u32 {
+        let what = "compression configuration is too short";
+        return Err(Error::new(Kind::Invalid, what, pos, len.into()).into());
+    }
+    let start = pos + size_of_val(&raw) as u64;
+    Ok(start..start + u64::from(len))
 }
 
 impl Compression {
@@ -171,10 +166,8 @@ impl Compression {
             if sb.available_compr_algs & u16::from(bit) == 0 {
                 continue;
             }
-            let (record, end) = Record::read(image, pos, algorithm)?;
-            this.configure(sb, algorithm, &record)?;
+            pos = this.configure(sb, image, algorithm, pos)?;
             this.algorithms |= bit;
-            pos = end;
         }
         Ok(this)
     }
@@ -191,67 +184,74 @@ impl Compression {
         }
     }
 
-    fn configure(
+    /// Reads the configuration of `algorithm`, which is the next one from `pos` on, and returns
+    /// where it ends.
+    fn configure<S: Source>(
         &mut self,
         sb: &Superblock,
+        image: &S,
         algorithm: Algorithm,
-        record: &Record,
-    ) -> Result<(), Error> {
-        match algorithm {
-            Algorithm::Lz4 => self.configure_lz4(sb, record),
-            Algorithm::Lzma => self.configure_lzma(record),
-            Algorithm::Deflate => self.configure_deflate(record),
-            Algorithm::Zstd => self.configure_zstd(record),
-        }
+        pos: u64,
+    ) -> Result<u64, S::Error> {
+        Ok(match algorithm {
+            Algorithm::Lz4 => self.configure_lz4(sb, &Record::read(image, pos)?),
+            Algorithm::Lzma => self.configure_lzma(&Record::read(image, pos)?),
+            Algorithm::Deflate => self.configure_deflate(&Record::read(image, pos)?),
+            Algorithm::Zstd => self.configure_zstd(&Record::read(image, pos)?),
+        }?)
     }
 
-    fn configure_lz4(&mut self, sb: &Superblock, record: &Record) -> Result<(), Error> {
-        self.lz4_max_distance = match lz4_cfgs::MAX_DISTANCE.get(&record.raw) {
+    fn configure_lz4(
+        &mut self,
+        sb: &Superblock,
+        record: &Record<RawLz4Cfgs>,
+    ) -> Result<u64, Error> {
+        self.lz4_max_distance = match record.raw.max_distance.get() {
             0 => LZ4_DISTANCE,
             distance => distance,
         };
-        self.lz4_max_pclusterblks = lz4_cfgs::MAX_PCLUSTERBLKS.get(&record.raw).max(1);
+        self.lz4_max_pclusterblks = record.raw.max_pclusterblks.get().max(1);
         if u32::from(self.lz4_max_pclusterblks) > MAX_PCLUSTER_SIZE >> sb.blkszbits {
             let what = "lz4 max_pclusterblks: more than 1 MiB";
             return Err(record.invalid(what, self.lz4_max_pclusterblks.into()));
         }
-        Ok(())
+        Ok(record.end)
     }
 
-    fn configure_lzma(&mut self, record: &Record) -> Result<(), Error> {
-        let format = lzma_cfgs::FORMAT.get(&record.raw);
+    fn configure_lzma(&mut self, record: &Record<RawLzmaCfgs>) -> Result<u64, Error> {
+        let format = record.raw.format.get();
         if format != 0 {
             return Err(record.invalid("lzma format is not known", format.into()));
         }
-        self.lzma_dict_size = lzma_cfgs::DICT_SIZE.get(&record.raw);
+        self.lzma_dict_size = record.raw.dict_size.get();
         if !(MIN_LZMA_DICT_SIZE..=MAX_LZMA_DICT_SIZE).contains(&self.lzma_dict_size) {
             let what = "lzma dict_size: not from 4 KiB to 8 MiB";
             return Err(record.invalid(what, self.lzma_dict_size));
         }
-        Ok(())
+        Ok(record.end)
     }
 
-    fn configure_deflate(&mut self, record: &Record) -> Result<(), Error> {
-        let bits = deflate_cfgs::WINDOWBITS.get(&record.raw);
+    fn configure_deflate(&mut self, record: &Record<RawDeflateCfgs>) -> Result<u64, Error> {
+        let bits = record.raw.windowbits;
         self.deflate_windowbits = bits;
         if bits > MAX_DEFLATE_WINDOWBITS {
             let what = "deflate windowbits: more than 15";
             return Err(Error::new(Kind::Unsupported, what, record.pos, bits.into()));
         }
-        Ok(())
+        Ok(record.end)
     }
 
-    fn configure_zstd(&mut self, record: &Record) -> Result<(), Error> {
-        let format = zstd_cfgs::FORMAT.get(&record.raw);
+    fn configure_zstd(&mut self, record: &Record<RawZstdCfgs>) -> Result<u64, Error> {
+        let format = record.raw.format;
         if format != 0 {
             return Err(record.invalid("zstd format is not known", format.into()));
         }
-        let windowlog = zstd_cfgs::WINDOWLOG.get(&record.raw);
+        let windowlog = record.raw.windowlog;
         if windowlog > MAX_ZSTD_WINDOWLOG - MIN_ZSTD_WINDOWLOG {
             return Err(record.invalid("zstd windowlog: more than 1 MiB", windowlog.into()));
         }
         self.zstd_windowlog = MIN_ZSTD_WINDOWLOG + windowlog;
-        Ok(())
+        Ok(record.end)
     }
 
     /// Whether the image has data of this algorithm.

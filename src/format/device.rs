@@ -4,13 +4,13 @@
 
 use super::{
     error::{Error, Kind},
-    ondisk::device_slot,
-    source::{read_exact, Source},
+    ondisk::RawDeviceSlot,
+    source::{read_raw, Source},
     superblock::Superblock,
 };
 
 /// Size of a slot in bytes.
-pub const DEVICE_SLOT_SIZE: u64 = device_slot::SIZE as u64;
+pub const DEVICE_SLOT_SIZE: u64 = size_of::<RawDeviceSlot>() as u64;
 
 /// One extra device.
 #[derive(Clone, Copy, Debug)]
@@ -27,16 +27,15 @@ impl DeviceSlot {
     /// Reads slot `index` (from 0) of the table.
     pub fn read<S: Source>(sb: &Superblock, index: u16, src: &S) -> Result<Self, S::Error> {
         let pos = (u64::from(sb.devt_slotoff) + u64::from(index)) * DEVICE_SLOT_SIZE;
-        let mut raw = [0u8; device_slot::SIZE];
-        read_exact(src, pos, &mut raw)?;
-        let mut blocks = u64::from(device_slot::BLOCKS_LO.get(&raw));
-        let mut uniaddr = u64::from(device_slot::UNIADDR_LO.get(&raw));
+        let raw: RawDeviceSlot = read_raw(src, pos)?;
+        let mut blocks = u64::from(raw.blocks_lo);
+        let mut uniaddr = u64::from(raw.uniaddr_lo);
         if sb.has_48bit() {
-            blocks |= u64::from(device_slot::BLOCKS_HI.get(&raw)) << 32;
-            uniaddr |= u64::from(device_slot::UNIADDR_HI.get(&raw)) << 32;
+            blocks |= u64::from(raw.blocks_hi) << 32;
+            uniaddr |= u64::from(raw.uniaddr_hi) << 32;
         }
         Ok(Self {
-            tag: device_slot::TAG.get(&raw),
+            tag: raw.tag,
             blocks,
             uniaddr,
         })

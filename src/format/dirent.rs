@@ -2,17 +2,17 @@
 
 //! Directories: blocks of `struct erofs_dirent` (12 bytes) sorted by name, the names behind them.
 
-use core::{cmp::Ordering, ops::Range};
+use core::{cmp::Ordering, mem::offset_of, ops::Range};
 
 use super::{
     error::Error,
-    ondisk::dirent,
+    ondisk::{Raw, RawDirent},
     source::Source,
     words::{first_byte, first_bytes, word, zero_bytes, WORD},
 };
 
 /// Size of a record.
-pub const DIRENT_SIZE: usize = dirent::SIZE;
+pub const DIRENT_SIZE: usize = size_of::<RawDirent>();
 /// Longest name, `EROFS_NAME_LEN`.
 const NAME_LEN: usize = 255;
 
@@ -42,10 +42,10 @@ impl<'a> DirBlock<'a> {
     /// `Corrupted` if the first record's `nameoff` does not give a number of records.
     #[inline]
     pub fn new(bytes: &'a [u8], pos: u64) -> Result<Self, Error> {
-        let Some(record) = bytes.first_chunk::<DIRENT_SIZE>() else {
+        let Some(record) = RawDirent::first(bytes) else {
             return Err(too_short(bytes, pos));
         };
-        let first = usize::from(dirent::NAMEOFF.get(record));
+        let first = usize::from(record.nameoff);
         if first == 0 || first >= bytes.len() || first % DIRENT_SIZE != 0 {
             return Err(bad_first(first, pos));
         }
@@ -64,15 +64,15 @@ impl<'a> DirBlock<'a> {
 
     /// Record `index`, which is one if that is less than their number.
     #[inline(always)]
-    fn record(&self, index: usize) -> Option<&'a [u8; DIRENT_SIZE]> {
+    fn record(&self, index: usize) -> Option<&'a RawDirent> {
         let start = index.wrapping_mul(DIRENT_SIZE);
-        self.bytes.get(start..)?.first_chunk()
+        RawDirent::first(self.bytes.get(start..)?)
     }
 
     /// Where the name of record `index` begins.
     #[inline(always)]
     fn nameoff(&self, index: usize) -> Option<usize> {
-        Some(dirent::NAMEOFF.get(self.record(index)?).into())
+        Some(self.record(index)?.nameoff.into())
     }
 
     /// What is wrong with entry `index`.
@@ -138,8 +138,8 @@ impl<'a> DirBlock<'a> {
     fn entry(&self, index: usize, name: Range<usize>) -> Option<Dirent<'a>> {
         let record = self.record(index)?;
         Some(Dirent {
-            nid: dirent::NID.get(record),
-            file_type: dirent::FILE_TYPE.get(record),
+            nid: record.nid.get(),
+            file_type: record.file_type,
             name: self.bytes.get(name)?,
         })
     }
@@ -187,12 +187,12 @@ impl<'a> DirBlock<'a> {
             .get(begin..end)
             .unwrap_or(&[])
             .chunks_exact(DIRENT_SIZE)
-            .map_while(|record| record.first_chunk::<DIRENT_SIZE>());
+            .map_while(RawDirent::first);
         let mut next = records.next();
         while let Some(record) = next {
             next = records.next();
             let end = match next {
-                Some(next) => usize::from(dirent::NAMEOFF.get(next)),
+                Some(next) => usize::from(next.nameoff),
                 None => bytes.len(),
             };
             let name = match bytes.get(start..end) {
@@ -200,8 +200,8 @@ impl<'a> DirBlock<'a> {
                 _ => return Err(self.first_bad(first)),
             };
             let more = visit(Dirent {
-                nid: dirent::NID.get(record),
-                file_type: dirent::FILE_TYPE.get(record),
+                nid: record.nid.get(),
+                file_type: record.file_type,
                 name,
             });
             if !more {
@@ -338,7 +338,7 @@ fn too_short(bytes: &[u8], pos: u64) -> Error {
 fn bad_first(nameoff: usize, pos: u64) -> Error {
     Error::corrupted(
         "dirent.nameoff of the first entry",
-        pos.saturating_add(dirent::NAMEOFF.at() as u64),
+        pos.saturating_add(offset_of!(RawDirent, nameoff) as u64),
         nameoff as u64,
     )
 }

@@ -2,11 +2,13 @@
 
 //! Inodes: `struct erofs_inode_compact` (32 bytes) and `struct erofs_inode_extended` (64 bytes).
 
+use core::mem::offset_of;
+
+use zerocopy::{FromZeros, IntoBytes};
+
 use super::{
     error::{Error, Kind},
-    ondisk::{
-        inode_compact as compact, inode_extended as extended_inode, xattr_header, xattr_shared,
-    },
+    ondisk::{Raw, RawInodeCompact, RawInodeExtended, RawSharedXattr, RawXattrIbodyHeader},
     source::{Reader, Source},
     superblock::{Area, Superblock},
 };
@@ -128,10 +130,10 @@ pub struct XattrHeader {
 
 impl XattrHeader {
     #[inline(always)]
-    pub(super) fn parse(raw: &[u8; xattr_header::SIZE]) -> Self {
+    pub(super) fn parse(raw: &RawXattrIbodyHeader) -> Self {
         Self {
-            name_filter: xattr_header::H_NAME_FILTER.get(raw),
-            shared_count: xattr_header::H_SHARED_COUNT.get(raw),
+            name_filter: raw.h_name_filter.get(),
+            shared_count: raw.h_shared_count,
         }
     }
 
@@ -139,9 +141,9 @@ impl XattrHeader {
     /// not for the header alone.
     #[inline(always)]
     pub(super) fn fits(&self, xattr_isize: u32) -> bool {
-        let ids = u32::from(self.shared_count) * xattr_shared::SIZE as u32;
+        let ids = u32::from(self.shared_count) * size_of::<RawSharedXattr>() as u32;
         xattr_isize
-            .checked_sub(xattr_header::SIZE as u32)
+            .checked_sub(size_of::<RawXattrIbodyHeader>() as u32)
             .is_some_and(|room| room > 0 && ids <= room)
     }
 }
@@ -167,37 +169,39 @@ impl Numbers {
     fn parse(
         sb: &Superblock,
         iloc: u64,
-        raw: &[u8; extended_inode::SIZE],
+        raw: &RawInodeExtended,
         nlink_one: bool,
     ) -> Result<Self, Error> {
-        let this = if compact::VERSION.get(raw) != 0 {
+        let this = if raw.version() != 0 {
             Self::extended(raw)
         } else {
-            Self::compact(sb, iloc, raw, nlink_one)?
+            Self::compact(sb, iloc, raw.as_compact(), nlink_one)?
         };
         if this.size > i64::MAX as u64 {
-            return Err(Error::corrupted("i_size is negative", iloc + 8, this.size));
+            let pos = iloc + offset_of!(RawInodeExtended, i_size) as u64;
+            return Err(Error::corrupted("i_size is negative", pos, this.size));
         }
         if this.mtime_nsec >= 1_000_000_000 {
+            let pos = iloc + offset_of!(RawInodeExtended, i_mtime_nsec) as u64;
             let nsec = this.mtime_nsec.into();
-            return Err(Error::corrupted("i_mtime_nsec", iloc + 40, nsec));
+            return Err(Error::corrupted("i_mtime_nsec", pos, nsec));
         }
         Ok(this)
     }
 
     /// Those of an extended inode.
-    fn extended(raw: &[u8; extended_inode::SIZE]) -> Self {
-        let high = u64::from(compact::I_NB.get(raw)) << 32;
+    fn extended(raw: &RawInodeExtended) -> Self {
+        let high = u64::from(raw.i_nb) << 32;
         Self {
-            inode_isize: extended_inode::SIZE as u8,
-            size: extended_inode::I_SIZE.get(raw),
-            block: high | u64::from(extended_inode::I_U.get(raw)),
+            inode_isize: size_of::<RawInodeExtended>() as u8,
+            size: raw.i_size.get(),
+            block: high | u64::from(raw.i_u),
             addr_bits: 48,
-            uid: extended_inode::I_UID.get(raw),
-            gid: extended_inode::I_GID.get(raw),
-            nlink: extended_inode::I_NLINK.get(raw),
-            mtime: extended_inode::I_MTIME.get(raw) as i64,
-            mtime_nsec: extended_inode::I_MTIME_NSEC.get(raw),
+            uid: raw.i_uid.get(),
+            gid: raw.i_gid.get(),
+            nlink: raw.i_nlink.get(),
+            mtime: raw.i_mtime.get() as i64,
+            mtime_nsec: raw.i_mtime_nsec.get(),
         }
     }
 
@@ -205,11 +209,12 @@ impl Numbers {
     fn compact(
         sb: &Superblock,
         iloc: u64,
-        raw: &[u8; extended_inode::SIZE],
+        raw: &RawInodeCompact,
         nlink_one: bool,
     ) -> Result<Self, Error> {
-        let mtime = compact::I_MTIME.get(raw);
-        let nb = compact::I_NB.get(raw);
+        let mtime = raw.i_mtime.get();
+        let nb = raw.i_nb.get();
+        let pos = iloc + offset_of!(RawInodeCompact, i_mtime) as u64;
         // Where it is no number of links, the field is the upper half of a block number.
         let (nlink, high, addr_bits) = if nlink_one {
             (1, u64::from(nb) << 32, 48)
@@ -217,17 +222,17 @@ impl Numbers {
             (u32::from(nb), 0, 32)
         };
         Ok(Self {
-            inode_isize: compact::SIZE as u8,
-            size: u64::from(compact::I_SIZE.get(raw)),
-            block: high | u64::from(compact::I_U.get(raw)),
+            inode_isize: size_of::<RawInodeCompact>() as u8,
+            size: u64::from(raw.i_size),
+            block: high | u64::from(raw.i_u),
             addr_bits,
-            uid: u32::from(compact::I_UID.get(raw)),
-            gid: u32::from(compact::I_GID.get(raw)),
+            uid: u32::from(raw.i_uid),
+            gid: u32::from(raw.i_gid),
             nlink,
             mtime: sb
                 .epoch
                 .checked_add(i64::from(mtime))
-                .ok_or(Error::corrupted("i_mtime", iloc + 12, mtime.into()))?,
+                .ok_or(Error::corrupted("i_mtime", pos, mtime.into()))?,
             mtime_nsec: sb.fixed_nsec,
         })
     }
@@ -255,7 +260,8 @@ impl Blocks {
         let (number, size) = (numbers.block, numbers.size);
         let block = u64::from(sb.block_size());
         if matches!(layout, Layout::CompressedFull | Layout::CompressedCompact) {
-            let overflow = Error::corrupted("i_blocks", iloc + 16, number);
+            let pos = iloc + offset_of!(RawInodeExtended, i_u) as u64;
+            let overflow = Error::corrupted("i_blocks", pos, number);
             return Ok(Self {
                 start: None,
                 compressed: number,
@@ -277,17 +283,18 @@ impl Blocks {
 #[inline(always)]
 fn file_type(mode: u16, iloc: u64) -> Result<FileType, Error> {
     let what = "i_mode: no such file type";
-    FileType::of_mode(mode).ok_or(Error::corrupted(what, iloc + 4, mode.into()))
+    let pos = iloc + offset_of!(RawInodeExtended, i_mode) as u64;
+    FileType::of_mode(mode).ok_or(Error::corrupted(what, pos, mode.into()))
 }
 
 /// Returns how an inode's data is laid out.
-fn layout(raw: &[u8; extended_inode::SIZE], iloc: u64) -> Result<Layout, Error> {
+fn layout(raw: &RawInodeExtended, iloc: u64) -> Result<Layout, Error> {
     let unsupported = |what, value: u16| Error::new(Kind::Unsupported, what, iloc, value.into());
-    let format = compact::I_FORMAT.get(raw);
+    let format = raw.i_format.get();
     if format & !FORMAT_ALL != 0 {
         return Err(unsupported("i_format is not known", format));
     }
-    Ok(match compact::LAYOUT.get(raw) {
+    Ok(match raw.layout() {
         0 => Layout::FlatPlain,
         1 => Layout::CompressedFull,
         2 => Layout::FlatInline,
@@ -298,19 +305,21 @@ fn layout(raw: &[u8; extended_inode::SIZE], iloc: u64) -> Result<Layout, Error> 
 }
 
 /// Returns the size of the xattr area behind an inode, in bytes.
-fn xattr_isize(raw: &[u8; extended_inode::SIZE]) -> u32 {
-    match u32::from(compact::I_XATTR_ICOUNT.get(raw)).checked_sub(1) {
+fn xattr_isize(raw: &RawInodeExtended) -> u32 {
+    match u32::from(raw.i_xattr_icount).checked_sub(1) {
         None => 0,
-        Some(more) => xattr_header::SIZE as u32 + xattr_shared::SIZE as u32 * more,
+        Some(more) => {
+            size_of::<RawXattrIbodyHeader>() as u32 + size_of::<RawSharedXattr>() as u32 * more
+        }
     }
 }
 
 /// Returns the format of chunks; 0 if the inode has none.
-fn chunk_format(raw: &[u8; extended_inode::SIZE], layout: Layout, iloc: u64) -> Result<u16, Error> {
+fn chunk_format(raw: &RawInodeExtended, layout: Layout, iloc: u64) -> Result<u16, Error> {
     if layout != Layout::ChunkBased {
         return Ok(0);
     }
-    let format = compact::CHUNK_FORMAT.get(raw);
+    let format = raw.chunk_format();
     if format & !CHUNK_FORMAT_ALL != 0 {
         let what = "chunk format is not known";
         return Err(Error::new(Kind::Unsupported, what, iloc, format.into()));
@@ -334,14 +343,14 @@ impl Inode {
         src: &S,
     ) -> Result<Self, S::Error> {
         let (area, iloc) = sb.iloc(nid)?;
-        let Some(raw) = bytes.first_chunk() else {
+        let Some(raw) = RawInodeExtended::first(bytes) else {
             return Self::read_split(sb, nid, src);
         };
         let mut inode = Self::parse(sb, nid, area, iloc, raw)?;
         if inode.xattr_isize != 0 {
             inode.xattr_header = bytes
                 .get(usize::from(inode.inode_isize)..)
-                .and_then(|behind| behind.first_chunk())
+                .and_then(RawXattrIbodyHeader::first)
                 .map(XattrHeader::parse)
                 .filter(|header| header.fits(inode.xattr_isize));
         }
@@ -353,15 +362,13 @@ impl Inode {
     fn read_split<S: Source>(sb: &Superblock, nid: u64, src: &S) -> Result<Self, S::Error> {
         let (area, iloc) = sb.iloc(nid)?;
         let mut src = Reader::new(src);
-        let mut raw = [0u8; extended_inode::SIZE];
-        let (head, tail) = raw.split_at_mut(compact::SIZE);
+        let mut raw = RawInodeExtended::new_zeroed();
+        let compact_size = size_of::<RawInodeCompact>();
+        let (head, tail) = raw.as_mut_bytes().split_at_mut(compact_size);
         src.read_exact(iloc, head)?;
-        let extended = head
-            .first_chunk::<2>()
-            .is_some_and(|head| compact::VERSION.get(head) != 0);
-        if extended {
+        if RawInodeCompact::first(head).is_some_and(|raw| raw.version() != 0) {
             let next = iloc
-                .checked_add(compact::SIZE as u64)
+                .checked_add(compact_size as u64)
                 .ok_or(Error::corrupted("nid out of range", iloc, nid))?;
             src.read_exact(next, tail)?;
         }
@@ -373,12 +380,12 @@ impl Inode {
         nid: u64,
         area: Area,
         iloc: u64,
-        raw: &[u8; extended_inode::SIZE],
+        raw: &RawInodeExtended,
     ) -> Result<Self, Error> {
         let layout = layout(raw, iloc)?;
-        let format = compact::I_FORMAT.get(raw);
-        let extended = compact::VERSION.get(raw) != 0;
-        let mode = compact::I_MODE.get(raw);
+        let format = raw.i_format.get();
+        let extended = raw.version() != 0;
+        let mode = raw.i_mode.get();
         let file_type = file_type(mode, iloc)?;
         let is_dir = file_type == FileType::Directory;
         let nlink_one = !extended && !is_dir && format & FORMAT_BIT4 != 0;
@@ -399,7 +406,7 @@ impl Inode {
             mtime: numbers.mtime,
             mtime_nsec: numbers.mtime_nsec,
             size: numbers.size,
-            rdev: compact::RDEV.get(raw),
+            rdev: raw.rdev(),
             startblk: blocks.start,
             compressed_blocks: blocks.compressed,
             chunk_format: chunk_format(raw, layout, iloc)?,

@@ -5,7 +5,7 @@
 use super::{
     error::{Error, Kind},
     inode::{Inode, Layout},
-    ondisk::{chunk_block, chunk_index},
+    ondisk::{Raw, RawChunkBlock, RawChunkIndex},
     source::{read_exact, Source},
     superblock::Superblock,
 };
@@ -115,17 +115,17 @@ struct Chunk(Option<(u16, u64)>);
 impl Chunk {
     fn parse(sb: &Superblock, format: u16, raw: &[u8]) -> Self {
         if format & CHUNK_INDEXES == 0 {
-            let Some(raw) = raw.first_chunk::<{ chunk_block::SIZE }>() else {
+            let Some(raw) = RawChunkBlock::first(raw) else {
                 return Chunk(None);
             };
-            let block = u64::from(chunk_block::BLKADDR.get(raw));
+            let block = u64::from(raw.blkaddr);
             return Chunk((block != u64::from(u32::MAX)).then_some((0, block)));
         }
-        let Some(raw) = raw.first_chunk::<{ chunk_index::SIZE }>() else {
+        let Some(raw) = RawChunkIndex::first(raw) else {
             return Chunk(None);
         };
-        let hi = u64::from(chunk_index::STARTBLK_HI.get(raw));
-        let lo = u64::from(chunk_index::STARTBLK_LO.get(raw));
+        let hi = u64::from(raw.startblk_hi);
+        let lo = u64::from(raw.startblk_lo);
         let mask = if format & CHUNK_48BIT != 0 {
             (1u64 << 48) - 1
         } else {
@@ -135,8 +135,7 @@ impl Chunk {
         if block == mask {
             return Chunk(None);
         }
-        let device = chunk_index::DEVICE_ID.get(raw);
-        Chunk(Some((device & sb.device_id_mask(), block)))
+        Chunk(Some((raw.device_id.get() & sb.device_id_mask(), block)))
     }
 
     /// What follows this chunk if the next one continues it.
@@ -173,9 +172,9 @@ fn map_chunks<S: Source>(
     let chunk_size = 1u64 << bits;
     let chunk_blocks = chunk_size >> sb.blkszbits;
     let unit = if inode.chunk_format & CHUNK_INDEXES != 0 {
-        chunk_index::SIZE
+        size_of::<RawChunkIndex>()
     } else {
-        chunk_block::SIZE
+        size_of::<RawChunkBlock>()
     };
     let number = la >> bits;
     let overflow = Error::corrupted("chunk index position", inode.iloc, number);
@@ -184,7 +183,7 @@ fn map_chunks<S: Source>(
         .checked_next_multiple_of(unit as u64)
         .and_then(|start| start.checked_add(number.checked_mul(unit as u64)?))
         .ok_or(overflow)?;
-    let mut raw = [0u8; chunk_index::SIZE];
+    let mut raw = [0u8; size_of::<RawChunkIndex>()];
     let entry = raw.get_mut(..unit).ok_or(overflow)?;
     read_exact(src, pos, entry)?;
     let first = Chunk::parse(sb, inode.chunk_format, entry);

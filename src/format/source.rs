@@ -4,7 +4,7 @@
 
 use core::ops::Deref;
 
-use super::error::Error;
+use super::{error::Error, ondisk::Raw};
 
 /// An area of bytes: an image, the data of its metabox inode, a directory's data.
 pub trait Source {
@@ -23,6 +23,14 @@ pub trait Source {
 /// Fills `out` from `pos` on, across units.
 pub fn read_exact<S: Source>(src: &S, pos: u64, out: &mut [u8]) -> Result<(), S::Error> {
     Reader::new(src).read_exact(pos, out)
+}
+
+/// Reads a structure at `pos`, across units.
+#[inline]
+pub fn read_raw<T: Raw, S: Source>(src: &S, pos: u64) -> Result<T, S::Error> {
+    let mut raw = T::new_zeroed();
+    read_exact(src, pos, raw.as_mut_bytes())?;
+    Ok(raw)
 }
 
 /// Reads small things that lie close together: keeps the bytes that the last of them was in.
@@ -60,15 +68,15 @@ impl<'s, S: Source> Reader<'s, S> {
         }
     }
 
-    /// The `N` bytes from `pos` on.
+    /// The structure at `pos`.
     #[inline(always)]
-    pub(super) fn array<const N: usize>(&mut self, pos: u64) -> Result<[u8; N], S::Error> {
-        match self.bytes(pos)?.first_chunk() {
-            Some(array) => Ok(*array),
+    pub(super) fn raw<T: Raw>(&mut self, pos: u64) -> Result<T, S::Error> {
+        match T::first(self.bytes(pos)?) {
+            Some(raw) => Ok(*raw),
             None => {
-                let mut array = [0; N];
-                self.read_split(pos, &mut array)?;
-                Ok(array)
+                let mut raw = T::new_zeroed();
+                self.read_split(pos, raw.as_mut_bytes())?;
+                Ok(raw)
             }
         }
     }

@@ -3,10 +3,14 @@
 //! The superblock: `struct erofs_super_block`, 128 bytes at byte 1024, and 16 for each extension
 //! slot.
 
+use core::mem::offset_of;
+
+use zerocopy::{FromZeros, IntoBytes};
+
 use super::{
     error::{Error, Kind, UNKNOWN_INCOMPAT},
     hash::Hasher,
-    ondisk::super_block as raw,
+    ondisk::RawSuperblock,
 };
 
 /// Byte offset of the superblock, `EROFS_SUPER_OFFSET`.
@@ -139,36 +143,36 @@ fn pos_of(field: usize) -> u64 {
 }
 
 /// Whether an incompatible feature is on.
-fn has(bytes: &[u8; raw::SIZE], bit: u32) -> bool {
-    raw::FEATURE_INCOMPAT.get(bytes) & bit != 0
+fn has(raw: &RawSuperblock, bit: u32) -> bool {
+    raw.feature_incompat.get() & bit != 0
 }
 
 /// Checks that this is a superblock, and returns the logarithm of the block size.
-fn block_bits(bytes: &[u8; raw::SIZE]) -> Result<u8, Error> {
-    let magic = raw::MAGIC.get(bytes);
+fn block_bits(raw: &RawSuperblock) -> Result<u8, Error> {
+    let magic = raw.magic.get();
     if magic != SUPER_MAGIC {
         return Err(Error::new(
             Kind::NotErofs,
             "no EROFS superblock (magic)",
-            pos_of(raw::MAGIC.at()),
+            pos_of(offset_of!(RawSuperblock, magic)),
             u64::from(magic),
         ));
     }
-    let blkszbits = raw::BLKSZBITS.get(bytes);
+    let blkszbits = raw.blkszbits;
     if !(9..=MAX_BLKSZBITS).contains(&blkszbits) {
         return Err(Error::new(
             Kind::Invalid,
             "blkszbits is not supported",
-            pos_of(raw::BLKSZBITS.at()),
+            pos_of(offset_of!(RawSuperblock, blkszbits)),
             u64::from(blkszbits),
         ));
     }
-    let dirblkbits = raw::DIRBLKBITS.get(bytes);
+    let dirblkbits = raw.dirblkbits;
     if dirblkbits != 0 {
         return Err(Error::new(
             Kind::Invalid,
             "dirblkbits is not supported",
-            pos_of(raw::DIRBLKBITS.at()),
+            pos_of(offset_of!(RawSuperblock, dirblkbits)),
             u64::from(dirblkbits),
         ));
     }
@@ -176,14 +180,14 @@ fn block_bits(bytes: &[u8; raw::SIZE]) -> Result<u8, Error> {
 }
 
 /// Returns the incompatible features, which are all known.
-fn incompat_features(bytes: &[u8; raw::SIZE]) -> Result<u32, Error> {
-    let feature_incompat = raw::FEATURE_INCOMPAT.get(bytes);
+fn incompat_features(raw: &RawSuperblock) -> Result<u32, Error> {
+    let feature_incompat = raw.feature_incompat.get();
     let unknown = feature_incompat & !incompat::ALL;
     if unknown != 0 {
         return Err(Error::new(
             Kind::Invalid,
             UNKNOWN_INCOMPAT,
-            pos_of(raw::FEATURE_INCOMPAT.at()),
+            pos_of(offset_of!(RawSuperblock, feature_incompat)),
             u64::from(unknown),
         ));
     }
@@ -191,14 +195,14 @@ fn incompat_features(bytes: &[u8; raw::SIZE]) -> Result<u32, Error> {
 }
 
 /// Returns the size of the superblock in bytes.
-fn size(bytes: &[u8; raw::SIZE]) -> Result<u32, Error> {
-    let extslots = raw::SB_EXTSLOTS.get(bytes);
+fn size(raw: &RawSuperblock) -> Result<u32, Error> {
+    let extslots = raw.sb_extslots;
     let sb_size = SB_BASE_SIZE + u32::from(extslots) * EXTSLOT_SIZE;
     if sb_size > (1 << MAX_BLKSZBITS) - SUPER_OFFSET as u32 {
         return Err(Error::new(
             Kind::Invalid,
             "sb_extslots: more than a block",
-            pos_of(raw::SB_EXTSLOTS.at()),
+            pos_of(offset_of!(RawSuperblock, sb_extslots)),
             u64::from(extslots),
         ));
     }
@@ -206,14 +210,14 @@ fn size(bytes: &[u8; raw::SIZE]) -> Result<u32, Error> {
 }
 
 /// Returns the compression algorithms, or the LZ4 maximum distance.
-fn algorithms(bytes: &[u8; raw::SIZE]) -> Result<u16, Error> {
-    let available_compr_algs = raw::AVAILABLE_COMPR_ALGS.get(bytes);
+fn algorithms(raw: &RawSuperblock) -> Result<u16, Error> {
+    let available_compr_algs = raw.available_compr_algs.get();
     let unknown = available_compr_algs & !COMPR_ALGS_ALL;
-    if has(bytes, incompat::COMPR_CFGS) && unknown != 0 {
+    if has(raw, incompat::COMPR_CFGS) && unknown != 0 {
         return Err(Error::new(
             Kind::Unsupported,
             "available_compr_algs: unknown algorithms",
-            pos_of(raw::AVAILABLE_COMPR_ALGS.at()),
+            pos_of(offset_of!(RawSuperblock, available_compr_algs)),
             u64::from(unknown),
         ));
     }
@@ -221,15 +225,15 @@ fn algorithms(bytes: &[u8; raw::SIZE]) -> Result<u16, Error> {
 }
 
 /// Returns the long prefix of fingerprint xattrs, if there is one.
-fn ishare_prefix(bytes: &[u8; raw::SIZE]) -> Result<Option<u8>, Error> {
-    if raw::FEATURE_COMPAT.get(bytes) & compat::ISHARE_XATTRS == 0 {
+fn ishare_prefix(raw: &RawSuperblock) -> Result<Option<u8>, Error> {
+    if raw.feature_compat.get() & compat::ISHARE_XATTRS == 0 {
         return Ok(None);
     }
-    let ishare_id = raw::ISHARE_XATTR_PREFIX_ID.get(bytes);
-    if ishare_id >= raw::XATTR_PREFIX_COUNT.get(bytes) {
+    let ishare_id = raw.ishare_xattr_prefix_id;
+    if ishare_id >= raw.xattr_prefix_count {
         return Err(Error::corrupted(
             "ishare_xattr_prefix_id",
-            pos_of(raw::ISHARE_XATTR_PREFIX_ID.at()),
+            pos_of(offset_of!(RawSuperblock, ishare_xattr_prefix_id)),
             u64::from(ishare_id),
         ));
     }
@@ -237,54 +241,55 @@ fn ishare_prefix(bytes: &[u8; raw::SIZE]) -> Result<Option<u8>, Error> {
 }
 
 /// Returns the nid of the root directory, and the blocks on the primary device.
-fn root_and_blocks(bytes: &[u8; raw::SIZE]) -> (u64, u64) {
-    let blocks_lo = u64::from(raw::BLOCKS_LO.get(bytes));
-    let rootnid_8b = raw::ROOTNID_8B.get(bytes);
-    if has(bytes, incompat::BIT48) && rootnid_8b != 0 {
-        let blocks_hi = u64::from(raw::BLOCKS_HI.get(bytes));
+fn root_and_blocks(raw: &RawSuperblock) -> (u64, u64) {
+    let blocks_lo = u64::from(raw.blocks_lo);
+    let rootnid_8b = raw.rootnid_8b.get();
+    if has(raw, incompat::BIT48) && rootnid_8b != 0 {
+        let blocks_hi = u64::from(raw.blocks_hi());
         return (rootnid_8b, blocks_lo | (blocks_hi << 32));
     }
-    (u64::from(raw::ROOTNID_2B.get(bytes)), blocks_lo)
+    (u64::from(raw.rootnid_2b), blocks_lo)
 }
 
 /// Returns the nid of the metabox inode, if there is one.
-fn metabox(bytes: &[u8; raw::SIZE], sb_size: u32) -> Result<Option<u64>, Error> {
-    if !has(bytes, incompat::METABOX) {
+fn metabox(raw: &RawSuperblock, sb_size: u32) -> Result<Option<u64>, Error> {
+    if !has(raw, incompat::METABOX) {
         return Ok(None);
     }
-    let nid = raw::METABOX_NID.get(bytes);
+    let nid = raw.metabox_nid.get();
     if sb_size <= SB_BASE_SIZE {
         return Err(Error::corrupted(
             "metabox without room for metabox_nid",
-            pos_of(raw::SB_EXTSLOTS.at()),
-            u64::from(raw::SB_EXTSLOTS.get(bytes)),
+            pos_of(offset_of!(RawSuperblock, sb_extslots)),
+            u64::from(raw.sb_extslots),
         ));
     }
     if nid & NID_METABOX != 0 {
         return Err(Error::corrupted(
             "metabox_nid in the metabox",
-            pos_of(raw::METABOX_NID.at()),
+            pos_of(offset_of!(RawSuperblock, metabox_nid)),
             nid,
         ));
     }
     Ok(Some(nid))
 }
 
-/// Returns the superblock's bytes, with zeros for those that are not there.
-fn padded(stored: &[u8]) -> [u8; raw::SIZE] {
-    let mut bytes = [0u8; raw::SIZE];
-    let len = stored.len().min(raw::SIZE);
+/// Returns the superblock as it is stored, with zeros for what is not there.
+fn padded(stored: &[u8]) -> RawSuperblock {
+    let mut raw = RawSuperblock::new_zeroed();
+    let bytes = raw.as_mut_bytes();
+    let len = stored.len().min(bytes.len());
     if let (Some(to), Some(from)) = (bytes.get_mut(..len), stored.get(..len)) {
         to.copy_from_slice(from);
     }
-    bytes
+    raw
 }
 
 /// Returns the nanoseconds of the times of compact inodes.
-fn fixed_nsec(bytes: &[u8; raw::SIZE]) -> Result<u32, Error> {
-    let nsec = raw::FIXED_NSEC.get(bytes);
+fn fixed_nsec(raw: &RawSuperblock) -> Result<u32, Error> {
+    let nsec = raw.fixed_nsec.get();
     if nsec >= 1_000_000_000 {
-        let pos = pos_of(raw::FIXED_NSEC.at());
+        let pos = pos_of(offset_of!(RawSuperblock, fixed_nsec));
         return Err(Error::corrupted("fixed_nsec", pos, u64::from(nsec)));
     }
     Ok(nsec)
@@ -300,51 +305,51 @@ impl Superblock {
     /// unknown compression algorithms `Unsupported`.
     pub fn parse<H: Hasher>(head: &[u8]) -> Result<Self, Error> {
         let stored = head.get(SUPER_OFFSET..).unwrap_or(&[]);
-        let bytes = padded(stored);
-        let blkszbits = block_bits(&bytes)?;
-        let feature_compat = raw::FEATURE_COMPAT.get(&bytes);
-        let checksum = raw::CHECKSUM.get(&bytes);
+        let raw = &padded(stored);
+        let blkszbits = block_bits(raw)?;
+        let feature_compat = raw.feature_compat.get();
+        let checksum = raw.checksum.get();
         if feature_compat & compat::SB_CHKSUM != 0 {
             check::<H>(head, blkszbits, checksum)?;
         }
-        let feature_incompat = incompat_features(&bytes)?;
-        let sb_size = size(&bytes)?;
+        let feature_incompat = incompat_features(raw)?;
+        let sb_size = size(raw)?;
         if stored.len() < SB_BASE_SIZE as usize {
             return Err(Error::corrupted(
                 "image too short",
-                pos_of(raw::MAGIC.at()),
+                pos_of(offset_of!(RawSuperblock, magic)),
                 head.len() as u64,
             ));
         }
-        let available_compr_algs = algorithms(&bytes)?;
-        let ishare_xattr_prefix_id = ishare_prefix(&bytes)?;
-        let (root_nid, blocks) = root_and_blocks(&bytes);
-        let metabox_nid = metabox(&bytes, sb_size)?;
-        let fixed_nsec = fixed_nsec(&bytes)?;
+        let available_compr_algs = algorithms(raw)?;
+        let ishare_xattr_prefix_id = ishare_prefix(raw)?;
+        let (root_nid, blocks) = root_and_blocks(raw);
+        let metabox_nid = metabox(raw, sb_size)?;
+        let fixed_nsec = fixed_nsec(raw)?;
         Ok(Self {
             blkszbits,
             feature_compat,
             feature_incompat,
             root_nid,
-            packed_nid: raw::PACKED_NID.get(&bytes),
+            packed_nid: raw.packed_nid.get(),
             metabox_nid,
-            inos: raw::INOS.get(&bytes),
-            epoch: raw::EPOCH.get(&bytes) as i64,
+            inos: raw.inos.get(),
+            epoch: raw.epoch.get() as i64,
             fixed_nsec,
             blocks,
-            meta_blkaddr: raw::META_BLKADDR.get(&bytes),
-            xattr_blkaddr: raw::XATTR_BLKADDR.get(&bytes),
-            xattr_prefix_start: raw::XATTR_PREFIX_START.get(&bytes),
-            xattr_prefix_count: raw::XATTR_PREFIX_COUNT.get(&bytes),
-            xattr_filter_reserved: raw::XATTR_FILTER_RESERVED.get(&bytes),
+            meta_blkaddr: raw.meta_blkaddr.get(),
+            xattr_blkaddr: raw.xattr_blkaddr.get(),
+            xattr_prefix_start: raw.xattr_prefix_start.get(),
+            xattr_prefix_count: raw.xattr_prefix_count,
+            xattr_filter_reserved: raw.xattr_filter_reserved,
             ishare_xattr_prefix_id,
-            uuid: raw::UUID.get(&bytes),
-            volume_name: raw::VOLUME_NAME.get(&bytes),
-            extra_devices: raw::EXTRA_DEVICES.get(&bytes),
-            devt_slotoff: raw::DEVT_SLOTOFF.get(&bytes),
+            uuid: raw.uuid,
+            volume_name: raw.volume_name,
+            extra_devices: raw.extra_devices.get(),
+            devt_slotoff: raw.devt_slotoff.get(),
             available_compr_algs,
             checksum,
-            build_time: raw::BUILD_TIME.get(&bytes),
+            build_time: raw.build_time.get(),
             sb_size,
         })
     }
@@ -483,12 +488,12 @@ fn check<H: Hasher>(head: &[u8], blkszbits: u8, stored: u32) -> Result<(), Error
         Error::new(
             Kind::Checksum,
             "superblock checksum",
-            (SUPER_OFFSET + raw::CHECKSUM.at()) as u64,
+            pos_of(offset_of!(RawSuperblock, checksum)),
             u64::from(value),
         )
     };
     let bytes = head
-        .get(SUPER_OFFSET + raw::FEATURE_COMPAT.at()..end)
+        .get(SUPER_OFFSET + offset_of!(RawSuperblock, feature_compat)..end)
         .ok_or(bad(0))?;
     let crc = H::crc32c(CHECKSUM_SEED, bytes);
     if crc == stored {

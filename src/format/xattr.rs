@@ -3,12 +3,14 @@
 //! Extended attributes: inline behind the inode, shared in an area of their own, with short and
 //! long name prefixes.
 
+use core::mem::offset_of;
+
 use super::{
     error::{Error, Kind},
     hash::Hasher,
     inode::Inode,
-    ondisk::{xattr_entry, xattr_header, xattr_long_prefix, xattr_shared},
-    source::{read_exact, Reader, Source},
+    ondisk::{RawSharedXattr, RawXattrEntry, RawXattrIbodyHeader, RawXattrLongPrefix},
+    source::{read_exact, read_raw, Reader, Source},
     superblock::Superblock,
 };
 
@@ -28,11 +30,11 @@ pub use super::inode::XattrHeader;
 /// Longest name.
 const NAME_LEN: usize = 255;
 /// `struct erofs_xattr_ibody_header`
-const HEADER_SIZE: u32 = xattr_header::SIZE as u32;
+const HEADER_SIZE: u32 = size_of::<RawXattrIbodyHeader>() as u32;
 /// `struct erofs_xattr_entry`
-const ENTRY_SIZE: u32 = xattr_entry::SIZE as u32;
+const ENTRY_SIZE: u32 = size_of::<RawXattrEntry>() as u32;
 /// An id of a shared attribute.
-const SHARED_SIZE: u32 = xattr_shared::SIZE as u32;
+const SHARED_SIZE: u32 = size_of::<RawSharedXattr>() as u32;
 /// Bit 7 of `e_name_index`: the rest is the number of a long prefix.
 const LONG_PREFIX: u8 = 0x80;
 /// `EROFS_XATTR_FILTER_SEED`
@@ -59,23 +61,22 @@ impl LongPrefix {
     pub fn read<S: Source>(src: &S, pos: &mut u64) -> Result<Self, S::Error> {
         let bad = |at: u64, len: u64| Error::corrupted("length of a long xattr prefix", at, len);
         let start = pos.checked_next_multiple_of(4).ok_or(bad(*pos, 0))?;
-        let mut raw = [0u8; xattr_long_prefix::SIZE];
-        read_exact(src, start, &mut raw)?;
-        let len = xattr_long_prefix::LENGTH.get(&raw);
+        let raw: RawXattrLongPrefix = read_raw(src, start)?;
+        let len = raw.length.get();
         let infix_len = usize::from(len)
             .checked_sub(1)
             .filter(|len| *len <= NAME_LEN)
             .ok_or(bad(start, len.into()))?;
         let mut infix = [0u8; NAME_LEN];
         let body = start
-            .checked_add(raw.len() as u64)
+            .checked_add(size_of_val(&raw) as u64)
             .ok_or(bad(start, len.into()))?;
         read_exact(src, body, infix.get_mut(..infix_len).unwrap_or(&mut []))?;
         *pos = body
             .checked_add(infix_len as u64)
             .ok_or(bad(start, len.into()))?;
         Ok(Self {
-            base_index: xattr_long_prefix::BASE_INDEX.get(&raw),
+            base_index: raw.base_index,
             len: infix_len as u8,
             infix,
         })
@@ -123,10 +124,11 @@ impl XattrHeader {
             )
             .into());
         }
-        let this = Self::parse(&src.array(pos)?);
+        let this = Self::parse(&src.raw(pos)?);
         if !this.fits(inode.xattr_isize) {
+            let pos = pos + offset_of!(RawXattrIbodyHeader, h_shared_count) as u64;
             let count = this.shared_count.into();
-            return Err(Error::corrupted("h_shared_count", pos + 4, count).into());
+            return Err(Error::corrupted("h_shared_count", pos, count).into());
         }
         Ok(Some(this))
     }
@@ -178,12 +180,12 @@ struct Entry {
 impl Entry {
     #[inline(always)]
     fn read<S: Source>(src: &mut Reader<'_, S>, pos: u64) -> Result<Self, S::Error> {
-        let raw: [u8; xattr_entry::SIZE] = src.array(pos)?;
+        let raw: RawXattrEntry = src.raw(pos)?;
         let this = Self {
             pos,
-            name_len: xattr_entry::E_NAME_LEN.get(&raw),
-            name_index: xattr_entry::E_NAME_INDEX.get(&raw),
-            value_size: xattr_entry::E_VALUE_SIZE.get(&raw),
+            name_len: raw.e_name_len,
+            name_index: raw.e_name_index,
+            value_size: raw.e_value_size.get(),
         };
         // So that positions inside of the entry cannot overflow.
         if pos.checked_add(u64::from(this.size())).is_none() {
@@ -247,9 +249,8 @@ fn for_each<S: Source, R>(
     let area = sb.block_pos(sb.xattr_blkaddr.into())?;
     let mut shared = Reader::new(shared);
     for number in 0..u64::from(header.shared_count) {
-        let raw: [u8; xattr_shared::SIZE] =
-            own.array(ids.saturating_add(u64::from(SHARED_SIZE) * number))?;
-        let id = u64::from(xattr_shared::ID.get(&raw));
+        let raw: RawSharedXattr = own.raw(ids.saturating_add(u64::from(SHARED_SIZE) * number))?;
+        let id = u64::from(raw.id);
         let at = area
             .checked_add(4 * id)
             .ok_or(Error::corrupted("shared xattr id", ids, id))?;

@@ -5,7 +5,7 @@
 use super::super::{
     compression::{Algorithm, MAX_PCLUSTER_SIZE},
     error::{Error, Kind},
-    ondisk::{extent16, extent32, extent4, extent8, extents_start},
+    ondisk::{RawExtent, RawExtent16, RawExtent4, RawExtent8, RawExtentsStart},
     source::Source,
 };
 use super::{
@@ -86,8 +86,8 @@ impl<S: Source> Lookup<'_, S> {
     pub(super) fn record_at(&self, number: u64) -> Result<u64, Error> {
         let size = self.header.record_size();
         // Records of 4 bytes have the first pcluster's address before them.
-        let base = if size == extent4::SIZE as u64 {
-            extents_start::SIZE as u64
+        let base = if size == size_of::<RawExtent4>() as u64 {
+            size_of::<RawExtentsStart>() as u64
         } else {
             0
         };
@@ -121,8 +121,8 @@ impl<S: Source> Lookup<'_, S> {
                     (data.pa.saturating_add(data.plen.into()), number)
                 }
                 _ => {
-                    let raw: [u8; extents_start::SIZE] = self.window.read(self.header.start)?;
-                    (extents_start::PSTART.get(&raw), 0)
+                    let raw: RawExtentsStart = self.window.read(self.header.start)?;
+                    (raw.pstart.get(), 0)
                 }
             };
             if number - first > MAX_RECORDS {
@@ -130,16 +130,16 @@ impl<S: Source> Lookup<'_, S> {
                 return Err(Error::new(Kind::Unsupported, what, at, number).into());
             }
             for other in first..number {
-                let raw: [u8; extent4::SIZE] = self.window.read(self.record_at(other)?)?;
+                let raw: RawExtent4 = self.window.read(self.record_at(other)?)?;
                 pa = pa
-                    .checked_add(u64::from(extent4::PLEN.get(&raw) & PLEN_MASK))
+                    .checked_add(u64::from(raw.plen.get() & PLEN_MASK))
                     .ok_or(Error::corrupted("extent address", at, pa))?;
             }
-            let raw: [u8; extent4::SIZE] = self.window.read(at)?;
-            (extent4::PLEN.get(&raw), pa)
+            let raw: RawExtent4 = self.window.read(at)?;
+            (raw.plen.get(), pa)
         } else {
-            let raw: [u8; extent8::SIZE] = self.window.read(at)?;
-            (extent8::PLEN.get(&raw), extent8::PSTART_LO.get(&raw).into())
+            let raw: RawExtent8 = self.window.read(at)?;
+            (raw.plen.get(), raw.pstart_lo.into())
         };
         let start = number << bits;
         let end = (start + self.lcluster()).min(size);
@@ -147,17 +147,15 @@ impl<S: Source> Lookup<'_, S> {
         Ok((extent, at))
     }
 
-    /// Reads a record of 16 or 32 bytes. Records of 16 bytes begin as those of 32 do.
-    fn sorted_record(&mut self, at: u64) -> Result<[u8; extent32::RESERVED.at()], S::Error> {
-        if self.header.record_size() != extent16::SIZE as u64 {
-            return self.window.read(at);
+    /// Start, length and address in a record of 16 or 32 bytes.
+    fn sorted_record(&mut self, at: u64) -> Result<(u64, u32, u64), S::Error> {
+        if self.header.record_size() == size_of::<RawExtent16>() as u64 {
+            let raw: RawExtent16 = self.window.read(at)?;
+            return Ok((raw.lstart_lo.into(), raw.plen.get(), raw.pstart.get()));
         }
-        let mut raw = [0u8; extent32::RESERVED.at()];
-        let short: [u8; extent16::SIZE] = self.window.read(at)?;
-        if let Some(to) = raw.get_mut(..extent16::SIZE) {
-            to.copy_from_slice(&short);
-        }
-        Ok(raw)
+        let raw: RawExtent = self.window.read(at)?;
+        let start = u64::from(raw.lstart_lo) | (u64::from(raw.lstart_hi) << 32);
+        Ok((start, raw.plen.get(), raw.pstart.get()))
     }
 
     /// The extent that holds `la`, by a search in `count` records; and the position of its record.
@@ -168,9 +166,7 @@ impl<S: Source> Lookup<'_, S> {
         while low < high {
             let middle = low + (high - low) / 2;
             let at = self.record_at(middle)?;
-            let raw = self.sorted_record(at)?;
-            let start = u64::from(extent32::LSTART_LO.get(&raw))
-                | (u64::from(extent32::LSTART_HI.get(&raw)) << 32);
+            let (start, plen, pa) = self.sorted_record(at)?;
             if start > la {
                 if start > end {
                     let what = "extent: not in order, or past the end of the file";
@@ -184,12 +180,7 @@ impl<S: Source> Lookup<'_, S> {
                     // Only its end is still unknown, which the next record tells.
                     high = high.min(low + 1);
                 }
-                found = Some((
-                    start,
-                    extent32::PLEN.get(&raw),
-                    extent32::PSTART.get(&raw),
-                    at,
-                ));
+                found = Some((start, plen, pa, at));
             }
         }
         let Some((start, plen, pa, at)) = found else {

@@ -2,24 +2,23 @@
 
 //! The header of a compressed inode: how its extents are described.
 
+use core::mem::offset_of;
+
 use super::super::{
     compression::Algorithm,
     error::{Error, Kind},
     inode::{Inode, Layout},
-    ondisk::{lcluster_index, map_header},
-    source::{read_exact, Source},
+    ondisk::{RawLclusterIndex, RawMapHeader},
+    source::{read_raw, Source},
     superblock::{incompat, Superblock},
 };
 
 /// `struct z_erofs_map_header`
-pub(super) const HEADER_SIZE: u64 = map_header::SIZE as u64;
+pub(super) const HEADER_SIZE: u64 = size_of::<RawMapHeader>() as u64;
 /// What full indexes have between the header and the first entry.
 pub(super) const FULL_GAP: u64 = 8;
 /// `struct z_erofs_lcluster_index`
-pub(super) const FULL_SIZE: u64 = lcluster_index::SIZE as u64;
-
-/// `Z_EROFS_FRAGMENT_INODE_BIT` of `h_clusterbits`: the whole file is in the packed inode.
-pub(super) const FRAGMENT_INODE: u64 = 1 << 63;
+pub(super) const FULL_SIZE: u64 = size_of::<RawLclusterIndex>() as u64;
 
 /// `Z_EROFS_ADVISE_COMPACTED_2B`, of compact indexes.
 pub(super) const ADVISE_COMPACTED_2B: u16 = 0x01;
@@ -105,25 +104,25 @@ impl Header {
         sb: &Superblock,
         inode: &Inode,
         src: &S,
-    ) -> Result<(Self, [u8; map_header::SIZE]), S::Error> {
+    ) -> Result<(Self, RawMapHeader), S::Error> {
         let (compact, pos) = place(sb, inode)?;
-        let mut raw = [0u8; map_header::SIZE];
-        read_exact(src, pos, &mut raw)?;
-        let word = map_header::WORD.get(&raw);
+        let raw: RawMapHeader = read_raw(src, pos)?;
+        let whole = raw.as_fragment();
+        let word = whole.word.get();
         let mut this = Self {
             mode: if compact { Mode::Compact } else { Mode::Full },
-            advise: map_header::H_ADVISE.get(&raw),
+            advise: raw.h_advise.get(),
             algorithms: [Algorithm::Lz4; 2],
-            lclusterbits: sb.blkszbits + map_header::LCLUSTERBITS.get(&raw),
+            lclusterbits: sb.blkszbits + raw.lclusterbits(),
             start: pos
                 .checked_add(HEADER_SIZE + FULL_GAP + FULL_SIZE)
                 .map(|_| pos + HEADER_SIZE)
                 .ok_or(Error::corrupted("inode position", inode.iloc, inode.nid))?,
             tail: Tail::None,
         };
-        if word & FRAGMENT_INODE != 0 {
+        if whole.fragment_inode() != 0 {
             this.mode = Mode::Fragment {
-                pos: map_header::FRAGMENT.get(&raw),
+                pos: whole.fragmentoff(),
             };
             this.advise = ADVISE_FRAGMENT_PCLUSTER;
             if is_packed(sb, inode) {
@@ -132,7 +131,8 @@ impl Header {
             return Ok((this, raw));
         }
         if this.has_fragment() && is_packed(sb, inode) {
-            return Err(Error::corrupted("fragment in the packed inode", pos + 4, word).into());
+            let pos = pos + offset_of!(RawMapHeader, h_advise) as u64;
+            return Err(Error::corrupted("fragment in the packed inode", pos, word).into());
         }
         if !compact && this.has(ADVISE_EXTENTS) {
             this.load_table(inode, &raw)?;
@@ -143,7 +143,7 @@ impl Header {
     }
 
     /// Completes the header of an inode with encoded extents.
-    fn load_table(&mut self, inode: &Inode, raw: &[u8; map_header::SIZE]) -> Result<(), Error> {
+    fn load_table(&mut self, inode: &Inode, raw: &RawMapHeader) -> Result<(), Error> {
         let size = self.record_size();
         self.start = self
             .start
@@ -153,42 +153,37 @@ impl Header {
             Mode::Fixed
         } else {
             Mode::Sorted {
-                count: u64::from(map_header::H_EXTENTS_LO.get(raw))
-                    | (u64::from(map_header::H_EXTENTS_HI.get(raw)) << 32),
+                count: u64::from(raw.h_extents_lo()) | (u64::from(raw.h_extents_hi) << 32),
             }
         };
         Ok(())
     }
 
     /// Completes the header of an inode with indexes. `pos` is the header's position.
-    fn load_indexes(
-        &mut self,
-        sb: &Superblock,
-        pos: u64,
-        raw: &[u8; map_header::SIZE],
-    ) -> Result<(), Error> {
-        let numbers = [map_header::HEAD1.get(raw), map_header::HEAD2.get(raw)];
+    fn load_indexes(&mut self, sb: &Superblock, pos: u64, raw: &RawMapHeader) -> Result<(), Error> {
+        let numbers = [raw.head1(), raw.head2()];
         for (to, number) in self.algorithms.iter_mut().zip(numbers) {
             *to = Algorithm::from_number(number.into()).ok_or(Error::new(
                 Kind::Unsupported,
                 "h_algorithmtype is not known",
-                pos + 6,
-                map_header::H_ALGORITHMTYPE.get(raw).into(),
+                pos + offset_of!(RawMapHeader, h_extents_hi) as u64,
+                raw.h_algorithmtype().into(),
             ))?;
         }
         let (big1, big2) = (
             self.has(ADVISE_BIG_PCLUSTER_1),
             self.has(ADVISE_BIG_PCLUSTER_2),
         );
+        let advise_pos = pos + offset_of!(RawMapHeader, h_advise) as u64;
         if (big1 || big2) && !sb.has_incompat(incompat::COMPR_CFGS) {
             let what = "h_advise: big pclusters, which the superblock does not know of";
-            return Err(Error::corrupted(what, pos + 4, self.advise.into()));
+            return Err(Error::corrupted(what, advise_pos, self.advise.into()));
         }
         if self.mode == Mode::Full {
             self.start += FULL_GAP;
         } else if big1 != big2 {
             let what = "h_advise: big pclusters for one head type only";
-            return Err(Error::corrupted(what, pos + 4, self.advise.into()));
+            return Err(Error::corrupted(what, advise_pos, self.advise.into()));
         }
         Ok(())
     }

@@ -2,10 +2,12 @@
 
 //! Look-ups by indexes: an entry for each lcluster, full or compact.
 
+use zerocopy::{FromZeros, IntoBytes};
+
 use super::super::{
     compression::MAX_DECODED_SIZE,
     error::{Error, Kind},
-    ondisk::{compact_pack, compact_pair, lcluster_index},
+    ondisk::{RawCompactPack, RawCompactPair, RawLclusterIndex},
     source::Source,
 };
 use super::{
@@ -83,7 +85,8 @@ enum What {
 
 /// A pack of compact entries: 2 of 16 bits or 16 of 14 bits, and behind them a block number.
 pub(super) struct Pack {
-    bytes: [u8; compact_pack::SIZE],
+    /// It, or a pair and zeros.
+    raw: RawCompactPack,
     count: u32,
     /// Bits below the type.
     lobits: u32,
@@ -102,9 +105,9 @@ impl Pack {
     /// Type and low bits of an entry.
     fn get(&self, number: u32) -> (Type, u32) {
         let value = if self.wide() {
-            compact_pair::ENTRY.nth(&self.bytes, number)
+            self.raw.as_pair().entry(number)
         } else {
-            compact_pack::ENTRY.nth(&self.bytes, number)
+            self.raw.entry(number)
         };
         (
             Type::of(value >> self.lobits),
@@ -115,9 +118,9 @@ impl Pack {
     /// The block number at its end.
     fn base(&self) -> u32 {
         if self.wide() {
-            compact_pair::BLKADDR.get(&self.bytes)
+            self.raw.as_pair().blkaddr.get()
         } else {
-            compact_pack::BLKADDR.get(&self.bytes)
+            self.raw.blkaddr.get()
         }
     }
 }
@@ -146,11 +149,11 @@ impl<S: Source> Lookup<'_, S> {
             .and_then(|offset| offset.checked_add(self.header.start))
             .filter(|at| *at <= i64::MAX as u64)
             .ok_or(Error::corrupted("index position", self.header.start, lcn))?;
-        let raw: [u8; lcluster_index::SIZE] = self.window.read(at)?;
-        let advise = lcluster_index::DI_ADVISE.get(&raw);
-        let what = match Type::of(lcluster_index::TYPE.get(&raw).into()) {
+        let raw: RawLclusterIndex = self.window.read(at)?;
+        let advise = raw.di_advise.get();
+        let what = match Type::of(raw.lcluster_type().into()) {
             Type::Nonhead => {
-                let delta = u32::from(lcluster_index::DELTA0.get(&raw));
+                let delta = u32::from(raw.delta0());
                 if delta & D0_CBLKCNT == 0 {
                     What::Nonhead {
                         back: delta,
@@ -173,8 +176,8 @@ impl<S: Source> Lookup<'_, S> {
             kind => What::Head(Head {
                 lcn,
                 kind,
-                offset: lcluster_index::DI_CLUSTEROFS.get(&raw).into(),
-                block: (advise & LI_HOLE == 0).then_some(lcluster_index::BLKADDR.get(&raw).into()),
+                offset: raw.di_clusterofs.into(),
+                block: (advise & LI_HOLE == 0).then_some(raw.blkaddr.into()),
                 partial: advise & LI_PARTIAL_REF != 0,
             }),
         };
@@ -222,7 +225,7 @@ impl<S: Source> Lookup<'_, S> {
             .ok_or(Error::corrupted("index position", start, lcn))?;
         let pos = at - at % size;
         Ok(Pack {
-            bytes: self.pack_bytes(pos, width == 2)?,
+            raw: self.raw_pack(pos, width == 2)?,
             count,
             lobits: bits.max(12),
             number: ((at - pos) / width) as u32,
@@ -232,16 +235,16 @@ impl<S: Source> Lookup<'_, S> {
     }
 
     /// Reads a pack of 16 entries, or a pair.
-    fn pack_bytes(&mut self, pos: u64, full: bool) -> Result<[u8; compact_pack::SIZE], S::Error> {
+    fn raw_pack(&mut self, pos: u64, full: bool) -> Result<RawCompactPack, S::Error> {
         if full {
             return self.window.read(pos);
         }
-        let mut bytes = [0u8; compact_pack::SIZE];
-        let pair: [u8; compact_pair::SIZE] = self.window.read(pos)?;
-        if let Some(to) = bytes.get_mut(..pair.len()) {
-            to.copy_from_slice(&pair);
+        let pair: RawCompactPair = self.window.read(pos)?;
+        let mut raw = RawCompactPack::new_zeroed();
+        if let Some(to) = raw.as_mut_bytes().get_mut(..size_of_val(&pair)) {
+            to.copy_from_slice(pair.as_bytes());
         }
-        Ok(bytes)
+        Ok(raw)
     }
 
     fn compact_entry(&self, lcn: u64, pack: &Pack) -> Result<Entry, Error> {

@@ -4,7 +4,8 @@
 
 use super::super::{
     inode::Inode,
-    source::{read_exact, Source},
+    ondisk::Raw,
+    source::{read_raw, Source},
     superblock::Superblock,
 };
 use super::header::{Header, Mode};
@@ -16,36 +17,32 @@ pub(super) struct Window<'s, S: Source> {
 }
 
 impl<S: Source> Window<'_, S> {
-    /// `N` bytes from `pos` on.
-    pub(super) fn read<const N: usize>(&mut self, pos: u64) -> Result<[u8; N], S::Error> {
-        let mut out = [0u8; N];
-        if !self.copy(pos, &mut out) {
-            // From a bit before, for the entries that come before this one.
-            let start = pos & !511;
-            self.last = None;
-            self.last = Some((start, self.src.bread(start)?));
-            if !self.copy(pos, &mut out) {
-                read_exact(self.src, pos, &mut out)?;
-            }
+    /// The structure at `pos`.
+    pub(super) fn read<T: Raw>(&mut self, pos: u64) -> Result<T, S::Error> {
+        if let Some(raw) = self.bytes(pos).and_then(T::first) {
+            return Ok(*raw);
         }
-        Ok(out)
+        self.load(pos)?;
+        match self.bytes(pos).and_then(T::first) {
+            Some(raw) => Ok(*raw),
+            None => read_raw(self.src, pos),
+        }
     }
 
-    fn copy(&self, pos: u64, out: &mut [u8]) -> bool {
-        let Some((start, bytes)) = &self.last else {
-            return false;
-        };
-        let from = pos
-            .checked_sub(*start)
-            .and_then(|from| usize::try_from(from).ok())
-            .and_then(|from| bytes.get(from..from.checked_add(out.len())?));
-        match from {
-            Some(from) => {
-                out.copy_from_slice(from);
-                true
-            }
-            None => false,
-        }
+    /// Has the unit at hand that holds byte `pos`.
+    fn load(&mut self, pos: u64) -> Result<(), S::Error> {
+        // From a bit before, for the entries that come before this one.
+        let start = pos & !511;
+        self.last = None;
+        self.last = Some((start, self.src.bread(start)?));
+        Ok(())
+    }
+
+    /// The bytes from `pos` on that are at hand.
+    #[inline(always)]
+    fn bytes(&self, pos: u64) -> Option<&[u8]> {
+        let (start, bytes) = self.last.as_ref()?;
+        bytes.get(usize::try_from(pos.checked_sub(*start)?).ok()?..)
     }
 }
 

@@ -27,8 +27,8 @@ use super::{
     error::{Error, Kind},
     inode::Inode,
     ondisk::{
-        compact_pack, compact_pair, extent16, extent32, extent4, extent8, lcluster_index,
-        map_header, Structure,
+        Raw, RawCompactPack, RawCompactPair, RawExtent, RawExtent16, RawExtent4, RawExtent8,
+        RawLclusterIndex, RawMapHeader, Structure,
     },
     source::Source,
     superblock::{Area, Superblock},
@@ -59,10 +59,10 @@ impl Header {
         sb: &Superblock,
         inode: &Inode,
         src: &S,
-        raw: &[u8; map_header::SIZE],
+        raw: &RawMapHeader,
     ) -> Result<Tail, S::Error> {
         let fragment = self.has(ADVISE_FRAGMENT_PCLUSTER);
-        let idata_size = match map_header::H_IDATA_SIZE.get(raw) {
+        let idata_size = match raw.h_idata_size() {
             size if !fragment && self.has(ADVISE_INLINE_PCLUSTER) => size,
             _ => 0,
         };
@@ -95,7 +95,7 @@ impl Header {
         };
         Ok(Tail::Fragment {
             lcn: head.lcn,
-            pos: hi | u64::from(map_header::H_FRAGMENTOFF.get(raw)),
+            pos: hi | u64::from(raw.h_fragmentoff),
         })
     }
 
@@ -122,23 +122,23 @@ impl Header {
         let structure = match (self.mode, self.record_size()) {
             (Mode::Full, _) => {
                 return Ok(Some((
-                    lcluster_index::STRUCTURE,
+                    RawLclusterIndex::STRUCTURE,
                     index.full_entry(number)?.at,
                 )))
             }
             (Mode::Compact, _) => {
                 let pack = index.pack(number)?;
                 let structure = if pack.wide() {
-                    compact_pair::STRUCTURE
+                    RawCompactPair::STRUCTURE
                 } else {
-                    compact_pack::STRUCTURE
+                    RawCompactPack::STRUCTURE
                 };
                 return Ok(Some((structure, pack.pos)));
             }
-            (_, 4) => extent4::STRUCTURE,
-            (_, 8) => extent8::STRUCTURE,
-            (_, 16) => extent16::STRUCTURE,
-            _ => extent32::STRUCTURE,
+            (_, 4) => RawExtent4::STRUCTURE,
+            (_, 8) => RawExtent8::STRUCTURE,
+            (_, 16) => RawExtent16::STRUCTURE,
+            _ => RawExtent::STRUCTURE,
         };
         Ok(Some((structure, index.record_at(number)?)))
     }

@@ -2,11 +2,11 @@
 
 //! Which fields change, in which order, and what that makes of the image.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, mem::offset_of};
 
 use erofs_shared_format::{
     hash::Hasher,
-    ondisk::{super_block, Field, Names},
+    ondisk::{Field, Names, Raw, RawSuperblock},
     superblock::{compat, SUPER_OFFSET},
     HostHash, Volume,
 };
@@ -225,12 +225,7 @@ impl<'v> Plan<'v> {
             if let Some(nid) = instance.nid {
                 let _ = write!(story, " {nid}");
             }
-            let _ = write!(
-                story,
-                " at {}: {}",
-                instance.at,
-                field.name.to_ascii_lowercase()
-            );
+            let _ = write!(story, " at {}: {}", instance.at, field.name);
             if field.count > 1 {
                 let _ = write!(story, "[{}]", change.number);
             }
@@ -272,14 +267,11 @@ impl<'v> Plan<'v> {
                 *old = *byte;
             }
         }
-        let Some(raw) = head
-            .get(SUPER_OFFSET..)
-            .and_then(|raw| raw.first_chunk::<{ super_block::SIZE }>())
-        else {
+        let Some(raw) = head.get(SUPER_OFFSET..).and_then(RawSuperblock::first) else {
             return;
         };
-        let bits = super_block::BLKSZBITS.get(raw);
-        if super_block::FEATURE_COMPAT.get(raw) & compat::SB_CHKSUM == 0 || bits > 12 {
+        let bits = raw.blkszbits;
+        if raw.feature_compat.get() & compat::SB_CHKSUM == 0 || bits > 12 {
             return;
         }
         let block = 1usize << bits;
@@ -288,12 +280,12 @@ impl<'v> Plan<'v> {
         } else {
             SUPER_OFFSET + block
         };
-        let start = SUPER_OFFSET + super_block::FEATURE_COMPAT.at();
+        let start = SUPER_OFFSET + offset_of!(RawSuperblock, feature_compat);
         let Some(bytes) = head.get(start..end) else {
             return;
         };
         let crc = HostHash::crc32c(CHECKSUM_SEED, bytes);
-        let at = SUPER_OFFSET + super_block::CHECKSUM.at();
+        let at = SUPER_OFFSET + offset_of!(RawSuperblock, checksum);
         if self.image.get(at..at + 4) != Some(&crc.to_le_bytes()) {
             for (byte, at) in crc.to_le_bytes().into_iter().zip(at..) {
                 patches.insert(at, byte);

@@ -9,11 +9,12 @@ use erofs_shared_format::{
     inode::{FileType, Inode, Layout},
     map::Extent,
     ondisk::{
-        chunk_block, chunk_index, compr_cfg, deflate_cfgs, device_slot, dirent, extents_start,
-        inode_compact, inode_extended, lz4_cfgs, lzma_cfgs, map_header, super_block, xattr_entry,
-        xattr_header, xattr_long_prefix, xattr_shared, zstd_cfgs, Structure,
+        Raw, RawChunkBlock, RawChunkIndex, RawComprCfgLength, RawDeflateCfgs, RawDeviceSlot,
+        RawDirent, RawExtentsStart, RawFragmentHeader, RawInodeCompact, RawInodeExtended,
+        RawLz4Cfgs, RawLzmaCfgs, RawMapHeader, RawSharedXattr, RawSuperblock, RawXattrEntry,
+        RawXattrIbodyHeader, RawXattrLongPrefix, RawZstdCfgs, Structure,
     },
-    source::{read_exact, Source},
+    source::{read_raw, Source},
     superblock::{incompat, Area, SUPER_OFFSET},
     zmap::{Coding, Data},
     ReadError, Volume,
@@ -171,7 +172,7 @@ impl<'v> Survey<'v> {
     fn whole(&mut self) -> Result<(), ReadError> {
         let sb = &self.volume.sb;
         let bits = sb.blkszbits;
-        self.add(super_block::STRUCTURE, "image", None, SUPER_OFFSET as u64);
+        self.add(RawSuperblock::STRUCTURE, "image", None, SUPER_OFFSET as u64);
         self.block("superblock", SUPER_OFFSET as u64 >> bits);
         self.block("first inodes", sb.meta_blkaddr.into());
         self.block("shared xattrs", sb.xattr_blkaddr.into());
@@ -179,10 +180,10 @@ impl<'v> Survey<'v> {
         self.block("last block", end.saturating_sub(1));
         self.block("behind the end", end);
         self.block("behind the end", end + 1);
-        let table = u64::from(sb.devt_slotoff) * device_slot::SIZE as u64;
+        let table = u64::from(sb.devt_slotoff) * size_of::<RawDeviceSlot>() as u64;
         for (number, slot) in (0..).zip(&self.volume.slots) {
-            let at = table + number * device_slot::SIZE as u64;
-            self.add(device_slot::STRUCTURE, "device table", None, at);
+            let at = table + number * size_of::<RawDeviceSlot>() as u64;
+            self.add(RawDeviceSlot::STRUCTURE, "device table", None, at);
             self.block("device table", at >> bits);
             self.block("another device", slot.uniaddr);
             self.block("end of another device", slot.uniaddr + slot.blocks);
@@ -191,10 +192,10 @@ impl<'v> Survey<'v> {
         if sb.has_incompat(incompat::COMPR_CFGS) {
             let mut at = SUPER_OFFSET as u64 + u64::from(sb.sb_size);
             for (number, structure) in [
-                lz4_cfgs::STRUCTURE,
-                lzma_cfgs::STRUCTURE,
-                deflate_cfgs::STRUCTURE,
-                zstd_cfgs::STRUCTURE,
+                RawLz4Cfgs::STRUCTURE,
+                RawLzmaCfgs::STRUCTURE,
+                RawDeflateCfgs::STRUCTURE,
+                RawZstdCfgs::STRUCTURE,
             ]
             .into_iter()
             .enumerate()
@@ -203,11 +204,11 @@ impl<'v> Survey<'v> {
                     continue;
                 }
                 at = at.next_multiple_of(4);
-                let mut len = [0; compr_cfg::SIZE];
-                read_exact(&self.volume.primary, at, &mut len)?;
-                self.add(compr_cfg::STRUCTURE, "image", None, at);
-                self.add(structure, "image", None, at + len.len() as u64);
-                at += len.len() as u64 + u64::from(compr_cfg::LENGTH.get(&len));
+                let raw: RawComprCfgLength = read_raw(&self.volume.primary, at)?;
+                self.add(RawComprCfgLength::STRUCTURE, "image", None, at);
+                at += size_of_val(&raw) as u64;
+                self.add(structure, "image", None, at);
+                at += u64::from(raw.length);
             }
         }
         self.prefixes();
@@ -231,9 +232,9 @@ impl<'v> Survey<'v> {
                 Some(pos)
             };
             if let Some(at) = at {
-                self.add(xattr_long_prefix::STRUCTURE, "image", None, at);
+                self.add(RawXattrLongPrefix::STRUCTURE, "image", None, at);
             }
-            pos += xattr_long_prefix::SIZE as u64 + prefix.infix().len() as u64;
+            pos += size_of::<RawXattrLongPrefix>() as u64 + prefix.infix().len() as u64;
         }
     }
 
@@ -257,10 +258,10 @@ impl<'v> Survey<'v> {
             }
         }
         self.things.sizes.push(inode.size);
-        let structure = if usize::from(inode.inode_isize) == inode_extended::SIZE {
-            inode_extended::STRUCTURE
+        let structure = if usize::from(inode.inode_isize) == size_of::<RawInodeExtended>() {
+            RawInodeExtended::STRUCTURE
         } else {
-            inode_compact::STRUCTURE
+            RawInodeCompact::STRUCTURE
         };
         let Some(at) = self.in_area(inode.area, inode.iloc) else {
             return Ok(());
@@ -288,51 +289,48 @@ impl<'v> Survey<'v> {
         let area = volume.area(inode.area)?;
         let start = inode.iloc + u64::from(inode.inode_isize);
         let end = start + u64::from(inode.xattr_isize);
-        let mut header = [0; xattr_header::SIZE];
-        read_exact(&area, start, &mut header)?;
+        let header: RawXattrIbodyHeader = read_raw(&area, start)?;
         if let Some(at) = self.in_area(inode.area, start) {
-            self.add(xattr_header::STRUCTURE, role, Some(inode.nid), at);
+            self.add(RawXattrIbodyHeader::STRUCTURE, role, Some(inode.nid), at);
         }
-        let mut pos = start + header.len() as u64;
+        let mut pos = start + size_of_val(&header) as u64;
         let shared_area = if volume.sb.shared_ea_in_metabox() {
             Area::Metabox
         } else {
             Area::Image
         };
         let shared = u64::from(volume.sb.xattr_blkaddr) << volume.sb.blkszbits;
-        for _ in 0..xattr_header::H_SHARED_COUNT.get(&header) {
-            let mut raw = [0; xattr_shared::SIZE];
-            read_exact(&area, pos, &mut raw)?;
+        for _ in 0..header.h_shared_count {
+            let raw: RawSharedXattr = read_raw(&area, pos)?;
             if let Some(at) = self.in_area(inode.area, pos) {
-                self.add(xattr_shared::STRUCTURE, role, Some(inode.nid), at);
+                self.add(RawSharedXattr::STRUCTURE, role, Some(inode.nid), at);
             }
-            let id = u64::from(xattr_shared::ID.get(&raw));
+            let id = u64::from(raw.id);
             if self.shared_seen.insert(id) {
                 self.things.xattrs.push(id);
                 if let Some(at) = self.in_area(shared_area, shared + 4 * id) {
-                    self.add(xattr_entry::STRUCTURE, "shared xattrs", None, at);
+                    self.add(RawXattrEntry::STRUCTURE, "shared xattrs", None, at);
                 }
             }
-            pos += raw.len() as u64;
+            pos += size_of_val(&raw) as u64;
         }
-        while pos + xattr_entry::SIZE as u64 <= end {
-            let mut raw = [0; xattr_entry::SIZE];
-            read_exact(&area, pos, &mut raw)?;
+        while pos + size_of::<RawXattrEntry>() as u64 <= end {
+            let raw: RawXattrEntry = read_raw(&area, pos)?;
             if let Some(at) = self.in_area(inode.area, pos) {
-                self.add(xattr_entry::STRUCTURE, role, Some(inode.nid), at);
+                self.add(RawXattrEntry::STRUCTURE, role, Some(inode.nid), at);
             }
-            let name = u64::from(xattr_entry::E_NAME_LEN.get(&raw));
-            let value = u64::from(xattr_entry::E_VALUE_SIZE.get(&raw));
-            pos += (raw.len() as u64 + name + value).next_multiple_of(4);
+            let name = u64::from(raw.e_name_len);
+            let value = u64::from(raw.e_value_size);
+            pos += (size_of_val(&raw) as u64 + name + value).next_multiple_of(4);
         }
         Ok(())
     }
 
     fn chunks(&mut self, inode: &Inode, role: &'static str, body: u64) {
         let structure = if inode.chunk_format & 0x20 != 0 {
-            chunk_index::STRUCTURE
+            RawChunkIndex::STRUCTURE
         } else {
-            chunk_block::STRUCTURE
+            RawChunkBlock::STRUCTURE
         };
         let unit = structure.size as u64;
         let count = inode.size.div_ceil(1 << inode.chunk_bits(&self.volume.sb));
@@ -366,7 +364,8 @@ impl<'v> Survey<'v> {
     ) -> Result<(), ReadError> {
         let volume = self.volume;
         if let Some(at) = self.in_area(inode.area, body) {
-            self.add(map_header::STRUCTURE, role, Some(inode.nid), at);
+            self.add(RawMapHeader::STRUCTURE, role, Some(inode.nid), at);
+            self.add(RawFragmentHeader::STRUCTURE, role, Some(inode.nid), at);
         }
         let header = volume.header(inode)?;
         let area = volume.area(inode.area)?;
@@ -380,9 +379,9 @@ impl<'v> Survey<'v> {
                 continue;
             };
             if number == 0 && structure.size == 4 {
-                let pos = pos - extents_start::SIZE as u64;
+                let pos = pos - size_of::<RawExtentsStart>() as u64;
                 if let Some(at) = self.in_area(inode.area, pos) {
-                    self.add(extents_start::STRUCTURE, role, Some(inode.nid), at);
+                    self.add(RawExtentsStart::STRUCTURE, role, Some(inode.nid), at);
                 }
             }
             if seen.insert(pos) {
@@ -436,7 +435,7 @@ impl<'v> Survey<'v> {
                 let is_near = index < EACH_END || index + 2 >= block.len() as u64;
                 let at = self.in_file(inode, pos + index * DIRENT_SIZE as u64);
                 if let Some(at) = at.filter(|_| is_near) {
-                    self.add(dirent::STRUCTURE, role, Some(inode.nid), at);
+                    self.add(RawDirent::STRUCTURE, role, Some(inode.nid), at);
                 }
             }
             pos += block_size;
