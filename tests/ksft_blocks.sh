@@ -11,7 +11,7 @@ STATS=/sys/fs/erofs-shared/stats
 A=/mnt/blocks-a B=/mnt/blocks-b C=/mnt/blocks-c DISK=/mnt/blocks-disk
 MIB=32
 disk $DISK 400M
-read -r CHANGED INSERTED < <(python3 "$(dirname "$0")/share_blocks.py" copies $DISK $MIB)
+read -r CHANGED INSERTED FEW < <(python3 "$(dirname "$0")/share_blocks.py" copies $DISK $MIB)
 declare -A DEV
 for i in a b c; do
 	mkfs.erofs --quiet $DISK/$i.erofs $DISK/$i > /dev/null
@@ -76,9 +76,9 @@ ok "and took no memory" near "$(cached)" "$pages" 64
 
 # --- zeros, the same block many times, another order ----------------------------------------------------------------------
 base=$(cached)
-ok "zeros, and a file of blocks of others in another order, are right" right $C c
+ok "zeros, near zeros, and a file of blocks of others in another order, are right" right $C c
 ok "the merging ends" settled
-ok "they take no memory" near $(($(cached) - base)) 1 128
+ok "only what is nowhere else takes memory" near $(($(cached) - base)) $((FEW + 1)) 128
 ok "a second pass is right" right $C c
 
 # --- every way to the bytes -----------------------------------------------------------------------------------------------
@@ -175,11 +175,9 @@ ok "and after all went" right $B b
 ok "the original again" at "$FSTYPE" "${DEV[a]}" $A
 ok "is right" right $A a
 ok "umount" away $A $B $C
-drop
-sleep 0.3
-drop
-is "nothing is left: aliases" "$(stat_of aliased_blocks)" 0
-is "and blocks in the index" "$(stat_of index_entries)" 0
+# A pass of the search keeps what it looks at until it is over.
+none_left() { drop; [ "$(stat_of aliased_blocks) $(stat_of index_entries)" = "0 0" ]; }
+ok "no alias is left, and no block in the index" soon none_left
 
 # --- who does not share ---------------------------------------------------------------------------------------------------
 ok "the copies in another domain" at_all domain_id=one domain_id=two

@@ -3,8 +3,9 @@
 """Files that differ, and have blocks in common.
 
   share_blocks.py copies TOP MIB   TOP/a/orig; TOP/b/tenth: a tenth of its blocks changed at random; TOP/b/shifted: a block
-                                   inserted in front; TOP/c/zeros; TOP/c/mixed: orig with zeros, backwards, and its own
-                                   blocks again; prints the blocks that only tenth and shifted have
+                                   inserted in front; TOP/c/few: a block of zeros but for one word, for each word; TOP/c/zeros;
+                                   TOP/c/mixed: orig with zeros, backwards, and its own blocks again; prints the blocks that
+                                   only tenth, shifted and few have
   share_blocks.py storm TOP        TOP/0 to TOP/3, in whose files each block is one of a few
 """
 
@@ -32,11 +33,14 @@ def copies(top, mib):
         tenth[i * PAGE:(i + 1) * PAGE] = rng.randbytes(PAGE)
     write(top, "b/tenth", tenth)
     write(top, "b/shifted", rng.randbytes(PAGE) + orig)
+    # Of most of these a sample is that of zeros.
+    few = [bytes(at) + b"ABCDEFGH" + bytes(PAGE - at - 8) for at in range(0, PAGE, 8)]
+    write(top, "c/few", b"".join(few))
     write(top, "c/zeros", bytes(len(orig) // 4))
     mixed = [orig[i * PAGE:(i + 1) * PAGE] for i in range(min(blocks, 1000))]
     mixed = mixed[::-1] + [bytes(PAGE)] * 37 + mixed[5:9] * 100 + [orig[-100:]]
     write(top, "c/mixed", b"".join(mixed))
-    print(len(changed), 1)
+    print(len(changed), 1, len(few))
 
 
 def storm(top):

@@ -252,6 +252,13 @@ impl Content {
             .map(|words| super::table::bytes(words) == *digest)
     }
 
+    /// Whether a block has the digest of block `theirs` of `other`; both have one.
+    pub(super) fn has_same_digest(&self, block: u64, other: &Self, theirs: u64) -> bool {
+        let (ours, theirs) = (self.slots(block).first(), other.slots(theirs).first());
+        ours.zip(theirs)
+            .is_some_and(|(ours, theirs)| ours.same(theirs))
+    }
+
     /// Whether a block has a digest.
     pub(crate) fn is_recorded(&self, block: u64) -> bool {
         self.slots(block)

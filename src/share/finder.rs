@@ -19,7 +19,7 @@ use kernel::{
 
 use super::{
     dedup,
-    digest::{Sha256, BLOCK_SIZE},
+    digest::{Sha256, BLOCK_SIZE, ZERO_DIGEST},
     handle::{SharedInode, SharedRef},
     pressure,
     pseudo_fs::for_each,
@@ -50,8 +50,12 @@ const HASTE: u64 = 5;
 /// Places in the table at most: 12 MiB of them.
 const MAX_PLACES: usize = 1 << 20;
 
-/// Places that are looked at for one block.
+/// Places that are looked at for one block. That is also how many blocks with the same
+/// sample, which differ, are told apart: those that are zeros but for a few words have often one.
 const PROBES: usize = 8;
+
+/// A block of zeros.
+const ZEROS: &[u8] = &[0; BLOCK_SIZE];
 
 /// [`NOTHING`], [`READ`] or [`PASS`].
 static STATE: Atomic<u32> = Atomic::new(NOTHING);
@@ -164,6 +168,8 @@ struct Place {
 /// What is known of the blocks that a pass has gone over.
 struct Table {
     places: KVVec<Place>,
+    /// The tag of a block of zeros, which is not in it.
+    zero_tag: u32,
 }
 
 impl Table {
@@ -178,6 +184,7 @@ impl Table {
         };
         Ok(Self {
             places: KVVec::from_elem(none, len, GFP_KERNEL)?,
+            zero_tag: secret::sample(ZEROS) as u32 | 1,
         })
     }
 
@@ -282,66 +289,98 @@ fn look_at(
 ) -> bool {
     let first = folio.pages().start;
     let mut missed = false;
+    let Some(ours) = inodes.get(number as usize) else {
+        return missed;
+    };
     for (block, bytes) in (first..blocks).zip(folio.bytes().chunks_exact(BLOCK_SIZE)) {
         let Ok(place) = u32::try_from(block) else {
             return missed;
         };
         let tag = secret::sample(bytes) as u32 | 1;
-        let mut other = None;
-        for probe in table.probes(tag) {
-            if probe.tag == 0 {
-                *probe = Place {
-                    tag,
-                    inode: number,
-                    block: place,
-                };
-                break;
-            }
-            if probe.tag == tag {
-                other = Some(*probe);
-                break;
-            }
-        }
-        let Some((other, at)) =
-            other.and_then(|at| inodes.get(at.inode as usize).map(|it| (it, at)))
-        else {
-            continue;
+        let looked = if tag == table.zero_tag && same_bytes(bytes, ZEROS) {
+            // They need no page, hence no other block.
+            leave_zeros(ours, block, bytes, folio)
+        } else {
+            let here = Place {
+                tag,
+                inode: number,
+                block: place,
+            };
+            look_for_equal(table, inodes, here, bytes, folio)
         };
-        if let Some(ours) = inodes.get(number as usize) {
-            let at = u64::from(at.block);
-            missed |= unite((ours, block), (other, at), bytes, folio).is_err();
-        }
+        missed |= looked.is_err();
     }
     missed
 }
 
+/// Looks for another block with these bytes, which are those at `here`; if there is none, this one
+/// is left for the others. `EAGAIN`: as for [`unite`].
+fn look_for_equal(
+    table: &mut Table,
+    inodes: &[SharedRef],
+    here: Place,
+    bytes: &[u8],
+    folio: &FolioRef,
+) -> Result {
+    let ours = inodes.get(here.inode as usize).ok_or(EINVAL)?;
+    for probe in table.probes(here.tag) {
+        if probe.tag == 0 {
+            *probe = here;
+            break;
+        }
+        if probe.tag != here.tag {
+            continue;
+        }
+        let other = inodes.get(probe.inode as usize).ok_or(EINVAL)?;
+        let (block, at) = (u64::from(here.block), u64::from(probe.block));
+        // Blocks that differ may have the same sample.
+        if unite((ours, block), (other, at), bytes, folio)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Block `block`, which is resident and all zeros, gets the digest of that, and is left for the
+/// merge worker. `EAGAIN`: it is not there, just now.
+fn leave_zeros(ours: &SharedInode, block: u64, bytes: &[u8], folio: &FolioRef) -> Result {
+    if ours.content().is_recorded(block) {
+        return Ok(());
+    }
+    // What is kept of it is charged to the cgroup that was charged for the page.
+    let payer = Payer::of(folio);
+    let _paying = payer.pays();
+    ours.record_resident(block, bytes, &ZERO_DIGEST)?;
+    dedup::enter_all(ours, block..block + 1)
+}
+
 /// If block `theirs` has these bytes, as block `ours` has: both get the digest, and are entered.
-/// `EAGAIN`: one of them is not there, just now.
+/// `false`: it has others, or cannot be shared with. `EAGAIN`: one of them is not there, just now.
 fn unite(
     (ours, block): (&SharedInode, u64),
     (theirs, at): (&SharedInode, u64),
     bytes: &[u8],
     folio: &FolioRef,
-) -> Result {
+) -> Result<bool> {
     if ours.identity().domain != theirs.identity().domain {
-        return Ok(());
+        return Ok(false);
     }
     let is_known = theirs.content().is_recorded(at);
     if is_known && ours.content().is_recorded(block) {
         // What is read in again is entered then.
-        return Ok(());
+        return Ok(ours.content().has_same_digest(block, theirs.content(), at));
     }
-    if !is_known {
-        let Some(resident) = theirs.folio(at) else {
-            // It may be on its way to a smaller folio.
-            let merging = GLOBAL.get(Field::MergesWaiting) != 0;
-            return if merging { Err(EAGAIN) } else { Ok(()) };
-        };
+    let resident = theirs.folio(at);
+    if let Some(resident) = &resident {
         let skip = at.saturating_sub(resident.pages().start) as usize * BLOCK_SIZE;
-        let equal = resident.bytes().get(skip..skip + BLOCK_SIZE);
-        if !equal.is_some_and(|equal| same_bytes(equal, bytes)) {
-            return Ok(());
+        let theirs = resident.bytes().get(skip..skip.saturating_add(BLOCK_SIZE));
+        if !theirs.is_some_and(|theirs| same_bytes(theirs, bytes)) {
+            return Ok(false);
         }
+    } else if !is_known {
+        // It may be on its way to a smaller folio.
+        let merging = GLOBAL.get(Field::MergesWaiting) != 0;
+        return if merging { Err(EAGAIN) } else { Ok(false) };
     }
     // What is kept of them is charged to the cgroup that was charged for the page.
     let payer = Payer::of(folio);
@@ -349,9 +388,9 @@ fn unite(
     let digest = KernelSha256::digest(bytes);
     GLOBAL.add(Field::BlocksHashed, 1);
     if is_known && theirs.content().has_digest(at, &digest) != Some(true) {
-        return Ok(());
+        return Ok(false);
     }
-    let places: &[(&SharedInode, u64)] = if is_known && theirs.folio(at).is_none() {
+    let places: &[(&SharedInode, u64)] = if resident.is_none() {
         // It is elsewhere, or is entered when it is read in again.
         &[(ours, block)]
     } else {
@@ -362,5 +401,5 @@ fn unite(
         // Without memory for it, it is not found by others.
         let _ = dedup::enter_all(shared, block..block + 1);
     }
-    Ok(())
+    Ok(true)
 }
