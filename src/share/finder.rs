@@ -19,7 +19,7 @@ use kernel::{
 
 use super::{
     dedup,
-    digest::{Sha256, BLOCK_SIZE, ZERO_DIGEST},
+    digest::{Digest, Sha256, BLOCK_SIZE, ZERO_DIGEST},
     handle::{SharedInode, SharedRef},
     pressure,
     pseudo_fs::for_each,
@@ -289,33 +289,23 @@ fn look_at(
 ) -> bool {
     let first = folio.pages().start;
     let mut missed = false;
-    let Some(ours) = inodes.get(number as usize) else {
-        return missed;
-    };
     for (block, bytes) in (first..blocks).zip(folio.bytes().chunks_exact(BLOCK_SIZE)) {
-        let Ok(place) = u32::try_from(block) else {
+        let Ok(block) = u32::try_from(block) else {
             return missed;
         };
-        let tag = secret::sample(bytes) as u32 | 1;
-        let looked = if tag == table.zero_tag && same_bytes(bytes, ZEROS) {
-            // They need no page, hence no other block.
-            leave_zeros(ours, block, bytes, folio)
-        } else {
-            let here = Place {
-                tag,
-                inode: number,
-                block: place,
-            };
-            look_for_equal(table, inodes, here, bytes, folio)
+        let here = Place {
+            tag: secret::sample(bytes) as u32 | 1,
+            inode: number,
+            block,
         };
-        missed |= looked.is_err();
+        missed |= look_for(table, inodes, here, bytes, folio).is_err();
     }
     missed
 }
 
 /// Looks for another block with these bytes, which are those at `here`; if there is none, this one
 /// is left for the others. `EAGAIN`: as for [`unite`].
-fn look_for_equal(
+fn look_for(
     table: &mut Table,
     inodes: &[SharedRef],
     here: Place,
@@ -323,6 +313,14 @@ fn look_for_equal(
     folio: &FolioRef,
 ) -> Result {
     let ours = inodes.get(here.inode as usize).ok_or(EINVAL)?;
+    let block = u64::from(here.block);
+    if here.tag == table.zero_tag && same_bytes(bytes, ZEROS) {
+        // They need no page, hence no other block.
+        if ours.content().is_recorded(block) {
+            return Ok(());
+        }
+        return leave(&[(ours, block)], bytes, &ZERO_DIGEST, folio);
+    }
     for probe in table.probes(here.tag) {
         if probe.tag == 0 {
             *probe = here;
@@ -332,26 +330,31 @@ fn look_for_equal(
             continue;
         }
         let other = inodes.get(probe.inode as usize).ok_or(EINVAL)?;
-        let (block, at) = (u64::from(here.block), u64::from(probe.block));
         // Blocks that differ may have the same sample.
-        if unite((ours, block), (other, at), bytes, folio)? {
+        if unite((ours, block), (other, u64::from(probe.block)), bytes, folio)? {
             break;
         }
     }
     Ok(())
 }
 
-/// Block `block`, which is resident and all zeros, gets the digest of that, and is left for the
-/// merge worker. `EAGAIN`: it is not there, just now.
-fn leave_zeros(ours: &SharedInode, block: u64, bytes: &[u8], folio: &FolioRef) -> Result {
-    if ours.content().is_recorded(block) {
-        return Ok(());
-    }
-    // What is kept of it is charged to the cgroup that was charged for the page.
+/// Gives blocks, which are resident and have these bytes, their digest, and leaves them to be found
+/// or merged. `EAGAIN`: one of them is not there, just now.
+fn leave(
+    places: &[(&SharedInode, u64)],
+    bytes: &[u8],
+    digest: &Digest,
+    folio: &FolioRef,
+) -> Result {
+    // What is kept of them is charged to the cgroup that was charged for the page.
     let payer = Payer::of(folio);
     let _paying = payer.pays();
-    ours.record_resident(block, bytes, &ZERO_DIGEST)?;
-    dedup::enter_all(ours, block..block + 1)
+    for &(shared, block) in places {
+        shared.record_resident(block, bytes, digest)?;
+        // Without memory for it, it is not found by others.
+        let _ = dedup::enter_all(shared, block..block + 1);
+    }
+    Ok(())
 }
 
 /// If block `theirs` has these bytes, as block `ours` has: both get the digest, and are entered.
@@ -382,9 +385,6 @@ fn unite(
         let merging = GLOBAL.get(Field::MergesWaiting) != 0;
         return if merging { Err(EAGAIN) } else { Ok(false) };
     }
-    // What is kept of them is charged to the cgroup that was charged for the page.
-    let payer = Payer::of(folio);
-    let _paying = payer.pays();
     let digest = KernelSha256::digest(bytes);
     GLOBAL.add(Field::BlocksHashed, 1);
     if is_known && theirs.content().has_digest(at, &digest) != Some(true) {
@@ -396,10 +396,6 @@ fn unite(
     } else {
         &[(theirs, at), (ours, block)]
     };
-    for &(shared, block) in places {
-        shared.record_resident(block, bytes, &digest)?;
-        // Without memory for it, it is not found by others.
-        let _ = dedup::enter_all(shared, block..block + 1);
-    }
+    leave(places, bytes, &digest, folio)?;
     Ok(true)
 }
