@@ -22,7 +22,7 @@ impl kernel::fmt::Display for FormatError {
 #[derive(Clone, Copy)]
 pub(super) enum Place {
     /// The superblock and what belongs to it.
-    SuperBlock,
+    Superblock,
     /// An inode, its data or its attributes.
     Nid(u64),
     /// Data of an inode that cannot be decoded, at a byte of the file.
@@ -63,7 +63,7 @@ pub(super) fn failed(sb: &SuperBlock<Erofs>, place: Place, err: impl Into<ReadEr
 fn log(sb: &SuperBlock<Erofs>, place: Place, err: &ReadError) {
     let id = sb.id();
     match (place, err) {
-        (Place::SuperBlock, ReadError::Format(err)) => pr_err!("(device {id}): {err}\n"),
+        (Place::Superblock, ReadError::Format(err)) => pr_err!("(device {id}): {err}\n"),
         (Place::Nid(nid), ReadError::Format(err)) => {
             pr_err!("(device {id}): nid {nid}: {err}\n")
         }
@@ -72,7 +72,7 @@ fn log(sb: &SuperBlock<Erofs>, place: Place, err: &ReadError) {
             err.what,
             err.pos
         ),
-        (Place::SuperBlock, ReadError::Io(err)) => {
+        (Place::Superblock, ReadError::Io(err)) => {
             pr_err!("(device {id}): reading the superblock area failed: {err:?}\n")
         }
         (Place::Nid(nid) | Place::Data(nid), ReadError::Io(err)) => {

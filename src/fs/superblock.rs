@@ -430,7 +430,7 @@ pub(super) fn fill(
         set(&info.packed, packed)?;
     }
     let root = root(sb, fc, image)?;
-    let prefixes = read_prefixes(info, image).map_err(|err| failed(sb, Place::SuperBlock, err))?;
+    let prefixes = read_prefixes(info, image).map_err(|err| failed(sb, Place::Superblock, err))?;
     set(&info.prefixes, prefixes)?;
     if info.options.share == Share::Fingerprint && image.ishare_xattr_prefix_id.is_none() {
         pr_info!(
@@ -492,7 +492,7 @@ fn read_compression(
 ) -> Result<Compression> {
     let info = sb.info();
     let mut compression = Compression::read(image, &info.area(Area::Image)?)
-        .map_err(|err| failed(sb, Place::SuperBlock, err))?;
+        .map_err(|err| failed(sb, Place::Superblock, err))?;
     // All that an address without a device can mean.
     let devices = info.devices.as_ref().ok_or(EIO)?;
     let ends = devices.slots.iter().map(|slot| {
@@ -537,7 +537,7 @@ fn open_devices(
     let meta = info.area(Area::Image)?;
     for index in 0..count {
         let slot = DeviceSlot::read(image, index, &meta)
-            .map_err(|err| failed(sb, Place::SuperBlock, err))?;
+            .map_err(|err| failed(sb, Place::Superblock, err))?;
         total_blocks = total_blocks.saturating_add(slot.blocks);
         slots.push(slot, GFP_KERNEL)?;
     }

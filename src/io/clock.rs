@@ -2,7 +2,7 @@
 
 //! The monotonic clock.
 
-use kernel::bindings;
+use crate::bindings;
 
 /// Nanoseconds since the system was started, but for those in which it was suspended. In any
 /// context.

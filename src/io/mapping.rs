@@ -4,7 +4,7 @@
 
 use core::{marker::PhantomData, ptr::NonNull};
 
-use kernel::bindings;
+use crate::bindings;
 
 /// The page cache of an inode of this module.
 ///

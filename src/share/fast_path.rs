@@ -8,9 +8,11 @@
 //! alias is noted in one place, however many real inodes are bound.
 
 use kernel::{
-    bindings, ffi,
+    ffi,
     sync::atomic::{Atomic, Release},
 };
+
+use crate::bindings;
 
 /// The mapping through which files of a real inode may be read without further checks, if they have
 /// it: the inode's own, if it has no other; that of a shared inode all of which it has verified.

@@ -12,7 +12,7 @@
 use core::{pin::Pin, ptr::NonNull};
 
 use kernel::{
-    bindings, new_spinlock,
+    new_spinlock,
     prelude::*,
     rbtree::{RBTree, RBTreeNode},
     sync::{
@@ -27,6 +27,7 @@ use super::{
     table::DigestSlot,
 };
 use crate::{
+    bindings,
     io::{memcg::CHARGED, wait::cond_resched},
     race::race_point,
     stats::{Field, GLOBAL},

@@ -9,13 +9,15 @@
 
 use core::cell::UnsafeCell;
 
-use kernel::{bindings, prelude::*, types::Opaque};
+use kernel::{prelude::*, types::Opaque};
 
 use super::{
     content::{Content, Identity, Recording},
     digest::Digest,
     handle::Unheld,
 };
+
+use crate::bindings;
 
 /// What the slab holds.
 ///

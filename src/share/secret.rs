@@ -3,15 +3,14 @@
 //! The secret by which files are sampled: made when the module is loaded, never shown. A wrapper
 //! module.
 
-use kernel::{
-    bindings,
-    sync::atomic::{Atomic, Relaxed},
-};
+use kernel::sync::atomic::{Atomic, Relaxed};
 
 use super::{
     digest::{Key, BLOCK_SIZE},
     sample::Sampler,
 };
+
+use crate::bindings;
 
 /// Blocks from the first on that are sampled; the last of a file's start is, too.
 const SAMPLED: u64 = 2;

@@ -12,7 +12,6 @@ use core::{alloc::Layout, ptr::NonNull};
 
 use kernel::{
     alloc::{allocator::Kmalloc, Allocator, NumaNode},
-    bindings,
     prelude::*,
     sync::atomic::{Acquire, Atomic, Relaxed, Release},
 };
@@ -23,6 +22,7 @@ use super::{
     handle::Unheld,
 };
 use crate::{
+    bindings,
     compat::smp_rmb,
     io::memcg::{has_room, CHARGED, CHARGED_NOWAIT},
 };

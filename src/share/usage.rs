@@ -9,7 +9,6 @@
 use core::{ops::Range, ptr::NonNull};
 
 use kernel::{
-    bindings,
     ffi::c_void,
     new_spinlock,
     prelude::*,
@@ -20,7 +19,7 @@ use kernel::{
 };
 
 use super::{fast_path::FastMapping, set::Prepared};
-use crate::race::race_point;
+use crate::{bindings, race::race_point};
 
 /// Which real inode it is, beyond that one's time in memory: an instance of a superblock, and the
 /// inode's number there.

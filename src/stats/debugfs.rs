@@ -8,12 +8,14 @@
 //! `debugfs_create_file_short` is used only by reads, for which a removal waits.
 
 use kernel::{
-    bindings, ffi,
+    ffi,
     fmt::{self, Write},
     prelude::*,
 };
 
 use super::StatsProvider;
+
+use crate::bindings;
 
 /// Lines shown at most.
 const LINES: usize = 100;

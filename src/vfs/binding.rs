@@ -3,13 +3,14 @@
 //! Which shared inode a real inode is bound to: found at the first open, and left when the content
 //! turns out to be another.
 
-use kernel::{bindings, prelude::*, sync::Arc};
+use kernel::{prelude::*, sync::Arc};
 
 use super::{
     in_flight::InFlight, sharing::HashTime, state::Sharing, verify::resident, FileSystem, Inode,
     Tables,
 };
 use crate::{
+    bindings,
     io::{fill::fill_and_wait, folios::Folios, lock::lock_killable},
     race::race_point,
     share::{

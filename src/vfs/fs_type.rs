@@ -4,7 +4,9 @@
 
 use core::ptr::NonNull;
 
-use kernel::{bindings, types::Opaque};
+use kernel::types::Opaque;
+
+use crate::bindings;
 
 /// A filesystem type under one name.
 ///

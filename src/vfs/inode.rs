@@ -5,7 +5,7 @@
 use core::{cell::UnsafeCell, ptr::NonNull};
 
 use kernel::{
-    bindings, ffi,
+    ffi,
     prelude::*,
     sync::aref::{ARef, AlwaysRefCounted},
     types::Opaque,
@@ -13,6 +13,7 @@ use kernel::{
 
 use super::{state::Sharing, Mount, SuperBlock};
 use crate::{
+    bindings,
     compat::code::EFSCORRUPTED,
     io::{mapping::Mapping, memcg::CHARGED, once_box::OnceBox, CacheBytes},
     share::FastMapping,
