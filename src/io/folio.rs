@@ -156,6 +156,18 @@ impl Folio {
         unsafe { bindings::folio_unlock(self.as_ptr()) }
     }
 
+    /// Takes it out of `mapping`, whoever refers to it: for one whose bytes nobody can have. It
+    /// stays locked.
+    ///
+    /// # Safety
+    ///
+    /// * The lock is the caller's, and the folio is not uptodate.
+    /// * `mapping` is live, one of a regular file, and has the folio.
+    pub(super) unsafe fn remove(&self, mapping: *mut bindings::address_space) {
+        // SAFETY: By this function's requirements. It fails for other files only.
+        unsafe { bindings::generic_error_remove_folio(mapping, self.as_ptr()) };
+    }
+
     /// Unlocks it at the end of a read, as uptodate if it was read.
     ///
     /// # Safety

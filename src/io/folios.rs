@@ -431,11 +431,11 @@ impl Folios {
 
     /// Moves filled folios of [`Folios::for_cache`] into a page cache from page `index` on; a place
     /// that is taken stays as it is. The content becomes readable through the cache if `may_stay`
-    /// says so, which is asked when the folio is there, locked; else it is to be read again.
+    /// says so, which is asked when the folio is there, locked; else it is taken out again.
     ///
     /// # Safety
     ///
-    /// `mapping` is live, and the bytes are what it holds at that place.
+    /// `mapping` is live, and one of a regular file. The bytes are what it holds at that place.
     pub(crate) unsafe fn give(
         mut self,
         mapping: *mut bindings::address_space,
@@ -453,8 +453,13 @@ impl Folios {
             // locked, and gets a reference of the page cache's own.
             let ret = unsafe { bindings::filemap_add_folio(mapping, folio.as_ptr(), at, gfp) };
             if ret == 0 {
+                let stays = may_stay();
+                if !stays {
+                    // SAFETY: It was locked just now, and is in this mapping.
+                    unsafe { folio.remove(mapping) };
+                }
                 // SAFETY: It was locked just now.
-                unsafe { bindings::folio_end_read(folio.as_ptr(), may_stay()) };
+                unsafe { folio.end_read(stays) };
             }
             at = at.saturating_add(pages);
         }

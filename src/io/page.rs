@@ -82,6 +82,25 @@ impl PageRef {
         self.mapping() == mapping.as_ptr() && !self.is_uptodate()
     }
 
+    /// Whether both are references to one folio.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        core::ptr::eq(self.as_ptr(), other.as_ptr())
+    }
+
+    /// Takes a folio whose read failed out of `mapping`, a page cache of a regular file, unless it
+    /// has left it, or is being read again. Others that refer to it find that it is gone.
+    pub(crate) fn remove_failed(&self, mapping: Mapping<'_>) {
+        if !self.try_lock() {
+            return;
+        }
+        if self.wants_read(mapping) {
+            // SAFETY: It was locked just now, and is in this mapping.
+            unsafe { self.remove(mapping.as_ptr()) };
+        }
+        // SAFETY: It was locked just now.
+        unsafe { self.unlock() };
+    }
+
     /// On whose behalf the folio is being read, as [`super::folios::Folios::set_reader`] noted it.
     pub(crate) fn reader(&self) -> *const kernel::ffi::c_void {
         // SAFETY: This owns a reference, so the folio is live; the note is compared only.

@@ -216,7 +216,7 @@ impl Pace {
             return true;
         }
         let haste = if pressure::is_short() { HASTE } else { 1 };
-        let cpu = (u64::from(params::finder_cpu()) * haste).min(100);
+        let cpu = (u64::from(params::finder_cpu()) * haste).clamp(1, 100);
         let sleep = took.saturating_mul(100 - cpu) / cpu / 1_000_000;
         GLOBAL.add(Field::FinderNs, took);
         let goes_on = thread::sleep(u32::try_from(sleep).unwrap_or(u32::MAX));

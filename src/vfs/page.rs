@@ -8,8 +8,6 @@
 //! that the reader gets its bytes from its own image, through its own page cache, and for
 //! [`IMPATIENCE`] it does not wait for other images at all.
 
-use core::ops::Range;
-
 use kernel::{error::to_result, prelude::*, sync::atomic::Relaxed};
 
 use super::{file::OpenFile, sharing::FileMapping, FileSystem, Inode};
@@ -31,7 +29,7 @@ const PATIENCE: i64 = 200_000_000;
 /// How long a reader that waited in vain does not wait for other images again, in nanoseconds.
 const IMPATIENCE: i64 = 1_000_000_000;
 
-/// Failed folios that a reader meets in one place before it gives up.
+/// Failed folios that a reader meets in one place before it leaves that page cache alone.
 const MAX_FAILURES: u32 = 8;
 
 /// How long a wait lasts before the state of the page is looked at again, in milliseconds.
@@ -68,46 +66,51 @@ impl<T: FileSystem> OpenFile<'_, T> {
         want: usize,
     ) -> Result<FolioRef, Unready> {
         let inode = self.inode();
-        // The page has been read in the name of this file and by itself: an error of that read
-        // counts.
-        let mut alone = false;
+        // The page that has been read in the name of this file, and by itself: an error of that
+        // read counts.
+        let mut mine: Option<PageRef> = None;
         let mut want_ahead = Some(want);
         let mut failures = 0;
         loop {
             let state = self.look(mapping, index, want_ahead.take())?;
             race_point!(c"page_found");
-            let pages = match state {
+            let folio = match state {
                 PageState::Ready(folio) => {
                     self.continue_readahead(mapping, &folio, index, want);
                     inode.be_patient_again();
                     return Ok(folio);
                 }
                 PageState::Absent => {
-                    alone = true;
-                    self.add_page(mapping, index)?;
+                    mine = self.add_page(mapping, index)?;
                     continue;
                 }
                 PageState::Locked(folio) => {
                     inode.wait_unlocked(&folio, mapping == inode.own_mapping())?;
                     continue;
                 }
-                PageState::Failed(folio) => {
-                    failures += 1;
-                    if alone || failures > MAX_FAILURES {
-                        return Err(Unready::Failed(EIO));
-                    }
-                    let pages = folio.pages();
-                    if pages.end - pages.start == 1 {
-                        alone = self.read_again(&folio, mapping)?;
-                        continue;
-                    }
-                    pages
-                }
+                PageState::Failed(folio) => folio,
             };
-            // A large folio fails as a whole. Without it the page is read by itself.
-            drop_pages(mapping, pages);
+            if mine.as_ref().is_some_and(|mine| mine.is(&folio)) {
+                return Err(Unready::Failed(EIO));
+            }
+            failures += 1;
+            if failures > MAX_FAILURES {
+                // Reads in the name of other files: this one's own image may be a good one.
+                return Err(if mapping == inode.own_mapping() {
+                    Unready::Failed(EIO)
+                } else {
+                    Unready::Busy
+                });
+            }
             if is_dying() {
                 return Err(Unready::Failed(EINTR));
+            }
+            let pages = folio.pages();
+            if pages.end - pages.start > 1 {
+                // A large folio fails as a whole. Without it the page is read by itself.
+                folio.remove_failed(mapping);
+            } else if self.read_again(&folio, mapping)? {
+                mine = Some(folio);
             }
         }
     }
@@ -151,14 +154,15 @@ impl<T: FileSystem> OpenFile<'_, T> {
         }
     }
 
-    /// Adds a page to a page cache and starts to read it in the name of this file, unless the place
-    /// is taken meanwhile.
-    fn add_page(self, mapping: Mapping<'_>, index: usize) -> Result {
-        match PageRef::add(mapping, index)? {
+    /// Adds a page to a page cache and starts to read it in the name of this file. `None`: the
+    /// place has been taken meanwhile.
+    fn add_page(self, mapping: Mapping<'_>, index: usize) -> Result<Option<PageRef>> {
+        let folio = PageRef::add(mapping, index)?;
+        if let Some(folio) = &folio {
             // SAFETY: The new folio is locked.
-            Some(folio) => unsafe { self.start_read(&folio, mapping) },
-            None => Ok(()),
+            unsafe { self.start_read(folio, mapping) }?;
         }
+        Ok(folio)
     }
 
     /// Starts to read a folio of one page again, in the name of this file. `Ok(false)`: it is in
@@ -246,13 +250,8 @@ impl<T: FileSystem> Inode<T> {
             return;
         }
         self.set_impatient_until(0);
-        drop_pages(self.own_mapping(), 0..u64::MAX);
+        let own = self.own_mapping().as_ptr();
+        // SAFETY: The type invariants of `Mapping` say that the mapping is live.
+        unsafe { bindings::invalidate_mapping_pages(own, 0, usize::MAX) };
     }
-}
-
-/// Drops unused pages of a page cache: folios that lie within `pages` as a whole.
-fn drop_pages(mapping: Mapping<'_>, pages: Range<u64>) {
-    let (first, last) = (pages.start as usize, pages.end.saturating_sub(1) as usize);
-    // SAFETY: The type invariants of `Mapping` say that the mapping is live.
-    unsafe { bindings::invalidate_mapping_pages(mapping.as_ptr(), first, last) };
 }

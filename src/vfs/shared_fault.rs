@@ -80,9 +80,6 @@ fn needs_no_wait(mapping: Mapping<'_>, index: usize) -> bool {
 
 /// Whether `filemap_fault()` can map a block: the page is verified with all of its folio, or is not
 /// there, and `filemap_fault()` has not `failed` to read it.
-///
-/// This keeps no reference to the folio: one whose read failed could not be dropped, which is what
-/// has its pages read one by one.
 fn may_fault(binding: &Binding, block: u64, failed: bool) -> bool {
     match PageState::find(binding.shared().mapping(), block) {
         // `filemap_fault()` reads it in the name of the mapping's file, which verifies it.
