@@ -65,11 +65,11 @@ WORD_PARAM(share, EROFS_SHARED_SHARE_CONTENT, 0644,
 MODULE_PARM_DESC(share,
 		 "share= of mounts that do not give it: content (default), fingerprint, off");
 
-WORD_PARAM(verify, EROFS_SHARED_VERIFY_DIGEST, 0644,
+WORD_PARAM(verify, EROFS_SHARED_VERIFY_COMPARE, 0644,
 	   [EROFS_SHARED_VERIFY_DIGEST] = "digest",
 	   [EROFS_SHARED_VERIFY_COMPARE] = "compare");
 MODULE_PARM_DESC(verify,
-		 "verify= of mounts that do not give it: digest (default), compare");
+		 "verify= of mounts that do not give it: compare (default), digest");
 
 WORD_PARAM(charge, EROFS_SHARED_CHARGE_TOUCHER, 0644,
 	   [EROFS_SHARED_CHARGE_TOUCHER] = "toucher",

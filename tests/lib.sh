@@ -12,7 +12,7 @@ ORACLE=erofs
 T=${T:-/t}                              # where the disk with images and programs is mounted
 IMAGES=$T/images
 MODULE=${MODULE:-/project/build/erofs_shared.ko}
-VERIFY=${VERIFY:-digest}                # verify= of mounts that do not give it
+VERIFY=${VERIFY:-compare}               # verify= of mounts that do not give it
 LIBRARIES=usr/lib/$(uname -m)-linux-gnu    # of a Debian system, this one's and those in images
 TMP=/tmp/${0##*/}
 mkdir -p "$TMP"

@@ -11,7 +11,7 @@
 #   VM_KERNEL=debug tests/run.sh  takes the debug kernel (scripts/debug-kernel) and the module for it, and has the tests that need
 #                              them, tests/debug_NAME.sh, too
 #
-#   VERIFY=compare tests/run.sh  has shared data verified by comparing bytes (verify=), where a test does not say how
+#   VERIFY=digest tests/run.sh  has shared data verified by digests (verify=), where a test does not say how
 #
 # STRESS=SECONDS is how long each tests/stress_NAME.sh takes (60); if none is named, all are run after the others.
 #
@@ -223,7 +223,7 @@ options=()
 [ "$FSTYPE" != erofs ] || options+=(--no-module)
 [ -z "${COUNT:-}" ] || options+=(--env "COUNT=$COUNT")
 # What looks for equal blocks does so at once, since the tests wait for it.
-options+=(--module-args "verify=${VERIFY:-digest} finder_delay=0 finder_cpu=100" --env "VERIFY=${VERIFY:-digest}")
+options+=(--module-args "verify=${VERIFY:-compare} finder_delay=0 finder_cpu=100" --env "VERIFY=${VERIFY:-compare}")
 # guest NUMBER: its tests, in the order in which they were named; those that need another guest after the others
 guest() {
 	local name mine=() named=() counted=() vm='' status=0

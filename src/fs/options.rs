@@ -286,8 +286,8 @@ pub(super) fn show(options: &Options, has_compressed_data: bool, is_file: bool, 
         Share::Fingerprint => out.put(c",inode_share"),
         Share::Off => out.put(c",share=off"),
     }
-    if options.share == Share::Content && options.compare {
-        out.put(c",verify=compare");
+    if options.share == Share::Content && !options.compare {
+        out.put(c",verify=digest");
     }
     if options.share == Share::Content && !options.share_blocks() {
         out.put(c",share_blocks=off");

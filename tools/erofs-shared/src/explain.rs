@@ -300,7 +300,7 @@ fn explain(options: &Options) -> io::Result<Report> {
     if share(info) == Share::Fingerprint {
         reason(&mut report, "its mount shares by fingerprints: with files that have the same one in the attribute that mkfs.erofs --xattr-inode-digest names, in the same domain");
     } else if verify(info) == Some(Verify::Compare) {
-        reason(&mut report, "its mount has the option verify=compare: what the module finds it by depends on a secret, so what is shared of it now is not known");
+        reason(&mut report, "its mount is verified by comparing bytes (verify=compare): what the module finds it by depends on a secret, so what is shared of it now is not known");
     } else {
         let domain = match system.parameter("domain_id") {
             Ok(domain) if domain != "(null)" => domain,

@@ -100,10 +100,10 @@ pub fn share(info: &MountInfo) -> Share {
 
 /// How blocks are verified in a mount with these options, if it shares by content.
 pub fn verify(info: &MountInfo) -> Option<Verify> {
-    let compares = info.option("verify") == Some("compare");
+    let hashes = info.option("verify") == Some("digest");
     match share(info) {
-        Share::Content if compares => Some(Verify::Compare),
-        Share::Content => Some(Verify::Digest),
+        Share::Content if hashes => Some(Verify::Digest),
+        Share::Content => Some(Verify::Compare),
         Share::Fingerprint | Share::Off => None,
     }
 }

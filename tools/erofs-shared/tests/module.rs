@@ -70,8 +70,8 @@ impl Fake {
         }
         fake.write(
             "proc/self/mountinfo",
-            "30 1 7:0 / /mnt/a ro - erofs-shared /srv/a.erofs ro,share=content,verify=compare\n\
-             31 1 7:1 / /mnt/b ro - erofs-shared /srv/b.erofs ro,share=content\n",
+            "30 1 7:0 / /mnt/a ro - erofs-shared /srv/a.erofs ro,share=content\n\
+             31 1 7:1 / /mnt/b ro - erofs-shared /srv/b.erofs ro,share=content,verify=digest\n",
         );
         fake.write("proc/filesystems", "nodev\terofs-shared\n");
         fake.write("proc/uptime", "1010.00 2000.00\n");
@@ -299,7 +299,7 @@ fn paths(top: &serde_json::Value, key: &str) -> Vec<String> {
 #[test]
 fn top_names_files_by_their_keys() {
     let fake = Fake::new(&[ALWAYS]);
-    let mount = with_files(&fake, ",share=content");
+    let mount = with_files(&fake, ",share=content,verify=digest");
     listed(&fake, &[("00", 1)]);
     let (_, explained, err) =
         fake.run(&["explain", "--json", "--no-peers", &format!("{mount}/also")]);
@@ -332,7 +332,7 @@ fn top_names_files_by_their_keys() {
 #[test]
 fn top_names_files_by_their_sizes() {
     let fake = Fake::new(&[ALWAYS, COMPARE]);
-    let mount = with_files(&fake, ",share=content,verify=compare");
+    let mount = with_files(&fake, ",share=content");
     listed(&fake, &[("aa", 100_000), ("bb", 5000), ("cc", 99_999)]);
     let top = fake.json(&["top", "--by", "file"]);
     // Two contents have the size of the first.
@@ -346,7 +346,7 @@ fn top_names_files_by_their_sizes() {
 #[test]
 fn explain_has_no_key_where_it_is_secret() {
     let fake = Fake::new(&[ALWAYS, COMPARE]);
-    let mount = with_files(&fake, ",share=content,verify=compare");
+    let mount = with_files(&fake, ",share=content");
     listed(&fake, &[("aa", 100_000)]);
     let got = fake.json(&["explain", "--no-peers", &format!("{mount}/also")]);
     assert_eq!(got["key"], serde_json::Value::Null);
