@@ -68,16 +68,26 @@ delayed() {
 	return $status
 }
 
+# meet POINT MODES: as under, until a thread was delayed there, or for the fourth time
+meet() {
+	local i
+	for i in 1 2 3 4; do
+		under "$2" || return
+		delayed "$1" && break
+	done
+	return 0
+}
+
 before=$(cat $STATS/blocks_merged)
 if [ -e $P/race_permille ]; then
 	note "seed ${RACE_SEED:-1}"
 	# Longer than the merge worker waits: another reader fills the page, and it is an alias.
 	delays 1000 500000 read_nowhere
-	ok "read() gives all that is there while blocks get aliases behind it" under rrrrs
+	ok "read() gives all that is there while blocks get aliases behind it" meet read_nowhere rrrrs
 	ok "it was delayed there" delayed read_nowhere
 	# A page in a pipe is in use: the merge worker notes its alias, and takes the note back.
 	delays 1000 5000 splice_elsewhere,merge_noted
-	ok "splice() gives something while blocks lose their aliases" under ssssss
+	ok "splice() gives something while blocks lose their aliases" meet splice_elsewhere ssssss
 	ok "it was delayed there" delayed splice_elsewhere
 	delays 500 10000 alias_copy,fault_ready,fault_locked,merge_noted,merge_busy,merge_decided
 	ok "a mapping has its bytes while pages are merged" under rmmmmm
@@ -88,7 +98,7 @@ if [ -e $P/race_permille ]; then
 		ok "mount it again" at "$FSTYPE" "${LOOPS[1]}" /mnt/race-2
 		cat /mnt/race-1/f > /dev/null
 		delays 500 3000 compare_locked
-		ok "readers have its bytes while it is compared with what others have" under rrppm
+		ok "readers have its bytes while it is compared with what others have" meet compare_locked rrppm
 		ok "it was delayed there" delayed compare_locked
 		checks=
 	fi
