@@ -139,6 +139,32 @@ for way in read mmap splice direct; do
 done
 ok "then nothing is left" gone
 
+# --- no memory to part ---------------------------------------------------------------------------------------------------------
+# Twins are one file up to the block that differs. Without memory for another shared inode the second one keeps to its own page
+# cache, until it is opened again.
+bound() { cat $STATS/bound_inodes; }
+alone=0 stayed=0 wrong=0
+for ((i = 0; i < 80 && alone < 3; i++)); do
+	at "$FSTYPE" "$dev1" $other domain_id=part$i || break
+	at "$FSTYPE" "$dev0" /mnt/fault-part domain_id=part$i || break
+	cat $other/twin > /dev/null
+	head -c 4096 /mnt/fault-part/twin > /dev/null
+	both=$(bound)
+	failing 40 0 0
+	cat /mnt/fault-part/twin > /dev/null 2>&1
+	failing 0 0 0
+	if [ "$(bound)" = $((both - 1)) ]; then
+		alone=$((alone + 1))
+		cmp -s /mnt/fault-part/twin "$TOP/0/twin" || wrong=$((wrong + 1))
+		[ "$(bound)" = "$both" ] || stayed=$((stayed + 1))
+	fi
+	away /mnt/fault-part $other
+done
+note "$alone of $i files had no memory to part"
+ok "files left what they shared, for want of memory" test $alone -gt 0
+is "they were right when opened again" $wrong 0
+is "they share again then" $stayed 0
+
 # --- some of all -------------------------------------------------------------------------------------------------------------
 running() { [ -e "$TMP/running" ]; }
 dropping() {
