@@ -4,7 +4,7 @@
 //! all. `src/compat.mk` looks at the kernel tree and sets a `compat_...` for each that is missing;
 //! it says, too, with which kernel each can go. `src/compat.c` is the same for C.
 
-use kernel::{bindings, ffi, prelude::*};
+use kernel::{bindings, prelude::*};
 
 /// The error codes that not all kernel crates have.
 pub(crate) mod code {
@@ -84,7 +84,7 @@ pub(crate) unsafe fn raw_init<T>(slot: *mut T, init: impl PinInit<T>) {
 pub(crate) type Show = unsafe extern "C" fn(
     *mut bindings::kobject,
     *mut bindings::kobj_attribute,
-    *mut ffi::c_char,
+    *mut c_char,
 ) -> isize;
 
 /// A file of sysfs that can be read.
@@ -112,11 +112,5 @@ pub(crate) const GET_UNMAPPED_AREA: GetUnmappedArea = {
 
 /// `file_operations::get_unmapped_area`
 type GetUnmappedArea = Option<
-    unsafe extern "C" fn(
-        *mut bindings::file,
-        ffi::c_ulong,
-        ffi::c_ulong,
-        ffi::c_ulong,
-        ffi::c_ulong,
-    ) -> ffi::c_ulong,
+    unsafe extern "C" fn(*mut bindings::file, c_ulong, c_ulong, c_ulong, c_ulong) -> c_ulong,
 >;

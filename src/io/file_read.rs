@@ -13,7 +13,7 @@ use core::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use kernel::{ffi, prelude::*, types::Opaque};
+use kernel::{prelude::*, types::Opaque};
 
 use super::{folio::Folio, workers};
 use crate::{bindings, compat::code::EFSCORRUPTED};
@@ -63,7 +63,7 @@ pub(super) unsafe fn bytes_read(
 pub(super) unsafe fn kiocb(
     file: NonNull<bindings::file>,
     pos: u64,
-    done: unsafe extern "C" fn(*mut bindings::kiocb, ffi::c_long),
+    done: unsafe extern "C" fn(*mut bindings::kiocb, c_long),
     direct: bool,
 ) -> bindings::kiocb {
     let file = file.as_ptr();
@@ -229,7 +229,7 @@ impl Request {
     /// # Safety
     ///
     /// `kiocb::ki_complete` of a request that `submit` started; called once.
-    unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: ffi::c_long) {
+    unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: c_long) {
         let field = Opaque::cast_from(iocb);
         // SAFETY: Only `submit` sets this callback, on the `iocb` of a live request.
         let this = unsafe { kernel::container_of!(field, Request, iocb) }.cast_mut();
@@ -303,7 +303,7 @@ unsafe extern "C" fn read_folio_range(
     iter: *const bindings::iomap_iter,
     ctx: *mut bindings::iomap_read_folio_ctx,
     len: usize,
-) -> ffi::c_int {
+) -> c_int {
     // SAFETY: iomap passes a live iterator.
     let iter_ref = unsafe { &*iter };
     let (map, pos, inode) = (&iter_ref.iomap, iter_ref.pos, iter_ref.inode);

@@ -8,7 +8,7 @@ use core::{
     ptr::NonNull,
 };
 
-use kernel::{ffi, page::PAGE_SIZE, prelude::*};
+use kernel::{page::PAGE_SIZE, prelude::*};
 
 use super::{
     folio::{Folio, HeldFolio},
@@ -96,7 +96,7 @@ impl Folios {
 
     /// Notes on whose behalf the folios of a page cache are read, for those that wait for them; see
     /// [`super::page::PageRef::reader`]. `reader` is compared only. The note ends with the lock.
-    pub(crate) fn set_reader(&mut self, reader: *const ffi::c_void) {
+    pub(crate) fn set_reader(&mut self, reader: *const c_void) {
         if self.kind == Kind::Cache {
             for folio in self.live() {
                 // SAFETY: The folio's lock is this list's (type invariants).
@@ -489,7 +489,7 @@ impl Pages {
 pub(super) struct Span<'a> {
     ptr: *mut u8,
     len: usize,
-    mapped: Option<(NonNull<ffi::c_void>, u32)>,
+    mapped: Option<(NonNull<c_void>, u32)>,
     _folios: PhantomData<&'a mut Folios>,
 }
 

@@ -24,7 +24,7 @@ impl InodeCache {
     pub(crate) unsafe fn new(
         name: &'static CStr,
         size: usize,
-        init_once: unsafe extern "C" fn(*mut kernel::ffi::c_void),
+        init_once: unsafe extern "C" fn(*mut c_void),
     ) -> Result<Self> {
         let (name, size) = (name.as_char_ptr(), size as u32);
         // SAFETY: The name is NUL-terminated; by this function's requirements the constructor fits

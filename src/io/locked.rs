@@ -5,7 +5,7 @@
 
 use core::{ops::Range, ptr::NonNull};
 
-use kernel::{ffi, page::PAGE_SIZE};
+use kernel::{page::PAGE_SIZE, prelude::*};
 
 use super::{
     folio::{Folio, HeldFolio},
@@ -117,7 +117,7 @@ pub(crate) fn visit_ready(mapping: Mapping<'_>, found: &mut dyn FnMut(Range<u64>
     /// # Safety
     ///
     /// `data` is a `&mut dyn FnMut(Range<u64>)`.
-    unsafe extern "C" fn call(first: usize, end: usize, data: *mut ffi::c_void) {
+    unsafe extern "C" fn call(first: usize, end: usize, data: *mut c_void) {
         // SAFETY: By this function's requirements.
         let found = unsafe { &mut *data.cast::<&mut dyn FnMut(Range<u64>)>() };
         found(first as u64..end as u64);

@@ -102,7 +102,7 @@ impl PageRef {
     }
 
     /// On whose behalf the folio is being read, as [`super::folios::Folios::set_reader`] noted it.
-    pub(crate) fn reader(&self) -> *const kernel::ffi::c_void {
+    pub(crate) fn reader(&self) -> *const c_void {
         // SAFETY: This owns a reference, so the folio is live; the note is compared only.
         unsafe { bindings::folio_reader(self.0.as_ptr()) }
     }

@@ -5,7 +5,6 @@
 use core::{mem::MaybeUninit, ptr::NonNull};
 
 use kernel::{
-    ffi,
     page::PAGE_SIZE,
     prelude::*,
     sync::atomic::{Atomic, Full},
@@ -131,7 +130,7 @@ impl<F: FillCompletion> FileRead<F> {
     ///
     /// * `iocb` is that of a read that [`FileRead::submit`] started.
     /// * The read completes once.
-    unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: ffi::c_long) {
+    unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: c_long) {
         let field = Opaque::cast_from(iocb);
         // SAFETY: `iocb` lies in a `FileRead`, to which completion holds a reference.
         let this = unsafe { kernel::container_of!(field, Self, iocb) }.cast_mut();

@@ -8,7 +8,7 @@
 //! alias is noted in one place, however many real inodes are bound.
 
 use kernel::{
-    ffi,
+    prelude::*,
     sync::atomic::{Atomic, Release},
 };
 
@@ -46,7 +46,7 @@ impl FastMapping {
 ///
 /// The address of the `i_private` of an inode that lives at least as long as this. Nothing else
 /// writes that word once the inode is set up.
-pub(super) struct Mark(*mut *mut ffi::c_void);
+pub(super) struct Mark(*mut *mut c_void);
 
 // SAFETY: The word is written as a whole, under a lock, and read as a whole.
 unsafe impl Send for Mark {}

@@ -7,7 +7,6 @@ use core::{cell::UnsafeCell, ptr::NonNull};
 
 use kernel::{
     error::{from_err_ptr, to_result},
-    ffi,
     prelude::*,
     sync::{
         aref::ARef,
@@ -49,7 +48,7 @@ impl Node {
     /// # Safety
     ///
     /// Slab constructor: `ptr` is memory for a `Node`.
-    unsafe extern "C" fn init_once(ptr: *mut ffi::c_void) {
+    unsafe extern "C" fn init_once(ptr: *mut c_void) {
         // SAFETY: By this function's requirements `ptr` is memory for a `Node`.
         let inode = unsafe { &raw const (*ptr.cast::<Self>()).inode };
         // SAFETY: This is memory for an inode.
@@ -126,7 +125,7 @@ impl Node {
     /// # Safety
     ///
     /// Callback of `iget5_locked` on the internal filesystem; `data` is an `Identity`.
-    unsafe extern "C" fn test(inode: *mut bindings::inode, data: *mut ffi::c_void) -> ffi::c_int {
+    unsafe extern "C" fn test(inode: *mut bindings::inode, data: *mut c_void) -> c_int {
         // SAFETY: By the function's safety requirements; `set` ran before the inode was hashed.
         let same = unsafe { *(*Self::of(inode)).identity.get() == *data.cast::<Identity>() };
         same.into()
@@ -135,7 +134,7 @@ impl Node {
     /// # Safety
     ///
     /// As for `test`; the inode is new.
-    unsafe extern "C" fn set(inode: *mut bindings::inode, data: *mut ffi::c_void) -> ffi::c_int {
+    unsafe extern "C" fn set(inode: *mut bindings::inode, data: *mut c_void) -> c_int {
         // SAFETY: By this function's requirements the inode is new, and `data` is an `Identity`.
         unsafe { *(*Self::of(inode)).identity.get() = *data.cast::<Identity>() };
         0
@@ -216,7 +215,7 @@ pub(crate) fn for_each(f: &mut dyn FnMut(&SharedInode)) {
     ///
     /// `inode` is an inode of the internal filesystem that is not new, and to which there is a
     /// reference; `data` is a `&mut dyn FnMut(&SharedInode)`.
-    unsafe extern "C" fn visit(inode: *mut bindings::inode, data: *mut ffi::c_void) {
+    unsafe extern "C" fn visit(inode: *mut bindings::inode, data: *mut c_void) {
         // SAFETY: By this function's requirements it is not new any more.
         if !unsafe { is_regular(inode) } {
             return;
@@ -253,7 +252,7 @@ static SUPER_OPS_REF: &bindings::super_operations = &SUPER_OPS;
 /// # Safety
 ///
 /// `fc` is a new context, and used by this task alone.
-unsafe extern "C" fn init_fs_context(fc: *mut kernel::bindings::fs_context) -> ffi::c_int {
+unsafe extern "C" fn init_fs_context(fc: *mut kernel::bindings::fs_context) -> c_int {
     // SAFETY: By this function's requirements `fc` is a new context.
     let ctx = unsafe { bindings::init_pseudo(fc.cast(), MAGIC) };
     // SAFETY: It is live if there is one, and this task's to fill.

@@ -4,7 +4,7 @@
 
 use core::ptr::NonNull;
 
-use kernel::{ffi, prelude::*};
+use kernel::prelude::*;
 
 use super::{
     index::{self, Index, Shards},
@@ -13,10 +13,10 @@ use super::{
 use crate::bindings;
 
 /// `SHRINK_EMPTY`: there is nothing.
-const EMPTY: ffi::c_ulong = ffi::c_ulong::MAX - 1;
+const EMPTY: c_ulong = c_ulong::MAX - 1;
 
 /// `SHRINK_STOP`: there is nothing more that could be given.
-const STOP: ffi::c_ulong = ffi::c_ulong::MAX;
+const STOP: c_ulong = c_ulong::MAX;
 
 /// The registered shrinker; unregistered on drop, which waits until it is not used.
 ///
@@ -59,11 +59,11 @@ impl Drop for Shrinker {
 unsafe extern "C" fn count(
     _shrinker: *mut bindings::shrinker,
     _sc: *mut bindings::shrink_control,
-) -> ffi::c_ulong {
+) -> c_ulong {
     pressure::note_reclaim();
     match index::count() {
         0 => EMPTY,
-        count => count as ffi::c_ulong,
+        count => count as c_ulong,
     }
 }
 
@@ -73,7 +73,7 @@ unsafe extern "C" fn count(
 unsafe extern "C" fn scan(
     shrinker: *mut bindings::shrinker,
     sc: *mut bindings::shrink_control,
-) -> ffi::c_ulong {
+) -> c_ulong {
     // SAFETY: By the function's safety requirements; the trees go after the shrinker.
     let (want, shards) = unsafe {
         (
@@ -83,9 +83,9 @@ unsafe extern "C" fn scan(
     };
     let (looked, removed) = shards.shrink(want as u64);
     // SAFETY: `sc` is live, and this callback's to fill for the call.
-    unsafe { (*sc).nr_scanned = looked as ffi::c_ulong };
+    unsafe { (*sc).nr_scanned = looked as c_ulong };
     if looked == 0 {
         return STOP;
     }
-    removed as ffi::c_ulong
+    removed as c_ulong
 }

@@ -8,7 +8,6 @@
 //! `debugfs_create_file_short` is used only by reads, for which a removal waits.
 
 use kernel::{
-    ffi,
     fmt::{self, Write},
     prelude::*,
 };
@@ -191,7 +190,7 @@ impl Drop for SharedFileListRegistration {
 /// `debugfs_short_fops::read` of `shared_files`; as for [`read`].
 unsafe extern "C" fn read_top(
     file: *mut bindings::file,
-    buf: *mut ffi::c_char,
+    buf: *mut c_char,
     count: usize,
     pos: *mut bindings::loff_t,
 ) -> isize {
@@ -204,7 +203,7 @@ unsafe extern "C" fn read_top(
 /// `debugfs_short_fops::read` of `aliased_files`; as for [`read`].
 unsafe extern "C" fn read_aliases(
     file: *mut bindings::file,
-    buf: *mut ffi::c_char,
+    buf: *mut c_char,
     count: usize,
     pos: *mut bindings::loff_t,
 ) -> isize {
@@ -220,7 +219,7 @@ unsafe extern "C" fn read_aliases(
 /// to the hooks; `buf` is `count` bytes of user memory, `pos` is ours for the call.
 unsafe fn read(
     file: *mut bindings::file,
-    buf: *mut ffi::c_char,
+    buf: *mut c_char,
     count: usize,
     pos: *mut bindings::loff_t,
     of: Of,

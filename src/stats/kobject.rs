@@ -8,7 +8,7 @@
 
 use core::ptr::NonNull;
 
-use kernel::{error::to_result, ffi, prelude::*, sync::Arc};
+use kernel::{error::to_result, prelude::*, sync::Arc};
 
 use crate::{bindings, compat::kobj_attribute};
 
@@ -163,13 +163,13 @@ impl<S: Show> Files<S> {
     unsafe extern "C" fn show(
         _kobj: *mut bindings::kobject,
         attr: *mut bindings::kobj_attribute,
-        buf: *mut ffi::c_char,
+        buf: *mut c_char,
     ) -> isize {
         // SAFETY: By this function's requirements `attr` lies in a `File<S>`, which is there for
         // the call, and of which nothing is written any more.
         let file = unsafe { &*kernel::container_of!(attr, File<S>, attr) };
         // SAFETY: Asks about the current task; may be called in any process context.
-        if S::PRIVATE && !unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as ffi::c_int) } {
+        if S::PRIVATE && !unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as c_int) } {
             return EPERM.to_errno() as isize;
         }
         let value = match file.source.show(file.index) {

@@ -6,7 +6,7 @@ use core::{marker::PhantomData, ptr::NonNull};
 
 use kernel::{
     error::{from_result, to_result},
-    ffi, fmt,
+    fmt,
     prelude::*,
     str::CString,
     sync::{
@@ -325,7 +325,7 @@ impl<T: FileSystem> FsContext<'_, T> {
 /// `fc` is a new context for a registered type of `T`.
 pub(super) unsafe extern "C" fn init<T: FileSystem>(
     fc: *mut kernel::bindings::fs_context,
-) -> ffi::c_int {
+) -> c_int {
     from_result(|| {
         let private = KBox::new(
             Private::<T> {
@@ -379,7 +379,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn fc_parse_param(
         fc: *mut bindings::fs_context,
         param: *mut bindings::fs_parameter,
-    ) -> ffi::c_int {
+    ) -> c_int {
         // SAFETY: By this function's requirements.
         let mut context = unsafe { FsContext::<T>::from_raw(fc) };
         // SAFETY: By this function's requirements the parameter is live, and not used by others.
@@ -392,7 +392,7 @@ impl<T: FileSystem> Tables<T> {
     /// # Safety
     ///
     /// `fc` is a context of `T`, and used by this task alone.
-    unsafe extern "C" fn fc_get_tree(fc: *mut bindings::fs_context) -> ffi::c_int {
+    unsafe extern "C" fn fc_get_tree(fc: *mut bindings::fs_context) -> c_int {
         // SAFETY: By this function's requirements.
         let mut context = unsafe { FsContext::<T>::from_raw(fc) };
         from_result(|| context.get_tree().map(|()| 0))
@@ -405,7 +405,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn fc_is_same(
         sb: *mut bindings::super_block,
         fc: *mut bindings::fs_context,
-    ) -> ffi::c_int {
+    ) -> c_int {
         // SAFETY: By this function's requirements the context is live, and not changed meanwhile.
         let fc = unsafe { &*fc };
         // One on a block device is dead only after its state is gone, and is not looked at.
@@ -424,7 +424,7 @@ impl<T: FileSystem> Tables<T> {
         // any more.
         let (old, new) = unsafe { (&(*old).key, &(*new).key) };
         match (old, new) {
-            (Some(old), Some(new)) => ffi::c_int::from(T::is_same(old, new)),
+            (Some(old), Some(new)) => c_int::from(T::is_same(old, new)),
             _ => 0,
         }
     }
@@ -438,7 +438,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn fc_fill_super(
         sb: *mut bindings::super_block,
         fc: *mut bindings::fs_context,
-    ) -> ffi::c_int {
+    ) -> c_int {
         from_result(|| {
             // SAFETY: By this function's requirements the superblock has the state, which lives as
             // long.
@@ -538,7 +538,7 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// * `fc` is a context of `T` with a root, and live.
     /// * It is used by this task alone.
-    unsafe extern "C" fn fc_reconfigure(fc: *mut bindings::fs_context) -> ffi::c_int {
+    unsafe extern "C" fn fc_reconfigure(fc: *mut bindings::fs_context) -> c_int {
         // SAFETY: By this function's requirements.
         let mut context = unsafe { FsContext::<T>::from_raw(fc) };
         // The context has its own state, which no superblock takes.

@@ -7,7 +7,7 @@
 
 use core::cell::Cell;
 
-use kernel::{error::from_result, ffi, prelude::*};
+use kernel::{error::from_result, prelude::*};
 
 use super::{file::OpenFile, FileSystem, Inode, Tables};
 use crate::{
@@ -126,10 +126,10 @@ impl<T: FileSystem> Tables<T> {
         inode: *mut bindings::inode,
         pos: bindings::loff_t,
         _len: bindings::loff_t,
-        flags: ffi::c_uint,
+        flags: c_uint,
         iomap: *mut bindings::iomap,
         _srcmap: *mut bindings::iomap,
-    ) -> ffi::c_int {
+    ) -> c_int {
         if flags & bindings::IOMAP_NOWAIT != 0 {
             // Looking for the extent may sleep on metadata.
             return EAGAIN.to_errno();
@@ -163,9 +163,9 @@ impl<T: FileSystem> Tables<T> {
         _pos: bindings::loff_t,
         _len: bindings::loff_t,
         _written: isize,
-        _flags: ffi::c_uint,
+        _flags: c_uint,
         iomap: *mut bindings::iomap,
-    ) -> ffi::c_int {
+    ) -> c_int {
         // SAFETY: `iomap` is this callback's for the call.
         let map = unsafe { &mut *iomap };
         if map.type_ == bindings::IOMAP_INLINE as u16 && !map.private.is_null() {
@@ -183,10 +183,10 @@ impl<T: FileSystem> Tables<T> {
         inode: *mut bindings::inode,
         pos: bindings::loff_t,
         _len: bindings::loff_t,
-        _flags: ffi::c_uint,
+        _flags: c_uint,
         iomap: *mut bindings::iomap,
         _srcmap: *mut bindings::iomap,
-    ) -> ffi::c_int {
+    ) -> c_int {
         from_result(|| {
             // SAFETY: iomap passes the live inode of the operation, which is one of `T`.
             let inode = unsafe { Inode::<T>::from_raw(inode) };
@@ -211,7 +211,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn read_folio(
         _file: *mut bindings::file,
         folio: *mut bindings::folio,
-    ) -> ffi::c_int {
+    ) -> c_int {
         // SAFETY: The folio is locked, so that it stays in its mapping.
         let mapping = unsafe { Folio::from_raw(folio) }.mapping();
         // SAFETY: The mapping is that of an inode of `T`.
@@ -280,7 +280,7 @@ impl<T: FileSystem> Tables<T> {
         info: *mut bindings::fiemap_extent_info,
         start: u64,
         len: u64,
-    ) -> ffi::c_int {
+    ) -> c_int {
         // SAFETY: All arguments are the VFS's.
         unsafe { bindings::iomap_fiemap(inode, info, start, len, &Self::REPORT_MAP_OPS) }
     }
@@ -290,10 +290,7 @@ impl<T: FileSystem> Tables<T> {
     /// # Safety
     ///
     /// `file` is being opened, and one of `inode`, which is one of `T`.
-    unsafe extern "C" fn open(
-        inode: *mut bindings::inode,
-        file: *mut bindings::file,
-    ) -> ffi::c_int {
+    unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: By this function's requirements.
         let inode = unsafe { Inode::<T>::from_raw(inode) };
         // SAFETY: The file is being opened by this task, so that its fields are not used by others.
@@ -325,7 +322,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn llseek(
         file: *mut bindings::file,
         offset: bindings::loff_t,
-        whence: ffi::c_int,
+        whence: c_int,
     ) -> bindings::loff_t {
         // SAFETY: By this function's requirements.
         let inode = unsafe { OpenFile::<T>::from_raw(file) }.inode().as_ptr();
@@ -433,11 +430,11 @@ impl<T: FileSystem> Tables<T> {
     /// `file` is an open file of `T`.
     pub(super) unsafe extern "C" fn ioctl(
         file: *mut bindings::file,
-        cmd: ffi::c_uint,
-        arg: ffi::c_ulong,
-    ) -> ffi::c_long {
+        cmd: c_uint,
+        arg: c_ulong,
+    ) -> c_long {
         if cmd != bindings::FS_IOC_GETFSLABEL {
-            return ENOTTY.to_errno() as ffi::c_long;
+            return ENOTTY.to_errno() as c_long;
         }
         // SAFETY: By this function's requirements.
         let label = T::label(unsafe { OpenFile::<T>::from_raw(file) }.inode().sb().info());
@@ -449,7 +446,7 @@ impl<T: FileSystem> Tables<T> {
         if left == 0 {
             0
         } else {
-            EFAULT.to_errno() as ffi::c_long
+            EFAULT.to_errno() as c_long
         }
     }
 }

@@ -2,7 +2,7 @@
 
 //! Directories and symbolic links, and what every inode can be asked.
 
-use kernel::{error::from_result, ffi, sync::aref::ARef, types::Opaque};
+use kernel::{error::from_result, prelude::*, sync::aref::ARef, types::Opaque};
 
 use super::{file::OpenFile, FileSystem, Inode, Tables};
 use crate::{bindings, compat::code::ENAMETOOLONG, io::wait::is_dying};
@@ -137,7 +137,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn lookup(
         dir: *mut bindings::inode,
         dentry: *mut bindings::dentry,
-        _flags: ffi::c_uint,
+        _flags: c_uint,
     ) -> *mut bindings::dentry {
         // SAFETY: The directory is a live inode of `T`.
         let dir = unsafe { Inode::<T>::from_raw(dir) };
@@ -169,7 +169,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn iterate_shared(
         file: *mut bindings::file,
         ctx: *mut bindings::dir_context,
-    ) -> ffi::c_int {
+    ) -> c_int {
         from_result(|| {
             // SAFETY: By this function's requirements an open directory of `T`.
             let dir = unsafe { OpenFile::<T>::from_raw(file) }.inode();
@@ -192,8 +192,8 @@ impl<T: FileSystem> Tables<T> {
         path: *const bindings::path,
         stat: *mut bindings::kstat,
         request_mask: u32,
-        _flags: ffi::c_uint,
-    ) -> ffi::c_int {
+        _flags: c_uint,
+    ) -> c_int {
         // SAFETY: By this function's requirements the dentry is live, and so is its inode, one of
         // `T`.
         let inode = unsafe { Inode::<T>::from_raw((*(*path).dentry).d_inode) };
@@ -204,7 +204,7 @@ impl<T: FileSystem> Tables<T> {
         let is_compressed = T::attributes(inode).compressed;
         out.attributes |= immutable | if is_compressed { compressed } else { 0 };
         out.attributes_mask |= immutable | compressed;
-        let fill = move |out: &mut bindings::kstat| -> ffi::c_int {
+        let fill = move |out: &mut bindings::kstat| -> c_int {
             // SAFETY: The arguments are those of this callback.
             unsafe { bindings::generic_fillattr(idmap, request_mask, inode.as_ptr(), out) };
             0
@@ -223,8 +223,8 @@ impl<T: FileSystem> Tables<T> {
         inode: &Inode<T>,
         is_compressed: bool,
         out: &mut bindings::kstat,
-        fill: impl FnOnce(&mut bindings::kstat) -> ffi::c_int,
-    ) -> ffi::c_int {
+        fill: impl FnOnce(&mut bindings::kstat) -> c_int,
+    ) -> c_int {
         if inode.mode() & bindings::S_IFMT != bindings::S_IFREG {
             return fill(out);
         }

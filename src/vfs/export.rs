@@ -3,7 +3,7 @@
 //! File handles (`name_to_handle_at`, NFS export). In the same format as in-tree erofs: the 64-bit
 //! number as two words, high first, and a generation of 0.
 
-use kernel::{ffi, prelude::*, sync::aref::ARef};
+use kernel::{prelude::*, sync::aref::ARef};
 
 use super::{FileSystem, Inode, InodeRef, SuperBlock, Tables};
 use crate::{bindings, compat::code::ESTALE};
@@ -49,9 +49,9 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn encode_fh(
         inode: *mut bindings::inode,
         fh: *mut u32,
-        max_len: *mut ffi::c_int,
+        max_len: *mut c_int,
         parent: *mut bindings::inode,
-    ) -> ffi::c_int {
+    ) -> c_int {
         let words = if parent.is_null() { WORDS } else { 2 * WORDS };
         // SAFETY: By this function's requirements `max_len` is valid.
         let room = unsafe { core::ptr::replace(max_len, words as i32) };
@@ -84,7 +84,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe fn decode(
         sb: *mut bindings::super_block,
         fid: *mut bindings::fid,
-        len: ffi::c_int,
+        len: c_int,
         start: usize,
     ) -> Option<Result<InodeRef<T>>> {
         if len < (start + WORDS) as i32 {
@@ -104,8 +104,8 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn fh_to_dentry(
         sb: *mut bindings::super_block,
         fid: *mut bindings::fid,
-        len: ffi::c_int,
-        kind: ffi::c_int,
+        len: c_int,
+        kind: c_int,
     ) -> *mut bindings::dentry {
         match kind as u32 {
             bindings::fid_type_FILEID_INO64_GEN | bindings::fid_type_FILEID_INO64_GEN_PARENT => {
@@ -122,8 +122,8 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn fh_to_parent(
         sb: *mut bindings::super_block,
         fid: *mut bindings::fid,
-        len: ffi::c_int,
-        kind: ffi::c_int,
+        len: c_int,
+        kind: c_int,
     ) -> *mut bindings::dentry {
         if kind as u32 != bindings::fid_type_FILEID_INO64_GEN_PARENT {
             return core::ptr::null_mut();

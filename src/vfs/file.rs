@@ -4,7 +4,7 @@
 
 use core::marker::PhantomData;
 
-use kernel::{ffi, types::Opaque};
+use kernel::{prelude::*, types::Opaque};
 
 use super::{FileSystem, Inode, Tables};
 use crate::{bindings, io::mapping::Mapping};
@@ -103,7 +103,7 @@ impl<'a, T: FileSystem> OpenFile<'a, T> {
     }
 
     #[inline(always)]
-    fn ra_field(self) -> *mut ffi::c_uint {
+    fn ra_field(self) -> *mut c_uint {
         // SAFETY: The file is open as long as this (type invariants).
         unsafe { &raw mut (*self.as_ptr()).__bindgen_anon_3.f_ra.ra_pages }
     }

@@ -5,7 +5,6 @@
 use core::{cell::UnsafeCell, ptr::NonNull};
 
 use kernel::{
-    ffi,
     prelude::*,
     sync::aref::{ARef, AlwaysRefCounted},
     types::Opaque,
@@ -73,7 +72,7 @@ impl<T: Mount> Node<T> {
     /// # Safety
     ///
     /// `ptr` is memory for a `Node<T>`.
-    pub(super) unsafe extern "C" fn init_once(ptr: *mut ffi::c_void) {
+    pub(super) unsafe extern "C" fn init_once(ptr: *mut c_void) {
         // SAFETY: By this function's requirements `ptr` is memory for a `Node<T>`.
         let inode = unsafe { &raw const (*ptr.cast::<Self>()).inode };
         // SAFETY: This is memory for an inode.

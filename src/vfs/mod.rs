@@ -173,7 +173,7 @@ pub(crate) trait FileSystem: Mount {
 
 /// A static string for a constant C table. (`as_char_ptr` is not `const`.)
 #[allow(clippy::disallowed_methods)]
-const fn chars(text: &'static CStr) -> *const kernel::ffi::c_char {
+const fn chars(text: &'static CStr) -> *const c_char {
     text.as_ptr().cast()
 }
 

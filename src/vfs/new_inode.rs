@@ -4,7 +4,7 @@
 
 use core::ptr::NonNull;
 
-use kernel::{ffi, prelude::*, sync::aref::ARef};
+use kernel::{prelude::*, sync::aref::ARef};
 
 use super::{inode::Node, FileSystem, Inode, InodeRef, SuperBlock, Tables};
 use crate::bindings;
@@ -173,7 +173,7 @@ impl<T: FileSystem> NewInode<T> {
     /// Sets the operations by file type, and what goes with them. `target` is the target of a
     /// symbolic link that has it in memory; the inode owns that from now on. Tells whether there
     /// may be data.
-    fn set_operations(&mut self, fields: &Fields, target: Option<NonNull<ffi::c_char>>) -> bool {
+    fn set_operations(&mut self, fields: &Fields, target: Option<NonNull<c_char>>) -> bool {
         let inode = self.as_ptr();
         let ops = match (fields.kind(), target) {
             (bindings::S_IFDIR, _) => &Tables::<T>::DIR_INODE_OPS,

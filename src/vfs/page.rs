@@ -207,7 +207,7 @@ impl<T: FileSystem> Inode<T> {
     fn wait_unlocked(&self, folio: &PageRef, own: bool) -> Result<(), Unready> {
         // Since when the folio has not been read through this inode's own image.
         let mut since = now();
-        let reader: *const kernel::ffi::c_void = self.sb().as_ptr().cast();
+        let reader: *const c_void = self.sb().as_ptr().cast();
         loop {
             if own {
                 return folio.wait().map_err(Unready::Failed);

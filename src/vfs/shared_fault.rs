@@ -372,9 +372,7 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// * `desc` is live, and this callback's for the call.
     /// * Its file is an open file of `T`.
-    pub(super) unsafe extern "C" fn mmap_prepare(
-        desc: *mut bindings::vm_area_desc,
-    ) -> kernel::ffi::c_int {
+    pub(super) unsafe extern "C" fn mmap_prepare(desc: *mut bindings::vm_area_desc) -> c_int {
         // SAFETY: By this function's requirements.
         let file = unsafe { OpenFile::<T>::from_raw((*desc).file) };
         file.ready_readahead();

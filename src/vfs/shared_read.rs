@@ -11,7 +11,6 @@ use core::ops::Range;
 
 use kernel::{
     error::to_result,
-    ffi,
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
     sync::Arc,
@@ -252,7 +251,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
             0 => Err(Unready::Failed(EIO)),
             copied @ 1.. => Ok(copied as usize),
             ret => {
-                let err = to_result(ret as ffi::c_int).err().unwrap_or(EIO);
+                let err = to_result(ret as c_int).err().unwrap_or(EIO);
                 if own {
                     return Err(Unready::Failed(err));
                 }
@@ -433,7 +432,7 @@ impl<T: FileSystem> Tables<T> {
         ppos: *mut bindings::loff_t,
         pipe: *mut bindings::pipe_inode_info,
         len: usize,
-        flags: ffi::c_uint,
+        flags: c_uint,
     ) -> isize {
         // SAFETY: By this function's requirements.
         let this = unsafe { OpenFile::<T>::from_raw(file) };
@@ -480,8 +479,8 @@ impl<T: FileSystem> Tables<T> {
         file: *mut bindings::file,
         offset: bindings::loff_t,
         len: bindings::loff_t,
-        advice: ffi::c_int,
-    ) -> ffi::c_int {
+        advice: c_int,
+    ) -> c_int {
         // SAFETY: By this function's requirements.
         let this = unsafe { OpenFile::<T>::from_raw(file) };
         this.ready_readahead();

@@ -439,7 +439,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn shared_read_folio(
         file: *mut bindings::file,
         folio: *mut bindings::folio,
-    ) -> kernel::ffi::c_int {
+    ) -> c_int {
         let Some(at) = core::ptr::NonNull::new(folio) else {
             return EIO.to_errno();
         };
@@ -505,10 +505,7 @@ impl<T: FileSystem> BoundInodes<T> {
         ///
         /// `inode` is an inode of a superblock of `T` that is not new, and to which there is a
         /// reference; `data` is a `&mut dyn FnMut(&SharedInode)`.
-        unsafe extern "C" fn visit<T: FileSystem>(
-            inode: *mut bindings::inode,
-            data: *mut kernel::ffi::c_void,
-        ) {
+        unsafe extern "C" fn visit<T: FileSystem>(inode: *mut bindings::inode, data: *mut c_void) {
             // SAFETY: By this function's requirements the inode is live for the call.
             let inode = unsafe { Inode::<T>::from_raw(inode) };
             // SAFETY: By this function's requirements `data` is that closure.

@@ -2,7 +2,7 @@
 
 //! The operations of superblocks: inodes come and go, and a mount ends.
 
-use kernel::{ffi, prelude::*};
+use kernel::prelude::*;
 
 use super::{
     fs_type::inode_cache,
@@ -106,7 +106,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn statfs(
         dentry: *mut bindings::dentry,
         buf: *mut kernel::bindings::kstatfs,
-    ) -> ffi::c_int {
+    ) -> c_int {
         let buf = buf.cast::<bindings::kstatfs>();
         // SAFETY: The dentry is live, and so is its superblock, one of `T`.
         let (sb, this) = unsafe { ((*dentry).d_sb, SuperBlock::<T>::from_raw((*dentry).d_sb)) };
@@ -115,14 +115,14 @@ impl<T: FileSystem> Tables<T> {
         let (magic, block_size) = unsafe { ((*sb).s_magic, (*sb).s_blocksize) };
         // SAFETY: `buf` is this callback's to fill, which the VFS has zeroed.
         let out = unsafe { &mut *buf };
-        out.f_type = magic as ffi::c_long;
-        out.f_bsize = block_size as ffi::c_long;
+        out.f_type = magic as c_long;
+        out.f_bsize = block_size as c_long;
         out.f_blocks = stat.blocks;
         out.f_bfree = 0;
         out.f_bavail = 0;
         out.f_files = u64::MAX;
         out.f_ffree = u64::MAX - stat.inodes;
-        out.f_namelen = stat.name_len as ffi::c_long;
+        out.f_namelen = stat.name_len as c_long;
         // SAFETY: Both are live.
         unsafe { bindings::statfs_fsid(sb, buf.cast()) };
         0
@@ -137,7 +137,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn show_options(
         seq: *mut bindings::seq_file,
         root: *mut bindings::dentry,
-    ) -> ffi::c_int {
+    ) -> c_int {
         // SAFETY: The dentry is live, and so is its superblock, one of `T`.
         let sb = unsafe { SuperBlock::<T>::from_raw((*root).d_sb) };
         // SAFETY: `seq` is live for the call.

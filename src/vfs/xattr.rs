@@ -2,7 +2,7 @@
 
 //! Extended attributes and POSIX ACLs.
 
-use kernel::{error::from_result, ffi, prelude::*};
+use kernel::{error::from_result, prelude::*};
 
 use super::{chars, FileSystem, Inode, Tables};
 use crate::{bindings, compat::code::ENODATA, format::xattr::index};
@@ -20,10 +20,10 @@ const fn handler(
         *const bindings::xattr_handler,
         *mut bindings::dentry,
         *mut bindings::inode,
-        *const ffi::c_char,
-        *mut ffi::c_void,
+        *const c_char,
+        *mut c_void,
         usize,
-    ) -> ffi::c_int,
+    ) -> c_int,
 ) -> bindings::xattr_handler {
     bindings::xattr_handler {
         prefix: chars(prefix),
@@ -53,10 +53,10 @@ impl<T: FileSystem> Tables<T> {
         handler: *const bindings::xattr_handler,
         _dentry: *mut bindings::dentry,
         inode: *mut bindings::inode,
-        name: *const ffi::c_char,
-        buffer: *mut ffi::c_void,
+        name: *const c_char,
+        buffer: *mut c_void,
         size: usize,
-    ) -> ffi::c_int {
+    ) -> c_int {
         from_result(|| {
             // SAFETY: The VFS passes a live inode of `T`.
             let inode = unsafe { Inode::<T>::from_raw(inode) };
@@ -75,7 +75,7 @@ impl<T: FileSystem> Tables<T> {
     /// `inode_operations::listxattr`
     pub(super) unsafe extern "C" fn listxattr(
         dentry: *mut bindings::dentry,
-        buffer: *mut ffi::c_char,
+        buffer: *mut c_char,
         size: usize,
     ) -> isize {
         // SAFETY: The dentry is live, and has an inode of `T`.
@@ -93,7 +93,7 @@ impl<T: FileSystem> Tables<T> {
     /// `inode_operations::get_inode_acl`
     pub(super) unsafe extern "C" fn get_inode_acl(
         inode: *mut bindings::inode,
-        kind: ffi::c_int,
+        kind: c_int,
         rcu: bool,
     ) -> *mut bindings::posix_acl {
         if rcu {
@@ -132,7 +132,7 @@ impl<T: FileSystem> Tables<T> {
 /// # Safety
 ///
 /// `buffer` is null, or writable for `size` bytes for `'a`.
-unsafe fn out_buffer<'a>(buffer: *mut ffi::c_void, size: usize) -> Option<&'a mut [u8]> {
+unsafe fn out_buffer<'a>(buffer: *mut c_void, size: usize) -> Option<&'a mut [u8]> {
     if buffer.is_null() || size == 0 {
         return None;
     }
