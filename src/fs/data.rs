@@ -22,8 +22,8 @@ use crate::{
         zmap::{self, Coding, ZExtent},
     },
     io::{
-        decode::Source, metadata::FolioBytes, CacheBytes, Device, Encoded, Extent, ReadError,
-        Target,
+        decode::CompressedSource, metadata::FolioBytes, CacheBytes, Device, Encoded, Extent,
+        ReadError, Target,
     },
     vfs::Inode,
 };
@@ -191,7 +191,7 @@ fn encoded<'a>(
             let what = "inline data past the end of its block";
             return Err(corrupted(image, what, pcluster.pa));
         }
-        Source::Inline(bytes)
+        CompressedSource::Inline(bytes)
     } else {
         let (device, addr) = info.place(0, pcluster.pa)?;
         let end = addr.saturating_add(pcluster.plen.into());
@@ -199,7 +199,7 @@ fn encoded<'a>(
             let what = "compressed data past the end of the device";
             return Err(corrupted(image, what, addr));
         }
-        Source::Disk(device, addr)
+        CompressedSource::Disk(device, addr)
     };
     Ok(Encoded {
         source,

@@ -37,7 +37,7 @@ use crate::{
         Device, ReadError,
     },
     share::Domain,
-    stats::{Counters, Field, MountDirectory, Source, Totals},
+    stats::{Counters, Field, MountDirectory, StatsSource, Totals},
     vfs::{BoundInodes, Context, Inode, InodeRef, RateLimit, Stat, SuperBlock},
 };
 
@@ -148,7 +148,7 @@ struct MountStats {
     bound: BoundInodes<Erofs>,
 }
 
-impl Source for MountStats {
+impl StatsSource for MountStats {
     fn counters(&self) -> &Counters {
         &self.counters
     }

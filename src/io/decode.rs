@@ -5,7 +5,7 @@
 use kernel::{page::PAGE_SIZE, prelude::*};
 
 use super::{
-    decompress::{self, Failure},
+    decompress::{self, DecompressError},
     folios::{Folios, Pages},
     metadata::FolioBytes,
     Device,
@@ -19,7 +19,7 @@ use crate::{
 const MAX_ORDER: u32 = 8;
 
 /// Where compressed bytes are.
-pub(crate) enum Source<'a> {
+pub(crate) enum CompressedSource<'a> {
     /// From a byte of a device on (`Device::offset` not yet added).
     Disk(&'a Device, u64),
     /// In a metadata block that was read.
@@ -29,7 +29,7 @@ pub(crate) enum Source<'a> {
 /// Compressed bytes, and what to do with them.
 pub(crate) struct Encoded<'a> {
     /// Where they are.
-    pub(crate) source: Source<'a>,
+    pub(crate) source: CompressedSource<'a>,
     /// How many.
     pub(crate) plen: usize,
     /// What to do.
@@ -83,8 +83,8 @@ impl DecompressRequest {
         len: usize,
     ) -> Self {
         let addr = match &encoded.source {
-            Source::Disk(_, addr) => *addr,
-            Source::Inline(_) => 0,
+            CompressedSource::Disk(_, addr) => *addr,
+            CompressedSource::Inline(_) => 0,
         };
         Self {
             pos,
@@ -127,7 +127,12 @@ impl DecompressRequest {
         Pages::with_capacity(pages)
     }
 
-    fn decode(&self, input: &[u8], target: &mut Folios, pages: &mut Pages) -> Result<(), Failure> {
+    fn decode(
+        &self,
+        input: &[u8],
+        target: &mut Folios,
+        pages: &mut Pages,
+    ) -> Result<(), DecompressError> {
         match self.coding {
             Coding::Shifted => self.copy(input, 0, self.skip, self.len, self.at, target),
             Coding::Interlaced => self.interlaced(input, target),
@@ -144,18 +149,18 @@ impl DecompressRequest {
         len: usize,
         at: usize,
         target: &mut Folios,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DecompressError> {
         let start = base.checked_add(skip);
         let range = start.and_then(|start| input.get(start..start.checked_add(len)?));
         target.write(
             at,
-            range.ok_or(Failure::Corrupted("not enough plain data"))?,
+            range.ok_or(DecompressError::Corrupted("not enough plain data"))?,
         );
         Ok(())
     }
 
-    fn interlaced(&self, input: &[u8], target: &mut Folios) -> Result<(), Failure> {
-        let short = Failure::Corrupted("not enough plain data");
+    fn interlaced(&self, input: &[u8], target: &mut Folios) -> Result<(), DecompressError> {
+        let short = DecompressError::Corrupted("not enough plain data");
         let head = self.block - (self.pos & (self.block as u64 - 1)) as usize;
         let last = input.len().checked_sub(head).ok_or(short)?;
         let first = self.llen.min(head as u64) as usize;
@@ -177,7 +182,7 @@ impl DecompressRequest {
         input: &[u8],
         target: &mut Folios,
         pages: &mut Pages,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DecompressError> {
         let whole = !self.partial && self.decoded() as u64 == self.llen;
         let (input, extent) = if self.padded || algorithm != Algorithm::Lz4 {
             let most = self.block - self.lead;
@@ -186,15 +191,15 @@ impl DecompressRequest {
             let data = input.get(zeros..).filter(|_| zeros < most);
             let data = data.filter(|data| !data.is_empty());
             (
-                data.ok_or(Failure::Corrupted("no start of compressed data"))?,
+                data.ok_or(DecompressError::Corrupted("no start of compressed data"))?,
                 if whole {
-                    decompress::Extent::Whole
+                    decompress::DecodeExtent::Whole
                 } else {
-                    decompress::Extent::Prefix
+                    decompress::DecodeExtent::Prefix
                 },
             )
         } else {
-            (input, decompress::Extent::Prefix)
+            (input, decompress::DecodeExtent::Prefix)
         };
         let count = self.scratch_pages();
         // There are few decoders, so there is little of this memory at a time, however many read.
@@ -210,7 +215,7 @@ impl DecompressRequest {
     }
 
     /// Decodes bytes that are at hand.
-    pub(super) fn run_now(&self, input: &[u8], target: &mut Folios) -> Result<(), Failure> {
+    pub(super) fn run_now(&self, input: &[u8], target: &mut Folios) -> Result<(), DecompressError> {
         let mut pages = self.pages(None, target)?;
         let _noio = NoIo::new();
         self.decode(input, target, &mut pages)
@@ -262,7 +267,7 @@ impl DecompressJob {
     }
 
     /// Decodes what was read.
-    pub(super) fn decompress(mut self, target: &mut Folios) -> Result<(), Failure> {
+    pub(super) fn decompress(mut self, target: &mut Folios) -> Result<(), DecompressError> {
         let _noio = NoIo::new();
         let input = self
             .input

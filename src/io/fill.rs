@@ -11,7 +11,7 @@ use core::ops::Range;
 use kernel::prelude::*;
 
 use super::{
-    decode::{DecompressJob, DecompressRequest, Encoded, Source},
+    decode::{CompressedSource, DecompressJob, DecompressRequest, Encoded},
     fill_state::{Rest, Submission},
     folios::Folios,
     submit::Submitter,
@@ -243,8 +243,8 @@ fn add_encoded<F: FillCompletion>(
     input: &mut usize,
 ) -> Result {
     let (device, addr) = match &encoded.source {
-        Source::Disk(device, addr) => (device, *addr),
-        Source::Inline(data) => {
+        CompressedSource::Disk(device, addr) => (device, *addr),
+        CompressedSource::Inline(data) => {
             let data = data.get(..encoded.plen).ok_or(EFSCORRUPTED)?;
             let result = request.run_now(data, &mut rest.folios);
             return rest.decoded(request.pos, result);

@@ -17,7 +17,7 @@ use kernel::{
 
 use super::{
     decode::{DecompressJob, NoIo},
-    decompress::Failure,
+    decompress::DecompressError,
     folios::Folios,
     memcg::Payer,
     wait::{cond_resched, Completion},
@@ -130,10 +130,10 @@ impl<F: FillCompletion> Rest<F> {
     }
 
     /// After the extent at `pos` was decoded.
-    pub(super) fn decoded(&self, pos: u64, result: Result<(), Failure>) -> Result {
+    pub(super) fn decoded(&self, pos: u64, result: Result<(), DecompressError>) -> Result {
         result.map_err(|failure| match failure {
-            Failure::Error(err) => err,
-            Failure::Corrupted(what) => {
+            DecompressError::Error(err) => err,
+            DecompressError::Corrupted(what) => {
                 self.filled.bad_data(pos, what);
                 EFSCORRUPTED
             }

@@ -11,7 +11,7 @@ use super::{
 
 /// What becomes of a folio in the end.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FolioKind {
     /// In a page cache, locked: to be unlocked, uptodate or not.
     Cache,
     /// Of no page cache, and not for one: to be put.
@@ -20,7 +20,7 @@ pub(super) enum Kind {
     New,
 }
 
-impl Kind {
+impl FolioKind {
     /// Gives up a folio, which was filled or not.
     ///
     /// # Safety
@@ -29,14 +29,14 @@ impl Kind {
     /// use it any more.
     #[inline]
     pub(super) unsafe fn release(self, folio: NonNull<Folio>, is_filled: bool) {
-        if self == Kind::Cache {
+        if self == FolioKind::Cache {
             // SAFETY: By this function's requirements the folio is locked, and the lock is the
             // caller's to end.
             return unsafe { folio.as_ref().end_read(is_filled) };
         }
         // SAFETY: By this function's requirements the reference is the caller's to give back.
         let folio = unsafe { HeldFolio::from_inner(folio) };
-        if self == Kind::Scratch {
+        if self == FolioKind::Scratch {
             // SAFETY: By this function's requirements it was the only reference.
             unsafe { folio_pool::put(folio) }
         }

@@ -12,7 +12,7 @@ use kernel::{page::PAGE_SIZE, prelude::*};
 
 use super::{
     folio::{Folio, HeldFolio},
-    folio_kind::Kind,
+    folio_kind::FolioKind,
     folio_pool,
     readahead::Readahead,
 };
@@ -34,7 +34,7 @@ const MOST: u64 = 32;
 pub(crate) struct Folios {
     /// Each with the bytes in those before it.
     folios: KVec<(NonNull<Folio>, usize)>,
-    kind: Kind,
+    kind: FolioKind,
     done: usize,
     bytes: usize,
 }
@@ -56,7 +56,7 @@ impl Folios {
         let likely = (left.end - left.start).clamp(1, MOST) as usize;
         let mut this = Self {
             folios: KVec::with_capacity(likely, GFP_KERNEL)?,
-            kind: Kind::Cache,
+            kind: FolioKind::Cache,
             done: 0,
             bytes: 0,
         };
@@ -85,7 +85,7 @@ impl Folios {
         }
         let mut this = Self {
             folios,
-            kind: Kind::Cache,
+            kind: FolioKind::Cache,
             done: 0,
             bytes: 0,
         };
@@ -97,7 +97,7 @@ impl Folios {
     /// Notes on whose behalf the folios of a page cache are read, for those that wait for them; see
     /// [`super::page::PageRef::reader`]. `reader` is compared only. The note ends with the lock.
     pub(crate) fn set_reader(&mut self, reader: *const c_void) {
-        if self.kind == Kind::Cache {
+        if self.kind == FolioKind::Cache {
             for folio in self.live() {
                 // SAFETY: The folio's lock is this list's (type invariants).
                 unsafe { bindings::folio_set_reader(folio.as_ptr(), reader) };
@@ -109,7 +109,7 @@ impl Folios {
     pub(super) fn none() -> Self {
         Self {
             folios: KVec::new(),
-            kind: Kind::Scratch,
+            kind: FolioKind::Scratch,
             done: 0,
             bytes: 0,
         }
@@ -118,17 +118,17 @@ impl Folios {
     /// Folios for the file's blocks from page `index` on, `pages` of them, that are to be looked at
     /// only. The task's memory cgroup pays for most of them.
     pub(crate) fn scratch(index: u64, pages: u64, max_order: u32) -> Result<Self> {
-        Self::new(Kind::Scratch, index, pages, max_order)
+        Self::new(FolioKind::Scratch, index, pages, max_order)
     }
 
     /// As [`Folios::scratch`], for [`Folios::give`]: they are large where `index` allows, so that
     /// they may go into the page cache at that place, which then has them charged.
     pub(crate) fn for_cache(index: u64, pages: u64, max_order: u32) -> Result<Self> {
-        Self::new(Kind::New, index, pages, max_order)
+        Self::new(FolioKind::New, index, pages, max_order)
     }
 
-    fn new(kind: Kind, index: u64, pages: u64, max_order: u32) -> Result<Self> {
-        let cache = kind == Kind::New;
+    fn new(kind: FolioKind, index: u64, pages: u64, max_order: u32) -> Result<Self> {
+        let cache = kind == FolioKind::New;
         // One folio for each bit of the number, and for as many steps up to its order.
         let likely = (u64::from(pages.count_ones()) + 2).min(pages) as usize;
         let mut this = Self {
@@ -443,7 +443,7 @@ impl Folios {
         may_stay: impl Fn() -> bool,
     ) {
         let mut at = index as usize;
-        while let (Some((folio, _)), Kind::New) = (self.rest().first().copied(), self.kind) {
+        while let (Some((folio, _)), FolioKind::New) = (self.rest().first().copied(), self.kind) {
             // INVARIANT: The reference is dropped below.
             self.done += 1;
             // SAFETY: The reference was the list's (type invariants).

@@ -26,7 +26,7 @@ const MANY: usize = 128;
 
 /// What a chunk begins with.
 #[repr(C, align(32))]
-pub(super) struct Header {
+pub(super) struct ChunkHeader {
     /// Whose blocks these are.
     pub(super) owner: NonNull<Unheld>,
     /// The first of them.
@@ -44,7 +44,7 @@ pub(super) struct Header {
 /// They are null or come from [`Kmalloc`](kernel::alloc::allocator::Kmalloc), and nothing else
 /// frees what they point to.
 pub(super) struct Chunks {
-    chunks: KVVec<Atomic<*mut Header>>,
+    chunks: KVVec<Atomic<*mut ChunkHeader>>,
     /// What the worker frees after this.
     next: *mut Chunks,
 }
@@ -52,7 +52,7 @@ pub(super) struct Chunks {
 impl Chunks {
     /// Returns `count` null pointers.
     pub(super) fn new(count: usize) -> Result<KBox<Self>> {
-        has_room(count * size_of::<*mut Header>())?;
+        has_room(count * size_of::<*mut ChunkHeader>())?;
         let mut chunks = KVVec::with_capacity(count, CHARGED)?;
         while chunks.len() < count {
             let none = Atomic::new(ptr::null_mut());
@@ -64,7 +64,7 @@ impl Chunks {
     }
 
     /// The pointers. The caller keeps to the type invariants when it sets one.
-    pub(super) fn all(&self) -> &[Atomic<*mut Header>] {
+    pub(super) fn all(&self) -> &[Atomic<*mut ChunkHeader>] {
         &self.chunks
     }
 

@@ -8,7 +8,7 @@
 
 use core::{cmp::Ordering, marker::PhantomData, ops::Deref};
 
-use super::{chunks::Header, handle::Unheld, table::UNIT};
+use super::{chunks::ChunkHeader, handle::Unheld, table::UNIT};
 
 /// Where a block is whose digest is set. Ordered by digest, then domain: equal entries are blocks
 /// that may be shared.
@@ -18,12 +18,12 @@ use super::{chunks::Header, handle::Unheld, table::UNIT};
 ///
 /// # Invariants
 ///
-/// The address of a [`DigestSlot`](super::table::DigestSlot) that is set, in a chunk ([`Header`]),
+/// The address of a [`DigestSlot`](super::table::DigestSlot) that is set, in a chunk ([`ChunkHeader`]),
 /// plus log2 of the chunk's size. The chunk and its shared inode are not freed as long as this
 /// exists: it is in the index, which the shared inode leaves before it goes, or borrowed from the
 /// shared inode ([`Probe`]). Without the log2 it is the address of a [`Start`], which is there as
 /// long.
-pub(super) struct Entry(usize);
+pub(super) struct IndexEntry(usize);
 
 /// The digest that begins with a word, and has zeros after it.
 #[repr(C, align(32))]
@@ -37,13 +37,13 @@ impl Start {
 }
 
 /// An entry that is borrowed from what it says something of.
-pub(super) struct Probe<'a>(Entry, PhantomData<&'a Unheld>);
+pub(super) struct Probe<'a>(IndexEntry, PhantomData<&'a Unheld>);
 
 impl<'a> Probe<'a> {
     /// What comes before all blocks whose digest begins with the word of `start`, or a greater one.
     pub(super) fn at(start: &'a Start) -> Self {
         // INVARIANT: It is aligned, so that the low bits are zeros; and borrowed.
-        Self(Entry(core::ptr::from_ref(start) as usize), PhantomData)
+        Self(IndexEntry(core::ptr::from_ref(start) as usize), PhantomData)
     }
 
     /// The entry, for the index.
@@ -52,7 +52,7 @@ impl<'a> Probe<'a> {
     ///
     /// It is dropped before the shared inode is freed, hence when that leaves the index at the
     /// latest.
-    pub(super) unsafe fn into_entry(self) -> Entry {
+    pub(super) unsafe fn into_entry(self) -> IndexEntry {
         self.0
     }
 
@@ -62,29 +62,29 @@ impl<'a> Probe<'a> {
         slot.words()?;
         // INVARIANT: The slot is set, and lies in a chunk of that size. Chunks live as long as the
         // shared inode, which is borrowed.
-        let entry = Entry(core::ptr::from_ref(slot) as usize | shift as usize);
+        let entry = IndexEntry(core::ptr::from_ref(slot) as usize | shift as usize);
         Some(Self(entry, PhantomData))
     }
 }
 
 impl Deref for Probe<'_> {
-    type Target = Entry;
+    type Target = IndexEntry;
 
-    fn deref(&self) -> &Entry {
+    fn deref(&self) -> &IndexEntry {
         &self.0
     }
 }
 
-impl Entry {
+impl IndexEntry {
     /// The chunk, and the place in it, if it is a block's.
-    fn place(&self) -> Option<(&Header, usize)> {
+    fn place(&self) -> Option<(&ChunkHeader, usize)> {
         let (slot, shift) = (self.slot() as usize, self.0 & (UNIT - 1));
         if shift == 0 {
             return None;
         }
         let base = slot & !((1usize << shift) - 1);
         // SAFETY: By the type invariants there is a chunk at that multiple of its size.
-        let header = unsafe { &*(base as *const Header) };
+        let header = unsafe { &*(base as *const ChunkHeader) };
         Some((header, (slot - base) / UNIT - 1))
     }
 
@@ -114,7 +114,7 @@ impl Entry {
     }
 }
 
-impl Ord for Entry {
+impl Ord for IndexEntry {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         let (ours, theirs) = (self.words(), other.words());
@@ -127,16 +127,16 @@ impl Ord for Entry {
     }
 }
 
-impl PartialOrd for Entry {
+impl PartialOrd for IndexEntry {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Entry {
+impl PartialEq for IndexEntry {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Entry {}
+impl Eq for IndexEntry {}

@@ -22,7 +22,7 @@ use kernel::{
 };
 
 use super::{
-    entry::{Entry, Probe, Start},
+    entry::{IndexEntry, Probe, Start},
     handle::{SharedInode, Unheld},
     table::DigestSlot,
 };
@@ -40,11 +40,11 @@ const SHARDS: usize = 4096;
 const BATCH: u64 = 64;
 
 // A node: three pointers and the entry.
-const _: () = assert!(size_of::<(bindings::rb_node, Entry)>() == 32);
+const _: () = assert!(size_of::<(bindings::rb_node, IndexEntry)>() == 32);
 
 /// One of the trees.
 struct Shard {
-    tree: RBTree<Entry, ()>,
+    tree: RBTree<IndexEntry, ()>,
     /// The first word of the digest at which the last look for what can go ended.
     next: u64,
 }
@@ -122,7 +122,7 @@ impl Shards {
     /// The tree for an entry. Two digests that are chosen without knowing the secret fall into the
     /// same one with a probability of about one in [`SHARDS`]: the sum is a universal hash, whose
     /// upper bits are the good ones.
-    fn of(&self, entry: &Entry) -> &SpinLock<Shard> {
+    fn of(&self, entry: &IndexEntry) -> &SpinLock<Shard> {
         let pairs = entry.words().iter().zip(&self.secret);
         let sum = pairs.fold(0u64, |sum, (word, secret)| {
             sum.wrapping_add(word.wrapping_mul(*secret))

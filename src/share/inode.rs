@@ -26,13 +26,13 @@ use crate::bindings;
 /// `inode` is initialised (`inode_init_once` at slab construction). `content` and `identity` are
 /// initialised from `alloc` to `free`; `identity` is written while the inode is new, then constant.
 #[repr(C)]
-pub(super) struct Node {
+pub(super) struct SharedInodeSlot {
     pub(super) content: core::mem::MaybeUninit<Content>,
     pub(super) identity: UnsafeCell<Identity>,
     pub(super) inode: Opaque<bindings::inode>,
 }
 
-impl Node {
+impl SharedInodeSlot {
     /// What an inode lies in.
     ///
     /// # Safety
@@ -40,7 +40,8 @@ impl Node {
     /// `inode` must be one of the internal filesystem.
     pub(super) unsafe fn of(inode: *mut bindings::inode) -> *mut Self {
         // SAFETY: All inodes of the internal filesystem are made by `alloc`.
-        unsafe { kernel::container_of!(Opaque::cast_from(inode), Node, inode) }.cast_mut()
+        unsafe { kernel::container_of!(Opaque::cast_from(inode), SharedInodeSlot, inode) }
+            .cast_mut()
     }
 }
 
@@ -54,13 +55,17 @@ impl Unheld {
 
     /// Which one it is.
     pub(crate) fn identity(&self) -> &Identity {
-        // SAFETY: By the type invariants it lies in a `Node` whose identity is constant now.
-        unsafe { &*(*Node::of(self.as_ptr())).identity.get() }
+        // SAFETY: By the type invariants it lies in a `SharedInodeSlot` whose identity is constant now.
+        unsafe { &*(*SharedInodeSlot::of(self.as_ptr())).identity.get() }
     }
 
     /// What it knows of its blocks.
     pub(crate) fn content(&self) -> &Content {
-        // SAFETY: By the type invariants it lies in a `Node` whose content is initialised.
-        unsafe { (*Node::of(self.as_ptr())).content.assume_init_ref() }
+        // SAFETY: By the type invariants it lies in a `SharedInodeSlot` whose content is initialised.
+        unsafe {
+            (*SharedInodeSlot::of(self.as_ptr()))
+                .content
+                .assume_init_ref()
+        }
     }
 }

@@ -22,7 +22,7 @@ use super::{
     fast_path::Mark,
     handle::{SharedInode, SharedRef, Unheld, MAX_ORDER},
     index::{self, Index},
-    inode::Node,
+    inode::SharedInodeSlot,
     merge::Merger,
     secret,
     shrinker::Shrinker,
@@ -44,12 +44,12 @@ static CACHE: Atomic<*mut bindings::kmem_cache> = Atomic::new(core::ptr::null_mu
 /// The internal filesystem's superblock, while it is mounted.
 static SUPER: Atomic<*mut bindings::super_block> = Atomic::new(core::ptr::null_mut());
 
-impl Node {
+impl SharedInodeSlot {
     /// # Safety
     ///
-    /// Slab constructor: `ptr` is memory for a `Node`.
+    /// Slab constructor: `ptr` is memory for a `SharedInodeSlot`.
     unsafe extern "C" fn init_once(ptr: *mut c_void) {
-        // SAFETY: By this function's requirements `ptr` is memory for a `Node`.
+        // SAFETY: By this function's requirements `ptr` is memory for a `SharedInodeSlot`.
         let inode = unsafe { &raw const (*ptr.cast::<Self>()).inode };
         // SAFETY: This is memory for an inode.
         unsafe { bindings::inode_init_once(Opaque::cast_into(inode)) };
@@ -59,7 +59,7 @@ impl Node {
     ///
     /// `super_operations::alloc_inode` of the internal filesystem.
     unsafe extern "C" fn alloc(sb: *mut bindings::super_block) -> *mut bindings::inode {
-        // SAFETY: The cache has objects of the size of `Node`, and lives as long as the superblock.
+        // SAFETY: The cache has objects of the size of `SharedInodeSlot`, and lives as long as the superblock.
         let node = unsafe { bindings::inode_alloc(sb, CACHE.load(Relaxed)) }.cast::<Self>();
         if node.is_null() {
             return core::ptr::null_mut();
@@ -152,7 +152,11 @@ impl SharedInode {
             .hash()
             .wrapping_add(u64::from(identity.variant));
         let data = core::ptr::from_ref(identity).cast_mut().cast();
-        let (sb, test, set) = (SUPER.load(Relaxed), Node::test, Node::set);
+        let (sb, test, set) = (
+            SUPER.load(Relaxed),
+            SharedInodeSlot::test,
+            SharedInodeSlot::set,
+        );
         // SAFETY: The internal filesystem is mounted as long as the module has mounts. The
         // callbacks take an `Identity`, and do not keep it.
         let inode = unsafe { bindings::iget5_locked(sb, hash, Some(test), Some(set), data) };
@@ -162,7 +166,7 @@ impl SharedInode {
             // SAFETY: It is new, hence ours to set up.
             unsafe { set_up(inode, identity.size, aops) };
         }
-        // INVARIANT: Made by `Node::alloc`, set up above.
+        // INVARIANT: Made by `SharedInodeSlot::alloc`, set up above.
         // SAFETY: The reference that came with the inode is ours.
         Ok(unsafe { ARef::from_raw(node) })
     }
@@ -237,9 +241,9 @@ pub(crate) fn for_each(f: &mut dyn FnMut(&SharedInode)) {
 
 /// Callbacks of the internal filesystem.
 const SUPER_OPS: bindings::super_operations = bindings::super_operations {
-    alloc_inode: Some(Node::alloc),
-    evict_inode: Some(Node::evict),
-    free_inode: Some(Node::free),
+    alloc_inode: Some(SharedInodeSlot::alloc),
+    evict_inode: Some(SharedInodeSlot::evict),
+    free_inode: Some(SharedInodeSlot::free),
     statfs: Some(bindings::simple_statfs),
     ..pin_init::zeroed()
 };
@@ -334,13 +338,14 @@ impl Mounted {
     /// Mounts it. Once in the life of the module.
     fn new() -> Result<Self> {
         let fst = Type::new()?;
-        let size = size_of::<Node>();
-        // SAFETY: The constructor is that of `Node`, which has this size.
-        let cache = unsafe { InodeCache::new(c"erofs_shared_content", size, Node::init_once) }?;
+        let size = size_of::<SharedInodeSlot>();
+        // SAFETY: The constructor is that of `SharedInodeSlot`, which has this size.
+        let cache =
+            unsafe { InodeCache::new(c"erofs_shared_content", size, SharedInodeSlot::init_once) }?;
         CACHE.store(cache.as_ptr().as_ptr(), Relaxed);
         // SAFETY: The type stays where it is until the mount is gone.
         let mnt = from_err_ptr(unsafe { bindings::kern_mount(fst.0.get()) })?;
-        // INVARIANT: Mounted just now, of this type. `Node::alloc` takes inodes from the cache.
+        // INVARIANT: Mounted just now, of this type. `SharedInodeSlot::alloc` takes inodes from the cache.
         let this = Self {
             mnt: NonNull::new(mnt).ok_or(ENOMEM)?,
             _cache: cache,

@@ -4,7 +4,7 @@
 //! can refer to them and readers need no lock.
 //!
 //! A wrapper module: digests lie in chunks whose size is a power of two and which are aligned to
-//! their size. With the size in the low bits of a digest's address ([`Entry`](super::entry::Entry))
+//! their size. With the size in the low bits of a digest's address ([`IndexEntry`](super::entry::IndexEntry))
 //! that is all it takes to find the chunk's header, and with it the shared inode and the block: 8
 //! bytes say where a block is.
 
@@ -17,7 +17,7 @@ use kernel::{
 };
 
 use super::{
-    chunks::{Chunks, Header},
+    chunks::{ChunkHeader, Chunks},
     digest::{Digest, ZERO_DIGEST},
     handle::Unheld,
 };
@@ -173,16 +173,16 @@ pub(super) fn bytes(words: [u64; 4]) -> Digest {
     digest
 }
 
-const _: () = assert!(size_of::<Header>() == UNIT && size_of::<DigestSlot>() == UNIT);
+const _: () = assert!(size_of::<ChunkHeader>() == UNIT && size_of::<DigestSlot>() == UNIT);
 
 /// A chunk.
 ///
 /// # Invariants
 ///
-/// Points to a [`Header`] and `count` [`DigestSlot`]s behind it, at a multiple of [`Chunk::bytes`]
+/// Points to a [`ChunkHeader`] and `count` [`DigestSlot`]s behind it, at a multiple of [`Chunk::bytes`]
 /// of `count`, which are valid for `'a`.
 #[derive(Clone, Copy)]
-struct Chunk<'a>(&'a Header);
+struct Chunk<'a>(&'a ChunkHeader);
 
 impl<'a> Chunk<'a> {
     /// What a chunk of `count` digests takes.
@@ -195,7 +195,7 @@ impl<'a> Chunk<'a> {
     }
 
     fn slots(self) -> &'a [DigestSlot] {
-        let header: *const Header = self.0;
+        let header: *const ChunkHeader = self.0;
         // SAFETY: By the type invariants `count` slots lie behind the header, valid for `'a`.
         unsafe { core::slice::from_raw_parts(header.add(1).cast(), self.0.count as usize) }
     }
@@ -219,7 +219,7 @@ impl Writer {
 /// which come from [`Kmalloc`]. All are freed with the table.
 pub(super) struct Table {
     /// The first chunk, which is the only one of most files.
-    first: Atomic<*mut Header>,
+    first: Atomic<*mut ChunkHeader>,
     root: Atomic<*mut Chunks>,
 }
 
@@ -233,7 +233,7 @@ impl Table {
 
     /// Where the pointer to a block's chunk is; `None` while that place is not made.
     #[inline]
-    fn place(&self, block: u64) -> Option<&Atomic<*mut Header>> {
+    fn place(&self, block: u64) -> Option<&Atomic<*mut ChunkHeader>> {
         let Some(behind) = (block / CHUNK).checked_sub(1) else {
             return Some(&self.first);
         };
@@ -305,7 +305,7 @@ impl Table {
         let place = self.place(block).ok_or(ENOMEM)?;
         if self.chunk(block).is_none() {
             let first = block / CHUNK * CHUNK;
-            let header = Header {
+            let header = ChunkHeader {
                 owner: NonNull::from(owner),
                 first: u32::try_from(first)?,
                 count: (blocks - first).min(CHUNK) as u32,
@@ -319,7 +319,7 @@ impl Table {
                 CHARGED_NOWAIT
             };
             let memory = Kmalloc::alloc(layout, flags | __GFP_ZERO, NumaNode::NO_NODE)?;
-            let chunk = memory.cast::<Header>();
+            let chunk = memory.cast::<ChunkHeader>();
             *allocated += layout.size() as u64;
             // SAFETY: The memory is ours, large enough, aligned, and zeroed: digests that are not
             // set.

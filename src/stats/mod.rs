@@ -3,14 +3,14 @@
 //! What the module tells about itself: counters, `/sys/fs/erofs-shared`, debugfs, tracepoints.
 //!
 //! This knows nothing about sharing. The parts above count with [`Counters`], call [`trace`], and
-//! supply what only they can compute through [`Source`] and [`StatsProvider`].
+//! supply what only they can compute through [`StatsSource`] and [`StatsProvider`].
 //! `Documentation/ABI/testing/sysfs-fs-erofs-shared` says what each file means.
 //!
 //! # Lifetimes
 //!
 //! A directory in sysfs owns (by reference count) what its files show. It is removed first, which
 //! waits for readers; then what they read may go. A reader never holds a lock that a removal could
-//! wait for, so [`Source::totals`] must not wait for a mount or umount.
+//! wait for, so [`StatsSource::totals`] must not wait for a mount or umount.
 
 mod debugfs;
 mod kobject;
@@ -138,7 +138,7 @@ pub(crate) struct Totals {
 }
 
 /// What the files of a mount's directory show.
-pub(crate) trait Source: Send + Sync + 'static {
+pub(crate) trait StatsSource: Send + Sync + 'static {
     /// Its counters.
     fn counters(&self) -> &Counters;
     /// Computes the rest. May sleep; must not wait for a mount or umount: `EAGAIN` if one is under
@@ -152,7 +152,7 @@ pub(crate) struct StatsProvider {
     pub(crate) features: &'static [&'static CStr],
     /// The names under which the filesystem is registered.
     pub(crate) filesystems: fn() -> &'static CStr,
-    /// Computes the totals of all mounts, as [`Source::totals`].
+    /// Computes the totals of all mounts, as [`StatsSource::totals`].
     pub(crate) totals: fn() -> Totals,
     /// Offers every shared file to a list of the most shared ones. May sleep.
     pub(crate) top: fn(&mut SharedFileList),

@@ -13,7 +13,7 @@ use kernel::{
 
 use super::{
     kobject::{Directory, Files, Show, Value},
-    Counters, Dev, Field, Source, StatsProvider, Totals, GLOBAL,
+    Counters, Dev, Field, StatsProvider, StatsSource, Totals, GLOBAL,
 };
 
 /// The files of a mount's directory: the first of [`FILES`].
@@ -62,7 +62,7 @@ enum What {
     Total(fn(&Totals) -> u64),
 }
 
-impl<S: Source> Show for S {
+impl<S: StatsSource> Show for S {
     // They say what other tenants do, and what they have: see Documentation/security.md.
     const PRIVATE: bool = true;
 
@@ -75,7 +75,11 @@ impl<S: Source> Show for S {
     }
 }
 
-fn number_files<S: Source>(directory: Directory, count: usize, source: Arc<S>) -> Result<Files<S>> {
+fn number_files<S: StatsSource>(
+    directory: Directory,
+    count: usize,
+    source: Arc<S>,
+) -> Result<Files<S>> {
     Files::new(directory, &FILES.map(|(name, _)| name)[..count], source)
 }
 
@@ -98,7 +102,7 @@ impl Show for Features {
 /// `stats/`
 struct Module(&'static StatsProvider);
 
-impl Source for Module {
+impl StatsSource for Module {
     fn counters(&self) -> &Counters {
         &GLOBAL
     }
@@ -156,11 +160,11 @@ impl Drop for Registration {
 }
 
 /// `mounts/MAJOR:MINOR`; removed on drop, which waits for readers.
-pub(crate) struct MountDirectory<S: Source> {
+pub(crate) struct MountDirectory<S: StatsSource> {
     _files: Files<S>,
 }
 
-impl<S: Source> MountDirectory<S> {
+impl<S: StatsSource> MountDirectory<S> {
     /// Makes the directory of the mount with device number `dev`. Fails if there is one.
     pub(crate) fn new(dev: Dev, source: Arc<S>) -> Result<Self> {
         if STATE.load(Acquire) != 2 {

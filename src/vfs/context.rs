@@ -17,7 +17,7 @@ use kernel::{
 
 use super::{
     param::{Param, ParamValue, SOURCE},
-    superblock::{Private, INSTANCES},
+    superblock::{SbInfo, INSTANCES},
     FileSystem, SuperBlock, Tables,
 };
 use crate::{bindings, io};
@@ -104,12 +104,12 @@ impl<T: FileSystem> FsContext<'_, T> {
     }
 
     /// The context, and the state that it owns, unless a superblock has taken that.
-    fn parts(&mut self) -> (&mut bindings::fs_context, Option<&mut Private<T>>) {
+    fn parts(&mut self) -> (&mut bindings::fs_context, Option<&mut SbInfo<T>>) {
         // SAFETY: The context is live, and used by nothing else (type invariants).
         let fc = unsafe { self.fc.as_mut() };
         // SAFETY: `init` put it there; `sget_fc` clears the pointer when a superblock takes the
         // state, for which this has to be given up.
-        let private = unsafe { fc.s_fs_info.cast::<Private<T>>().as_mut() };
+        let private = unsafe { fc.s_fs_info.cast::<SbInfo<T>>().as_mut() };
         (fc, private)
     }
 
@@ -198,7 +198,7 @@ impl<T: FileSystem> FsContext<'_, T> {
     unsafe fn parse_source(
         fc: &mut bindings::fs_context,
         param: &mut bindings::fs_parameter,
-        private: &mut Private<T>,
+        private: &mut SbInfo<T>,
     ) -> Result {
         if !fc.source.is_null() || private.source.is_some() {
             let context = Context::parsing(fc);
@@ -328,7 +328,7 @@ pub(super) unsafe extern "C" fn init<T: FileSystem>(
 ) -> c_int {
     from_result(|| {
         let private = KBox::new(
-            Private::<T> {
+            SbInfo::<T> {
                 source: None,
                 key: None,
                 in_flight: Atomic::new(0),
@@ -362,7 +362,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn fc_free(fc: *mut bindings::fs_context) {
         // SAFETY: The context is live, and used by this task alone.
         let info = unsafe { &mut (*fc).s_fs_info };
-        let private = core::mem::replace(info, core::ptr::null_mut()).cast::<Private<T>>();
+        let private = core::mem::replace(info, core::ptr::null_mut()).cast::<SbInfo<T>>();
         if !private.is_null() {
             // SAFETY: The pointer was still there, so no superblock has taken the state, which
             // `init` has made.
@@ -415,7 +415,7 @@ impl<T: FileSystem> Tables<T> {
         }
         // SAFETY: By this function's requirements the superblock is live.
         let infos = [unsafe { (*sb).s_fs_info }, fc.s_fs_info];
-        let [old, new] = infos.map(|info| info.cast::<Private<T>>());
+        let [old, new] = infos.map(|info| info.cast::<SbInfo<T>>());
         if old.is_null() || new.is_null() {
             return 0;
         }
@@ -442,7 +442,7 @@ impl<T: FileSystem> Tables<T> {
         from_result(|| {
             // SAFETY: By this function's requirements the superblock has the state, which lives as
             // long.
-            let private = unsafe { &*(*sb).s_fs_info.cast::<Private<T>>() };
+            let private = unsafe { &*(*sb).s_fs_info.cast::<SbInfo<T>>() };
             // SAFETY: By this function's requirements the superblock is ours to fill.
             unsafe { Self::set_up_super(sb, &private.info) };
             if private.source.is_some() {

@@ -22,7 +22,7 @@ use crate::{
 const NULL_ADDR: u64 = u64::MAX;
 
 /// Passed through `iomap_iter.private`: where to leave the error that iomap would turn into `EIO`.
-type Failure = Cell<Option<Error>>;
+type MapFailure = Cell<Option<Error>>;
 
 impl<T: FileSystem> Tables<T> {
     /// Mappings to read through.
@@ -121,7 +121,7 @@ impl<T: FileSystem> Tables<T> {
     /// # Safety
     ///
     /// `iomap_ops::iomap_begin` for an inode of `T`; `iomap` is part of an `iomap_iter` whose
-    /// `private` is null or a `Failure`.
+    /// `private` is null or a `MapFailure`.
     unsafe extern "C" fn read_begin(
         inode: *mut bindings::inode,
         pos: bindings::loff_t,
@@ -145,9 +145,9 @@ impl<T: FileSystem> Tables<T> {
             Err(err) => {
                 // SAFETY: By this function's requirements `iomap` lies in an `iomap_iter`.
                 let iter = unsafe { kernel::container_of!(iomap, bindings::iomap_iter, iomap) };
-                // SAFETY: By this function's requirements `private` is null or a `Failure`, which
+                // SAFETY: By this function's requirements `private` is null or a `MapFailure`, which
                 // outlives the call.
-                if let Some(failure) = unsafe { (*iter).private.cast::<Failure>().as_ref() } {
+                if let Some(failure) = unsafe { (*iter).private.cast::<MapFailure>().as_ref() } {
                     failure.set(Some(err));
                 }
                 err.to_errno()
@@ -221,7 +221,7 @@ impl<T: FileSystem> Tables<T> {
             let read = unsafe { Self::read_folio_encoded(inode, folio) };
             return read.err().map_or(0, |err| err.to_errno());
         }
-        let failure = Failure::new(None);
+        let failure = MapFailure::new(None);
         let mut ctx = bindings::iomap_read_folio_ctx {
             ops: Self::read_ops(inode),
             cur_folio: folio,

@@ -26,20 +26,20 @@ use crate::{
 /// written only by `alloc_inode` and while the inode is new; afterwards it is only read. `sharing`
 /// is freed with the inode.
 #[repr(C)]
-pub(super) struct Node<T: Mount> {
+pub(super) struct InodeSlot<T: Mount> {
     data: UnsafeCell<Option<T::Inode>>,
     fast: FastMapping,
     sharing: OnceBox<Sharing>,
     inode: Opaque<bindings::inode>,
 }
 
-impl<T: Mount> Node<T> {
+impl<T: Mount> InodeSlot<T> {
     /// # Safety
     ///
-    /// `inode` must be one of a superblock of `T`, so that it lies in a `Node<T>`.
+    /// `inode` must be one of a superblock of `T`, so that it lies in a `InodeSlot<T>`.
     pub(super) unsafe fn of(inode: *mut bindings::inode) -> *mut Self {
-        // SAFETY: By this function's requirements `inode` is that of a `Node<T>`.
-        unsafe { kernel::container_of!(Opaque::cast_from(inode), Node<T>, inode) }.cast_mut()
+        // SAFETY: By this function's requirements `inode` is that of a `InodeSlot<T>`.
+        unsafe { kernel::container_of!(Opaque::cast_from(inode), InodeSlot<T>, inode) }.cast_mut()
     }
 
     /// Initialises what is not the kernel's of a new object, and gives the kernel's part.
@@ -71,9 +71,9 @@ impl<T: Mount> Node<T> {
     ///
     /// # Safety
     ///
-    /// `ptr` is memory for a `Node<T>`.
+    /// `ptr` is memory for a `InodeSlot<T>`.
     pub(super) unsafe extern "C" fn init_once(ptr: *mut c_void) {
-        // SAFETY: By this function's requirements `ptr` is memory for a `Node<T>`.
+        // SAFETY: By this function's requirements `ptr` is memory for a `InodeSlot<T>`.
         let inode = unsafe { &raw const (*ptr.cast::<Self>()).inode };
         // SAFETY: This is memory for an inode.
         unsafe { bindings::inode_init_once(Opaque::cast_into(inode)) };
@@ -84,7 +84,7 @@ impl<T: Mount> Node<T> {
 ///
 /// # Invariants
 ///
-/// Lies in a [`Node<T>`].
+/// Lies in a [`InodeSlot<T>`].
 #[repr(transparent)]
 pub(crate) struct Inode<T: Mount> {
     inode: Opaque<bindings::inode>,
@@ -135,9 +135,9 @@ impl<T: Mount> Inode<T> {
 
     /// The filesystem's part of it. `None` only for an inode whose construction failed.
     pub(crate) fn data(&self) -> Result<&T::Inode> {
-        // SAFETY: By the type invariants this lies in a `Node<T>`, whose `data` does not change any
+        // SAFETY: By the type invariants this lies in a `InodeSlot<T>`, whose `data` does not change any
         // more once the inode can be reached through a shared reference outside of `NewInode`.
-        unsafe { (*(*Node::<T>::of(self.as_ptr())).data.get()).as_ref() }.ok_or(EIO)
+        unsafe { (*(*InodeSlot::<T>::of(self.as_ptr())).data.get()).as_ref() }.ok_or(EIO)
     }
 
     /// Its superblock.
@@ -176,10 +176,10 @@ impl<T: Mount> Inode<T> {
         u32::from(unsafe { (*self.as_ptr()).i_mode })
     }
 
-    fn node(&self) -> &Node<T> {
-        // SAFETY: By the type invariants this lies in a `Node<T>`, all fields of which may be
+    fn node(&self) -> &InodeSlot<T> {
+        // SAFETY: By the type invariants this lies in a `InodeSlot<T>`, all fields of which may be
         // shared.
-        unsafe { &*Node::<T>::of(self.as_ptr()) }
+        unsafe { &*InodeSlot::<T>::of(self.as_ptr()) }
     }
 
     /// Its number.

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use kernel::{prelude::*, sync::aref::ARef};
 
-use super::{inode::Node, FileSystem, Inode, InodeRef, SuperBlock, Tables};
+use super::{inode::InodeSlot, FileSystem, Inode, InodeRef, SuperBlock, Tables};
 use crate::bindings;
 
 /// Type and permissions, sizes, times of a new inode.
@@ -82,8 +82,8 @@ impl<T: FileSystem> SuperBlock<T> {
         let inode = unsafe { bindings::new_inode(self.as_ptr()) };
         let node = NonNull::new(inode).ok_or(ENOMEM)?;
         // SAFETY: The inode is new, and known to this task alone.
-        unsafe { Node::<T>::set_data(inode, data) };
-        // SAFETY: The same: all fields are this task's to set. It lies in a `Node<T>`, and the
+        unsafe { InodeSlot::<T>::set_data(inode, data) };
+        // SAFETY: The same: all fields are this task's to set. It lies in a `InodeSlot<T>`, and the
         // reference is ours.
         unsafe {
             bindings::set_nlink(inode, 1);
@@ -155,7 +155,7 @@ impl<T: FileSystem> NewInode<T> {
     fn set_fields(&mut self, fields: &Fields, data: T::Inode) {
         let inode = self.as_ptr();
         // SAFETY: By the type invariants the inode is new. `data()` is not called before this.
-        unsafe { Node::<T>::set_data(inode, data) };
+        unsafe { InodeSlot::<T>::set_data(inode, data) };
         // SAFETY: The inode is new, so that these fields are this task's to set.
         unsafe {
             (*inode).i_mode = fields.mode;

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use kernel::{error::to_result, prelude::*, types::Opaque};
 
-use super::{context, fs_type::Type, inode::Node, FileSystem, Tables};
+use super::{context, fs_type::Type, inode::InodeSlot, FileSystem, Tables};
 use crate::{bindings, io::inode_cache::InodeCache};
 
 impl Type {
@@ -84,9 +84,9 @@ unsafe impl<T: FileSystem> Sync for Registration<T> {}
 impl<T: FileSystem> Registration<T> {
     /// Registers the filesystem by its own name, for `module`.
     pub(crate) fn new(module: &'static ThisModule) -> Result<Self> {
-        let size = size_of::<Node<T>>();
-        // SAFETY: The constructor is that of `Node<T>`, which has this size.
-        let cache = unsafe { InodeCache::new(T::SLAB, size, Node::<T>::init_once) }?;
+        let size = size_of::<InodeSlot<T>>();
+        // SAFETY: The constructor is that of `InodeSlot<T>`, which has this size.
+        let cache = unsafe { InodeCache::new(T::SLAB, size, InodeSlot::<T>::init_once) }?;
         Ok(Self {
             _main: Type::register::<T>(T::NAME, cache.as_ptr(), module)?,
             also: None,

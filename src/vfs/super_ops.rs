@@ -6,13 +6,13 @@ use kernel::prelude::*;
 
 use super::{
     fs_type::inode_cache,
-    inode::Node,
-    superblock::{Options, Private},
+    inode::InodeSlot,
+    superblock::{Options, SbInfo},
     FileSystem, Inode, SuperBlock, Tables,
 };
 use crate::bindings;
 
-impl<T: FileSystem> Node<T> {
+impl<T: FileSystem> InodeSlot<T> {
     /// `super_operations::alloc_inode`
     ///
     /// # Safety
@@ -22,7 +22,7 @@ impl<T: FileSystem> Node<T> {
         // SAFETY: The type of a superblock of `T` lies in a `Type`: `Registration` registers no
         // others.
         let cache = unsafe { inode_cache((*sb).s_type) };
-        // SAFETY: The cache has objects of the size of `Node<T>`.
+        // SAFETY: The cache has objects of the size of `InodeSlot<T>`.
         let node = unsafe { bindings::inode_alloc(sb, cache) }.cast::<Self>();
         if node.is_null() {
             return core::ptr::null_mut();
@@ -71,9 +71,9 @@ impl<T: FileSystem> Node<T> {
 
 impl<T: FileSystem> Tables<T> {
     pub(super) const SUPER_OPS: bindings::super_operations = bindings::super_operations {
-        alloc_inode: Some(Node::<T>::alloc),
-        free_inode: Some(Node::<T>::free),
-        evict_inode: Some(Node::<T>::evict),
+        alloc_inode: Some(InodeSlot::<T>::alloc),
+        free_inode: Some(InodeSlot::<T>::free),
+        evict_inode: Some(InodeSlot::<T>::evict),
         put_super: Some(Self::put_super),
         statfs: Some(Self::statfs),
         show_options: Some(Self::show_options),
@@ -93,7 +93,7 @@ impl<T: FileSystem> Tables<T> {
     unsafe extern "C" fn put_super(sb: *mut bindings::super_block) {
         // SAFETY: The superblock is used by the inodes that `info` holds only, and these do so when
         // they are evicted: below, where the borrow has ended.
-        let held = T::put_super(unsafe { &mut (*(*sb).s_fs_info.cast::<Private<T>>()).info });
+        let held = T::put_super(unsafe { &mut (*(*sb).s_fs_info.cast::<SbInfo<T>>()).info });
         drop(held);
     }
 
@@ -155,7 +155,7 @@ impl<T: FileSystem> Tables<T> {
     pub(super) unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
         // SAFETY: `sb` is allocated. `s_fs_info` is set when the superblock is made, and changed
         // here only.
-        let private = unsafe { (*sb).s_fs_info.cast::<Private<T>>() };
+        let private = unsafe { (*sb).s_fs_info.cast::<SbInfo<T>>() };
         // SAFETY: A superblock's state is live until it is dropped below. Whether it has a file is
         // constant.
         let is_anon = private.is_null() || unsafe { (*private).source.is_some() };

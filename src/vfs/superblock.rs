@@ -15,7 +15,7 @@ use super::Mount;
 use crate::{bindings, io::device::SuperPtr, stats::Dev};
 
 /// What `s_fs_info` points to: the source file (if the image is one) and the filesystem's state.
-pub(super) struct Private<T: Mount> {
+pub(super) struct SbInfo<T: Mount> {
     pub(super) source: Option<ARef<File>>,
     /// By which a mount of the same image file finds this superblock. Not a part of `info`, which
     /// `put_super` has to itself while others look at this.
@@ -35,7 +35,7 @@ pub(super) static INSTANCES: Atomic<u64> = Atomic::new(0);
 ///
 /// # Invariants
 ///
-/// `s_fs_info` points to a `Private<T>` that lives until `kill_sb`.
+/// `s_fs_info` points to a `SbInfo<T>` that lives until `kill_sb`.
 #[repr(transparent)]
 pub(crate) struct SuperBlock<T: Mount> {
     sb: Opaque<bindings::super_block>,
@@ -108,7 +108,7 @@ impl<T: Mount> SuperBlock<T> {
     }
 
     /// What it holds. Its fields are not all to be looked at at the same times.
-    fn private(&self) -> *mut Private<T> {
+    fn private(&self) -> *mut SbInfo<T> {
         // SAFETY: By the type invariants the superblock is live, and the pointer constant.
         unsafe { (*self.as_ptr()).s_fs_info.cast() }
     }
@@ -121,7 +121,7 @@ impl<T: Mount> SuperBlock<T> {
 
     /// What mounts of the same image file find it by, if it has that.
     pub(super) fn key(&self) -> Option<&T::Key> {
-        // SAFETY: By the type invariants `s_fs_info` is a `Private<T>`, whose key is set before the
+        // SAFETY: By the type invariants `s_fs_info` is a `SbInfo<T>`, whose key is set before the
         // superblock is found by others, and is only shared as long as it lives.
         unsafe { (*self.private()).key.as_ref() }
     }
@@ -140,7 +140,7 @@ impl<T: Mount> SuperBlock<T> {
 
     /// Its number among all superblocks since the module was loaded: none has the same.
     pub(super) fn instance(&self) -> u64 {
-        // SAFETY: By the type invariants `s_fs_info` is a `Private<T>`; the number is constant.
+        // SAFETY: By the type invariants `s_fs_info` is a `SbInfo<T>`; the number is constant.
         unsafe { (*self.private()).instance }
     }
 

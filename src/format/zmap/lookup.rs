@@ -11,12 +11,12 @@ use super::super::{
 use super::header::{Header, Mode};
 
 /// Bytes of the inode's area, with the unit that was read last at hand.
-pub(super) struct Window<'s, S: Source> {
+pub(super) struct IndexWindow<'s, S: Source> {
     src: &'s S,
     last: Option<(u64, S::Buf<'s>)>,
 }
 
-impl<S: Source> Window<'_, S> {
+impl<S: Source> IndexWindow<'_, S> {
     /// The structure at `pos`.
     pub(super) fn read<T: Raw>(&mut self, pos: u64) -> Result<T, S::Error> {
         if let Some(raw) = self.bytes(pos).and_then(T::first) {
@@ -51,7 +51,7 @@ pub(super) struct Lookup<'a, S: Source> {
     pub(super) sb: &'a Superblock,
     pub(super) inode: &'a Inode,
     pub(super) header: &'a Header,
-    pub(super) window: Window<'a, S>,
+    pub(super) window: IndexWindow<'a, S>,
 }
 
 impl<'a, S: Source> Lookup<'a, S> {
@@ -65,7 +65,7 @@ impl<'a, S: Source> Lookup<'a, S> {
             sb,
             inode,
             header,
-            window: Window { src, last: None },
+            window: IndexWindow { src, last: None },
         }
     }
 

@@ -4,7 +4,7 @@
 
 use kernel::prelude::*;
 
-use super::{pool::State, Extent, Failure};
+use super::{pool::State, DecodeExtent, DecompressError};
 use crate::bindings;
 
 /// A raw stream, of the largest window.
@@ -31,8 +31,8 @@ impl Deflate {
         &mut self,
         input: &[u8],
         output: &mut [u8],
-        extent: Extent,
-    ) -> Result<(), Failure> {
+        extent: DecodeExtent,
+    ) -> Result<(), DecompressError> {
         // SAFETY: All-zero is a valid stream that has nothing yet.
         let mut stream: bindings::z_stream_s = unsafe { core::mem::zeroed() };
         stream.workspace = self.workspace.as_mut_ptr().cast();
@@ -43,7 +43,7 @@ impl Deflate {
         // SAFETY: The workspace has the size that zlib asked for.
         let ret = unsafe { bindings::zlib_inflateInit2(&mut stream, WINDOW_BITS) };
         if ret != bindings::Z_OK as i32 {
-            return Err(Failure::Error(EIO));
+            return Err(DecompressError::Error(EIO));
         }
         // SAFETY: The stream is initialised, and describes the buffers.
         let ret = unsafe { bindings::zlib_inflate(&mut stream, bindings::Z_SYNC_FLUSH as i32) };
@@ -51,12 +51,14 @@ impl Deflate {
         unsafe { bindings::zlib_inflateEnd(&mut stream) };
         let over = ret == bindings::Z_STREAM_END as i32;
         let full = stream.avail_out == 0;
-        if full && (over || (extent == Extent::Prefix && ret == bindings::Z_OK as i32)) {
+        if full && (over || (extent == DecodeExtent::Prefix && ret == bindings::Z_OK as i32)) {
             Ok(())
         } else if over || ret == bindings::Z_OK as i32 || ret == bindings::Z_BUF_ERROR {
-            Err(Failure::Corrupted("deflate: unexpected end of data"))
+            Err(DecompressError::Corrupted(
+                "deflate: unexpected end of data",
+            ))
         } else {
-            Err(Failure::Corrupted("deflate: corrupted data"))
+            Err(DecompressError::Corrupted("deflate: corrupted data"))
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use kernel::prelude::*;
 
-use super::{pool::State, Extent, Failure};
+use super::{pool::State, DecodeExtent, DecompressError};
 use crate::bindings;
 
 /// Leave to use memory beside the output; there is no state.
@@ -17,11 +17,15 @@ impl State for Lz4 {
 }
 
 /// Decodes `input` into `output`, and fills it.
-pub(super) fn decode(input: &[u8], output: &mut [u8], extent: Extent) -> Result<(), Failure> {
+pub(super) fn decode(
+    input: &[u8],
+    output: &mut [u8],
+    extent: DecodeExtent,
+) -> Result<(), DecompressError> {
     let (Ok(from), Ok(to)) = (i32::try_from(input.len()), i32::try_from(output.len())) else {
-        return Err(Failure::Corrupted("lz4: too much data"));
+        return Err(DecompressError::Corrupted("lz4: too much data"));
     };
-    if extent == Extent::Prefix {
+    if extent == DecodeExtent::Prefix {
         // A match with offset 0 refers to itself. The decoder of parts copies it, which changes
         // nothing, and counts it as written: what the memory held before would be the file's data.
         // The decoder of wholes writes zeros there.
@@ -32,17 +36,17 @@ pub(super) fn decode(input: &[u8], output: &mut [u8], extent: Extent) -> Result<
     // whatever the input: references back are checked against the start of the output.
     let got = match extent {
         // SAFETY: The lengths are those of the buffers.
-        Extent::Whole => unsafe { bindings::LZ4_decompress_safe(input, output, from, to) },
+        DecodeExtent::Whole => unsafe { bindings::LZ4_decompress_safe(input, output, from, to) },
         // SAFETY: The lengths are those of the buffers.
-        Extent::Prefix => unsafe {
+        DecodeExtent::Prefix => unsafe {
             bindings::LZ4_decompress_safe_partial(input, output, from, to, to)
         },
     };
     if got == to {
         Ok(())
     } else if got < 0 {
-        Err(Failure::Corrupted("lz4: corrupted data"))
+        Err(DecompressError::Corrupted("lz4: corrupted data"))
     } else {
-        Err(Failure::Corrupted("lz4: unexpected end of data"))
+        Err(DecompressError::Corrupted("lz4: unexpected end of data"))
     }
 }

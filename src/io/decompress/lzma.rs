@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use kernel::prelude::*;
 
-use super::{pool::State, Extent, Failure};
+use super::{pool::State, DecodeExtent, DecompressError};
 use crate::bindings;
 
 /// The largest dictionary of an image. It is a limit only: the dictionary is the output itself.
@@ -38,10 +38,10 @@ impl Lzma {
         &mut self,
         input: &[u8],
         output: &mut [u8],
-        extent: Extent,
-    ) -> Result<(), Failure> {
+        extent: DecodeExtent,
+    ) -> Result<(), DecompressError> {
         let (Ok(from), Ok(to)) = (u32::try_from(input.len()), u32::try_from(output.len())) else {
-            return Err(Failure::Corrupted("lzma: too much data"));
+            return Err(DecompressError::Corrupted("lzma: too much data"));
         };
         let mut buf = bindings::xz_buf {
             in_: input.as_ptr(),
@@ -51,7 +51,7 @@ impl Lzma {
             out_pos: 0,
             out_size: output.len(),
         };
-        let exact = i32::from(extent == Extent::Whole);
+        let exact = i32::from(extent == DecodeExtent::Whole);
         // SAFETY: By the type invariants the decoder is live, and used by this call alone.
         unsafe { bindings::xz_dec_microlzma_reset(self.0.as_ptr(), from, to, exact) };
         // SAFETY: The decoder is live; `buf` describes the buffers.
@@ -59,9 +59,9 @@ impl Lzma {
         match ret {
             bindings::xz_ret_XZ_STREAM_END if buf.out_pos == output.len() => Ok(()),
             bindings::xz_ret_XZ_OK | bindings::xz_ret_XZ_STREAM_END => {
-                Err(Failure::Corrupted("lzma: unexpected end of data"))
+                Err(DecompressError::Corrupted("lzma: unexpected end of data"))
             }
-            _ => Err(Failure::Corrupted("lzma: corrupted data")),
+            _ => Err(DecompressError::Corrupted("lzma: corrupted data")),
         }
     }
 }

@@ -21,22 +21,22 @@ use pool::Pool;
 
 /// Why bytes could not be decoded.
 #[derive(Clone, Copy)]
-pub(crate) enum Failure {
+pub(crate) enum DecompressError {
     /// The data is wrong: what about it.
     Corrupted(&'static str),
     /// Something else failed.
     Error(Error),
 }
 
-impl From<Error> for Failure {
+impl From<Error> for DecompressError {
     fn from(err: Error) -> Self {
-        Failure::Error(err)
+        DecompressError::Error(err)
     }
 }
 
 /// How much of the data is decoded.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extent {
+pub(crate) enum DecodeExtent {
     /// All: what does not decode to exactly the output's length is wrong.
     Whole,
     /// As much as the output has room for; there is, or may be, more.
@@ -130,8 +130,8 @@ impl Decoder<'_> {
         self,
         input: &[u8],
         output: &mut [u8],
-        extent: Extent,
-    ) -> Result<(), Failure> {
+        extent: DecodeExtent,
+    ) -> Result<(), DecompressError> {
         match self.0 {
             Kind::Lz4 => lz4::decode(input, output, extent),
             Kind::Lzma(lzma) => lzma.decode(input, output, extent),

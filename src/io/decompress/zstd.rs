@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use kernel::prelude::*;
 
-use super::{pool::State, Extent, Failure};
+use super::{pool::State, DecodeExtent, DecompressError};
 use crate::bindings;
 
 /// A decoder.
@@ -50,8 +50,8 @@ impl Zstd {
         &mut self,
         input: &[u8],
         output: &mut [u8],
-        _extent: Extent,
-    ) -> Result<(), Failure> {
+        _extent: DecodeExtent,
+    ) -> Result<(), DecompressError> {
         let mut from = bindings::zstd_in_buffer {
             src: input.as_ptr().cast(),
             size: input.len(),
@@ -66,7 +66,7 @@ impl Zstd {
         let ret = unsafe { bindings::zstd_reset_dstream(self.stream.as_ptr()) };
         // SAFETY: No preconditions.
         if unsafe { bindings::zstd_is_error(ret) } != 0 {
-            return Err(Failure::Error(EIO));
+            return Err(DecompressError::Error(EIO));
         }
         while to.pos < to.size {
             let before = (from.pos, to.pos);
@@ -76,11 +76,11 @@ impl Zstd {
             };
             // SAFETY: No preconditions.
             if unsafe { bindings::zstd_is_error(ret) } != 0 {
-                return Err(Failure::Corrupted("zstd: corrupted data"));
+                return Err(DecompressError::Corrupted("zstd: corrupted data"));
             }
             let over = ret == 0 || (from.pos, to.pos) == before;
             if to.pos < to.size && over {
-                return Err(Failure::Corrupted("zstd: unexpected end of data"));
+                return Err(DecompressError::Corrupted("zstd: unexpected end of data"));
             }
         }
         Ok(())
