@@ -6,7 +6,7 @@ use kernel::{page::PAGE_SIZE, prelude::*};
 
 use super::{
     decompress::{self, DecompressError},
-    folios::{Folios, Pages},
+    folio_list::{FolioList, Pages},
     metadata::FolioBytes,
     Device,
 };
@@ -68,7 +68,7 @@ pub(super) struct DecompressJob {
     request: DecompressRequest,
     plen: usize,
     /// The blocks that the compressed bytes are in.
-    input: Folios,
+    input: FolioList,
     /// For making one piece of several.
     pages: Pages,
 }
@@ -112,7 +112,7 @@ impl DecompressRequest {
         before.div_ceil(PAGE_SIZE)
     }
 
-    fn pages(&self, input: Option<&Folios>, target: &mut Folios) -> Result<Pages> {
+    fn pages(&self, input: Option<&FolioList>, target: &mut FolioList) -> Result<Pages> {
         let mut pages = match input {
             Some(input) if !input.is_one() => input.bytes() / PAGE_SIZE,
             _ => 0,
@@ -130,7 +130,7 @@ impl DecompressRequest {
     fn decode(
         &self,
         input: &[u8],
-        target: &mut Folios,
+        target: &mut FolioList,
         pages: &mut Pages,
     ) -> Result<(), DecompressError> {
         match self.coding {
@@ -148,7 +148,7 @@ impl DecompressRequest {
         skip: usize,
         len: usize,
         at: usize,
-        target: &mut Folios,
+        target: &mut FolioList,
     ) -> Result<(), DecompressError> {
         let start = base.checked_add(skip);
         let range = start.and_then(|start| input.get(start..start.checked_add(len)?));
@@ -159,7 +159,7 @@ impl DecompressRequest {
         Ok(())
     }
 
-    fn interlaced(&self, input: &[u8], target: &mut Folios) -> Result<(), DecompressError> {
+    fn interlaced(&self, input: &[u8], target: &mut FolioList) -> Result<(), DecompressError> {
         let short = DecompressError::Corrupted("not enough plain data");
         let head = self.block - (self.pos & (self.block as u64 - 1)) as usize;
         let last = input.len().checked_sub(head).ok_or(short)?;
@@ -180,7 +180,7 @@ impl DecompressRequest {
         &self,
         algorithm: Algorithm,
         input: &[u8],
-        target: &mut Folios,
+        target: &mut FolioList,
         pages: &mut Pages,
     ) -> Result<(), DecompressError> {
         let whole = !self.partial && self.decoded() as u64 == self.llen;
@@ -206,7 +206,7 @@ impl DecompressRequest {
         decompress::with(algorithm, count != 0, |decoder| {
             let mut scratch = match count {
                 0 => None,
-                _ => Some(Folios::buffer(count as u64, MAX_ORDER)?),
+                _ => Some(FolioList::buffer(count as u64, MAX_ORDER)?),
             };
             let (at, skip, len) = (self.at, self.skip, self.len);
             let mut output = target.span(scratch.as_mut(), at, skip, len, pages)?;
@@ -215,7 +215,11 @@ impl DecompressRequest {
     }
 
     /// Decodes bytes that are at hand.
-    pub(super) fn run_now(&self, input: &[u8], target: &mut Folios) -> Result<(), DecompressError> {
+    pub(super) fn run_now(
+        &self,
+        input: &[u8],
+        target: &mut FolioList,
+    ) -> Result<(), DecompressError> {
         let mut pages = self.pages(None, target)?;
         let _noio = NoIo::new();
         self.decode(input, target, &mut pages)
@@ -228,10 +232,10 @@ impl DecompressJob {
         request: DecompressRequest,
         plen: usize,
         bytes: usize,
-        target: &mut Folios,
+        target: &mut FolioList,
     ) -> Result<Self> {
         let pages = bytes.div_ceil(PAGE_SIZE) as u64;
-        let input = Folios::buffer(pages, MAX_ORDER)?;
+        let input = FolioList::buffer(pages, MAX_ORDER)?;
         let page_list = request.pages(Some(&input), target)?;
         Ok(Self {
             request,
@@ -252,22 +256,22 @@ impl DecompressJob {
     }
 
     /// Where the compressed bytes are to be read to.
-    pub(super) fn input(&self) -> &Folios {
+    pub(super) fn input(&self) -> &FolioList {
         &self.input
     }
 
     /// The same, to be put back with the bytes in it.
-    pub(super) fn take_input(&mut self) -> Folios {
-        core::mem::replace(&mut self.input, Folios::none())
+    pub(super) fn take_input(&mut self) -> FolioList {
+        core::mem::replace(&mut self.input, FolioList::none())
     }
 
     /// After [`DecompressJob::take_input`].
-    pub(super) fn put_input(&mut self, input: Folios) {
+    pub(super) fn put_input(&mut self, input: FolioList) {
         self.input = input;
     }
 
     /// Decodes what was read.
-    pub(super) fn decompress(mut self, target: &mut Folios) -> Result<(), DecompressError> {
+    pub(super) fn decompress(mut self, target: &mut FolioList) -> Result<(), DecompressError> {
         let _noio = NoIo::new();
         let input = self
             .input

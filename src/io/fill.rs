@@ -13,7 +13,7 @@ use kernel::prelude::*;
 use super::{
     decode::{CompressedSource, DecompressJob, DecompressRequest, Encoded},
     fill_state::{Rest, Submission},
-    folios::Folios,
+    folio_list::FolioList,
     submit::Submitter,
     CacheBytes, Device, Extent, ReadError, Target,
 };
@@ -43,7 +43,7 @@ pub(crate) struct Plan {
 /// What `map` returns is used only before this returns, except the devices: they must stay open
 /// until `filled` is called.
 pub(crate) fn fill<'a, F: FillCompletion>(
-    folios: Folios,
+    folios: FolioList,
     plan: &Plan,
     map: impl Fn(u64) -> Result<Extent<'a>>,
     filled: F,
@@ -68,7 +68,7 @@ pub(crate) trait FillGuard: Send + Unpin + 'static {
 struct Guarded<K>(K);
 
 impl<K: FillGuard> FillCompletion for Guarded<K> {
-    fn complete(self, _folios: Folios, _result: Result) {}
+    fn complete(self, _folios: FolioList, _result: Result) {}
 
     fn bad_data(&self, pos: u64, what: &'static str) {
         self.0.bad_data(pos, what);
@@ -78,11 +78,11 @@ impl<K: FillGuard> FillCompletion for Guarded<K> {
 /// As [`fill`], but waits for the I/O, and gives the folios. `keep`, which keeps the devices open,
 /// is dropped when the I/O is done, at the earliest. A fatal signal ends the wait.
 pub(crate) fn fill_and_wait<'a, K: FillGuard>(
-    folios: Folios,
+    folios: FolioList,
     plan: &Plan,
     map: impl Fn(u64) -> Result<Extent<'a>>,
     keep: K,
-) -> Result<Folios> {
+) -> Result<FolioList> {
     let fill = start(folios, plan, map, Guarded(keep)).map_err(|(_, _, err)| err)?;
     fill.wait(true)
 }
@@ -91,7 +91,7 @@ pub(crate) fn fill_and_wait<'a, K: FillGuard>(
 struct NoCompletion;
 
 impl FillCompletion for NoCompletion {
-    fn complete(self, _folios: Folios, _result: Result) {}
+    fn complete(self, _folios: FolioList, _result: Result) {}
 
     fn bad_data(&self, _pos: u64, _what: &'static str) {}
 }
@@ -99,13 +99,13 @@ impl FillCompletion for NoCompletion {
 /// Reads `len` bytes from `addr` on into `folios`, of which the first `wanted` matter, and waits
 /// for that.
 fn read_now(
-    folios: Folios,
+    folios: FolioList,
     plan: &Plan,
     device: &Device,
     addr: u64,
     len: usize,
     wanted: usize,
-) -> Result<Folios> {
+) -> Result<FolioList> {
     let plan = Plan {
         pos: 0,
         size: wanted as u64,
@@ -124,11 +124,11 @@ fn read_now(
 
 /// Starts a fill. On failure gives back what it was given.
 fn start<'a, F: FillCompletion>(
-    folios: Folios,
+    folios: FolioList,
     plan: &Plan,
     map: impl Fn(u64) -> Result<Extent<'a>>,
     filled: F,
-) -> Result<Submission<F>, (Folios, F, Error)> {
+) -> Result<Submission<F>, (FolioList, F, Error)> {
     let mut fill = Submission::new(folios, filled)?;
     if let (Some(rest), shares) = fill.parts() {
         let segments = rest.folios.count();

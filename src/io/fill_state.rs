@@ -18,7 +18,7 @@ use kernel::{
 use super::{
     decode::{DecompressJob, NoIo},
     decompress::DecompressError,
-    folios::Folios,
+    folio_list::FolioList,
     memcg::Payer,
     wait::{cond_resched, Completion},
     workers,
@@ -36,7 +36,7 @@ pub(crate) trait FillCompletion: Send + Unpin + Sized + 'static {
     /// in front of the first that could not be filled, perhaps none; the others are given up
     /// already. Called once, in process context unless [`FillCompletion::ANY_CONTEXT`]; may sleep
     /// there.
-    fn complete(self, folios: Folios, result: Result);
+    fn complete(self, folios: FolioList, result: Result);
 
     /// Says that the extent at byte `pos` of the file cannot be decoded, and why. Called before
     /// `filled`, in process context.
@@ -83,7 +83,7 @@ struct Fill<F: FillCompletion> {
 
 /// What a fill is about.
 pub(super) struct Rest<F: FillCompletion> {
-    pub(super) folios: Folios,
+    pub(super) folios: FolioList,
     /// What is to be decoded when the I/O is done.
     pub(super) jobs: KVec<DecompressJob>,
     /// How many bytes from the start on are filled when all I/O has succeeded. `usize::MAX`: all.
@@ -269,7 +269,7 @@ impl<F: FillCompletion> Shares<'_, F> {
 
 impl<F: FillCompletion> Submission<F> {
     /// A new fill, which has no I/O yet. On failure gives back what it was given.
-    pub(super) fn new(folios: Folios, filled: F) -> Result<Self, (Folios, F, Error)> {
+    pub(super) fn new(folios: FolioList, filled: F) -> Result<Self, (FolioList, F, Error)> {
         // The fill takes its content only once it has its memory, so that `filled` is called in any
         // case.
         let fill = KBox::pin_init(
@@ -330,7 +330,7 @@ impl<F: FillCompletion> Submission<F> {
     /// [`FillCompletion::complete`] is not called.
     ///
     /// If `killable`, a fatal signal ends the wait, and a worker ends the fill.
-    pub(super) fn wait(self, killable: bool) -> Result<Folios> {
+    pub(super) fn wait(self, killable: bool) -> Result<FolioList> {
         let fill = self.0 .0;
         // This task is the only one that ends the fill from here on, so the fill lives longer than
         // the share.

@@ -25,7 +25,7 @@ impl FolioKind {
     ///
     /// # Safety
     ///
-    /// The caller owns the folio, as in the invariants of [`super::folios::Folios`], and does not
+    /// The caller owns the folio, as in the invariants of [`super::folio_list::FolioList`], and does not
     /// use it any more.
     #[inline]
     pub(super) unsafe fn release(self, folio: NonNull<Folio>, is_filled: bool) {

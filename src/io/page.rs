@@ -101,7 +101,7 @@ impl PageRef {
         unsafe { self.unlock() };
     }
 
-    /// On whose behalf the folio is being read, as [`super::folios::Folios::set_reader`] noted it.
+    /// On whose behalf the folio is being read, as [`super::folio_list::FolioList::set_reader`] noted it.
     pub(crate) fn reader(&self) -> *const c_void {
         // SAFETY: This owns a reference, so the folio is live; the note is compared only.
         unsafe { bindings::folio_reader(self.0.as_ptr()) }

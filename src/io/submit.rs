@@ -15,7 +15,7 @@ use super::{
     file_read::{bytes_read, file_bytes, kiocb},
     fill_state::{FillCompletion, Share, Shares},
     folio::Folio,
-    folios::Folios,
+    folio_list::FolioList,
     Device,
 };
 use crate::{bindings, compat::code::EFSCORRUPTED};
@@ -249,7 +249,7 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
         &mut self,
         device: &Device,
         addr: u64,
-        folios: &Folios,
+        folios: &FolioList,
         at: usize,
         len: usize,
         wanted: usize,

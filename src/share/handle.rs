@@ -15,7 +15,7 @@ use kernel::{
 
 use crate::{
     bindings,
-    io::{folio::FolioRef, folios::Folios, mapping::Mapping},
+    io::{folio::FolioRef, folio_list::FolioList, mapping::Mapping},
 };
 
 /// Largest folio order in a shared inode's page cache: below that of a PMD. So no page table entry
@@ -149,7 +149,7 @@ impl SharedInode {
     /// The pages hold bytes that have the digests which are recorded for these blocks; or there are
     /// no digests, and as long as `may_stay` says so, the real inode that they were read through is
     /// the only user; or the inode is one of which nothing is checked ([`super::Verify::Nothing`]).
-    pub(crate) unsafe fn give(&self, at: u64, folios: Folios, may_stay: impl Fn() -> bool) {
+    pub(crate) unsafe fn give(&self, at: u64, folios: FolioList, may_stay: impl Fn() -> bool) {
         // SAFETY: The mapping is that of a live inode of this module; by this function's
         // requirements others may read the pages.
         unsafe { folios.give(self.mapping().as_ptr(), at, may_stay) }

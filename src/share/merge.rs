@@ -25,7 +25,7 @@ use crate::{
     io::{
         delayed_work::{DelayedWork, Run},
         folio::FolioRef,
-        folios::Folios,
+        folio_list::FolioList,
         memcg::Payer,
         sort::sort_by_start,
         wait::cond_resched,
@@ -304,7 +304,7 @@ fn copies(
     folio: &FolioRef,
     blocks: &Range<u64>,
     is_duplicate: impl Fn(&u64) -> bool,
-) -> Result<KVec<(u64, Folios)>> {
+) -> Result<KVec<(u64, FolioList)>> {
     let first = folio.pages().start;
     let mut parts = KVec::new();
     let mut at = blocks.start;
@@ -313,7 +313,7 @@ fn copies(
             .take_while(|block| !is_duplicate(block))
             .count() as u64;
         if run != 0 {
-            let mut part = Folios::for_cache(at, run, PART_ORDER)?;
+            let mut part = FolioList::for_cache(at, run, PART_ORDER)?;
             let offset = usize::try_from((at - first) << BLOCK_SHIFT)?;
             part.copy_from(folio.bytes().get(offset..).ok_or(EIO)?);
             parts.push((at, part), GFP_KERNEL)?;

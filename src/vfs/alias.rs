@@ -9,7 +9,7 @@ use kernel::{page::PAGE_SIZE, prelude::*, sync::Arc};
 
 use super::{file::OpenFile, page::Unready, FileSystem, Inode};
 use crate::{
-    io::{folios::Folios, request::ReadRequest},
+    io::{folio_list::FolioList, request::ReadRequest},
     race::race_point,
     share::{
         alias::{self, Piece, MANY},
@@ -58,7 +58,7 @@ impl<T: FileSystem> Inode<T> {
             let [piece] = alias::gather(shared, here.clone(), false);
             race_point!(c"alias_copy");
             if let Some(piece) = piece {
-                let mut folios = Folios::for_cache(at, 1, 0)?;
+                let mut folios = FolioList::for_cache(at, 1, 0)?;
                 match &piece {
                     Piece::Zeros { .. } => folios.copy_from(&[0; BLOCK_SIZE]),
                     Piece::Folio { folio, offset, .. } => {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     bindings,
-    io::{fill::fill_and_wait, folios::Folios, lock::lock_killable},
+    io::{fill::fill_and_wait, folio_list::FolioList, lock::lock_killable},
     race::race_point,
     share::{
         digest::{digest_blocks, Digest, Key, KEY_DIGESTS},
@@ -257,7 +257,7 @@ impl<T: FileSystem> Inode<T> {
 
     /// Reads the start of the file: the blocks that say which shared inode it is, how many these
     /// are, and how many there are with those that are decoded with them.
-    pub(super) fn read_head(&self) -> Result<(Folios, u64, u64)> {
+    pub(super) fn read_head(&self) -> Result<(FolioList, u64, u64)> {
         let blocks = self.size().div_ceil(BLOCK_SIZE as u64);
         let count = blocks.min(KEY_DIGESTS as u64);
         let head = self.head(count, blocks);
@@ -266,8 +266,8 @@ impl<T: FileSystem> Inode<T> {
 
     /// Reads the first `count` blocks of the file, by folios as large as what is read at the first
     /// open.
-    pub(super) fn read_start(&self, count: u64) -> Result<Folios> {
-        let folios = Folios::for_cache(0, count, KEY_DIGESTS.ilog2())?;
+    pub(super) fn read_start(&self, count: u64) -> Result<FolioList> {
+        let folios = FolioList::for_cache(0, count, KEY_DIGESTS.ilog2())?;
         self.trace_read(0, folios.bytes());
         let mut folios = fill_and_wait(
             folios,

@@ -8,7 +8,7 @@ use kernel::{prelude::*, sync::Arc};
 
 use super::{sharing::HashTime, FileSystem, Inode, Tables};
 use crate::{
-    io::folios::Folios,
+    io::folio_list::FolioList,
     race::race_point,
     share::{
         compare::Compared,
@@ -79,7 +79,7 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Takes what was read of the sole user of a shared inode into its page cache.
-    fn give_head(&self, binding: &Binding, folios: Folios) {
+    fn give_head(&self, binding: &Binding, folios: FolioList) {
         let _reading = Reading::of(binding.shared());
         let may_stay = || binding.needs_no_check();
         // SAFETY: They were read through this inode's image, and it is asked whether this is the
@@ -90,7 +90,7 @@ impl<T: FileSystem> Inode<T> {
     fn compare_head(
         &self,
         binding: &Arc<Binding>,
-        folios: &Folios,
+        folios: &FolioList,
         count: u64,
     ) -> Result<Option<Difference>> {
         let mut first = 0;

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     io::{
         fill::{FillCompletion, FillGuard},
-        folios::Folios,
+        folio_list::FolioList,
         wait::cond_resched,
     },
     race::race_point,
@@ -60,7 +60,7 @@ impl<T: FileSystem> CacheFill<T> {
 }
 
 impl<T: FileSystem> FillCompletion for CacheFill<T> {
-    fn complete(self, mut folios: Folios, _result: Result) {
+    fn complete(self, mut folios: FolioList, _result: Result) {
         // Those that failed are not uptodate: the next reader retries the read.
         let inode = self.in_flight.inode();
         let pos = folios.pos();
@@ -109,7 +109,7 @@ pub(super) struct OwnFill<T: FileSystem> {
 }
 
 impl<T: FileSystem> FillCompletion for OwnFill<T> {
-    fn complete(self, mut folios: Folios, _result: Result) {
+    fn complete(self, mut folios: FolioList, _result: Result) {
         // As for `CacheFill`.
         let pos = folios.pos();
         folios.zero_tail(pos, self.in_flight.inode().size());
@@ -149,7 +149,7 @@ impl<T: FileSystem> UncheckedFill<T> {
 impl<T: FileSystem> FillCompletion for UncheckedFill<T> {
     const ANY_CONTEXT: bool = true;
 
-    fn complete(self, mut folios: Folios, _result: Result) {
+    fn complete(self, mut folios: FolioList, _result: Result) {
         // As for `CacheFill`.
         let pos = folios.pos();
         folios.zero_tail(pos, self.size);

@@ -29,7 +29,7 @@ use crate::{
         device::SuperPtr,
         fill::{fill, FillCompletion, Plan},
         folio::Folio,
-        folios::Folios,
+        folio_list::FolioList,
         locked::LeavingFolio,
         mapping::Mapping,
         readahead::Readahead,
@@ -194,7 +194,7 @@ impl<T: FileSystem> Inode<T> {
     /// Reads what `folios` are for from this inode's image.
     pub(super) fn fill_from_image<F: FillCompletion>(
         &self,
-        folios: Folios,
+        folios: FolioList,
         plan: &Plan,
         filled: F,
     ) {
@@ -370,7 +370,7 @@ impl<T: FileSystem> Tables<T> {
                     max = end.saturating_sub(pos) as usize;
                 }
             }
-            let Ok(mut folios) = Folios::of_readahead(&mut readahead, max, until) else {
+            let Ok(mut folios) = FolioList::of_readahead(&mut readahead, max, until) else {
                 return;
             };
             if folios.is_empty() {
@@ -401,7 +401,7 @@ impl<T: FileSystem> Tables<T> {
     ) -> Result {
         let folio = core::ptr::NonNull::new(folio).ok_or(EIO)?;
         // SAFETY: By this function's requirements the folio is locked, and the lock passes on.
-        let folios = unsafe { Folios::of_locked(folio)? };
+        let folios = unsafe { FolioList::of_locked(folio)? };
         let plan = inode.plan(folios.pos(), false);
         let in_flight = InFlight::new(inode);
         inode.fill_from_image(folios, &plan, OwnFill { in_flight });
@@ -444,7 +444,7 @@ impl<T: FileSystem> Tables<T> {
             return EIO.to_errno();
         };
         // SAFETY: The folio is locked, and the lock passes on.
-        let mut folios = match unsafe { Folios::of_locked(at) } {
+        let mut folios = match unsafe { FolioList::of_locked(at) } {
             Ok(folios) => folios,
             Err(err) => return err.to_errno(),
         };

@@ -15,7 +15,7 @@ use crate::{
     bindings,
     io::{
         fill::{FillCompletion, FillGuard},
-        folios::Folios,
+        folio_list::FolioList,
         lock::lock_killable,
         wait::{cond_resched, is_dying},
     },
@@ -35,7 +35,7 @@ struct WindowFill<T: FileSystem> {
 }
 
 impl<T: FileSystem> FillCompletion for WindowFill<T> {
-    fn complete(self, mut folios: Folios, result: Result) {
+    fn complete(self, mut folios: FolioList, result: Result) {
         let inode = self.in_flight.inode();
         let mut block = self.window.blocks.start;
         let mut check = || {
@@ -262,7 +262,7 @@ impl<T: FileSystem> Inode<T> {
     ) -> Result<Arc<Window>> {
         let (start, len) = (blocks.start, blocks.end - blocks.start);
         let window = Window::new(blocks, is_ahead)?;
-        let folios = Folios::scratch(start, len, KEY_DIGESTS.ilog2())?;
+        let folios = FolioList::scratch(start, len, KEY_DIGESTS.ilog2())?;
         let filled = WindowFill {
             in_flight: InFlight::new(self),
             binding: binding.clone(),

@@ -31,7 +31,7 @@ const MOST: u64 = 32;
 /// `folios[done..]` are owned: those of a page cache are locked, and the lock is this list's; of
 /// scratch folios it holds the only reference. Nothing else reads or writes their bytes. The number
 /// beside each folio is the sum of the sizes of those before it, `bytes` that of all.
-pub(crate) struct Folios {
+pub(crate) struct FolioList {
     /// Each with the bytes in those before it.
     folios: KVec<(NonNull<Folio>, usize)>,
     kind: FolioKind,
@@ -40,9 +40,9 @@ pub(crate) struct Folios {
 }
 
 // SAFETY: Folios may be filled and released from any thread.
-unsafe impl Send for Folios {}
+unsafe impl Send for FolioList {}
 
-impl Folios {
+impl FolioList {
     /// The folios that a read-ahead is for, up to about `max` bytes of them, but none that begins
     /// at page `until` or behind it. Empty when there are no more. `Err` leaves what is left to the
     /// VFS, which unlocks it.
@@ -121,7 +121,7 @@ impl Folios {
         Self::new(FolioKind::Scratch, index, pages, max_order)
     }
 
-    /// As [`Folios::scratch`], for [`Folios::give`]: they are large where `index` allows, so that
+    /// As [`FolioList::scratch`], for [`FolioList::give`]: they are large where `index` allows, so that
     /// they may go into the page cache at that place, which then has them charged.
     pub(crate) fn for_cache(index: u64, pages: u64, max_order: u32) -> Result<Self> {
         Self::new(FolioKind::New, index, pages, max_order)
@@ -246,7 +246,7 @@ impl Folios {
     }
 
     /// The pieces of memory that `len` bytes from byte `at` of the list on lie in, as
-    /// [`Folios::place`] tells one of them.
+    /// [`FolioList::place`] tells one of them.
     pub(super) fn pieces(
         &self,
         at: usize,
@@ -350,7 +350,7 @@ impl Folios {
     /// while this runs.
     pub(super) fn span<'a>(
         &'a mut self,
-        scratch: Option<&'a mut Folios>,
+        scratch: Option<&'a mut FolioList>,
         at: usize,
         skip: usize,
         len: usize,
@@ -429,7 +429,7 @@ impl Folios {
         }
     }
 
-    /// Moves filled folios of [`Folios::for_cache`] into a page cache from page `index` on; a place
+    /// Moves filled folios of [`FolioList::for_cache`] into a page cache from page `index` on; a place
     /// that is taken stays as it is. The content becomes readable through the cache if `may_stay`
     /// says so, which is asked when the folio is there, locked; else it is taken out again.
     ///
@@ -467,7 +467,7 @@ impl Folios {
 }
 
 /// Room for a list of pages that are to become one piece of memory. What is in it means nothing but
-/// while [`Folios::span`] uses it.
+/// while [`FolioList::span`] uses it.
 pub(super) struct Pages(KVec<*mut bindings::page>);
 
 // SAFETY: The pointers are used through the lifetime of the borrow only.
@@ -490,7 +490,7 @@ pub(super) struct Span<'a> {
     ptr: *mut u8,
     len: usize,
     mapped: Option<(NonNull<c_void>, u32)>,
-    _folios: PhantomData<&'a mut Folios>,
+    _folios: PhantomData<&'a mut FolioList>,
 }
 
 impl Deref for Span<'_> {
@@ -519,7 +519,7 @@ impl Drop for Span<'_> {
     }
 }
 
-impl Drop for Folios {
+impl Drop for FolioList {
     fn drop(&mut self) {
         for (folio, _) in self.rest() {
             // SAFETY: By the type invariants it is owned; the list is gone after this.
