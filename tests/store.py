@@ -305,6 +305,34 @@ def hang(p):
         check(Child(by_read, f"{p.a}/{name}").wait(), p.data(name), f"{p.label}: {name} is right afterwards")
 
 
+def evicted(p):
+    """As hang, for readers that have verified all of a file, the pages of which have left memory since."""
+    data = p.data("one")
+    p.fresh()
+    p.measure()
+    # While they are open their inodes stay, and with them what is known.
+    kept = [os.open(f"{top}/one", os.O_RDONLY) for top in (p.a, p.b)]
+    for top in (p.a, p.b, p.a, p.b):
+        check(Child(by_read, f"{top}/one").wait(), data, f"{p.label}: all is verified: {top}")
+    for way in ("read", "pread", "mmap", "splice"):
+        label = f"{p.label}: pages that others read again, {way}"
+        p.fresh()
+        hung, fds = hang_readers(p, 2, ("one",))
+        check(Child(WAYS[way], f"{p.b}/one").wait(p.late), data, f"{label}: it does not wait for them")
+        for child in hung:
+            os.kill(child.pid, signal.SIGKILL)
+        died = [child.reap(SOON) for child in hung]
+        result(all(died), f"{label}: the others can be killed", died)
+        p.store.say("ok")
+        for child in hung:
+            child.reap(SOON)
+        for fd in fds:
+            os.close(fd)
+        check(Child(by_read, f"{p.a}/one").wait(), data, f"{label}: and the file is right afterwards")
+    for fd in kept:
+        os.close(fd)
+
+
 def statistics():
     for directory, _, files in os.walk("/sys/fs/erofs-shared"):
         for name in files:

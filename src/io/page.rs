@@ -96,9 +96,12 @@ impl PageRef {
         if self.wants_read(mapping) {
             // SAFETY: It was locked just now, and is in this mapping.
             unsafe { self.remove(mapping.as_ptr()) };
+            // SAFETY: It was locked just now. This wakes all that wait for a read of it.
+            unsafe { self.end_read(false) };
+        } else {
+            // SAFETY: It was locked just now.
+            unsafe { self.unlock() };
         }
-        // SAFETY: It was locked just now.
-        unsafe { self.unlock() };
     }
 
     /// On whose behalf the folio is being read, as [`super::folio_list::FolioList::set_reader`] noted it.

@@ -161,10 +161,10 @@ impl ReadRequest<'_> {
     }
 
     /// As [`ReadRequest::filemap_read`], with these flags in addition.
-    pub(crate) fn filemap_read_with(&mut self, more: u32) -> isize {
+    pub(crate) fn filemap_read_with(&mut self, copied: usize, more: u32) -> isize {
         let flags = self.flags();
         self.set_flags(flags | more);
-        let ret = self.filemap_read(0);
+        let ret = self.filemap_read(copied);
         self.set_flags(flags);
         ret
     }

@@ -70,9 +70,11 @@ impl<T: FileSystem> OpenFile<'_, T> {
         // read counts.
         let mut mine: Option<PageRef> = None;
         let mut want_ahead = Some(want);
+        // Since when pages have been in the way that are not read through this inode's own image.
+        let mut since = None;
         let mut failures = 0;
         loop {
-            let state = self.look(mapping, index, want_ahead.take())?;
+            let state = self.look(mapping, index, &mut want_ahead)?;
             race_point!(c"page_found");
             let folio = match state {
                 PageState::Ready(folio) => {
@@ -85,7 +87,8 @@ impl<T: FileSystem> OpenFile<'_, T> {
                     continue;
                 }
                 PageState::Locked(folio) => {
-                    inode.wait_unlocked(&folio, mapping == inode.own_mapping())?;
+                    let own = mapping == inode.own_mapping();
+                    inode.wait_unlocked(&folio, own, &mut since)?;
                     continue;
                 }
                 PageState::Failed(folio) => folio,
@@ -95,13 +98,15 @@ impl<T: FileSystem> OpenFile<'_, T> {
             }
             failures += 1;
             if failures > MAX_FAILURES {
+                if mapping == inode.own_mapping() {
+                    return Err(Unready::Failed(EIO));
+                }
                 // Reads in the name of other files: this one's own image may be a good one.
-                return Err(if mapping == inode.own_mapping() {
-                    Unready::Failed(EIO)
-                } else {
-                    Unready::Busy
-                });
+                inode.lose_patience();
+                return Err(Unready::Busy);
             }
+            // Those around it do not come by a read that fails.
+            want_ahead = None;
             if is_dying() {
                 return Err(Unready::Failed(EINTR));
             }
@@ -115,19 +120,22 @@ impl<T: FileSystem> OpenFile<'_, T> {
         }
     }
 
-    /// Looks a page up. If it is not there, `want` pages from it on are read ahead.
+    /// Looks a page up. If it is not there, `want` pages from it on are read ahead, once.
     fn look(
         self,
         mapping: Mapping<'_>,
         index: usize,
-        want: Option<usize>,
+        want: &mut Option<usize>,
     ) -> Result<PageState, Unready> {
         let state = PageState::find(mapping, index as u64);
         let missing = matches!(state, PageState::Absent | PageState::Failed(_));
         if missing && !self.may_fill(mapping) {
             return Err(Unready::Busy);
         }
-        let (PageState::Absent, Some(want)) = (&state, want) else {
+        if !matches!(state, PageState::Absent) {
+            return Ok(state);
+        }
+        let Some(want) = want.take() else {
             return Ok(state);
         };
         // SAFETY: The mapping is live, and has a `readahead`; the file is open.
@@ -203,25 +211,29 @@ impl<T: FileSystem> OpenFile<'_, T> {
 
 impl<T: FileSystem> Inode<T> {
     /// Waits until a folio is unlocked: for as long as that takes if it is read through this
-    /// inode's own image, else for [`PATIENCE`].
-    fn wait_unlocked(&self, folio: &PageRef, own: bool) -> Result<(), Unready> {
-        // Since when the folio has not been read through this inode's own image.
-        let mut since = now();
+    /// inode's own image, else for [`PATIENCE`], of which `since` is the beginning.
+    fn wait_unlocked(
+        &self,
+        folio: &PageRef,
+        own: bool,
+        since: &mut Option<i64>,
+    ) -> Result<(), Unready> {
         let reader: *const c_void = self.sb().as_ptr().cast();
         loop {
             if own {
                 return folio.wait().map_err(Unready::Failed);
             }
+            let begin = *since.get_or_insert_with(now);
             if folio.reader() == reader {
-                since = now();
+                *since = None;
             } else {
-                let patience = if since < self.impatient_until() {
+                let patience = if begin < self.impatient_until() {
                     0
                 } else {
                     PATIENCE
                 };
-                if now().saturating_sub(since) >= patience {
-                    self.set_impatient_until(now().saturating_add(IMPATIENCE));
+                if now().saturating_sub(begin) >= patience {
+                    self.lose_patience();
                     return Err(Unready::Busy);
                 }
             }
@@ -229,6 +241,11 @@ impl<T: FileSystem> Inode<T> {
                 return Ok(());
             }
         }
+    }
+
+    /// Other images are not waited for from now on, for [`IMPATIENCE`].
+    fn lose_patience(&self) {
+        self.set_impatient_until(now().saturating_add(IMPATIENCE));
     }
 
     /// Until when this inode's readers do not wait for other images.

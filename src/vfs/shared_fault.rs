@@ -224,14 +224,17 @@ impl<'a, T: FileSystem> Fault<'a, T> {
             return Err((fault, Unready::Busy));
         }
         if ret & bindings::VM_FAULT_LOCKED == 0 {
-            // The page may be one of a large folio in which another one cannot be read.
-            let again = ret & bindings::VM_FAULT_SIGBUS != 0 && !*failed;
-            *failed = true;
-            return if again || !inode.is_current(binding) {
-                Ok(Next::Again(fault))
-            } else {
-                Ok(Next::Return(ret))
-            };
+            let bus = ret & bindings::VM_FAULT_SIGBUS != 0;
+            if !inode.is_current(binding) || (bus && !*failed) {
+                // The page may be one of a large folio in which another one cannot be read.
+                *failed = true;
+                return Ok(Next::Again(fault));
+            }
+            if bus {
+                // It was there, by itself, and has gone again since.
+                return Err((fault, Unready::Busy));
+            }
+            return Ok(Next::Return(ret));
         }
         race_point!(c"fault_locked");
         // The whole folio is going to be mapped.

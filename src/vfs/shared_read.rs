@@ -147,22 +147,30 @@ impl<T: FileSystem> OpenFile<'_, T> {
 
     /// `filemap_read()` of a file all of whose resident pages may be read, after `copied` bytes.
     /// `None`: that has changed just now.
+    ///
+    /// `-EAGAIN`: a page that is missing may be read through another image, which is not waited for
+    /// here.
     pub(super) fn read_fast(self, request: &mut ReadRequest<'_>, copied: usize) -> Option<isize> {
-        if !self.inode().compares_bytes(self.mapping()) {
-            if request.pos() == 0 && !self.is_random() {
-                self.read_start(request.wanted() as u64);
-            }
+        let (inode, mapping) = (self.inode(), self.mapping());
+        if mapping == inode.own_mapping() {
             return Some(request.filemap_read(copied));
         }
-        let FileMapping::Shared(binding) = self.inode().through(self.mapping()) else {
+        let compares = inode.compares_bytes(mapping);
+        if !compares && request.pos() == 0 && !self.is_random() {
+            self.read_start(request.wanted() as u64);
+        }
+        let FileMapping::Shared(binding) = inode.through(mapping) else {
             return None;
         };
         let sole = binding.sole_read();
-        if sole.is_none() && !binding.is_complete() {
+        if compares && sole.is_none() && !binding.is_complete() {
             return None;
         }
         race_point!(c"read_fast");
-        Some(request.filemap_read(copied))
+        if sole.is_some() || binding.shared().content().bound() <= 1 {
+            return Some(request.filemap_read(copied));
+        }
+        Some(request.filemap_read_with(copied, bindings::IOCB_NOWAIT))
     }
 
     /// Reads the start of a file of which nothing is cached, and of which nothing is checked, for a
@@ -410,10 +418,10 @@ fn copy_ready(request: &mut ReadRequest<'_>, ready: u64, own: bool) -> isize {
         race_point!(c"read_ready");
         if request.is_nowait() {
             // Reading ahead looks for extents, which may sleep on metadata.
-            request.filemap_read_with(bindings::IOCB_NOIO)
+            request.filemap_read_with(0, bindings::IOCB_NOIO)
         } else if !own {
             // It reads ahead all the same, but does not wait for what it finds locked.
-            request.filemap_read_with(bindings::IOCB_NOWAIT)
+            request.filemap_read_with(0, bindings::IOCB_NOWAIT)
         } else {
             request.filemap_read(0)
         }
@@ -463,10 +471,16 @@ impl<T: FileSystem> Tables<T> {
             // SAFETY: By this function's requirements; the file is open.
             let ret = unsafe { bindings::filemap_splice_read(file, ppos, pipe, len, flags) };
             let refused = binding.as_ref().is_some_and(|binding| !binding.may_fill());
-            if ret < 0 && (refused || matches!(inode.through(mapping), FileMapping::Stale(_))) {
+            if ret >= 0 || !this.is_shared() || is_dying() {
+                return ret;
+            }
+            if refused || matches!(inode.through(mapping), FileMapping::Stale(_)) {
                 continue;
             }
-            return ret;
+            // A page has gone since, and could not be read with those around it. A read of it alone
+            // says whether it can.
+            // SAFETY: By this function's requirements; the file is open.
+            return unsafe { bindings::copy_splice_read(file, ppos, pipe, len, flags) };
         }
     }
 
