@@ -10,12 +10,11 @@
 import mmap
 import os
 import random
+import select
 import signal
-import struct
 import sys
-import time
 
-PATIENCE = 120      # seconds that a reader waits for the others
+PATIENCE = 60       # seconds that readers wait for the slowest
 
 
 def make(root, count, seed):
@@ -44,27 +43,38 @@ def by_map(fd, size):
 
 
 class Meeting:
-    """Where processes wait for each other: each has a number of its own, which says how far it is."""
+    """Where processes wait for each other, with one more that lets all go when all are there. None of them spins: those that work for
+    the readers need the processor, too."""
 
     def __init__(self, count):
-        self.count = count
-        self.places = mmap.mmap(-1, 4 * count)
+        self.come, self.came = os.pipe()
+        self.ways = [os.pipe() for _ in range(count)]
 
-    def wait(self, who, place):
-        struct.pack_into("I", self.places, 4 * who, place)
-        until = time.monotonic() + PATIENCE
-        while min(struct.unpack_from(f"{self.count}I", self.places)) < place:
-            if time.monotonic() > until:
-                raise TimeoutError(f"a reader never came to file {place}")
-            os.sched_yield()
+    def wait(self, who):
+        """A reader has come to the next file."""
+        os.write(self.came, b".")
+        os.read(self.ways[who][0], 1)
+
+    def all_came(self):
+        """Whether all come in time."""
+        left = len(self.ways)
+        while left:
+            if not select.select([self.come], [], [], PATIENCE)[0]:
+                return False
+            left -= len(os.read(self.come, left))
+        return True
+
+    def go(self):
+        for _, way in self.ways:
+            os.write(way, b".")
 
 
 def reader(meeting, who, root, mount, way):
     wrong = 0
-    for place, name in enumerate(sorted(os.listdir(root)), 1):
+    for name in sorted(os.listdir(root)):
         with open(os.path.join(root, name), "rb") as f:
             wanted = f.read()
-        meeting.wait(who, place)
+        meeting.wait(who)
         try:
             fd = os.open(os.path.join(mount, name), os.O_RDONLY)
             try:
@@ -77,7 +87,6 @@ def reader(meeting, who, root, mount, way):
         if what:
             wrong += 1
             print(f"{mount}/{name} ({len(wanted)} bytes, {way.__name__}): {what}", flush=True)
-    meeting.wait(who, 1 << 30)
     return wrong
 
 
@@ -91,15 +100,20 @@ def read(root, mounts):
             os._exit(reader(meeting, number, root, mount, way) != 0)
         children.append(pid)
     failed = False
-    while children:
-        pid, status = os.wait()
-        children.remove(pid)
+    for name in sorted(os.listdir(root)):
+        if not meeting.all_came():
+            # One that a signal ended, as a fault does that fails, or that hangs.
+            print(f"not all readers have come to {name}")
+            failed = True
+            for pid in children:
+                os.kill(pid, signal.SIGKILL)
+            break
+        meeting.go()
+    for pid in children:
+        _, status = os.waitpid(pid, 0)
         failed |= status != 0
-        if os.WIFSIGNALED(status):
-            # The others would wait for it.
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
             print(f"a reader was killed by {signal.Signals(os.WTERMSIG(status)).name}")
-            for other in children:
-                os.kill(other, signal.SIGKILL)
     return failed
 
 

@@ -156,8 +156,7 @@ impl Folio {
         unsafe { bindings::folio_unlock(self.as_ptr()) }
     }
 
-    /// Takes it out of `mapping`, whoever refers to it: for one whose bytes nobody can have. It
-    /// stays locked.
+    /// Takes it out of `mapping`, whatever references to it there are. It stays locked.
     ///
     /// # Safety
     ///

@@ -121,8 +121,8 @@ impl FolioList {
         Self::new(FolioKind::Scratch, index, pages, max_order)
     }
 
-    /// As [`FolioList::scratch`], for [`FolioList::give`]: they are large where `index` allows, so that
-    /// they may go into the page cache at that place, which then has them charged.
+    /// As [`FolioList::scratch`], for [`FolioList::give`]: they are large where `index` allows, so
+    /// that they may go into the page cache at that place, which then has them charged.
     pub(crate) fn for_cache(index: u64, pages: u64, max_order: u32) -> Result<Self> {
         Self::new(FolioKind::New, index, pages, max_order)
     }
@@ -429,9 +429,10 @@ impl FolioList {
         }
     }
 
-    /// Moves filled folios of [`FolioList::for_cache`] into a page cache from page `index` on; a place
-    /// that is taken stays as it is. The content becomes readable through the cache if `may_stay`
-    /// says so, which is asked when the folio is there, locked; else it is taken out again.
+    /// Moves filled folios of [`FolioList::for_cache`] into a page cache from page `index` on; a
+    /// place that is taken stays as it is. The content becomes readable through the cache if
+    /// `may_stay` says so, which is asked when the folio is there, locked; else it is taken out
+    /// again.
     ///
     /// # Safety
     ///

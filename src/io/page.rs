@@ -96,7 +96,8 @@ impl PageRef {
         if self.wants_read(mapping) {
             // SAFETY: It was locked just now, and is in this mapping.
             unsafe { self.remove(mapping.as_ptr()) };
-            // SAFETY: It was locked just now. This wakes all that wait for a read of it.
+            // Wakes all that wait for a read of it.
+            // SAFETY: It was locked just now.
             unsafe { self.end_read(false) };
         } else {
             // SAFETY: It was locked just now.
@@ -104,7 +105,8 @@ impl PageRef {
         }
     }
 
-    /// On whose behalf the folio is being read, as [`super::folio_list::FolioList::set_reader`] noted it.
+    /// On whose behalf the folio is being read, as [`super::folio_list::FolioList::set_reader`]
+    /// noted it.
     pub(crate) fn reader(&self) -> *const c_void {
         // SAFETY: This owns a reference, so the folio is live; the note is compared only.
         unsafe { bindings::folio_reader(self.0.as_ptr()) }

@@ -12,7 +12,7 @@ use super::{
     index,
 };
 use crate::{
-    io::{folio::FolioRef, wait::cond_resched},
+    io::{folio::FolioRef, locked::same_bytes, wait::cond_resched},
     race::race_point,
 };
 
@@ -113,6 +113,20 @@ pub(crate) fn gather<const N: usize>(
         });
     }
     pieces
+}
+
+/// Whether these are the bytes of a block that is in memory elsewhere. `false`: they are not, or it
+/// is nowhere. Does not sleep.
+pub(crate) fn is_same(shared: &Unheld, block: u64, bytes: &[u8]) -> bool {
+    let [piece] = gather(shared, block..block.saturating_add(1), false);
+    match piece {
+        Some(Piece::Zeros { .. }) => same_bytes(bytes, &[0; BLOCK_SIZE]),
+        Some(Piece::Folio { folio, offset, .. }) => {
+            let other = folio.bytes().get(offset..).unwrap_or_default();
+            same_bytes(bytes, other.get(..BLOCK_SIZE).unwrap_or_default())
+        }
+        None => false,
+    }
 }
 
 /// The folio with block `block` of `other`, if it is resident and has the digest of block `at` of

@@ -18,11 +18,11 @@ use super::{chunks::ChunkHeader, handle::Unheld, table::UNIT};
 ///
 /// # Invariants
 ///
-/// The address of a [`DigestSlot`](super::table::DigestSlot) that is set, in a chunk ([`ChunkHeader`]),
-/// plus log2 of the chunk's size. The chunk and its shared inode are not freed as long as this
-/// exists: it is in the index, which the shared inode leaves before it goes, or borrowed from the
-/// shared inode ([`Probe`]). Without the log2 it is the address of a [`Start`], which is there as
-/// long.
+/// The address of a [`DigestSlot`](super::table::DigestSlot) that is set, in a chunk
+/// ([`ChunkHeader`]), plus log2 of the chunk's size. The chunk and its shared inode are not freed
+/// as long as this exists: it is in the index, which the shared inode leaves before it goes, or
+/// borrowed from the shared inode ([`Probe`]). Without the log2 it is the address of a [`Start`],
+/// which is there as long.
 pub(super) struct IndexEntry(usize);
 
 /// The digest that begins with a word, and has zeros after it.

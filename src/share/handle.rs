@@ -29,8 +29,8 @@ pub(crate) const MAX_ORDER: u32 = bindings::PMD_ORDER - 1;
 ///
 /// # Invariants
 ///
-/// A regular file of the internal filesystem. Lies in a [`SharedInodeSlot`](super::inode::SharedInodeSlot), and is not
-/// new any more.
+/// A regular file of the internal filesystem. Lies in a
+/// [`SharedInodeSlot`](super::inode::SharedInodeSlot), and is not new any more.
 #[repr(transparent)]
 pub(crate) struct Unheld(Opaque<bindings::inode>);
 

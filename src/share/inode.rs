@@ -55,13 +55,15 @@ impl Unheld {
 
     /// Which one it is.
     pub(crate) fn identity(&self) -> &Identity {
-        // SAFETY: By the type invariants it lies in a `SharedInodeSlot` whose identity is constant now.
+        // SAFETY: By the type invariants it lies in a `SharedInodeSlot` whose identity is constant
+        // now.
         unsafe { &*(*SharedInodeSlot::of(self.as_ptr())).identity.get() }
     }
 
     /// What it knows of its blocks.
     pub(crate) fn content(&self) -> &Content {
-        // SAFETY: By the type invariants it lies in a `SharedInodeSlot` whose content is initialised.
+        // SAFETY: By the type invariants it lies in a `SharedInodeSlot` whose content is
+        // initialised.
         unsafe {
             (*SharedInodeSlot::of(self.as_ptr()))
                 .content

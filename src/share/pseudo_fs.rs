@@ -59,7 +59,8 @@ impl SharedInodeSlot {
     ///
     /// `super_operations::alloc_inode` of the internal filesystem.
     unsafe extern "C" fn alloc(sb: *mut bindings::super_block) -> *mut bindings::inode {
-        // SAFETY: The cache has objects of the size of `SharedInodeSlot`, and lives as long as the superblock.
+        // SAFETY: The cache has objects of the size of `SharedInodeSlot`, and lives as long as the
+        // superblock.
         let node = unsafe { bindings::inode_alloc(sb, CACHE.load(Relaxed)) }.cast::<Self>();
         if node.is_null() {
             return core::ptr::null_mut();
@@ -338,14 +339,14 @@ impl Mounted {
     /// Mounts it. Once in the life of the module.
     fn new() -> Result<Self> {
         let fst = Type::new()?;
-        let size = size_of::<SharedInodeSlot>();
+        let (size, init) = (size_of::<SharedInodeSlot>(), SharedInodeSlot::init_once);
         // SAFETY: The constructor is that of `SharedInodeSlot`, which has this size.
-        let cache =
-            unsafe { InodeCache::new(c"erofs_shared_content", size, SharedInodeSlot::init_once) }?;
+        let cache = unsafe { InodeCache::new(c"erofs_shared_content", size, init) }?;
         CACHE.store(cache.as_ptr().as_ptr(), Relaxed);
         // SAFETY: The type stays where it is until the mount is gone.
         let mnt = from_err_ptr(unsafe { bindings::kern_mount(fst.0.get()) })?;
-        // INVARIANT: Mounted just now, of this type. `SharedInodeSlot::alloc` takes inodes from the cache.
+        // INVARIANT: Mounted just now, of this type. `SharedInodeSlot::alloc` takes inodes from the
+        // cache.
         let this = Self {
             mnt: NonNull::new(mnt).ok_or(ENOMEM)?,
             _cache: cache,

@@ -4,9 +4,9 @@
 //! can refer to them and readers need no lock.
 //!
 //! A wrapper module: digests lie in chunks whose size is a power of two and which are aligned to
-//! their size. With the size in the low bits of a digest's address ([`IndexEntry`](super::entry::IndexEntry))
-//! that is all it takes to find the chunk's header, and with it the shared inode and the block: 8
-//! bytes say where a block is.
+//! their size. With the size in the low bits of a digest's address
+//! ([`IndexEntry`](super::entry::IndexEntry)) that is all it takes to find the chunk's header, and
+//! with it the shared inode and the block: 8 bytes say where a block is.
 
 use core::{alloc::Layout, ptr::NonNull};
 
@@ -179,8 +179,8 @@ const _: () = assert!(size_of::<ChunkHeader>() == UNIT && size_of::<DigestSlot>(
 ///
 /// # Invariants
 ///
-/// Points to a [`ChunkHeader`] and `count` [`DigestSlot`]s behind it, at a multiple of [`Chunk::bytes`]
-/// of `count`, which are valid for `'a`.
+/// Points to a [`ChunkHeader`] and `count` [`DigestSlot`]s behind it, at a multiple of
+/// [`Chunk::bytes`] of `count`, which are valid for `'a`.
 #[derive(Clone, Copy)]
 struct Chunk<'a>(&'a ChunkHeader);
 

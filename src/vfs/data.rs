@@ -145,8 +145,8 @@ impl<T: FileSystem> Tables<T> {
             Err(err) => {
                 // SAFETY: By this function's requirements `iomap` lies in an `iomap_iter`.
                 let iter = unsafe { kernel::container_of!(iomap, bindings::iomap_iter, iomap) };
-                // SAFETY: By this function's requirements `private` is null or a `MapFailure`, which
-                // outlives the call.
+                // SAFETY: By this function's requirements `private` is null or a `MapFailure`,
+                // which outlives the call.
                 if let Some(failure) = unsafe { (*iter).private.cast::<MapFailure>().as_ref() } {
                     failure.set(Some(err));
                 }

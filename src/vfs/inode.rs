@@ -135,8 +135,9 @@ impl<T: Mount> Inode<T> {
 
     /// The filesystem's part of it. `None` only for an inode whose construction failed.
     pub(crate) fn data(&self) -> Result<&T::Inode> {
-        // SAFETY: By the type invariants this lies in a `InodeSlot<T>`, whose `data` does not change any
-        // more once the inode can be reached through a shared reference outside of `NewInode`.
+        // SAFETY: By the type invariants this lies in a `InodeSlot<T>`, whose `data` does not
+        // change any more once the inode can be reached through a shared reference outside of
+        // `NewInode`.
         unsafe { (*(*InodeSlot::<T>::of(self.as_ptr())).data.get()).as_ref() }.ok_or(EIO)
     }
 

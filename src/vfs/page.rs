@@ -96,20 +96,10 @@ impl<T: FileSystem> OpenFile<'_, T> {
             if mine.as_ref().is_some_and(|mine| mine.is(&folio)) {
                 return Err(Unready::Failed(EIO));
             }
-            failures += 1;
-            if failures > MAX_FAILURES {
-                if mapping == inode.own_mapping() {
-                    return Err(Unready::Failed(EIO));
-                }
-                // Reads in the name of other files: this one's own image may be a good one.
-                inode.lose_patience();
-                return Err(Unready::Busy);
-            }
             // Those around it do not come by a read that fails.
             want_ahead = None;
-            if is_dying() {
-                return Err(Unready::Failed(EINTR));
-            }
+            failures += 1;
+            inode.count_failures(failures, mapping == inode.own_mapping())?;
             let pages = folio.pages();
             if pages.end - pages.start > 1 {
                 // A large folio fails as a whole. Without it the page is read by itself.
@@ -241,6 +231,23 @@ impl<T: FileSystem> Inode<T> {
                 return Ok(());
             }
         }
+    }
+
+    /// Says whether a reader continues after it has met `failures` failed folios in one place of a
+    /// page cache: this inode's `own`, or a shared one.
+    fn count_failures(&self, failures: u32, own: bool) -> Result<(), Unready> {
+        if is_dying() {
+            return Err(Unready::Failed(EINTR));
+        }
+        if failures <= MAX_FAILURES {
+            return Ok(());
+        }
+        if own {
+            return Err(Unready::Failed(EIO));
+        }
+        // Reads in the name of other files: this one's own image may be a good one.
+        self.lose_patience();
+        Err(Unready::Busy)
     }
 
     /// Other images are not waited for from now on, for [`IMPATIENCE`].

@@ -83,7 +83,7 @@ for name in $contenders; do
 	with "$name" contender
 done
 for _ in $(seq "${COLD_AGAIN:-2}"); do
-	for name in in-tree whole compare fingerprint; do
+	for name in in-tree compare fingerprint; do
 		with "$name" cold_again
 	done
 done
