@@ -7,12 +7,13 @@
                                          MOUNT, one that reads and one that maps them; says what was wrong
 """
 
-import mmap
 import os
 import random
 import select
 import signal
 import sys
+
+from backing import by_mmap, by_read
 
 PATIENCE = 60       # seconds that readers wait for the slowest
 
@@ -24,22 +25,6 @@ def make(root, count, seed):
         size = blocks * 4096 - (draw.randrange(4096) if number % 3 else 0)
         with open(os.path.join(root, f"{number:04}"), "wb") as f:
             f.write(draw.randbytes(size))
-
-
-def by_read(fd, size):
-    parts = []
-    while size:
-        part = os.read(fd, 131072)
-        if not part:
-            break
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-def by_map(fd, size):
-    with mmap.mmap(fd, size, prot=mmap.PROT_READ) as mapped:
-        return mapped[:]
 
 
 class Meeting:
@@ -76,11 +61,7 @@ def reader(meeting, who, root, mount, way):
             wanted = f.read()
         meeting.wait(who)
         try:
-            fd = os.open(os.path.join(mount, name), os.O_RDONLY)
-            try:
-                got = way(fd, len(wanted))
-            finally:
-                os.close(fd)
+            got = way(os.path.join(mount, name))
             what = None if got == wanted else f"{len(got)} bytes, which are not those of the file"
         except OSError as err:
             what = err.strerror
@@ -91,7 +72,7 @@ def reader(meeting, who, root, mount, way):
 
 
 def read(root, mounts):
-    who = [(mount, way) for mount in mounts for way in (by_read, by_map)]
+    who = [(mount, way) for mount in mounts for way in (by_read, by_mmap)]
     meeting = Meeting(len(who))
     children = []
     for number, (mount, way) in enumerate(who):

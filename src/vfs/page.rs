@@ -66,6 +66,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
         want: usize,
     ) -> Result<FolioRef, Unready> {
         let inode = self.inode();
+        let own = mapping == inode.own_mapping();
         // The page that has been read in the name of this file, and by itself: an error of that
         // read counts.
         let mut mine: Option<PageRef> = None;
@@ -87,7 +88,6 @@ impl<T: FileSystem> OpenFile<'_, T> {
                     continue;
                 }
                 PageState::Locked(folio) => {
-                    let own = mapping == inode.own_mapping();
                     inode.wait_unlocked(&folio, own, &mut since)?;
                     continue;
                 }
@@ -99,7 +99,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
             // Those around it do not come by a read that fails.
             want_ahead = None;
             failures += 1;
-            inode.count_failures(failures, mapping == inode.own_mapping())?;
+            inode.count_failures(failures, own)?;
             let pages = folio.pages();
             if pages.end - pages.start > 1 {
                 // A large folio fails as a whole. Without it the page is read by itself.
@@ -122,10 +122,11 @@ impl<T: FileSystem> OpenFile<'_, T> {
         if missing && !self.may_fill(mapping) {
             return Err(Unready::Busy);
         }
-        if !matches!(state, PageState::Absent) {
-            return Ok(state);
-        }
-        let Some(want) = want.take() else {
+        let ahead = match state {
+            PageState::Absent => want.take(),
+            _ => None,
+        };
+        let Some(want) = ahead else {
             return Ok(state);
         };
         // SAFETY: The mapping is live, and has a `readahead`; the file is open.
