@@ -187,16 +187,14 @@ seconds() {
 	debug-*) echo 100; return ;;
 	esac
 	case $1 in
-	compare) echo 360 ;;
-	hostile_structure) echo 300 ;;
-	share | share_ways) echo 240 ;;
-	containerd) echo 200 ;;
-	pods) echo 150 ;;
-	atomic) echo 120 ;;
-	hostile | hostile_packed | twins | store) echo 120 ;;
-	blocks | read | share_life | vfs | mount) echo 100 ;;
-	sysfs | verify | verify_change) echo 80 ;;
-	*) echo 40 ;;
+	pods) echo 360 ;;
+	share_ways | compare | share) echo 290 ;;
+	hostile_structure) echo 180 ;;
+	store | containerd | again | atomic) echo 125 ;;
+	blocks | modload) echo 90 ;;
+	verify | verify_change | share_start) echo 65 ;;
+	truncate | twins | hostile_packed | share_life | read | tool | stale) echo 55 ;;
+	*) echo 30 ;;
 	esac
 }
 
