@@ -186,8 +186,7 @@ impl DecompressRequest {
         let whole = !self.partial && self.decoded() as u64 == self.llen;
         let (input, extent) = if self.padded || algorithm != Algorithm::Lz4 {
             let most = self.block - self.lead;
-            let padding = input.iter().take(most);
-            let zeros = padding.take_while(|byte| **byte == 0).count();
+            let zeros = zeros_before(input.get(..most).unwrap_or(input));
             let data = input.get(zeros..).filter(|_| zeros < most);
             let data = data.filter(|data| !data.is_empty());
             (
@@ -278,6 +277,14 @@ impl DecompressJob {
             .span(None, self.request.lead, 0, self.plen, &mut self.pages)?;
         self.request.decode(&input, target, &mut self.pages)
     }
+}
+
+/// How many bytes come before the first that is not zero: compressed data ends where its blocks do.
+fn zeros_before(bytes: &[u8]) -> usize {
+    let words = bytes.chunks_exact(8);
+    let zeros = words.take_while(|word| *word == [0; 8]).count() * 8;
+    let rest = bytes.get(zeros..).unwrap_or(&[]);
+    zeros + rest.iter().take_while(|byte| **byte == 0).count()
 }
 
 /// While this lives, allocations of this task do not wait for I/O, which may need the memory that
