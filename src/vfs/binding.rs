@@ -290,7 +290,16 @@ impl<T: FileSystem> Inode<T> {
         if end > HEAD_BLOCKS {
             return count;
         }
-        end.max(count).min(blocks)
+        let end = end.max(count);
+        if end < blocks && blocks <= HEAD_BLOCKS {
+            // An extent that begins in the last of these blocks would be decoded again for what
+            // follows. Where it is the file's last it is taken, too.
+            let last = T::expand_to_extents(self, (end - 1) << BLOCK_SHIFT..end << BLOCK_SHIFT);
+            if last.end >= self.size() {
+                return blocks;
+            }
+        }
+        end.min(blocks)
     }
 }
 

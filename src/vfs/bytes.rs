@@ -88,6 +88,8 @@ impl<T: FileSystem> Inode<T> {
         unsafe { binding.shared().give(0, folios, may_stay) }
     }
 
+    /// Compares the start of the file with what is there of a shared inode. The first `count`
+    /// blocks say whether it is the one; what has been decoded with them is not decoded again.
     fn compare_head(
         &self,
         binding: &Arc<Binding>,
@@ -96,13 +98,11 @@ impl<T: FileSystem> Inode<T> {
     ) -> Result<Option<Difference>> {
         let mut first = 0;
         for bytes in folios.all() {
-            if first >= count {
+            match self.compare_resident(binding, first, bytes)? {
+                None => {}
                 // A block further on that differs is found when it is read.
-                break;
-            }
-            let difference = self.compare_resident(binding, first, bytes)?;
-            if difference.is_some() {
-                return Ok(difference);
+                Some(_) if first >= count => break,
+                difference => return Ok(difference),
             }
             first += (bytes.len() / BLOCK_SIZE) as u64;
         }
