@@ -10,6 +10,7 @@ use super::{
     digest::BLOCK_SIZE,
     handle::{SharedInode, Unheld},
     index,
+    table::DigestSlot,
 };
 use crate::{
     io::{folio::FolioRef, locked::same_bytes, wait::cond_resched},
@@ -87,19 +88,20 @@ pub(crate) fn gather<const N: usize>(
             });
             continue;
         }
-        let zeros = zero_run(shared, at, left);
-        if zeros != 0 {
+        let slots = shared.content().slots(at);
+        if slots.first().is_some_and(DigestSlot::is_zeros) {
+            let zeros = zero_run(shared, at, left);
             *piece = Some(Piece::Zeros { blocks: zeros });
             at += zeros;
             next = None;
             continue;
         }
         // Where the last piece ended, if what follows there is equal, too; else ask the index.
-        let mut found = next.and_then(|(other, block)| take(shared, at, other, block, left));
+        let mut found = next.and_then(|(other, block)| take(shared, at, other, block, (0, left)));
         if found.is_none() {
             next = index::find(shared, at, &guard);
             race_point!(c"index_found");
-            found = next.and_then(|(other, block)| take(shared, at, other, block, left));
+            found = next.and_then(|(other, block)| take(shared, at, other, block, (1, left)));
         }
         let Some((folio, offset, count)) = found else {
             break;
@@ -131,19 +133,20 @@ pub(crate) fn is_same(shared: &Unheld, block: u64, bytes: &[u8]) -> bool {
 
 /// The folio with block `block` of `other`, if it is resident and has the digest of block `at` of
 /// `shared`; the first byte in it, and the number of blocks that are equal from there on, up to
-/// `max`.
+/// `max`. The first `known` are known to be equal.
 fn take(
     shared: &Unheld,
     at: u64,
     other: &Unheld,
     block: u64,
-    max: u64,
+    (known, max): (u64, u64),
 ) -> Option<(FolioRef, usize, u64)> {
     let folio = other.folio(block)?;
     let pages = folio.pages();
     let room = pages.end.checked_sub(block)?.min(max);
     let offset = usize::try_from(block.checked_sub(pages.start)?).ok()? * BLOCK_SIZE;
-    let count = same_run(shared, at, other, block, room);
+    let known = known.min(room);
+    let count = known + same_run(shared, at + known, other, block + known, room - known);
     (count != 0).then_some((folio, offset, count))
 }
 

@@ -108,6 +108,12 @@ impl IndexEntry {
         Some((owner, u64::from(chunk.first) + at as u64))
     }
 
+    /// The domain of the shared inode, as a number.
+    fn domain(&self) -> Option<u128> {
+        let (owner, _) = self.target()?;
+        Some(u128::from_ne_bytes(owner.identity().domain))
+    }
+
     /// Whether it is the very same block.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.0 == other.0
@@ -119,11 +125,10 @@ impl Ord for IndexEntry {
     fn cmp(&self, other: &Self) -> Ordering {
         let (ours, theirs) = (self.words(), other.words());
         // Nearly always the first word decides.
-        ours[0].cmp(&theirs[0]).then_with(|| {
-            let domain = |entry: &Self| entry.target().map(|(owner, _)| owner.identity().domain);
-            ours.cmp(theirs)
-                .then_with(|| domain(self).cmp(&domain(other)))
-        })
+        ours[0]
+            .cmp(&theirs[0])
+            .then_with(|| ours.cmp(theirs))
+            .then_with(|| self.domain().cmp(&other.domain()))
     }
 }
 
@@ -135,7 +140,8 @@ impl PartialOrd for IndexEntry {
 
 impl PartialEq for IndexEntry {
     fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
+        let pairs = self.words().iter().zip(other.words());
+        pairs.fold(0, |all, (one, two)| all | (one ^ two)) == 0 && self.domain() == other.domain()
     }
 }
 

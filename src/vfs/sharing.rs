@@ -109,7 +109,7 @@ impl<T: FileSystem> Inode<T> {
         }
         match self.sharing().and_then(|sharing| sharing.current()) {
             Some(binding) if binding.shared().mapping() == mapping => {
-                if binding.is_complete() && self.fast_mapping_ptr().is_null() {
+                if self.fast_mapping_ptr().is_null() && binding.is_complete() {
                     self.enable_fast_path(&binding);
                 }
                 FileMapping::Shared(binding)
