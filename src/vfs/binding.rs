@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     bindings,
+    compat::code::EFSCORRUPTED,
     io::{fill::fill_and_wait, folio_list::FolioList, lock::lock_killable},
     race::race_point,
     share::{
@@ -261,7 +262,13 @@ impl<T: FileSystem> Inode<T> {
         let blocks = self.size().div_ceil(BLOCK_SIZE as u64);
         let count = blocks.min(KEY_DIGESTS as u64);
         let head = self.head(count, blocks);
-        Ok((self.read_start(head)?, count, head))
+        match self.read_start(head) {
+            // What comes with the first blocks is not needed to say which shared inode it is.
+            Err(err) if head > count && (err == EFSCORRUPTED || err == EIO) => {
+                Ok((self.read_start(count)?, count, count))
+            }
+            folios => Ok((folios?, count, head)),
+        }
     }
 
     /// Reads the first `count` blocks of the file, by folios as large as what is read at the first
@@ -293,7 +300,8 @@ impl<T: FileSystem> Inode<T> {
         let end = end.max(count);
         if end < blocks && blocks <= HEAD_BLOCKS {
             // An extent that begins in the last of these blocks would be decoded again for what
-            // follows. Where it is the file's last it is taken, too.
+            // follows. Where it is the file's last it is taken, too. (LZ4 decodes no more than it
+            // has to, and has no such extents here.)
             let last = T::expand_to_extents(self, (end - 1) << BLOCK_SHIFT..end << BLOCK_SHIFT);
             if last.end >= self.size() {
                 return blocks;

@@ -6,7 +6,7 @@
 
 use kernel::{prelude::*, sync::Arc};
 
-use super::{sharing::HashTime, FileSystem, Inode, Tables};
+use super::{sharing::HashTime, verify::present, FileSystem, Inode, Tables};
 use crate::{
     io::folio_list::FolioList,
     race::race_point,
@@ -98,13 +98,21 @@ impl<T: FileSystem> Inode<T> {
     ) -> Result<Option<Difference>> {
         let mut first = 0;
         for bytes in folios.all() {
-            match self.compare_resident(binding, first, bytes)? {
-                None => {}
-                // A block further on that differs is found when it is read.
-                Some(_) if first >= count => break,
-                difference => return Ok(difference),
+            let len = (bytes.len() / BLOCK_SIZE) as u64;
+            if first >= count {
+                // What has left memory would be hashed here, and again when it is read.
+                let here = len.min(binding.blocks().saturating_sub(first));
+                if present(binding, first, here) < here {
+                    break;
+                }
             }
-            first += (bytes.len() / BLOCK_SIZE) as u64;
+            match self.compare_resident(binding, first, bytes) {
+                Ok(None) => {}
+                // A block further on that differs is found when it is read.
+                _ if first >= count => break,
+                other => return other,
+            }
+            first += len;
         }
         Ok(None)
     }

@@ -301,7 +301,7 @@ pub(super) fn resident(binding: &Binding, start: u64, len: u64) -> u64 {
 }
 
 /// How many pages from `start` on, up to `len`, are there or elsewhere without a gap.
-fn present(binding: &Binding, start: u64, len: u64) -> u64 {
+pub(super) fn present(binding: &Binding, start: u64, len: u64) -> u64 {
     let content = binding.shared().content();
     let mut count = 0;
     while count < len {
