@@ -257,6 +257,9 @@ if ours; then
 	is "both names are gone" "$(names)" ""
 	ok "it can be loaded without the name" load register_erofs=off
 	is "which is not there then" "$(names)" erofs-shared
+	# The tests after this one find the system as it was.
+	rm -f /etc/modprobe.d/erofs-shared.conf /etc/modules-load.d/erofs-shared.conf "/lib/modules/$(uname -r)/updates/erofs_shared.ko"
+	depmod
 fi
 no_complaint
 
