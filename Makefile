@@ -138,7 +138,7 @@ vm-run: export VM_COMMAND := $(value CMD)
 ##@ Test
 ##  make test               tests on the host, then the kselftests in the guest, then a short benchmark
 ##  tests/run.sh NAME…      some of the tests in the guest (JOBS=1, FSTYPE=erofs, VM_KERNEL=debug; Documentation/testing.md)
-##  make test-debug         the kselftests and stress tests in the debug kernel (TEST_DEBUG=--bounded or --quick: a short round)
+##  make test-debug         the kselftests and stress tests in the debug kernel (TEST_DEBUG=--bounded, --quick or --least: a short round)
 ##  make test-sanitize      the tests of the format core with the address sanitizer, and 2 minutes of fuzzing
 ##  make coverage           which of its lines the tests on the host run
 ##  scripts/fuzz.sh         fuzz the format core (a target and seconds)

@@ -12,7 +12,7 @@ ktap_print_header
 D=$TMP/tree DISK=/mnt/start-disk A=/mnt/start-a B=/mnt/start-b
 ROUNDS=${ROUNDS:-2} FILES=${FILES:-150}
 # What is slow has delays, too.
-case $(uname -r) in *-debug) ROUNDS=1 FILES=50 ;; esac
+case $(uname -r) in *-debug) ROUNDS=1 FILES=20 ;; esac
 STATS=/sys/fs/erofs-shared/stats
 mkdir -p "$D"
 disk $DISK 128M

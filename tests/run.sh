@@ -187,14 +187,15 @@ seconds() {
 	debug-*) echo 100; return ;;
 	esac
 	case $1 in
-	pods) echo 360 ;;
-	share_ways | compare | share) echo 290 ;;
-	hostile_structure) echo 180 ;;
-	store | containerd | again | atomic) echo 125 ;;
-	blocks | modload) echo 90 ;;
-	verify | verify_change | share_start) echo 65 ;;
-	truncate | twins | hostile_packed | share_life | read | tool | stale) echo 55 ;;
-	*) echo 30 ;;
+	share) echo 450 ;;
+	share_ways) echo 360 ;;
+	pods | compare) echo 330 ;;
+	hostile_structure | store | containerd) echo 200 ;;
+	verify | truncate | again | modload | verify_change) echo 125 ;;
+	blocks | share_start) echo 100 ;;
+	read | twins | tool | share_life | vfs | hostile_packed) echo 75 ;;
+	strategy | share_stress | sysfs | blocks_stress) echo 50 ;;
+	*) echo 25 ;;
 	esac
 }
 
