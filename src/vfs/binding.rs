@@ -31,6 +31,10 @@ const MAX_SIZE: u64 = 64 << 30;
 /// very first ones, at most: 512 KiB.
 const HEAD_BLOCKS: u64 = 128;
 
+/// How many of these there are at most because their extents begin in blocks that are read: 256
+/// KiB, or up to the file's end.
+const MORE_BLOCKS: u64 = 64;
+
 impl<T: FileSystem> Inode<T> {
     /// The inode is bound no more.
     fn count_unbound(&self) {
@@ -297,17 +301,25 @@ impl<T: FileSystem> Inode<T> {
         if end > HEAD_BLOCKS {
             return count;
         }
-        let end = end.max(count);
-        if end < blocks && blocks <= HEAD_BLOCKS {
-            // An extent that begins in the last of these blocks would be decoded again for what
-            // follows. Where it is the file's last it is taken, too. (LZ4 decodes no more than it
-            // has to, and has no such extents here.)
-            let last = T::expand_to_extents(self, (end - 1) << BLOCK_SHIFT..end << BLOCK_SHIFT);
-            if last.end >= self.size() {
-                return blocks;
+        let mut end = end.max(count).min(blocks);
+        // An extent that begins in the last of these blocks would be decoded again for what
+        // follows: it is taken, too. (LZ4 decodes no more than it has to, and has no such extents
+        // here.)
+        while end < blocks {
+            let last = (end - 1) << BLOCK_SHIFT..end << BLOCK_SHIFT;
+            let last = T::expand_to_extents(self, last).end;
+            let next = last.div_ceil(BLOCK_SIZE as u64).min(blocks);
+            let most = if next == blocks {
+                HEAD_BLOCKS
+            } else {
+                MORE_BLOCKS
+            };
+            if next <= end || next > most {
+                break;
             }
+            end = next;
         }
-        end.min(blocks)
+        end
     }
 }
 
