@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# What is decoded at the first open of a compressed file: the extents that its first blocks are in, and its last one if that begins
-# in the same block (not if it is LZ4, of which a part can be decoded). All of it is compared with what another image has brought in, so that a read decodes nothing again; and where
-# the last extent cannot be decoded, the file is shared all the same, and the read that comes there returns the error. On a device
-# and on an image file, verified in both ways.
+# What is decoded at the first open of a compressed file: the extents that its first blocks are in, and those that begin in the
+# last block of these (not of LZ4, of which a part can be decoded). All of it is compared with what another image has brought in,
+# so that a read decodes nothing again; and where the last extent cannot be decoded, the file is shared all the same, and the read
+# that comes there returns the error. On a device and on an image file, verified in both ways.
 
 . "$(dirname "$0")/lib.sh"
 ktap_print_header

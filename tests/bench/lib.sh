@@ -87,12 +87,15 @@ unmount_both() {
 	settle
 }
 
+# files DIR: its regular files, in order
+files() { (cd "$1" && find . -xdev -type f | LC_ALL=C sort); }
+
 # The same files for all: regular ones, in the order of their names
 list_names() {
 	local image
 	for image in 1 2; do
 		mount -t erofs -o ro "/dev/$([ $image = 1 ] && echo vda || echo vdb)" /mnt/$image
-		(cd /mnt/$image && find . -xdev -type f | LC_ALL=C sort) > /tmp/names/$image
+		files /mnt/$image > /tmp/names/$image
 		umount /mnt/$image
 	done
 }

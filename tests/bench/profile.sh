@@ -17,7 +17,7 @@ contender() {
 		mount_both
 	fi
 	: > /tmp/names/all
-	[ "$way" = walk ] || (cd $root && find . -xdev -type f | LC_ALL=C sort) > /tmp/names/all
+	[ "$way" = walk ] || files $root > /tmp/names/all
 	# The same without marks
 	python3 -c '
 import re, sys
@@ -31,7 +31,7 @@ open("/tmp/unmarked", "wb").write(re.sub(rb"\x0f\x1f\x80[FG]ORP", b"\x0f\x1f\x80
 		settle
 		/tmp/unmarked $root stat 1 < /tmp/names/all
 		if [ "$way" = second ]; then
-			(cd /mnt/1 && find . -xdev -type f | LC_ALL=C sort) | /tmp/unmarked /mnt/1 131072 1
+			files /mnt/1 | /tmp/unmarked /mnt/1 131072 1
 		fi
 		way=131072
 		;;
