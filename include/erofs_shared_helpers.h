@@ -172,7 +172,8 @@ void erofs_shared_bio_submit(struct bio *bio);
 size_t erofs_shared_iov_bytes(struct iov_iter *iter);
 void erofs_shared_iov_truncate(struct iov_iter *iter, u64 count);
 void erofs_shared_iov_reexpand(struct iov_iter *iter, size_t count);
-bool erofs_shared_file_can_odirect(struct file *file);
+bool erofs_shared_file_wants_direct(struct file *file, loff_t pos,
+				    size_t bytes);
 
 /* Which state of which file was opened: equal if nothing wrote to it between. */
 struct erofs_shared_file_state {

@@ -77,10 +77,10 @@ WORD_PARAM(charge, EROFS_SHARED_CHARGE_TOUCHER, 0644,
 MODULE_PARM_DESC(charge,
 		 "Memory cgroup that pays for shared pages: toucher (of the task that brings them in; default), root");
 
-static bool directio;
+static bool directio = true;
 module_param(directio, bool, 0644);
 MODULE_PARM_DESC(directio,
-		 "Read image files of mounts that do not give [no]directio with direct I/O (default: N)");
+		 "Read image files of mounts that do not give [no]directio with direct I/O where they are not in memory (default: Y)");
 
 static unsigned int finder_delay = 5;
 module_param(finder_delay, uint, 0644);

@@ -57,7 +57,7 @@ while read -r name kind options; do
 	# shellcheck disable=SC2086
 	walk $walk_options $ORACLE_DIR > "$TMP/oracle" 2> "$TMP/err" || { cat "$TMP/err"; ktap_test_fail "$name: read in-tree"; }
 	ways=(file bdev)
-	[ "$name" = debian ] || [ $((turn++ % 2)) = 0 ] || ways=(file directio)
+	[ "$name" = debian ] || [ $((turn++ % 2)) = 0 ] || ways=(file nodirectio)
 	for way in "${ways[@]}"; do
 		source=$image opts=$options
 		case $way in
@@ -67,7 +67,7 @@ while read -r name kind options; do
 			on_loops "$options"
 			opts=$ON_LOOPS
 			;;
-		directio) opts=directio${options:+,$options} ;;
+		nodirectio) opts=nodirectio${options:+,$options} ;;
 		esac
 		if ok "$name: mount ($way)" at "$FSTYPE" "$source" $OURS "$opts"; then
 			ok "$name: same as in-tree ($way)" same "$walk_options"

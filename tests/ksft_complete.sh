@@ -37,6 +37,8 @@ ok "is mounted" mount -t vfat "$DEV" $DISK
 MOUNTS+=("$DISK")
 cp "$TMP/image" $DISK/image
 sync
+# What is in the image's own page cache is not read directly.
+drop
 
 ok "directio: mount" at "$FSTYPE" $DISK/image $A share=off,directio
 ok "directio: a file is right" cmp "$TMP/tree/one" $A/one

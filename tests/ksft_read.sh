@@ -32,6 +32,9 @@ head -c 5000 /dev/urandom >> "$TMP/tree/sparse"
 # ways LABEL SOURCE direct|nodirect [OPTIONS]: numbers the lines of ways.py
 ways() {
 	local result rest
+	# What is in the image's own page cache is not read directly.
+	sync
+	drop
 	at "$FSTYPE" "$2" $A "${4-}" || { ktap_test_fail "$1: mount"; return; }
 	while read -r result rest; do
 		case $result in
@@ -51,7 +54,7 @@ for layout in "" -Enoinline_data --chunksize=4096; do
 	ways "device${layout:+ $layout}" "$L" direct
 	ways "file${layout:+ $layout}" "$E/img$layout" nodirect
 done
-ways "file, direct I/O" $E/img nodirect directio
+ways "file, no direct I/O" $E/img nodirect nodirectio
 
 # A group that may hold less than the file has, but all that the reader itself needs: with less than that the kernel evicts the
 # program's own pages over and over, and on a slow machine gives up.

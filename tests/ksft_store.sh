@@ -65,7 +65,7 @@ scenarios "store" $S "$TMP/a" smoke
 ok "direct: mount" both $S/image directio $DISK/b
 scenarios "direct" $S "$TMP/a" "${direct[@]}"
 ok "direct: unmount" away $A $B
-ok "cached: mount" both $S/image "" "$b"
+ok "cached: mount" both $S/image nodirectio "$b"
 scenarios "cached" $S "$TMP/a" "${cached[@]}"
 ok "cached: unmount" away $A $B $S
 

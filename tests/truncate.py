@@ -109,7 +109,7 @@ def cut(disk):
     tree, short = f"{disk}/tree", f"{disk}/short"
     make_tree(tree)
     modes = {"share=content": "", "share=off": ",share=off", "share=fingerprint": ",share=fingerprint,domain_id=truncate"}
-    kinds = {"file": modes, "directio": ["share=content"], "device": ["share=off"]}
+    kinds = {"file": modes, "nodirectio": ["share=content"], "device": ["share=off"]}
     for layout, options in LAYOUTS.items():
         image = f"{disk}/{layout}"
         make_image(image, tree, options)
@@ -123,13 +123,14 @@ def cut(disk):
         for where in cuts:
             with open(image, "rb") as f, open(short, "wb") as to:
                 to.write(f.read(where))
+                os.fsync(to.fileno())
             device = loop(short) if where % 512 == 0 else None
-            sources = {"file": (short, ""), "directio": (short, ",directio")}
+            sources = {"file": (short, ""), "nodirectio": (short, ",nodirectio")}
             if device:
                 sources["device"] = (device, "")
             theirs = {}
             for kind, (source, option) in sources.items():
-                if kind != "directio":
+                if kind != "nodirectio":
                     theirs = {}
                     drop()
                     if mount(ORACLE, source, ONE, option[1:]):
@@ -170,9 +171,9 @@ def shrink(disk):
     for layout in ("plain", "lz4hc"):
         with open(f"{disk}/{layout}", "rb") as f:
             data = f.read()
-        for option in ("", "directio"):
+        for option in ("", "nodirectio"):
             for mode in ("share=content", "share=off")[:1 + (layout == "plain")]:
-                what = f"{layout}, {option or 'buffered'}, {mode}"
+                what = f"{layout}, {option or 'direct'}, {mode}"
                 with open(image, "wb") as f:
                     f.write(data)
                     os.fsync(f.fileno())

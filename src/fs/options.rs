@@ -86,6 +86,8 @@ const FLAG_ACL: u32 = 1 << 1;
 const FLAG_DIRECTIO: u32 = 1 << 2;
 const FLAG_DAX_NEVER: u32 = 1 << 3;
 const FLAG_SHARE_BLOCKS: u32 = 1 << 4;
+/// An option says whether there is direct I/O, not the module's parameter.
+const FLAG_DIRECTIO_GIVEN: u32 = 1 << 5;
 
 /// What decides whether two files have the same content.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -232,7 +234,10 @@ pub(super) fn parse(
     match (opt, value) {
         (USER_XATTR, ParamValue::Flag(on)) => options.set(FLAG_USER_XATTR, on),
         (ACL, ParamValue::Flag(on)) => options.set(FLAG_ACL, on),
-        (DIRECTIO, ParamValue::Flag(on)) => options.set(FLAG_DIRECTIO, on),
+        (DIRECTIO, ParamValue::Flag(on)) => {
+            options.set(FLAG_DIRECTIO, on);
+            options.set(FLAG_DIRECTIO_GIVEN, true);
+        }
         (CACHE_STRATEGY, ParamValue::Choice(strategy)) => {
             *options.cache_strategy.get_mut() = strategy as u32;
         }
@@ -295,8 +300,12 @@ pub(super) fn show(options: &Options, has_compressed_data: bool, is_file: bool, 
     if options.has(FLAG_DAX_NEVER) {
         out.put(c",dax=never");
     }
-    if is_file && options.direct_io() {
-        out.put(c",directio");
+    if is_file && options.has(FLAG_DIRECTIO_GIVEN) {
+        out.put(if options.direct_io() {
+            c",directio"
+        } else {
+            c",nodirectio"
+        });
     }
     if options.fsoffset != 0 {
         out.put_number(c",fsoffset=", options.fsoffset);

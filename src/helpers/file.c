@@ -28,9 +28,32 @@ size_t erofs_shared_iov_bytes(struct iov_iter *iter)
 	return iov_iter_count(iter);
 }
 
-bool erofs_shared_file_can_odirect(struct file *file)
+static bool file_has_pages(struct file *file, loff_t pos, size_t bytes)
 {
-	return file->f_mode & FMODE_CAN_ODIRECT;
+	return bytes && filemap_range_has_page(file->f_mapping, pos,
+					       pos + bytes - 1);
+}
+
+/*
+ * Whether to read these bytes of @file with direct I/O: its filesystem has that,
+ * and none of them are in its page cache. Those that are, of an image that was just
+ * written for example, are not read again.
+ *
+ * Nor while something writes to the file: a direct read takes the inode's lock in
+ * many filesystems, and this task may have it. (It writes to the image what it has
+ * mapped from a mount of the same, and faults on that.) A writer that takes the lock
+ * right after this test and faults on a page that this task has locked waits for it
+ * as for any page: until it is killed, which ends both.
+ */
+bool erofs_shared_file_wants_direct(struct file *file, loff_t pos, size_t bytes)
+{
+	struct inode *inode = file_inode(file);
+
+	if (!(file->f_mode & FMODE_CAN_ODIRECT) ||
+	    file_has_pages(file, pos, bytes) || !inode_trylock_shared(inode))
+		return false;
+	inode_unlock_shared(inode);
+	return true;
 }
 
 /*
@@ -101,8 +124,21 @@ ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
 	iov_iter_bvec(&iter, ITER_DEST, bvecs, nr, bytes);
 	scoped_with_creds(file->f_cred)
 		ret = vfs_iocb_iter_read(file, iocb, &iter);
-	/* A direct read leaves nothing, and may have freed @iocb. */
-	if (!direct && ret > 0)
+	/* The read is not aligned as the filesystem or its device wants it. */
+	if (direct && ret == -EINVAL) {
+		direct = false;
+		iocb->ki_flags &= ~IOCB_DIRECT;
+		iocb->ki_pos = pos;
+		iov_iter_bvec(&iter, ITER_DEST, bvecs, nr, bytes);
+		scoped_with_creds(file->f_cred)
+			ret = vfs_iocb_iter_read(file, iocb, &iter);
+	}
+	/*
+	 * A direct read that has been queued may have freed @iocb. It leaves no pages;
+	 * where a filesystem cannot do it (data in inodes, fs-verity, compression) it
+	 * reads through the page cache before it returns.
+	 */
+	if (ret > 0 && (!direct || file_has_pages(file, pos, ret)))
 		file_forget(file, pos, ret);
 	return ret;
 }

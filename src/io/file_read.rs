@@ -54,8 +54,9 @@ pub(super) unsafe fn bytes_read(
     Ok(got.min(usize::try_from(left).unwrap_or(usize::MAX)))
 }
 
-/// The `kiocb` of a read of a file from `pos` on, which ends with `done`; direct I/O if that is
-/// wanted and the file has it.
+/// The `kiocb` of a read of `bytes` bytes of a file from `pos` on, which ends with `done`; direct
+/// I/O if that is wanted, the file has it, none of the bytes are in its page cache, and nothing
+/// writes to it.
 ///
 /// # Safety
 ///
@@ -63,15 +64,16 @@ pub(super) unsafe fn bytes_read(
 pub(super) unsafe fn kiocb(
     file: NonNull<bindings::file>,
     pos: u64,
+    bytes: usize,
     done: unsafe extern "C" fn(*mut bindings::kiocb, c_long),
     direct: bool,
 ) -> bindings::kiocb {
-    let file = file.as_ptr();
+    let (file, pos) = (file.as_ptr(), pos as bindings::loff_t);
     // SAFETY: By this function's requirements the file is open.
-    let direct = direct && unsafe { bindings::file_can_odirect(file) };
+    let direct = direct && unsafe { bindings::file_wants_direct(file, pos, bytes) };
     bindings::kiocb {
         ki_filp: file,
-        ki_pos: pos as bindings::loff_t,
+        ki_pos: pos,
         ki_complete: Some(done),
         ki_flags: if direct {
             bindings::IOCB_DIRECT as i32
@@ -265,16 +267,16 @@ impl Request {
 
     /// Starts the read. Completion may come before this returns, or much later.
     fn submit(mut self_: KBox<Request>, direct: bool) {
+        let (file, nr, bytes) = (self_.file, self_.nr, self_.bytes);
         // SAFETY: The file is open (type invariants).
-        let kiocb = unsafe { kiocb(self_.file, self_.pos, Self::complete, direct) };
+        let kiocb = unsafe { kiocb(file, self_.pos, bytes, Self::complete, direct) };
         self_.iocb = Opaque::new(kiocb);
-        let (file, nr, bytes) = (self_.file.as_ptr(), self_.nr, self_.bytes);
         let this = KBox::into_raw(self_);
         // SAFETY: The request is live (two references) and exclusively ours until the read starts.
         let (iocb, bvecs) = unsafe { ((*this).iocb.get(), (&raw mut (*this).bvecs).cast()) };
         // SAFETY: By the type invariants `bvecs` describe memory of locked folios, which stays
         // until completion. The request itself lives until the submitter's reference is gone.
-        let ret = unsafe { bindings::file_read(file, iocb, bvecs, nr, bytes) };
+        let ret = unsafe { bindings::file_read(file.as_ptr(), iocb, bvecs, nr, bytes) };
         if ret != EIOCBQUEUED.to_errno() as isize {
             // SAFETY: The submitter's reference keeps the request, which the file will not look at
             // any more.

@@ -148,17 +148,17 @@ impl<F: FillCompletion> FileRead<F> {
 
     /// Starts the read.
     fn submit(mut self_: KBox<Self>, direct: bool) {
+        let (file, nr, bytes) = (self_.file, self_.nr, self_.bytes);
         // SAFETY: The file is open (type invariants).
-        let kiocb = unsafe { kiocb(self_.file, self_.pos, Self::complete, direct) };
+        let kiocb = unsafe { kiocb(file, self_.pos, bytes, Self::complete, direct) };
         self_.iocb = Opaque::new(kiocb);
-        let (file, nr, bytes) = (self_.file.as_ptr(), self_.nr, self_.bytes);
         let this = KBox::into_raw(self_);
         // SAFETY: The read is live (two references) and exclusively ours until it starts.
         let (iocb, bvecs) = unsafe { ((*this).iocb.get(), (&raw mut (*this).bvecs).cast()) };
         // SAFETY: By the type invariants `bvecs` describe memory of the fill, which lives until
         // completion has dropped its share. The read itself lives at least until the submitter's
         // reference is gone.
-        let ret = unsafe { bindings::file_read(file, iocb, bvecs, nr, bytes) };
+        let ret = unsafe { bindings::file_read(file.as_ptr(), iocb, bvecs, nr, bytes) };
         if ret != EIOCBQUEUED.to_errno() as isize {
             // SAFETY: The file will not call back; completion's reference is used here.
             unsafe { Self::complete(iocb, ret) };
