@@ -4,7 +4,7 @@
 
 use core::{
     marker::PhantomData,
-    ops::{Deref, DerefMut},
+    ops::{Deref, DerefMut, Range},
     ptr::NonNull,
 };
 
@@ -431,8 +431,8 @@ impl FolioList {
 
     /// Moves filled folios of [`FolioList::for_cache`] into a page cache from page `index` on; a
     /// place that is taken stays as it is. The content becomes readable through the cache if
-    /// `may_stay` says so, which is asked when the folio is there, locked; else it is taken out
-    /// again.
+    /// `may_stay` says so, which is asked with the folio's pages when it is there, locked; else it
+    /// is taken out again.
     ///
     /// # Safety
     ///
@@ -441,7 +441,7 @@ impl FolioList {
         mut self,
         mapping: *mut bindings::address_space,
         index: u64,
-        may_stay: impl Fn() -> bool,
+        may_stay: impl Fn(Range<u64>) -> bool,
     ) {
         let mut at = index as usize;
         while let (Some((folio, _)), FolioKind::New) = (self.rest().first().copied(), self.kind) {
@@ -454,7 +454,7 @@ impl FolioList {
             // locked, and gets a reference of the page cache's own.
             let ret = unsafe { bindings::filemap_add_folio(mapping, folio.as_ptr(), at, gfp) };
             if ret == 0 {
-                let stays = may_stay();
+                let stays = may_stay(folio.pages());
                 if !stays {
                     // SAFETY: It was locked just now, and is in this mapping.
                     unsafe { folio.remove(mapping) };

@@ -141,15 +141,23 @@ impl SharedInode {
         gone as u64 >= count
     }
 
-    /// Takes filled pages into its page cache, from block `at` on, as long as `may_stay` says so
-    /// when they are there, locked.
+    /// Takes filled pages into its page cache, from block `at` on, as long as `may_stay` says so of
+    /// these blocks when they are there, locked.
     ///
     /// # Safety
     ///
-    /// The pages hold bytes that have the digests which are recorded for these blocks; or there are
-    /// no digests, and as long as `may_stay` says so, the real inode that they were read through is
-    /// the only user; or the inode is one of which nothing is checked ([`super::Verify::Nothing`]).
-    pub(crate) unsafe fn give(&self, at: u64, folios: FolioList, may_stay: impl Fn() -> bool) {
+    /// One of these holds:
+    ///
+    /// * The pages hold bytes that have the digests which are recorded for these blocks.
+    /// * There are no digests, and as long as `may_stay` says so, the real inode that they were
+    ///   read through is the only user, or no inode has verified these blocks.
+    /// * The inode is one of which nothing is checked ([`super::Verify::Nothing`]).
+    pub(crate) unsafe fn give(
+        &self,
+        at: u64,
+        folios: FolioList,
+        may_stay: impl Fn(Range<u64>) -> bool,
+    ) {
         // SAFETY: The mapping is that of a live inode of this module; by this function's
         // requirements others may read the pages.
         unsafe { folios.give(self.mapping().as_ptr(), at, may_stay) }

@@ -16,10 +16,11 @@ use kernel::{prelude::*, time::Instant};
 use super::{
     alias, bits,
     content::MergeCandidates,
-    digest::BLOCK_SHIFT,
+    digest::{digest_blocks, BLOCK_SHIFT, BLOCK_SIZE},
     handle::{SharedInode, SharedRef, MAX_ORDER},
     index,
     queue::{Round, QUEUE, TRIES},
+    sha256::KernelSha256,
 };
 use crate::{
     io::{
@@ -278,24 +279,79 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     let is_duplicate = |block: &u64| {
         bits::leading_ones(&duplicates, *block - pages.start..*block - pages.start + 1) != 0
     };
-    match copies(&folio, &blocks, is_duplicate) {
-        Ok(parts) => {
-            // What is left is charged to the cgroup that was charged for the whole, not to the
-            // worker.
-            let payer = Payer::of(&folio);
-            let _paying = payer.pays();
-            drop(folio);
-            let merged = drop_pages(shared, &pages, blocks.filter(is_duplicate));
-            race_point!(c"merge_give");
-            if let Merge::Done(_) = merged {
-                for (at, part) in parts {
-                    // SAFETY: A copy of what was resident there, hence had the digests.
-                    unsafe { shared.give(at, part, || true) };
-                }
-            }
-            merged
+    let Ok(parts) = copies(&folio, &blocks, is_duplicate) else {
+        return Merge::Partly;
+    };
+    let unique = blocks.clone().filter(|block| !is_duplicate(block));
+    let Some(recorded) = Recorded::of(shared, &folio, unique) else {
+        return Merge::Busy;
+    };
+    // What is left is charged to the cgroup that was charged for the whole, not to the worker.
+    let payer = Payer::of(&folio);
+    let _paying = payer.pays();
+    drop(folio);
+    let merged = drop_pages(shared, &pages, blocks.filter(is_duplicate));
+    race_point!(c"merge_give");
+    if let Merge::Done(_) = merged {
+        for (at, part) in parts {
+            // SAFETY: A copy of what was resident there, hence has the digests that were recorded
+            // by then. Blocks with others do not stay; those without any are verified by none.
+            unsafe { shared.give(at, part, |blocks| recorded.is_as_before(shared, blocks)) };
         }
-        Err(_) => Merge::Partly,
+    }
+    merged
+}
+
+/// Which of a folio's blocks had a digest when it was dropped, so that copies of its pages may be in
+/// their place again. Others may have read in, verified, and lost again what is there meanwhile:
+/// then the block has a digest (invariant I3 of `Documentation/verify.md`). One that had it before
+/// keeps it, and whoever reads such a block in reads the same bytes.
+struct Recorded {
+    /// The first block of the folio.
+    first: u64,
+    /// A bit for each block from `first` on: see [`bits`].
+    set: [u64; WORDS],
+}
+
+impl Recorded {
+    /// That of a resident folio's `blocks`. If there are many users, who may have verified them,
+    /// those without a digest get one first. `None`: the folio has left the page cache, or there is
+    /// no memory. May sleep.
+    fn of(
+        shared: &SharedInode,
+        folio: &FolioRef,
+        blocks: impl Iterator<Item = u64>,
+    ) -> Option<Self> {
+        let (content, first) = (shared.content(), folio.pages().start);
+        let many = content.usage().is_many_exactly();
+        let mut set = [0; WORDS];
+        for block in blocks {
+            if many && !content.is_recorded(block) {
+                let offset = usize::try_from((block - first) << BLOCK_SHIFT).ok()?;
+                let bytes = folio.bytes().get(offset..)?.get(..BLOCK_SIZE)?;
+                let mut digests = [[0; 32]];
+                digest_blocks::<KernelSha256>(bytes, &mut digests);
+                let [digest] = digests;
+                GLOBAL.add(Field::BlocksHashed, 1);
+                shared.record_resident(block, bytes, &digest).ok()?;
+            }
+            if content.is_recorded(block) {
+                bits::insert(&mut set, block - first..block - first + 1);
+            }
+        }
+        // It has been there all the time, so that the digests are those of its pages.
+        let there = shared.folio(first)?;
+        (there.as_ptr() == folio.as_ptr()).then_some(Self { first, set })
+    }
+
+    /// Whether no other blocks of these have a digest now. They are in the page cache, locked, so
+    /// that none gets one meanwhile.
+    fn is_as_before(&self, shared: &SharedInode, mut blocks: Range<u64>) -> bool {
+        blocks.all(|block| {
+            let at = block.saturating_sub(self.first);
+            let before = bits::leading_ones(&self.set, at..at + 1) != 0;
+            shared.content().is_recorded(block) == before
+        })
     }
 }
 

@@ -67,7 +67,7 @@ impl<T: FileSystem> Inode<T> {
                 }
                 // SAFETY: The piece is of another block with the digest that is recorded for this
                 // one.
-                unsafe { shared.give(at, folios, || true) };
+                unsafe { shared.give(at, folios, |_| true) };
             }
             shared.content().forget_aliases(here);
         }

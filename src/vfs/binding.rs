@@ -254,7 +254,7 @@ impl<T: FileSystem> Inode<T> {
         if absent && shared.content().next_alias(0..head).is_none() {
             // SAFETY: `record_or_compare` and `compare` have found that these bytes have the
             // digests recorded there.
-            unsafe { shared.give(0, folios, || true) };
+            unsafe { shared.give(0, folios, |_| true) };
             self.enter(&binding, 0..head);
         }
         Ok(binding)

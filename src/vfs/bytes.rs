@@ -82,7 +82,7 @@ impl<T: FileSystem> Inode<T> {
     /// Takes what was read of the sole user of a shared inode into its page cache.
     fn give_head(&self, binding: &Binding, folios: FolioList) {
         let _reading = Reading::of(binding.shared());
-        let may_stay = || binding.needs_no_check();
+        let may_stay = |_| binding.needs_no_check();
         // SAFETY: They were read through this inode's image, and it is asked whether this is the
         // only user.
         unsafe { binding.shared().give(0, folios, may_stay) }

@@ -190,7 +190,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
         // What goes wrong here goes wrong again, and is returned, when a page is not found.
         if let Ok(folios) = inode.read_start(count.min(shared.identity().blocks())) {
             // SAFETY: Nothing is checked.
-            unsafe { shared.give(0, folios, || true) }
+            unsafe { shared.give(0, folios, |_| true) }
         }
     }
 

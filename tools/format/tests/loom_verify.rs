@@ -13,6 +13,7 @@ mod common {
     pub mod contract;
     pub mod explore;
     pub mod kernel;
+    pub mod merge;
     pub mod shared_inode;
 }
 
@@ -379,6 +380,78 @@ model!(
     a_page_that_is_lost_is_no_other,
     lose,
     a_page_that_is_lost_is_another_without_a_record without PoisonIsRecorded: "leaves without a digest",
+);
+
+/// The page is dropped and put back by a merge, while C becomes a user, brings it in, and loses it
+/// again.
+fn merge(shared: Shared) {
+    assert_eq!(shared.fill(B), Filled::Done);
+    let shared = Arc::new(shared);
+    let second = spawn(&shared, |shared| {
+        second_user(shared);
+        shared.reclaim();
+    });
+    shared.merge();
+    second.join().unwrap();
+    shared.read_verified(B);
+    shared.read_verified(C);
+}
+
+model!(
+    a_page_that_a_merge_puts_back_is_that_of_its_users,
+    merge,
+    a_merge_beside_a_second_user_fails_if_it_does_not_look_for_a_digest without MergeMindsRecords:
+        "another image's bytes",
+);
+
+/// As [`merge`], while B, whose image is another one by now, reads the block in again, and it gets a
+/// digest. C becomes a user, and B reads it in once more.
+fn merge_and_record(shared: Shared) {
+    assert_eq!(shared.fill(B), Filled::Done);
+    let shared = Arc::new(shared);
+    let reader = spawn(&shared, |shared| {
+        shared.fill_with(B, 9, false);
+        shared.record_resident();
+        shared.reclaim();
+    });
+    shared.merge();
+    reader.join().unwrap();
+    shared.join();
+    shared.compare(C);
+    shared.reclaim();
+    shared.fill_with(B, 9, false);
+    shared.read_verified(C);
+}
+
+model!(
+    a_page_that_a_merge_puts_back_has_the_digest_that_was_recorded,
+    merge_and_record,
+    a_merge_fails_if_it_does_not_look_for_a_digest without MergeMindsRecords: "another image's bytes",
+);
+
+/// As [`merge`], when there have been many users and none is left, while D becomes one.
+fn merge_of_none(shared: Shared) {
+    shared.go(B);
+    shared.join();
+    assert_eq!(shared.fill(C), Filled::Done);
+    shared.go(C);
+    let shared = Arc::new(shared);
+    let next = spawn(&shared, |shared| {
+        shared.reclaim();
+        shared.join();
+        shared.fill(D);
+        shared.reclaim();
+    });
+    shared.merge();
+    next.join().unwrap();
+    shared.read_verified(D);
+}
+
+model!(
+    a_page_of_former_users_that_a_merge_puts_back_has_its_digest,
+    merge_of_none,
+    a_merge_fails_if_it_records_nothing without MergeRecords: "another image's bytes",
+    a_merge_fails_if_its_folio_has_left without MergeLooksForFolio: "another image's bytes",
 );
 
 /// The models do something: with images that agree C shares the page that B has read in.

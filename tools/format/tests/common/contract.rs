@@ -54,6 +54,12 @@ pub enum Step {
     ParkMindsRcu,
     /// A page that memory failure has taken leaves a digest that no block has.
     PoisonIsRecorded,
+    /// What a merge puts back has no digest that it had not when it was dropped.
+    MergeMindsRecords,
+    /// If there were many users then, it had one.
+    MergeRecords,
+    /// It was in the cache when that was found.
+    MergeLooksForFolio,
     /// `plain` is set under the lock under which it was found that it may be.
     PublishLocks,
     /// An RCU section begins with a barrier: this is about the model itself.

@@ -85,7 +85,7 @@ pub enum Filled {
 }
 
 /// How many folios a model needs at most.
-const FOLIOS: usize = 3;
+const FOLIOS: usize = 4;
 
 /// A shared inode and those that have it.
 pub struct Shared {
@@ -93,7 +93,7 @@ pub struct Shared {
     /// What each real inode's image has in the block.
     images: [u64; 3],
     /// The folio's number from 1 on, or 0.
-    slot: AtomicU64,
+    pub(super) slot: AtomicU64,
     folios: [Folio; FOLIOS],
     /// Folios used so far.
     used: AtomicUsize,
@@ -104,7 +104,7 @@ pub struct Shared {
     plain: AtomicBool,
     release_always: AtomicBool,
     /// 0: none.
-    digest: AtomicU64,
+    pub(super) digest: AtomicU64,
     /// Whether a block has a digest.
     records: AtomicBool,
     reads: AtomicU64,
@@ -142,7 +142,7 @@ impl Shared {
         }
     }
 
-    fn does(&self, step: Step) -> bool {
+    pub(super) fn does(&self, step: Step) -> bool {
         self.omitted != Some(step)
     }
 
@@ -160,7 +160,7 @@ impl Shared {
 
     /// `filemap_get_folio()`, and whether the folio is uptodate. That the folio's address comes from
     /// the slot orders nothing but accesses to the folio.
-    fn ready(&self) -> Option<&Folio> {
+    pub(super) fn ready(&self) -> Option<&Folio> {
         let folio = self.folio(self.slot.load(Relaxed))?;
         self.is_uptodate(folio).then_some(folio)
     }
@@ -182,7 +182,7 @@ impl Shared {
     }
 
     /// The folio, locked, if it is still in the cache.
-    fn locked(&self) -> Option<&Folio> {
+    pub(super) fn locked(&self) -> Option<&Folio> {
         let folio = self.found()?;
         if !folio.try_lock() {
             return None;
@@ -390,14 +390,19 @@ impl Shared {
         if !self.does(Step::InsertComesFirst) {
             looked = Some(self.needs_no_check(by));
         }
+        match self.insert() {
+            Some(folio) => self.read_into(folio, by, looked, bytes, fails),
+            None => Filled::Taken,
+        }
+    }
+
+    /// `filemap_add_folio()` of a new folio, locked. `None`: there is one.
+    pub(super) fn insert(&self) -> Option<&Folio> {
         let number = self.used.fetch_add(1, Relaxed);
         let folio = &self.folios[number];
         let taken = number as u64 + 1;
         let place = self.slot.compare_exchange(0, taken, AcqRel, Relaxed);
-        if place.is_err() {
-            return Filled::Taken;
-        }
-        self.read_into(folio, by, looked, bytes, fails)
+        place.is_ok().then_some(folio)
     }
 
     /// Reads the block again into a folio that could not be read before.
@@ -483,7 +488,7 @@ impl Shared {
         folio.unlock();
     }
 
-    fn record(&self, digest: u64) {
+    pub(super) fn record(&self, digest: u64) {
         self.records.store(true, Release);
         self.digest.swap(digest, AcqRel);
     }
@@ -596,7 +601,7 @@ impl Shared {
     }
 
     /// Takes a folio, which the caller has locked, out of the cache.
-    fn remove(&self, folio: &Folio) {
+    pub(super) fn remove(&self, folio: &Folio) {
         folio.in_cache.store(false, Relaxed);
         self.slot.swap(0, AcqRel);
     }
