@@ -129,7 +129,12 @@ impl Unheld {
             let mut unknown = first..first + count;
             if !unknown.all(|block| content.is_recorded(block)) {
                 let mut digests = [[0u8; 32]; RUN];
-                let Some(digests) = digests.get_mut(..count as usize) else {
+                // What lies behind the file's end has none.
+                let (digests, run) = (
+                    digests.get_mut(..count as usize),
+                    run.get(..count as usize * BLOCK_SIZE),
+                );
+                let (Some(digests), Some(run)) = (digests, run) else {
                     return false;
                 };
                 digest_blocks::<KernelSha256>(run, digests);
