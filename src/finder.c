@@ -14,12 +14,24 @@ static struct task_struct *finder;
 static DECLARE_WAIT_QUEUE_HEAD(finder_wait);
 static bool finder_wanted;
 
+/*
+ * In the thread: whether it runs as others do, which it must while it has a lock that
+ * others wait for: where all processors are busy it would not run for seconds.
+ */
+void erofs_shared_finder_hurry(bool hurry)
+{
+	struct sched_attr attr = {
+		.sched_policy = hurry ? SCHED_NORMAL : SCHED_IDLE,
+	};
+
+	sched_setattr_nocheck(current, &attr);
+}
+
 static int finder_thread(void *data)
 {
 	void (*run)(void) = data;
-	struct sched_attr idle = { .sched_policy = SCHED_IDLE };
 
-	sched_setattr_nocheck(current, &idle);
+	erofs_shared_finder_hurry(false);
 	while (!kthread_should_stop()) {
 		wait_event_interruptible(finder_wait,
 					 READ_ONCE(finder_wanted) ||

@@ -46,6 +46,25 @@ pub(crate) fn sleep(ms: u32) -> bool {
     !unsafe { bindings::finder_sleep(ms) }
 }
 
+/// While it lives, the thread runs as others do: it has locks that others wait for.
+pub(crate) struct Hurry(());
+
+impl Hurry {
+    /// In the thread.
+    pub(crate) fn new() -> Self {
+        // SAFETY: In the thread, whose policy it is.
+        unsafe { bindings::finder_hurry(true) };
+        Self(())
+    }
+}
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        // SAFETY: In the thread still, which has a policy of its own to go back to.
+        unsafe { bindings::finder_hurry(false) }
+    }
+}
+
 /// Whether the task at hand frees memory since there is too little of it; not if it drops caches
 /// because it was asked to.
 pub(crate) fn in_reclaim() -> bool {

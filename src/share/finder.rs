@@ -34,7 +34,7 @@ use crate::{
         folio::FolioRef,
         locked::same_bytes,
         memcg::Payer,
-        thread::{self, IdleThread},
+        thread::{self, Hurry, IdleThread},
         wait::cond_resched,
     },
     params,
@@ -349,6 +349,8 @@ fn leave(
     // What is kept of them is charged to the cgroup that was charged for the page.
     let payer = Payer::of(folio);
     let _paying = payer.pays();
+    // Under the folios' locks and that of the digests, which readers wait for.
+    let _hurry = Hurry::new();
     for &(shared, block) in places {
         shared.record_resident(block, bytes, digest)?;
         // Without memory for it, it is not found by others.
