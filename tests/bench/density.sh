@@ -19,11 +19,23 @@ mount -t ext4 -o ro /dev/vda /mnt/disk
 mount -t tmpfs tmpfs /mnt/pods
 
 value() { awk -v names="$1" 'BEGIN { n = split(names, name, "|"); for (i = 1; i <= n; i++) want[name[i] ":"] } $1 in want { sum += $2 } END { print sum }' /proc/meminfo; }
+# settled: waits until the module has nothing to look for and nothing to merge any more. Meanwhile it may take a whole processor, which
+# it may not where starts are measured.
+settled() {
+	local stats=/sys/fs/erofs-shared/stats finder=/sys/module/erofs_shared/parameters/finder
+	[ -e $stats ] || return 0
+	echo 0 > ${finder}_delay
+	echo 100 > ${finder}_cpu
+	# In this order: what is found waits to be merged before the search is over.
+	until sleep 1; [ "$(cat $stats/finder_waiting $stats/merges_waiting)" = $'0\n0' ]; do :; done
+	echo 5 > ${finder}_delay
+	echo 2 > ${finder}_cpu
+}
 now() {
 	local shrink
+	settled
+	sleep 1
 	for shrink in /sys/kernel/slab/*/shrink; do echo 1 > "$shrink"; done
-	# The module merges blocks in the background.
-	sleep 3
 	cache=$(($(value 'Buffers|Cached') - $(value Shmem)))
 	kernel=$(value 'Slab|Percpu|KernelStack|VmallocUsed|PageTables')
 	available=$(value MemAvailable)
@@ -41,7 +53,8 @@ memory() {
 	echo "$1 $2 cache $((cache - cache0))"
 	echo "$1 $2 kernel $((kernel - kernel0))"
 	echo "$1 $2 available $((available0 - available))"
-	[ ! -e /sys/fs/erofs-shared ] || echo "$1 $2 hashed $(cat /sys/fs/erofs-shared/stats/blocks_hashed)"
+	[ ! -e /sys/fs/erofs-shared ] || echo "$1 $2 checked $(($(cat /sys/fs/erofs-shared/stats/blocks_hashed) + $(cat /sys/fs/erofs-shared/stats/blocks_compared)))"
+	echo "$1 $2 sectors $(awk '$3 == "vda" { print $6 }' /proc/diskstats)"
 }
 
 # as NAME: sets how, where the layers are, and what their names end in; the module that the name erofs belongs to
@@ -101,9 +114,11 @@ fleet() {
 		number=$((number + 1))
 	done < /mnt/disk/list
 	memory "$name" $number | sed 's/ \([a-z]*\) \([-0-9]*\)$/ fleet_\1 \2/'
-	if [ "$name" = once ]; then
-		resident /mnt/once/* | sed "s/^/once $number fleet_/"
-	fi
+	case $name in
+	once) resident /mnt/once/* ;;
+	# each image once, wherever it is mounted
+	ours) awk '$3 ~ /^erofs/ { print $2 }' /proc/mounts | xargs stat -c '%d %n' | sort -u -k1,1 | cut -d' ' -f2- | xargs resident ;;
+	esac | sed "s/^/$name $number fleet_/"
 	pods stop /mnt/pods 0 $number > /dev/null
 	rm -r /mnt/pods/*
 	[ "$name" != once ] || umount /mnt/once/*
