@@ -105,6 +105,7 @@ check-kdir:
 	fi
 
 ##  make setup              everything under build/ that building and testing need (scripts/setup)
+##  scripts/kernels         which other kernels KERNEL= takes; fetches one (NAME…), or newer versions (--update; Documentation/kernels.md)
 .PHONY: setup setup-build setup-vm setup-lint setup-kernel
 setup:
 	@scripts/setup
@@ -139,6 +140,8 @@ vm-run: export VM_COMMAND := $(value CMD)
 ##  make test               tests on the host, then the kselftests in the guest, then a short benchmark
 ##  tests/run.sh NAME…      some of the tests in the guest (JOBS=1, FSTYPE=erofs, VM_KERNEL=debug; Documentation/testing.md)
 ##  make test-debug         the kselftests and stress tests in the debug kernel (TEST_DEBUG=--bounded, --quick or --least: a short round)
+##  make test-kernels       some of the tests in the guest, in each of the other kernels (NAMES='rt-amd64 …', TESTS=all or names)
+##  tests/kselftest.sh      the tests as the kernel's selftests, in a guest (names, or all)
 ##  make test-sanitize      the tests of the format core with the address sanitizer, and 2 minutes of fuzzing
 ##  make coverage           which of its lines the tests on the host run
 ##  scripts/fuzz.sh         fuzz the format core (a target and seconds)
@@ -167,7 +170,6 @@ plots:
 	@scripts/plots
 test: setup module
 	@scripts/test
-##  make test-kernels       some of the tests in the guest, in each of the other kernels (NAMES='rt-amd64 …', TESTS=all or names)
 .PHONY: test-kernels
 test-kernels: setup
 	@scripts/test-kernels
