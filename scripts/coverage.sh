@@ -3,8 +3,8 @@
 #
 # scripts/coverage.sh [PERCENT]
 #
-# Which lines of the format core (src/format) its tests on the host run: a table by file.  The others are listed in
-# build/coverage/not-run.  With PERCENT the status is 1 when it is less than that in all.  Built in the Debian tree.
+# Which lines of the format core (src/format) its tests on the host run: a table by file, in Markdown.  The others are
+# listed in build/coverage/not-run.  With PERCENT the status is 1 when it is less than that in all.  Built in the Debian tree.
 
 set -eu
 cd "$(dirname "$0")/.."
@@ -52,11 +52,18 @@ with open(f"{out}/lcov.info") as info:
         elif entry.startswith("DA:"):
             number, count = entry[3:].split(",")[:2]
             lines[int(number)] = max(lines.get(int(number), 0), int(count))
+
+
+def row(name, hit, lines):
+    return f"| {name} | {hit} of {lines} | {100 * hit / max(1, lines):.1f}% |"
+
+
 total = run = 0
+print("| file | lines run | |", "|---|---|---|", sep="\n")
 with open(f"{out}/not-run", "w") as missing:
     for name, lines in sorted(files.items()):
         hit = sum(1 for count in lines.values() if count)
-        print(f"{name:<28} {hit:5d} of {len(lines):5d} lines {100 * hit / len(lines):6.1f}%")
+        print(row(f"`{name.removeprefix('src/format/')}`", hit, len(lines)))
         total, run = total + len(lines), run + hit
         with open(f"{project}/{name}") as source:
             text = source.read().splitlines()
@@ -65,7 +72,7 @@ with open(f"{out}/not-run", "w") as missing:
                 print(f"{name}:{number}: {text[number - 1].strip()}", file=missing)
 if not total:
     sys.exit("coverage: no line of src/format is in the programs")
-print(f"{'all':<28} {run:5d} of {total:5d} lines {100 * run / total:6.1f}%")
+print(row("all of `src/format`", run, total))
 if 100 * run / total < least:
     sys.exit(f"coverage: less than {least:g}%")
 END
