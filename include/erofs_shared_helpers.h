@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Static inlines and macros of the kernel that Rust cannot call. Each function
- * here is a plain call of what its name says; nothing decides anything.
+ * What Rust calls of the kernel beyond its exported functions. Most of these
+ * are plain calls of a static inline or a macro. A few are more than that: loops
+ * over a page cache (_resident, _visit_ready, _read_around), waits
+ * (_folio_wait_timeout), and what flags or limits something gets
+ * (_folio_alloc, _bio_alloc, _memcg_has_room). What is decided about sharing is
+ * in Rust.
  */
 #ifndef EROFS_SHARED_HELPERS_H
 #define EROFS_SHARED_HELPERS_H

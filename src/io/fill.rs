@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading a file's bytes into folios, asynchronously, with something to do about them afterwards
-//! in process context. Unlike iomap, which marks a folio uptodate as soon as its I/O is done.
+//! Asynchronous reads of a file's bytes into folios, with a completion in process context that
+//! decodes and checks them. (iomap marks a folio uptodate as soon as its I/O is done.)
 //!
 //! A fill is submitted here, in the context of a reader; what becomes of it is in
 //! [`super::fill_state`].

@@ -79,8 +79,8 @@ impl Deref for FolioBytes<'_> {
     }
 }
 
-/// What data is of which, in the order in which one is read while another waits for it: files' and
-/// directories', the packed inode's, the metabox's.
+/// The lockdep subclass for `invalidate_lock`: a read of a file or directory may read the packed
+/// inode, and that the metabox inode.
 #[derive(Clone, Copy)]
 pub(crate) enum LockSubclass {
     /// A directory, or a file that reads no other.

@@ -47,10 +47,10 @@ impl Piece {
     }
 }
 
-/// What has the bytes of these blocks, from the first on as far as it goes, in the page caches of
-/// shared inodes: that of another place for blocks with an alias (and, unless `own`, for any
-/// block); else their own. The caller's inode has verified them. Allocates nothing, and does not
-/// sleep. At most `N` pieces: it takes time to set up, and to drop, room for more.
+/// Collects the folios that hold `blocks`, in order, up to the first block that is resident
+/// nowhere. A block with an alias comes from another shared inode (without `own`, any block may);
+/// the others come from `shared` itself. The caller's inode has verified them. Allocates nothing,
+/// and does not sleep. At most `N` pieces: it takes time to set up, and to drop, room for more.
 ///
 /// The index is asked once for each run of blocks: what follows is compared with what follows
 /// there.

@@ -33,7 +33,7 @@ impl Domain {
         Self(H::digest(name))
     }
 
-    /// What it is told by beside digests: half of it.
+    /// Returns what index keys have beside a digest: the first 128 bits of the hash.
     pub fn id(&self) -> [u8; 16] {
         let mut id = [0; 16];
         let (half, _) = self.0.split_at(16);
@@ -122,7 +122,7 @@ impl Key {
         Self(H::digest(parts.as_flattened()))
     }
 
-    /// Of no file: before it is set.
+    /// A placeholder that is the key of no file.
     pub const fn none() -> Self {
         Self([0; 32])
     }

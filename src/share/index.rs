@@ -237,9 +237,9 @@ pub(super) fn count() -> u64 {
 }
 
 impl Shards {
-    /// Looks at `want` entries, and takes those out whose blocks are not resident: they cost a
-    /// look, and a new entry, if they ever are again. Starts where it ended the last time. Returns
-    /// how many it looked at and took out. Holds a lock for no more than [`BATCH`] of them.
+    /// Scans about `want` entries, and removes those whose block is not resident; they are entered
+    /// again when it is next read. Starts where it ended the last time. Returns how many it looked
+    /// at and how many it removed. Holds a lock for no more than [`BATCH`] of them.
     pub(super) fn shrink(&self, want: u64) -> (u64, u64) {
         let (mut looked, mut removed, mut passed) = (0, 0, 0);
         while looked < want && passed < SHARDS {

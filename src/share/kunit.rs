@@ -2,7 +2,7 @@
 
 //! KUnit tests of what the sharing keeps: digests and their table, the block index, bindings, notes
 //! of aliases. They run where the kernel has KUnit, when the module is loaded
-//! (`tests/ksft_kunit.sh`).
+//! (`tests/debug_kunit.sh`).
 
 use kernel::macros::kunit_tests;
 

@@ -2,11 +2,15 @@
 
 //! Sharing of file data: which data is equal, which inode may read it, and where it is kept.
 //!
-//! The rule that everything follows from:
+//! The rule that everything follows from (`Documentation/design.rst`):
 //!
-//! > A block of a shared inode is served through a real inode only after that real inode has
-//! > verified it, and a page enters a shared inode's cache only if its digest is the one recorded
-//! > there.
+//! > A page is served through a real inode only if it was read through that inode's own image, or
+//! > compared byte for byte with what was read from it, or has the digest of such a page that has
+//! > left memory.
+//!
+//! With `verify=digest` that is: a block of a shared inode is served through a real inode only
+//! after that real inode has verified it, and a page enters a shared inode's cache only if its
+//! digest is the one recorded there. `Documentation/verify.md` has what `verify=compare` does.
 //!
 //! * [`digest`], [`bits`], [`window`], [`sample`]: pure; cargo builds and tests them on a host,
 //!   too.
@@ -24,7 +28,9 @@
 //!   digests.
 //!
 //! These wrap raw bindings: [`handle`], [`inode`], [`pseudo_fs`], [`table`], [`chunks`], [`entry`],
-//! [`fast_path`], [`sha256`] and [`shrinker`]. `index` and `merge` have an unsafe block or two.
+//! [`fast_path`], [`secret`], [`sha256`] and [`shrinker`]. [`index`], [`join`], [`merge`],
+//! [`queue`] and [`usage`] have a few unsafe blocks, each a call or the use of a pointer that their
+//! types keep valid.
 //!
 //! `vfs::{sharing, binding, verify}` put them under the kernel's file operations.
 

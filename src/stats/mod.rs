@@ -2,8 +2,9 @@
 
 //! What the module tells about itself: counters, `/sys/fs/erofs-shared`, debugfs, tracepoints.
 //!
-//! This knows nothing about sharing. The parts above count with [`Counters`], call [`trace`], and
-//! supply what only they can compute through [`StatsSource`] and [`StatsProvider`].
+//! It names what is counted, most of which is about sharing ([`Field`]), but uses none of the code
+//! that does it. The parts above count with [`Counters`], call [`trace`], and supply what only they
+//! can compute through [`StatsSource`] and [`StatsProvider`].
 //! `Documentation/ABI/testing/sysfs-fs-erofs-shared` says what each file means.
 //!
 //! # Lifetimes
@@ -53,7 +54,8 @@ pub(crate) enum Field {
     BlocksMerged,
     /// Folios that were not merged because they were in use.
     MergeBusy,
-    /// Folios that were not, because too much of them is nowhere else.
+    /// Large folios that were not split: fewer than half of their blocks are elsewhere, or they are
+    /// used a lot.
     MergeSkipped,
     /// Files of which blocks wait to be merged, or are being merged. Of no mount.
     MergesWaiting,

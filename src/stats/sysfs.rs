@@ -83,7 +83,8 @@ fn number_files<S: StatsSource>(
     Files::new(directory, &FILES.map(|(name, _)| name)[..count], source)
 }
 
-/// `features/`: a file says by being there, but for `filesystems`, the last one.
+/// `features/`: the presence of a file says that the module has a feature; `filesystems`, the last
+/// one, has a value.
 struct Features(&'static StatsProvider);
 
 impl Show for Features {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A plugin for QEMU's TCG that counts executed instructions by where they are, between two marks that the guest's program
- * sets (see mark() in tests/measure.h): for each translated block its address, its instructions, how often it ran.
+ * sets (begin_mark() and end_mark() in tests/measure.h): for each translated block its address, its instructions, how often
+ * it ran.
  *
  *   -plugin instructions.so,out=FILE
  *
