@@ -69,7 +69,7 @@ changes() {
 	echo 1 > /proc/sys/vm/drop_caches
 	log_mark
 	cat $A/* > /dev/null
-	log_since | grep -c "changed behind"
+	log_since | grep -c "changed underneath"
 	away $A $B
 }
 for source in "$many" $DISK/many; do

@@ -129,7 +129,7 @@ for i in 0 1 2 3; do
 	ok "tree $i, after all" diff -r "$TOP/$i" /mnt/stress-$i
 done
 [ "${2-}" != blocks ] || ok "there were merges" test "$(cat $STATS/blocks_merged)" -gt 1000
-is "the kernel says nothing of changed files" "$(log_since | grep -c 'changed behind')" 0
+is "the kernel says nothing of changed files" "$(log_since | grep -c 'changed underneath')" 0
 for i in 0 1 2 3; do
 	ok "umount $i" away /mnt/stress-$i
 done

@@ -63,8 +63,8 @@ pub(super) fn report_change(inode: &Inode<Erofs>, block: u64) {
     }
     let nid = parts(inode).map_or(0, |(image, _)| image.nid);
     pr_err!(
-        "(device {}): nid {}: block {} changed behind the mount (its SHA-256 is another than before); \
-         the file is not shared with its former equals any more\n",
+        "(device {}): nid {}: block {} changed underneath the mount; \
+         the file is no longer shared with files of its former content\n",
         inode.sb().id(),
         nid,
         block

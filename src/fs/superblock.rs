@@ -502,7 +502,7 @@ fn read_compression(
     compression.set_end(ends.fold(info.primary()?.bytes(), u64::max));
     decompress::prepare(&compression).inspect_err(|err| {
         fc.error(fmt!(
-            "(device {}): cannot get ready to decompress: {:?}",
+            "(device {}): cannot allocate decompressor state: {:?}",
             sb.id(),
             err
         ));

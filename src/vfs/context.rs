@@ -474,8 +474,9 @@ impl<T: FileSystem> Tables<T> {
             }
             T::mounted(this).inspect_err(|err| {
                 context.error(fmt!(
-                    "(device {}): cannot be shown in /sys/fs/erofs-shared: {:?}",
+                    "(device {}): cannot create /sys/fs/erofs-shared/mounts/{}: {:?}",
                     this.id(),
+                    this.dev(),
                     err
                 ));
             })?;
