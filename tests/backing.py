@@ -65,7 +65,7 @@ class Store:
         return int(words[1]), int(words[3])
 
     def wait_for(self, waiting):
-        """Until so many reads wait."""
+        """Waits until this number of reads wait."""
         end = time.monotonic() + EVER
         while time.monotonic() < end:
             if self.count()[1] >= waiting:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Advice on a file's pages, and what the page cache has afterwards, by cachestat(2).
 
-  fadvise.py LABEL FILE             FILE is on a mount that nobody else shares
+  fadvise.py LABEL FILE             FILE is on a mount that no other mount shares with
   fadvise.py LABEL FILE TWIN KEPT   TWIN is the same file of another image; KEPT (yes, no): what TWIN's reader has
                                     verified stays when FILE's reader says POSIX_FADV_DONTNEED
 """
@@ -30,7 +30,7 @@ def cached(fd, pos=0, length=0):
 
 
 def comes(fd, pos, length, pages):
-    """Whether so many pages of a range come into memory within ten seconds."""
+    """Whether this number of pages of a range comes into memory within ten seconds."""
     for _ in range(200):
         if cached(fd, pos, length) >= pages:
             return True
@@ -100,7 +100,7 @@ def alone(label, path):
     random, normal = steps(os.POSIX_FADV_RANDOM), steps(None)
     sequential = steps(os.POSIX_FADV_SEQUENTIAL)
     result(random == 4, f"{label}: POSIX_FADV_RANDOM ends reading ahead", random)
-    result(normal > 4, f"{label}: without advice a reader that goes on is read ahead for", normal)
+    result(normal > 4, f"{label}: without advice a sequential reader is read ahead for", normal)
     result(sequential >= normal, f"{label}: POSIX_FADV_SEQUENTIAL reads ahead no less than that", sequential, normal)
 
     if "content" not in label:

@@ -478,7 +478,7 @@ static int unload_it(const char *name)
 {
 	int tries = 0;
 
-	/* somebody may be looking at it for a moment */
+	/* another task may be looking at it for a moment */
 	while (syscall(SYS_delete_module, name, O_NONBLOCK)) {
 		if (errno != EAGAIN || tries++ == 50)
 			return errno;

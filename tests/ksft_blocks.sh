@@ -156,7 +156,7 @@ done
 ok "read again, after pages came back by faults" right $B b
 
 
-# --- who keeps the pages goes ---------------------------------------------------------------------------------------------
+# --- the keeper of pages goes ---------------------------------------------------------------------------------------------
 cold
 ok "mount again" at_all "" ""
 ok "the original" right $A a
@@ -179,7 +179,7 @@ ok "umount" away $A $B $C
 none_left() { drop; [ "$(stat_of aliased_blocks) $(stat_of index_entries)" = "0 0" ]; }
 ok "no alias is left, and no block in the index" soon none_left
 
-# --- who does not share ---------------------------------------------------------------------------------------------------
+# --- files that do not share ---------------------------------------------------------------------------------------------------
 ok "the copies in another domain" at_all domain_id=one domain_id=two
 ok "are right" right $B b
 ok "as is the original" right $A a

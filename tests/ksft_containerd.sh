@@ -126,8 +126,8 @@ SAYS='python says hello from the common base' says "a container of the first ima
 	run --rm localhost/python:1 hello1 python3.13 /srv/app/main hello
 SAYS='perl says hello from the common base' says "a container of the second" \
 	run --rm localhost/perl:1 hello2 perl /srv/app/main hello
-ok "one that goes on" ctr run -d localhost/python:1 serve python3.13 /srv/app/main serve
-ok "and one of the other image" ctr run -d localhost/perl:1 sleep sleep 98765
+ok "a container that keeps running starts" ctr run -d localhost/python:1 serve python3.13 /srv/app/main serve
+ok "a container of the other image starts beside it" ctr run -d localhost/perl:1 sleep sleep 98765
 running() { ctr tasks ls | awk '$3 == "RUNNING" { print $1 }' | sort | xargs; }
 is "both are running" "$(running)" "serve sleep"
 
@@ -175,7 +175,7 @@ ticking() {
 }
 ok "the first does its work" ticking
 ok "containerd is killed" eval 'kill -9 $CPID && until_true 50 eval "! kill -0 $CPID 2> /dev/null"'
-ok "the first goes on" ticking
+ok "the first keeps running" ticking
 ok "containerd starts again" containerd_start
 is "its snapshotter and differ are ok again" "$(plugins | grep -c 'ok$')" 2
 is "and both containers are running" "$(running)" "serve sleep"

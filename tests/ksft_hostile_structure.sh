@@ -22,7 +22,7 @@ MOUNTS+=("$TMP/scratch")
 S=$TMP/scratch
 
 # intact NAME: what each mutation is compared with. A fingerprint is an administrator's word for it that files are the same:
-# mutations use those of the domain "trusted", where nobody relies on it, and the intact image is in another.
+# mutations use those of the domain "trusted", where no other image relies on it, and the intact image is in another.
 intact() {
 	local way options name=$1 extra=''
 	[ ! -e "$S/$name.device" ] || extra=,device=$S/$name.device

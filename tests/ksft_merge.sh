@@ -41,7 +41,7 @@ cp "$TMP/img" /mnt/e/img
 L=$(loop "$TMP/img")
 LOOPS+=("$L")
 
-# merged COUNT: waits until so many blocks more than at `mark` have been merged
+# merged COUNT: waits until COUNT blocks more than at `mark` have been merged
 mark() { MARK=$(stat_of blocks_merged); }
 merged() {
 	local i
@@ -60,7 +60,7 @@ echo +memory > $CGROUP/cgroup.subtree_control
 mkdir -p $CGROUP/tenant
 # file_bytes: page cache that the tenant is charged for
 file_bytes() { awk '$1 == "file" { print $2 }' $CGROUP/tenant/memory.stat; }
-# charged_for MIN MAX: it is charged for so many pages more than before; the kernel adds its figures up every two seconds
+# charged_for MIN MAX: it is charged for MIN to MAX pages more than before; the kernel adds its figures up every two seconds
 charged_for() {
 	local charged=$((($(file_bytes) - before) / 4096))
 	echo "$charged pages are charged to it"

@@ -16,13 +16,13 @@ mkfs.erofs --quiet "$TMP/img" "$TMP/tree" > /dev/null
 L=$(loop "$TMP/img")
 LOOPS+=("$L")
 
-# Of the module in memory, whoever looks for it
+# What shows that the module is in memory, wherever one looks
 left() {
 	lsmod | grep -w erofs_shared
 	grep -w erofs_shared_inode /proc/slabinfo
 	grep -w erofs-shared /proc/filesystems
 	find /sys/module /sys/fs /sys/kernel/slab /sys/kernel/debug -maxdepth 2 -iname '*erofs[_-]shared*' 2> /dev/null
-	# An idle worker of the kernel's goes on showing the name of the last workqueue that it worked for.
+	# An idle worker of the kernel's keeps showing the name of the last workqueue that it worked for.
 	ps -e -o comm= | grep -v '^kworker/u' | grep -i 'erofs.shared'
 	grep -c '\[erofs_shared\]' /proc/kallsyms | grep -vx 0
 	true

@@ -41,7 +41,7 @@ grown() {
 	echo "$now" > "$TMP/base"
 	echo $((now - before))
 }
-# near GOT WANTED [PAGES]: within 2% and 64 pages (or as many as are given), for what else goes on
+# near GOT WANTED [PAGES]: within 2% and 64 pages (or as many as are given), for what else runs
 near() {
 	local difference=$(($1 - $2))
 	echo "$1 pages, $2 expected"

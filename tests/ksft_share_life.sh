@@ -154,7 +154,7 @@ kill $one $two
 wait $one $two 2> /dev/null
 echo changed >> /mnt/over-a/etc/debian_version
 is "a file that is written to is copied up" "$(tail -n 1 /mnt/over-a/etc/debian_version)" changed
-is "and nobody else's" "$(cat $A/etc/debian_version /mnt/over-b/etc/debian_version $B/etc/debian_version | sort -u | wc -l)" 1
+is "and no other image has it" "$(cat $A/etc/debian_version /mnt/over-b/etc/debian_version $B/etc/debian_version | sort -u | wc -l)" 1
 away /mnt/over-b/proc /mnt/over-b /mnt/over-a/proc /mnt/over-a
 
 # --- memory groups -----------------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ ok "the second is right" in_group small python3 "$TREES" verify $B "$TMP/some.su
 ok "mapped: right, and reclaim frees what is mapped" trees pressure /sys/fs/cgroup/small "$TMP/some.sums" $A $B
 sed 's/^/# /' "$TMP/said"
 ok "the group was at its limit" test "$(events small max)" -gt 0
-is "nobody was killed" "$(events small oom_kill) $(awk '$1 == "oom_kill" { print $2 }' /proc/vmstat)" "0 $kills"
+is "no process was killed" "$(events small oom_kill) $(awk '$1 == "oom_kill" { print $2 }' /proc/vmstat)" "0 $kills"
 ok "the group is empty" rmdir /sys/fs/cgroup/small
 
 # --- the module goes -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # What a container makes the module keep about files is charged to the container: one with a small limit that opens sparse
-# files of 64 GiB, which cost their image next to nothing, and reads in them, has less memory itself, and nobody else does.
+# files of 64 GiB, which cost their image next to nothing, and reads in them, has less memory itself, and no other container does.
 
 . "$(dirname "$0")/lib.sh"
 ktap_print_header
@@ -53,10 +53,10 @@ for kind in device file; do
 	ok "$kind: and read" at_least "$read" $((opened < FAR ? opened : FAR))
 	ok "$kind: the container stayed within its limit" at_most "$inside" $LIMIT
 	ok "$kind: what they took was charged to it" at_least "$inside" 8
-	ok "$kind: nobody else has less memory for it" at_most "$outside" 24
+	ok "$kind: no other container has less memory for it" at_most "$outside" 24
 	ok "$kind: umount" away $M
 	ok "$kind: what was charged is given back" given_back
 done
-is "nobody was killed for memory" "$(event oom_kill)" 0
+is "no process was killed for memory" "$(event oom_kill)" 0
 ok "the group is empty" rmdir $GROUP
 finish

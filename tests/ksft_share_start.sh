@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Files that several mounts open for the first time in the same moment: the start of a file, which is read to find out what to
-# share it with, is of no use when another image comes meanwhile, and whoever waits for it has to go on. No read may fail: a
+# share it with, is of no use when another image comes meanwhile, and its waiters have to continue. No read may fail: a
 # large folio that was left unread in the page cache once gave EIO to all readers, since none could drop it while the others
 # looked at it. By a device and by an image file, by read() and mmap(), verified in both ways.
 

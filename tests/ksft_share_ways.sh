@@ -47,7 +47,7 @@ for way in "${WAYS[@]}"; do
 	anew $MINE "$mine" || ktap_test_fail "fresh: $way: mount"
 	tap < <(share_ways -w "$way" fresh $MINE "$TMP/mine" $OTHER "$TMP/other" "${FILES[@]}")
 done
-# the other way round: who was first is now second
+# the other way round: what was first is now second
 drop
 for scenario in between old; do
 	for way in "${WAYS[@]}"; do

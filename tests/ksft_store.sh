@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Images on a store that hangs, is slow, fails, returns short and changes (tests/store.c, tests/store.py): an error or the right
-# bytes in bounded time for who reads such an image, and the right bytes for who reads another one with the same content.
+# bytes in bounded time for readers of such an image, and the right bytes for readers of another one with the same content.
 
 . "$(dirname "$0")/lib.sh"
 ktap_print_header

@@ -176,7 +176,7 @@ permissions() {
 	both "$way: extended attributes" "cd @ && getfattr -dR -m - -h data; as 1001 getfattr -m - data/file"
 	is "$way: ACLs are enforced" "$(acl_answers)" "denied no yes allowed yes yes no private no"
 	ok "$way: remount with noacl" vfs remount $A ro noacl
-	# In-tree takes the option and goes on as before.
+	# In-tree takes the option and behaves as before.
 	is "$way: ACLs are not enforced with noacl" "$(acl_answers)" \
 		"$([ "$FSTYPE" = erofs ] && echo "denied no yes allowed yes yes no" || echo "denied yes yes allowed no no no") private no"
 	ok "$way: noacl is shown" grep -q " $A .*[ ,]noacl" /proc/mounts

@@ -7,7 +7,7 @@
  *   pods start HOW DIR FIRST COUNT LAYER... -- COMMAND ARG...
  *
  * starts containers FIRST, FIRST+1, ... one after the other. The first layer lies on top. The command runs as process 1 of pid,
- * mount, network, uts and ipc namespaces of its own; its first line on standard output is the container's first answer, and it goes on. HOW:
+ * mount, network, uts and ipc namespaces of its own; its first line on standard output is the container's first answer, and it keeps running. HOW:
  *
  *   TYPE        each layer an image file, mounted anew as a filesystem of this type for each container
  *   loop:TYPE   the same through a loop device of its own each time

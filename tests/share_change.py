@@ -133,7 +133,7 @@ def changed(label, a, b, tree, image):
         m.madvise(mmap.MADV_DONTNEED)
     drop()
 
-    check(whole(mine, size)[0], new, f"{label}: changed: who reads it has the new bytes, by the file that was open")
+    check(whole(mine, size)[0], new, f"{label}: changed: a reader has the new bytes, by the file that was open")
     check(whole(other, size)[0], old, f"{label}: changed: the other sharer has its own")
     check(other_mapped[:], old, f"{label}: changed: the other sharer's mapping, too")
     check(mapped[:], new, f"{label}: changed: the mapping that was there has the new bytes")

@@ -62,7 +62,7 @@ def check(path):
         try:
             look("read", os.pread(fd, count, at), at)
         except OSError as err:
-            # Who refuses it says so.
+            # A refusal is reported.
             print(f"refused: {err.strerror}")
             return
     with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as mapping:

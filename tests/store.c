@@ -19,11 +19,11 @@
  *   errno RANGE NUMBER reads fail, with any errno up to 511
  *   short RANGE        reads end where the range begins, as at an end of file
  *   flip RANGE         the bytes in the range are other bytes
- *   ok                 all rules are forgotten, what hangs goes on
+ *   ok                 all rules are forgotten, what hangs continues
  *   size BYTES         the file has that size; 0 is the size of IMAGE
  *   deaf 0|1           whether interrupts of hanging reads are ignored (0)
  *   direct 0|1         whether files opened from now on bypass the page cache,
- *                      whoever reads them; -d sets it from the start
+ *                      whatever task reads them; -d sets it from the start
  *   inval              the page cache of the file is dropped
  *   exit               the server dies: all requests fail with ECONNABORTED
  *
@@ -579,7 +579,7 @@ int main(int argc, char **argv)
 	setsid();
 	if (!freopen("/dev/null", "r", stdin) || !freopen("/dev/null", "w", stdout) || chdir("/"))
 		return 1;
-	/* Whoever waits for the end of the test's output does not wait for this. */
+	/* A reader of the test's output does not wait for the end of this. */
 	if (!freopen("/dev/console", "w", stderr) && !freopen("/dev/null", "w", stderr))
 		return 1;
 	pthread_attr_init(&small_thread);

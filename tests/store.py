@@ -96,8 +96,8 @@ def smoke(p):
     result(p.store.wait_for(1), f"{p.label}: a read hangs")
     result(attempt(8192, 8192) == 8192, f"{p.label}: another one does not")
     p.store.say("ok")
-    check(hung.wait(), b"\2", f"{p.label}: what hung goes on")
-    # a direct read by who waits for it cannot be killed in FUSE, but this can
+    check(hung.wait(), b"\2", f"{p.label}: what hung continues")
+    # a direct read that is waited for cannot be killed in FUSE, but this can
     p.store.say("direct 1", "hang all")
     hung = Child(by_pread, p.store.image)
     p.store.wait_for(1)
@@ -150,7 +150,7 @@ def errors(p):
 
 
 def touched(path, first, end):
-    """The blocks of a mapping that give SIGBUS to who touches them one after the other; None if that takes too long."""
+    """The blocks of a mapping that give SIGBUS when they are touched one after the other; None if that takes too long."""
     bad = []
     with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as m:
         seen = mmap.mmap(-1, PAGE)
@@ -210,7 +210,7 @@ def bad_block(p):
         got = Child(once, begin("one"), 0, 256 << 10).wait()
         check(got, data[:BAD * PAGE], f"{label}: a read gets what lies before it")
         seen = touched(begin("one"), 0, end)
-        result(seen == [BAD], f"{label}: who touches a mapping gets SIGBUS there alone", seen)
+        result(seen == [BAD], f"{label}: touching a mapping gives SIGBUS there alone", seen)
         bad, got = page_by_page(begin("one"), end)
         result(bad == [BAD], f"{label}: each other page can be read", bad)
         if bad[:1] == [BAD]:
@@ -251,7 +251,7 @@ def bad_extent(p):
         check(got, data[before:bad[0] * PAGE], f"{label}: a read gets what lies before it")
         begin()
         seen = touched(path, 0, end)
-        result(seen == bad, f"{label}: who touches a mapping gets SIGBUS there alone", seen)
+        result(seen == bad, f"{label}: touching a mapping gives SIGBUS there alone", seen)
 
 
 HUNG = {"pread": by_pread, "mmap": by_mmap, "splice": by_splice, "read": by_read}
@@ -290,7 +290,7 @@ def hang(p):
                 check(got, p.data(name) if name else usage, f"{label}: {way} of the healthy {name}")
             for what, function in {"dropping caches": (drop,), "statistics": (statistics,), "a walk": (walk, p.b)}.items():
                 got = Child(*function).wait(p.late)
-                result(got == b"", f"{label}: {what} goes on", got)
+                result(got == b"", f"{label}: {what} continues", got)
         for child in hung:
             os.kill(child.pid, signal.SIGKILL)
         died = [child.reap(SOON) for child in hung]
@@ -348,7 +348,7 @@ def walk(directory):
 
 
 def kill(p):
-    """Whoever waits for the store can be killed at once."""
+    """A task that waits for the store can be killed at once."""
     data = p.data(p.name)
     names = [name for name in (p.name, "prog") if os.path.exists(f"{p.a}/{name}")]
     ways = {**WAYS, "WILLNEED": fadvise, "MAP_POPULATE": populate}
@@ -370,7 +370,7 @@ def kill(p):
         for way in waiting:
             os.kill(children[way].pid, signal.SIGKILL)
         late = [way for way in waiting if not children[way].reap(SOON)]
-        result(not late, f"{p.label}: who waits for {'what others have' if resident else 'a page'} can be killed", late)
+        result(not late, f"{p.label}: a task that waits for {'what others have' if resident else 'a page'} can be killed", late)
         p.store.say("ok", "deaf 0")
         for fd in fds:
             os.close(fd)
@@ -378,7 +378,7 @@ def kill(p):
 
 
 def cold(p):
-    """Nothing of the image is cached: who looks for a file, and who waits for that, can be killed."""
+    """Nothing of the image is cached: a task that looks for a file, and one that waits for that, can be killed."""
     p.fresh()
     p.store.say("deaf 1", "hang all")
     children = [Child(by_read, f"{p.a}/{p.name}") for _ in range(2)]
@@ -387,7 +387,7 @@ def cold(p):
     for child in children:
         os.kill(child.pid, signal.SIGKILL)
     died = [child.reap(SOON) for child in children]
-    result(all(died), f"{p.label}: who waits for metadata can be killed", died)
+    result(all(died), f"{p.label}: tasks that wait for metadata can be killed", died)
     p.store.say("ok", "deaf 0")
     check(Child(by_read, f"{p.a}/{p.name}").wait(), p.data(p.name), f"{p.label}: and the file is right afterwards")
 
@@ -416,7 +416,7 @@ def killed(p):
 
 
 def memory(p):
-    """Who waits for compressed data has memory for that, not for all that comes before the wanted page when it is decoded."""
+    """A task that waits for compressed data has memory for that, not for all that comes before the wanted page when it is decoded."""
     count, size = 64, os.stat(f"{p.a}/big").st_size
     p.fresh()
     with open(f"{p.a}/big", "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as m:
@@ -467,8 +467,8 @@ def opening(p):
     check(got, data, f"{p.label}: one waits in open: the other image's file can be opened")
     second = Child(by_read, f"{p.a}/one")
     late = second.wait(0.5, False)
-    result(late == "late" and second.kill(), f"{p.label}: who waits for the one who waits in open can be killed", late)
-    result(opens.wait(0.5, False) == "late" and opens.kill(), f"{p.label}: who waits in open can be killed")
+    result(late == "late" and second.kill(), f"{p.label}: a task that waits for one that waits in open can be killed", late)
+    result(opens.wait(0.5, False) == "late" and opens.kill(), f"{p.label}: a task that waits in open can be killed")
 
     def interrupted():
         def handler(*_):

@@ -122,19 +122,19 @@ nth names "share=content" "$dev0" "" same "$TOP/0/same"
 for way in read mmap splice direct; do
 	nth $way "share=off" "$dev0" share=off same "$TOP/0/same"
 	# in a domain of its own
-	nth $way "share=content, nobody else has it" "$dev0" domain_id=@ same "$TOP/0/same"
+	nth $way "share=content, no other task has it" "$dev0" domain_id=@ same "$TOP/0/same"
 	[ $way = direct ] || nth $way "share=content, from a file" $DISK/0 domain_id=@ same "$TOP/0/same"
 	ok "another image" at "$FSTYPE" "$dev1" $other
 	cat $other/same > /dev/null
-	nth $way "share=content, somebody else has it" "$dev0" "" same "$TOP/0/same"
+	nth $way "share=content, another task has it" "$dev0" "" same "$TOP/0/same"
 	away $other
 	parted=$(cat $STATS/inodes_diverged)
-	nth $way "share=content, somebody else has a twin" "$dev0" domain_id=@ twin "$TOP/0/twin" "$dev1" $other
+	nth $way "share=content, another task has a twin" "$dev0" domain_id=@ twin "$TOP/0/twin" "$dev1" $other
 	ok "and the twins parted" test "$(cat $STATS/inodes_diverged)" -gt "$parted"
 	nth $way "share=fingerprint" "$digest0" share=fingerprint,domain_id=@ "$fingerprinted" "$SMALL/$fingerprinted"
 	ok "another image with fingerprints" at "$FSTYPE" "$digest1" $other share=fingerprint,domain_id=fault
 	cat "$other/$fingerprinted" > /dev/null
-	nth $way "share=fingerprint, somebody else has it" "$digest0" share=fingerprint,domain_id=fault "$fingerprinted" "$SMALL/$fingerprinted"
+	nth $way "share=fingerprint, another task has it" "$digest0" share=fingerprint,domain_id=fault "$fingerprinted" "$SMALL/$fingerprinted"
 	away $other
 done
 ok "then nothing is left" gone

@@ -77,7 +77,7 @@ coming() {
 	done
 	[ $n -gt 2 ]
 }
-# one of the mounts under the readers, who have files of it open and mapped
+# one of the mounts under the readers, which have files of it open and mapped
 going() {
 	local n=0
 	while running; do
@@ -123,7 +123,7 @@ wait $goer
 status=$?
 sed 's/^/# /' "$TMP/going" | head -20
 is "a mount that goes while its files are in use, and comes again" $status 0
-is "nobody was killed for memory" "$(awk '$1 == "oom_kill" { print $2 }' $GROUP/memory.events)" 0
+is "no process was killed for memory" "$(awk '$1 == "oom_kill" { print $2 }' $GROUP/memory.events)" 0
 ok "there was pressure" pressed
 for i in 0 1 2 3; do
 	ok "tree $i, after all" diff -r "$TOP/$i" /mnt/stress-$i

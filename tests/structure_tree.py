@@ -43,7 +43,7 @@ def main():
     write("text", whole)
     write("again", text(333) + whole[5000:20000] + whole[:8000])
     write("mixed", b"".join(own.choice((text, own.randbytes))(own.randint(1, 6000)) for _ in range(4)))
-    write("zeros", bytes(120000))     # so many that indexes come in packs of 16
+    write("zeros", bytes(120000))     # enough for indexes that come in packs of 16
     write("short", text(300))
     os.symlink("plain", "fast")
     os.symlink("x" * 1200, "slow")

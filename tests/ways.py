@@ -41,7 +41,7 @@ def way(what):
                     finally:
                         os.close(fd)
             print(f"ok {what}")
-        except Exception as err:  # the test goes on with the next way
+        except Exception as err:  # the test continues with the next way
             print(f"# {type(err).__name__}: {err}")
             print(f"not ok {what}")
         sys.stdout.flush()

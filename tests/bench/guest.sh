@@ -42,7 +42,7 @@ contender() {
 	unmount_both
 }
 
-# The cold reads again: how much of what they wait for goes on beside them depends on the host, and is not the same twice
+# The cold reads again: how much of what they wait for runs beside them depends on the host, and is not the same twice
 cold_again() {
 	local image before
 	mount_both
@@ -54,7 +54,7 @@ cold_again() {
 }
 
 # What the kernel's SHA-256 of 4 KiB costs, the copy that user space has it make included: hash_ns would not do, since it
-# goes on while others run.
+# continues while others run.
 sha256() {
 	python3 - <<-'END'
 		import socket, time

@@ -147,7 +147,7 @@ contender() {
 }
 
 list_names
-# what both systems have, every so many of it
+# what both systems have, every Nth of it
 LC_ALL=C comm -12 /tmp/names/1 /tmp/names/2 | grep -E '^\./usr/share/[A-Za-z0-9/._+-]+$' | sed 's/^\.//' > /tmp/common
 awk -v step=$(($(wc -l < /tmp/common) / 200)) 'NR % step == 0 && n++ < 200' /tmp/common > /tmp/paths
 for name in ${2-in-tree inode_share off compare content fingerprint again}; do
