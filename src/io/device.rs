@@ -61,9 +61,10 @@ unsafe impl Sync for SuperPtr {}
 impl SuperPtr {
     /// # Safety
     ///
-    /// Devices opened with the result must be dropped while the superblock is still allocated.
+    /// * `sb` is a superblock.
+    /// * It is allocated until the devices that are opened with the result are dropped.
     pub(crate) unsafe fn new(sb: NonNull<bindings::super_block>) -> Self {
-        // INVARIANT: By the function's safety requirements.
+        // INVARIANT: By this function's requirements the superblock outlives the devices.
         Self(sb)
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct Folio(Opaque<bindings::folio>);
 impl Folio {
     /// # Safety
     ///
-    /// `folio` is live for `'a`.
+    /// * `folio` is live for `'a`: there is a reference to it, or it is locked in its page cache.
     #[inline(always)]
     pub(crate) unsafe fn from_raw<'a>(folio: *mut bindings::folio) -> &'a Self {
         // SAFETY: By this function's requirements the folio is live; the type is transparent.
@@ -60,7 +60,7 @@ impl Folio {
     ///
     /// # Safety
     ///
-    /// Nothing writes to them as long as the result is used.
+    /// * Nothing writes to them as long as the result is used.
     pub(super) unsafe fn bytes(&self) -> &[u8] {
         // SAFETY: The folio is live, and the range all of it; the rest by this function's
         // requirements.
@@ -150,7 +150,7 @@ impl Folio {
     ///
     /// # Safety
     ///
-    /// The lock is the caller's.
+    /// * The folio is locked, and the lock is the caller's to give up.
     pub(crate) unsafe fn unlock(&self) {
         // SAFETY: The folio is live; by this function's requirements the lock is the caller's.
         unsafe { bindings::folio_unlock(self.as_ptr()) }
@@ -163,7 +163,8 @@ impl Folio {
     /// * The lock is the caller's, and the folio is not uptodate.
     /// * `mapping` is live, one of a regular file, and has the folio.
     pub(super) unsafe fn remove(&self, mapping: *mut bindings::address_space) {
-        // SAFETY: By this function's requirements. It fails for other files only.
+        // SAFETY: By this function's requirements the folio is locked, and in this mapping of a
+        // regular file. It fails for other files only.
         unsafe { bindings::generic_error_remove_folio(mapping, self.as_ptr()) };
     }
 
@@ -171,7 +172,8 @@ impl Folio {
     ///
     /// # Safety
     ///
-    /// The lock is the caller's, and the folio is not uptodate yet.
+    /// * The folio is locked, and the lock is the caller's to give up.
+    /// * It is not uptodate yet.
     pub(super) unsafe fn end_read(&self, is_read: bool) {
         // SAFETY: The folio is live; by this function's requirements the lock is the caller's.
         unsafe { bindings::folio_end_read(self.as_ptr(), is_read) }
@@ -193,10 +195,11 @@ impl HeldFolio {
     ///
     /// # Safety
     ///
-    /// `folio` is null, or the caller has a reference to it, which passes on.
+    /// * `folio` is null, or points to a folio to which the caller has a reference.
+    /// * That reference passes to the result: the caller does not give it up.
     #[inline(always)]
     pub(crate) unsafe fn from_raw(folio: *mut bindings::folio) -> Option<Self> {
-        // INVARIANT: By this function's requirements.
+        // INVARIANT: By this function's requirements the reference passes to this.
         NonNull::new(folio.cast()).map(Self)
     }
 
@@ -216,9 +219,10 @@ impl HeldFolio {
     ///
     /// # Safety
     ///
-    /// The caller has a reference to the folio, which passes on.
+    /// * The caller has a reference to the folio.
+    /// * That passes to the result: the caller does not give it up.
     pub(super) unsafe fn from_inner(folio: NonNull<Folio>) -> Self {
-        // INVARIANT: By this function's requirements.
+        // INVARIANT: By this function's requirements the reference passes to this.
         Self(folio)
     }
 
@@ -268,9 +272,10 @@ pub(crate) struct FolioRef(HeldFolio);
 impl FolioRef {
     /// # Safety
     ///
-    /// `folio` is uptodate, and of a page cache of this module.
+    /// * `folio` is uptodate.
+    /// * It is of a page cache of this module, so that nothing writes to it.
     pub(super) unsafe fn new(folio: HeldFolio) -> Self {
-        // INVARIANT: By the function's safety requirements.
+        // INVARIANT: By this function's requirements it is uptodate, and nothing writes to it.
         Self(folio)
     }
 
@@ -310,7 +315,7 @@ impl FolioRef {
     ///
     /// # Safety
     ///
-    /// The range is inside the folio.
+    /// * `offset + len` does not overflow, and is at most the folio's size.
     #[inline(always)]
     pub(super) unsafe fn part(&self, offset: usize, len: usize) -> &[u8] {
         let start = self.address().wrapping_add(offset);

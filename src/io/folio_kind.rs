@@ -25,8 +25,9 @@ impl FolioKind {
     ///
     /// # Safety
     ///
-    /// The caller owns the folio, as in the invariants of [`super::folio_list::FolioList`], and
-    /// does not use it any more.
+    /// * The caller owns the folio, as in the invariants of [`super::folio_list::FolioList`]: its
+    ///   lock if it is of a page cache, else the only reference.
+    /// * It does not use it any more.
     #[inline]
     pub(super) unsafe fn release(self, folio: NonNull<Folio>, is_filled: bool) {
         if self == FolioKind::Cache {

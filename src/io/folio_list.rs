@@ -75,7 +75,8 @@ impl FolioList {
     ///
     /// # Safety
     ///
-    /// `folio` is locked, and the lock passes to the list. (On error, too: it is unlocked.)
+    /// * `folio` is live, locked, and of a page cache.
+    /// * The lock passes to the list; on error, too, for which the folio is unlocked.
     pub(crate) unsafe fn of_locked(folio: NonNull<bindings::folio>) -> Result<Self> {
         let (folio, mut folios) = (folio.cast::<Folio>(), KVec::new());
         if let Err(err) = folios.reserve(1, GFP_KERNEL) {
@@ -89,7 +90,7 @@ impl FolioList {
             done: 0,
             bytes: 0,
         };
-        // INVARIANT: By the function's safety requirements.
+        // INVARIANT: By this function's requirements it is locked, and the lock passes to the list.
         this.push(folio);
         Ok(this)
     }
@@ -436,7 +437,8 @@ impl FolioList {
     ///
     /// # Safety
     ///
-    /// `mapping` is live, and one of a regular file. The bytes are what it holds at that place.
+    /// * `mapping` is live, and one of a regular file.
+    /// * The bytes are what it holds from page `index` on, or `may_stay` says no.
     pub(crate) unsafe fn give(
         mut self,
         mapping: *mut bindings::address_space,

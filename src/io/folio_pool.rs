@@ -91,7 +91,8 @@ pub(super) fn get() -> Option<HeldFolio> {
 ///
 /// # Safety
 ///
-/// It is of no page cache and not movable, and this is the only reference.
+/// * `folio` is of no page cache, and not movable.
+/// * This is the only reference to it.
 pub(super) unsafe fn put(folio: HeldFolio) {
     // One that is charged to a cgroup is freed, so that the cgroup does not pay for other readers.
     if folio.is_charged() || folio.size() != PAGE_SIZE << ORDER {

@@ -20,7 +20,7 @@ impl InodeCache {
     ///
     /// # Safety
     ///
-    /// `init_once` initialises memory of that size.
+    /// * `init_once` initialises memory of `size` bytes, whatever is in it.
     pub(crate) unsafe fn new(
         name: &'static CStr,
         size: usize,

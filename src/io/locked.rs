@@ -65,10 +65,12 @@ pub(crate) struct LeavingFolio<'a>(&'a Folio);
 impl LeavingFolio<'_> {
     /// # Safety
     ///
-    /// `folio` is locked, and in a page cache of this module, for the result's lifetime.
+    /// * `folio` is locked for the result's lifetime.
+    /// * It is in a page cache of this module.
     pub(crate) unsafe fn from_raw<'a>(folio: NonNull<bindings::folio>) -> LeavingFolio<'a> {
         // SAFETY: The lock keeps the folio in its page cache, which has a reference to it.
-        // INVARIANT: By this function's requirements.
+        // INVARIANT: By this function's requirements it is locked, and in a page cache of this
+        // module.
         LeavingFolio(unsafe { Folio::from_raw(folio.as_ptr()) })
     }
 
@@ -114,11 +116,14 @@ pub(crate) enum Leaving<'a> {
 /// Calls `found` for the pages of each folio of `mapping` that may be read and can be locked
 /// without waiting, under its lock. May sleep in between; `found` may not.
 pub(crate) fn visit_ready(mapping: Mapping<'_>, found: &mut dyn FnMut(Range<u64>)) {
+    /// Passes a range on to the closure; called by `visit_ready`.
+    ///
     /// # Safety
     ///
-    /// `data` is a `&mut dyn FnMut(Range<u64>)`.
+    /// * `data` points to a `&mut dyn FnMut(Range<u64>)` that is live, and used by nothing else
+    ///   during the call.
     unsafe extern "C" fn call(first: usize, end: usize, data: *mut c_void) {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements `data` is that closure, and nothing else uses it.
         let found = unsafe { &mut *data.cast::<&mut dyn FnMut(Range<u64>)>() };
         found(first as u64..end as u64);
     }

@@ -20,11 +20,12 @@ pub(crate) struct Mapping<'a> {
 impl Mapping<'_> {
     /// # Safety
     ///
-    /// `mapping` is the `i_data` of an inode of this module, which is not freed for the result's
-    /// lifetime.
+    /// * `mapping` is the `i_data` of an inode of this module.
+    /// * That inode is not freed for the result's lifetime.
     #[inline(always)]
     pub(crate) unsafe fn from_raw(mapping: *mut bindings::address_space) -> Self {
-        // INVARIANT: By this function's requirements.
+        // INVARIANT: By this function's requirements the inode is one of this module, and not
+        // freed.
         Self {
             // SAFETY: By this function's requirements the pointer is to a part of an inode.
             mapping: unsafe { NonNull::new_unchecked(mapping) },

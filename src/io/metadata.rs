@@ -63,7 +63,8 @@ impl FolioBytes<'_> {
     ///
     /// # Safety
     ///
-    /// `folio` comes from `into_raw` and is not used afterwards.
+    /// * `folio` comes from [`FolioBytes::into_raw`].
+    /// * It is given up once, and not used afterwards.
     pub(crate) unsafe fn put_raw(folio: *mut bindings::folio) {
         // SAFETY: The caller hands over the reference.
         drop(unsafe { HeldFolio::from_raw(folio) });
@@ -111,7 +112,7 @@ impl<'a> CacheBytes<'a> {
     /// * It has a `readahead` and a `read_folio`.
     /// * `size` is that inode's size.
     pub(crate) unsafe fn new(mapping: Mapping<'a>, size: u64) -> Self {
-        // INVARIANT: By the function's safety requirements.
+        // INVARIANT: By this function's requirements it is such a mapping, and of this size.
         Self {
             mapping,
             size,

@@ -63,7 +63,8 @@ impl<T> OnceBox<T> {
     ///
     /// # Safety
     ///
-    /// No reference to it is used any more, nor is it asked for at the same time.
+    /// * No reference to it is used any more.
+    /// * It is not asked for, nor made, at the same time.
     pub(crate) unsafe fn clear(&self) {
         let value = self.0.xchg(core::ptr::null_mut(), Acquire);
         if !value.is_null() {

@@ -20,10 +20,11 @@ pub(crate) struct Readahead<'a> {
 impl Readahead<'_> {
     /// # Safety
     ///
-    /// `rac` is the argument of a `->readahead`, which runs for the result's lifetime and does not
-    /// use it but through the result.
+    /// * `rac` is the argument of a `->readahead` that runs for the result's lifetime.
+    /// * That uses it through the result only.
     pub(crate) unsafe fn from_raw(rac: *mut bindings::readahead_control) -> Self {
-        // INVARIANT: By this function's requirements.
+        // INVARIANT: By this function's requirements the `->readahead` runs for the result's
+        // lifetime.
         Self {
             // SAFETY: By this function's requirements the pointer is valid.
             rac: unsafe { NonNull::new_unchecked(rac) },

@@ -23,11 +23,12 @@ pub(crate) struct ReadRequest<'a> {
 impl ReadRequest<'_> {
     /// # Safety
     ///
-    /// `iocb` and `to` are the arguments of a `->read_iter`, which runs for the result's lifetime
-    /// and does not use them but through the result.
+    /// * `iocb` and `to` are the arguments of a `->read_iter` that runs for the result's lifetime.
+    /// * That uses them through the result only.
     #[inline(always)]
     pub(crate) unsafe fn from_raw(iocb: *mut bindings::kiocb, to: *mut bindings::iov_iter) -> Self {
-        // INVARIANT: By this function's requirements.
+        // INVARIANT: By this function's requirements the `->read_iter` runs for the result's
+        // lifetime.
         Self {
             // SAFETY: By this function's requirements the pointer is valid.
             iocb: unsafe { NonNull::new_unchecked(iocb) },

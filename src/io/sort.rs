@@ -13,11 +13,13 @@ use crate::bindings;
 
 /// Sorts ranges by where they start. May sleep.
 pub(crate) fn sort_by_start(ranges: &mut [Range<u64>]) {
+    /// Compares two ranges, for `sort_nonatomic()`.
+    ///
     /// # Safety
     ///
-    /// Both point to a `Range<u64>`.
+    /// * `one` and `other` point to a `Range<u64>` each, which is not written to during the call.
     unsafe extern "C" fn compare(one: *const c_void, other: *const c_void) -> c_int {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements both point to a range, which is not written to.
         let (one, other) = unsafe { (&*one.cast::<Range<u64>>(), &*other.cast::<Range<u64>>()) };
         one.start.cmp(&other.start) as c_int
     }

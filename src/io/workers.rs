@@ -45,7 +45,8 @@ impl Drop for Workers {
 ///
 /// # Safety
 ///
-/// The caller belongs to I/O of a superblock of the module. (The workers are there longer.)
+/// * The caller belongs to I/O of a superblock of the module, so that [`Workers`] has been made and
+///   is not dropped for `'a`.
 pub(super) unsafe fn queue<'a>() -> &'a Queue {
     // SAFETY: By the function's safety requirements `Workers` has been made, and not dropped.
     unsafe { Queue::from_raw(QUEUE.load(Relaxed)) }

@@ -50,8 +50,8 @@ impl<'a> Probe<'a> {
     ///
     /// # Safety
     ///
-    /// It is dropped before the shared inode is freed, hence when that leaves the index at the
-    /// latest.
+    /// * The result is dropped before the shared inode is freed, hence when that leaves the index
+    ///   at the latest.
     pub(super) unsafe fn into_entry(self) -> IndexEntry {
         self.0
     }

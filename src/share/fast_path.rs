@@ -58,10 +58,11 @@ impl Mark {
     ///
     /// # Safety
     ///
-    /// `inode` lives at least as long as what this returns. Nothing else writes its `i_private`
-    /// once the inode is set up.
+    /// * `inode` lives at least as long as the result.
+    /// * Nothing else writes its `i_private` once the inode is set up.
     pub(super) unsafe fn of(inode: *mut bindings::inode) -> Self {
-        // INVARIANT: By the function's safety requirements.
+        // INVARIANT: By this function's requirements the inode lives longer, and nothing else
+        // writes the word.
         // SAFETY: The address of a field of what `inode` points to.
         Self(unsafe { &raw mut (*inode).i_private })
     }
@@ -81,7 +82,7 @@ impl Mark {
 ///
 /// # Safety
 ///
-/// `mapping` is the own one (`i_data`) of a live inode.
+/// * `mapping` is the own one (`i_data`) of a live inode.
 #[inline(always)]
 pub(crate) unsafe fn is_marked(mapping: *mut bindings::address_space) -> bool {
     // SAFETY: By this function's requirements the mapping is the `i_data` of a live inode. This is

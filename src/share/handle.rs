@@ -77,11 +77,12 @@ impl Unheld {
     ///
     /// # Safety
     ///
-    /// `mapping` is the own one (`i_data`) of a shared inode, which is not freed for the result's
-    /// lifetime.
+    /// * `mapping` is the own one (`i_data`) of a shared inode.
+    /// * That is not freed for `'a`.
     pub(crate) unsafe fn of_mapping<'a>(mapping: *mut bindings::address_space) -> &'a Self {
-        // INVARIANT: By this function's requirements.
-        // SAFETY: By this function's requirements.
+        // INVARIANT: By this function's requirements the inode is a shared inode.
+        // SAFETY: By this function's requirements `mapping` is the `i_data` of a shared inode,
+        // which is not freed for `'a`; the type is transparent.
         unsafe { &*kernel::container_of!(mapping, bindings::inode, i_data).cast() }
     }
 
@@ -146,12 +147,11 @@ impl SharedInode {
     ///
     /// # Safety
     ///
-    /// One of these holds:
-    ///
-    /// * The pages hold bytes that have the digests which are recorded for these blocks.
-    /// * There are no digests, and as long as `may_stay` says so, the real inode that they were
-    ///   read through is the only user, or no inode has verified these blocks.
-    /// * The inode is one of which nothing is checked ([`super::Verify::Nothing`]).
+    /// * One of these holds of the bytes in `folios`:
+    ///   * they have the digests that are recorded for the blocks from `at` on;
+    ///   * no digests are recorded, and whenever `may_stay` says yes, the real inode that they were
+    ///     read through is the only user, or no inode has verified these blocks;
+    ///   * nothing is checked of the inode ([`super::Verify::Nothing`]).
     pub(crate) unsafe fn give(
         &self,
         at: u64,

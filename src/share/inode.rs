@@ -37,7 +37,7 @@ impl SharedInodeSlot {
     ///
     /// # Safety
     ///
-    /// `inode` must be one of the internal filesystem.
+    /// * `inode` is one of the internal filesystem, so that it lies in a [`SharedInodeSlot`].
     pub(super) unsafe fn of(inode: *mut bindings::inode) -> *mut Self {
         // SAFETY: All inodes of the internal filesystem are made by `alloc`.
         unsafe { kernel::container_of!(Opaque::cast_from(inode), SharedInodeSlot, inode) }

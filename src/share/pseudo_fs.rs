@@ -45,9 +45,11 @@ static CACHE: Atomic<*mut bindings::kmem_cache> = Atomic::new(core::ptr::null_mu
 static SUPER: Atomic<*mut bindings::super_block> = Atomic::new(core::ptr::null_mut());
 
 impl SharedInodeSlot {
+    /// Slab constructor.
+    ///
     /// # Safety
     ///
-    /// Slab constructor: `ptr` is memory for a `SharedInodeSlot`.
+    /// * `ptr` is memory for a `SharedInodeSlot`, and this call's alone.
     unsafe extern "C" fn init_once(ptr: *mut c_void) {
         // SAFETY: By this function's requirements `ptr` is memory for a `SharedInodeSlot`.
         let inode = unsafe { &raw const (*ptr.cast::<Self>()).inode };
@@ -55,9 +57,11 @@ impl SharedInodeSlot {
         unsafe { bindings::inode_init_once(Opaque::cast_into(inode)) };
     }
 
+    /// `super_operations::alloc_inode`
+    ///
     /// # Safety
     ///
-    /// `super_operations::alloc_inode` of the internal filesystem.
+    /// * `sb` is the superblock of the internal filesystem.
     unsafe extern "C" fn alloc(sb: *mut bindings::super_block) -> *mut bindings::inode {
         // SAFETY: The cache has objects of the size of `SharedInodeSlot`, and lives as long as the
         // superblock.
@@ -108,9 +112,12 @@ impl SharedInodeSlot {
         shared.content().end_aliases();
     }
 
+    /// `super_operations::free_inode`
+    ///
     /// # Safety
     ///
-    /// `super_operations::free_inode`: `inode` is not used any more.
+    /// * `inode` is one of the internal filesystem that `alloc` made.
+    /// * Nothing uses it any more, not under RCU either.
     unsafe extern "C" fn free(inode: *mut bindings::inode) {
         // SAFETY: By this function's requirements the object is this call's.
         let node = unsafe { &mut *Self::of(inode) };
@@ -123,18 +130,25 @@ impl SharedInodeSlot {
         unsafe { bindings::kfree(core::ptr::from_mut(node).cast()) };
     }
 
+    /// Whether an inode has this identity: the `test` of `iget5_locked`.
+    ///
     /// # Safety
     ///
-    /// Callback of `iget5_locked` on the internal filesystem; `data` is an `Identity`.
+    /// * `inode` is one of the internal filesystem that `set` was called for.
+    /// * `data` points to an `Identity`.
     unsafe extern "C" fn test(inode: *mut bindings::inode, data: *mut c_void) -> c_int {
-        // SAFETY: By the function's safety requirements; `set` ran before the inode was hashed.
+        // SAFETY: By this function's requirements `data` is an `Identity`; `set` has written that
+        // of the inode before the inode was hashed.
         let same = unsafe { *(*Self::of(inode)).identity.get() == *data.cast::<Identity>() };
         same.into()
     }
 
+    /// Gives a new inode its identity: the `set` of `iget5_locked`.
+    ///
     /// # Safety
     ///
-    /// As for `test`; the inode is new.
+    /// * `inode` is a new one of the internal filesystem, which nothing else uses yet.
+    /// * `data` points to an `Identity`.
     unsafe extern "C" fn set(inode: *mut bindings::inode, data: *mut c_void) -> c_int {
         // SAFETY: By this function's requirements the inode is new, and `data` is an `Identity`.
         unsafe { *(*Self::of(inode)).identity.get() = *data.cast::<Identity>() };
@@ -177,7 +191,8 @@ impl SharedInode {
 ///
 /// # Safety
 ///
-/// `inode` is new (`I_NEW`), and the caller's to set up.
+/// * `inode` is an inode of the internal filesystem that is new (`I_NEW`).
+/// * It is the caller's to set up: nothing else uses it.
 unsafe fn set_up(
     inode: *mut bindings::inode,
     size: u64,
@@ -207,19 +222,24 @@ unsafe fn set_up(
 ///
 /// # Safety
 ///
-/// `inode` is one of the internal filesystem that is not new any more.
+/// * `inode` is one of the internal filesystem, and allocated.
+/// * It is not new any more.
 unsafe fn is_regular(inode: *mut bindings::inode) -> bool {
-    // SAFETY: By the function's safety requirements; the mode is constant.
+    // SAFETY: By this function's requirements the inode is allocated, and its mode constant.
     let mode = u32::from(unsafe { (*inode).i_mode });
     mode & bindings::S_IFMT == bindings::S_IFREG
 }
 
 /// Calls `f`, which may sleep, for each shared inode in memory.
 pub(crate) fn for_each(f: &mut dyn FnMut(&SharedInode)) {
+    /// Passes a shared inode on to the closure; called by `visit_inodes`.
+    ///
     /// # Safety
     ///
-    /// `inode` is an inode of the internal filesystem that is not new, and to which there is a
-    /// reference; `data` is a `&mut dyn FnMut(&SharedInode)`.
+    /// * `inode` is an inode of the internal filesystem that is not new, and to which there is a
+    ///   reference during the call.
+    /// * `data` points to a `&mut dyn FnMut(&SharedInode)` that is live, and used by nothing else
+    ///   during the call.
     unsafe extern "C" fn visit(inode: *mut bindings::inode, data: *mut c_void) {
         // SAFETY: By this function's requirements it is not new any more.
         if !unsafe { is_regular(inode) } {
@@ -256,7 +276,7 @@ static SUPER_OPS_REF: &bindings::super_operations = &SUPER_OPS;
 ///
 /// # Safety
 ///
-/// `fc` is a new context, and used by this task alone.
+/// * `fc` is a new context, live, and used by this task alone.
 unsafe extern "C" fn init_fs_context(fc: *mut kernel::bindings::fs_context) -> c_int {
     // SAFETY: By this function's requirements `fc` is a new context.
     let ctx = unsafe { bindings::init_pseudo(fc.cast(), MAGIC) };
@@ -274,7 +294,8 @@ unsafe extern "C" fn init_fs_context(fc: *mut kernel::bindings::fs_context) -> c
 ///
 /// # Safety
 ///
-/// `sb` is live and has no backing device yet.
+/// * `sb` is live, and the caller's to set up.
+/// * It has no backing device yet.
 unsafe fn set_up_backing_device(sb: *mut bindings::super_block) -> Result {
     // SAFETY: By this function's requirements the superblock is live, and has no backing device
     // yet.

@@ -35,7 +35,7 @@ impl Shrinker {
     ///
     /// # Safety
     ///
-    /// The index is dropped after this.
+    /// * `index` is dropped after the result.
     pub(super) unsafe fn new(index: &Index) -> Result<Self> {
         let shards = core::ptr::from_ref(index.shards()).cast_mut().cast();
         // SAFETY: The callbacks are good for any call of a shrinker with the trees of the index as
@@ -53,9 +53,11 @@ impl Drop for Shrinker {
     }
 }
 
+/// `shrinker::count_objects`
+///
 /// # Safety
 ///
-/// `shrinker::count_objects`
+/// * None: the arguments are not used.
 unsafe extern "C" fn count(
     _shrinker: *mut bindings::shrinker,
     _sc: *mut bindings::shrink_control,
@@ -67,14 +69,18 @@ unsafe extern "C" fn count(
     }
 }
 
+/// `shrinker::scan_objects`
+///
 /// # Safety
 ///
-/// `shrinker::scan_objects`: `sc` is valid, and the shrinker is one of [`Shrinker::new`].
+/// * `shrinker` is one of [`Shrinker::new`].
+/// * `sc` is live, and this callback's for the call.
 unsafe extern "C" fn scan(
     shrinker: *mut bindings::shrinker,
     sc: *mut bindings::shrink_control,
 ) -> c_ulong {
-    // SAFETY: By the function's safety requirements; the trees go after the shrinker.
+    // SAFETY: By this function's requirements `sc` is live, and the shrinker has the trees as its
+    // data, which go after it.
     let (want, shards) = unsafe {
         (
             (*sc).nr_to_scan,

@@ -185,9 +185,11 @@ impl Drop for SharedFileListRegistration {
     }
 }
 
+/// `debugfs_short_fops::read` of `shared_files`
+///
 /// # Safety
 ///
-/// `debugfs_short_fops::read` of `shared_files`; as for [`read`].
+/// * `file`, `buf`, `count` and `pos` are as [`read`] needs them.
 unsafe extern "C" fn read_top(
     file: *mut bindings::file,
     buf: *mut c_char,
@@ -198,9 +200,11 @@ unsafe extern "C" fn read_top(
     unsafe { read(file, buf, count, pos, Of::Sharers) }
 }
 
+/// `debugfs_short_fops::read` of `aliased_files`
+///
 /// # Safety
 ///
-/// `debugfs_short_fops::read` of `aliased_files`; as for [`read`].
+/// * `file`, `buf`, `count` and `pos` are as [`read`] needs them.
 unsafe extern "C" fn read_aliases(
     file: *mut bindings::file,
     buf: *mut c_char,
@@ -215,8 +219,10 @@ unsafe extern "C" fn read_aliases(
 ///
 /// # Safety
 ///
-/// `file` is one that [`SharedFileListRegistration::new`] makes: the file's private pointer is that
-/// to the hooks; `buf` is `count` bytes of user memory, `pos` is ours for the call.
+/// * `file` is an open file that [`SharedFileListRegistration::new`] made: its private pointer is
+///   that to the hooks.
+/// * `buf` is a pointer to user memory for `count` bytes, which need not be valid.
+/// * `pos` is valid, and this call's.
 unsafe fn read(
     file: *mut bindings::file,
     buf: *mut c_char,
@@ -224,10 +230,12 @@ unsafe fn read(
     pos: *mut bindings::loff_t,
     of: Of,
 ) -> isize {
-    // SAFETY: By the function's safety requirements; hooks are constant.
+    // SAFETY: By this function's requirements the private pointer is that to the hooks, which are
+    // constant.
     let hooks = unsafe { &*(*file).private_data.cast::<StatsProvider>() };
     match text(hooks, of) {
-        // SAFETY: By the function's safety requirements; the text is readable for its length.
+        // SAFETY: By this function's requirements `pos` is valid and `buf` is checked when it is
+        // written to; the text is readable for its length.
         Ok(text) => unsafe {
             bindings::simple_read_from_buffer(
                 buf.cast(),

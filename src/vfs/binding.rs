@@ -329,7 +329,8 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// `file` is being opened, by `->open`, and one of `inode`.
+    /// * `file` is being opened by this task, in `->open`.
+    /// * It is a file of `inode`.
     #[inline(never)]
     pub(super) unsafe fn share_file(inode: &Inode<T>, file: *mut bindings::file) -> Result {
         let binding = match inode.bind() {

@@ -95,7 +95,8 @@ impl<T: FileSystem> FsContext<'_, T> {
     /// * `fc` is a context of `T`, live for the result's lifetime.
     /// * It is used by this task alone, and by the caller only through the result.
     unsafe fn from_raw(fc: *mut bindings::fs_context) -> Self {
-        // INVARIANT: By this function's requirements.
+        // INVARIANT: By this function's requirements the context is live, and used through this
+        // only.
         Self {
             // SAFETY: By this function's requirements the pointer is valid.
             fc: unsafe { NonNull::new_unchecked(fc) },
@@ -149,7 +150,8 @@ impl<T: FileSystem> FsContext<'_, T> {
     ///
     /// # Safety
     ///
-    /// `result` is what `__fs_parse` made of `param`, for the option `opt`.
+    /// * `result` is what `__fs_parse` made of `param`.
+    /// * `opt` is what it returned.
     unsafe fn value<'a>(
         opt: u8,
         param: &'a bindings::fs_parameter,
@@ -194,7 +196,7 @@ impl<T: FileSystem> FsContext<'_, T> {
     ///
     /// # Safety
     ///
-    /// `param` has the source, a string or a file.
+    /// * `param` has the source: a string if its type says so, else a file or null.
     unsafe fn parse_source(
         fc: &mut bindings::fs_context,
         param: &mut bindings::fs_parameter,
@@ -322,7 +324,8 @@ impl<T: FileSystem> FsContext<'_, T> {
 ///
 /// # Safety
 ///
-/// `fc` is a new context for a registered type of `T`.
+/// * `fc` is a new context of a registered type of `T`.
+/// * It is live, and used by this task alone.
 pub(super) unsafe extern "C" fn init<T: FileSystem>(
     fc: *mut kernel::bindings::fs_context,
 ) -> c_int {
@@ -356,9 +359,12 @@ impl<T: FileSystem> Tables<T> {
             reconfigure: Some(Self::fc_reconfigure),
         };
 
+    /// `fs_context_operations::free`
+    ///
     /// # Safety
     ///
-    /// `fs_context_operations::free`
+    /// * `fc` is a context of `T` that `init` has set up, and live.
+    /// * It is used by this task alone.
     unsafe extern "C" fn fc_free(fc: *mut bindings::fs_context) {
         // SAFETY: The context is live, and used by this task alone.
         let info = unsafe { &mut (*fc).s_fs_info };
@@ -380,7 +386,7 @@ impl<T: FileSystem> Tables<T> {
         fc: *mut bindings::fs_context,
         param: *mut bindings::fs_parameter,
     ) -> c_int {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements the context is one of `T`, and this task's.
         let mut context = unsafe { FsContext::<T>::from_raw(fc) };
         // SAFETY: By this function's requirements the parameter is live, and not used by others.
         let param = unsafe { &mut *param };
@@ -391,17 +397,21 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// `fc` is a context of `T`, and used by this task alone.
+    /// * `fc` is a context of `T`, and live.
+    /// * It is used by this task alone.
     unsafe extern "C" fn fc_get_tree(fc: *mut bindings::fs_context) -> c_int {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements the context is one of `T`, and this task's.
         let mut context = unsafe { FsContext::<T>::from_raw(fc) };
         from_result(|| context.get_tree().map(|()| 0))
     }
 
+    /// Whether a superblock is that of what the context names: the `test` of `sget_fc`.
+    ///
     /// # Safety
     ///
-    /// The `test` of `sget_fc`: `sb_lock` is held, `sb` is a superblock of `T` that is not dead,
-    /// and `fc` is the context of `get_tree_file`.
+    /// * `sb_lock` is held.
+    /// * `sb` is a superblock of `T` that is not dead.
+    /// * `fc` is the context that `get_tree_file` was called with.
     unsafe extern "C" fn fc_is_same(
         sb: *mut bindings::super_block,
         fc: *mut bindings::fs_context,
@@ -488,7 +498,8 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// `sb` is new, and the caller's to fill.
+    /// * `sb` is a new superblock of `T`.
+    /// * It is the caller's to fill.
     unsafe fn set_up_super(sb: *mut bindings::super_block, info: &T::Info) {
         let fixed = bindings::SB_RDONLY | bindings::SB_NOATIME;
         let acl = bindings::SB_POSIXACL as usize;
@@ -515,7 +526,8 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// As for [`Tables::set_up_super`].
+    /// * `sb` is a new superblock of `T`, without a backing device.
+    /// * It is the caller's to fill.
     unsafe fn set_up_anon(sb: *mut bindings::super_block) -> Result {
         // `s_stack_depth` stays 0, as in-tree: overlayfs on overlayfs on such a mount is what
         // containers in containers do, and one more level would be refused. `usable_file` bounds
@@ -540,7 +552,7 @@ impl<T: FileSystem> Tables<T> {
     /// * `fc` is a context of `T` with a root, and live.
     /// * It is used by this task alone.
     unsafe extern "C" fn fc_reconfigure(fc: *mut bindings::fs_context) -> c_int {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements the context is one of `T`, and this task's.
         let mut context = unsafe { FsContext::<T>::from_raw(fc) };
         // The context has its own state, which no superblock takes.
         let (fc, Some(new)) = context.parts() else {

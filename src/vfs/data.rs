@@ -118,10 +118,13 @@ impl<T: FileSystem> Tables<T> {
         }
     }
 
+    /// `iomap_ops::iomap_begin` of reads
+    ///
     /// # Safety
     ///
-    /// `iomap_ops::iomap_begin` for an inode of `T`; `iomap` is part of an `iomap_iter` whose
-    /// `private` is null or a `MapFailure`.
+    /// * `inode` is a live inode of `T`.
+    /// * `iomap` is this callback's to fill, and part of an `iomap_iter`.
+    /// * The `private` of that is null or points to a `MapFailure`.
     unsafe extern "C" fn read_begin(
         inode: *mut bindings::inode,
         pos: bindings::loff_t,
@@ -155,9 +158,12 @@ impl<T: FileSystem> Tables<T> {
         }
     }
 
+    /// `iomap_ops::iomap_end` after `read_begin`
+    ///
     /// # Safety
     ///
-    /// `iomap_ops::iomap_end` after `read_begin`.
+    /// * `iomap` is this callback's for the call.
+    /// * It is as `read_begin` has filled it.
     unsafe extern "C" fn read_end(
         _inode: *mut bindings::inode,
         _pos: bindings::loff_t,
@@ -176,9 +182,12 @@ impl<T: FileSystem> Tables<T> {
         0
     }
 
+    /// `iomap_ops::iomap_begin` of what only reports extents
+    ///
     /// # Safety
     ///
-    /// `iomap_ops::iomap_begin` for an inode of `T`.
+    /// * `inode` is a live inode of `T`.
+    /// * `iomap` is this callback's to fill.
     unsafe extern "C" fn report_begin(
         inode: *mut bindings::inode,
         pos: bindings::loff_t,
@@ -205,9 +214,12 @@ impl<T: FileSystem> Tables<T> {
         }
     }
 
+    /// `address_space_operations::read_folio`
+    ///
     /// # Safety
     ///
-    /// `address_space_operations::read_folio`
+    /// * `folio` is locked, and in the page cache of an inode of `T`.
+    /// * The lock passes to this callback.
     unsafe extern "C" fn read_folio(
         _file: *mut bindings::file,
         folio: *mut bindings::folio,
@@ -237,11 +249,14 @@ impl<T: FileSystem> Tables<T> {
         failure.get().map_or(0, |err| err.to_errno())
     }
 
+    /// `address_space_operations::readahead`
+    ///
     /// # Safety
     ///
-    /// `address_space_operations::readahead`
+    /// * `rac` is valid, and this callback's for the call.
+    /// * Its mapping is that of a live inode of `T`.
     unsafe extern "C" fn readahead(rac: *mut bindings::readahead_control) {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements `rac` is the argument of this callback.
         let mut readahead = unsafe { Readahead::from_raw(rac) };
         // SAFETY: The mapping belongs to an inode of `T`.
         let inode = unsafe { Inode::<T>::of_mapping(readahead.mapping()) };
@@ -261,9 +276,11 @@ impl<T: FileSystem> Tables<T> {
         unsafe { bindings::iomap_readahead(ops, &mut ctx, none) };
     }
 
+    /// `address_space_operations::bmap`
+    ///
     /// # Safety
     ///
-    /// `address_space_operations::bmap`
+    /// * `mapping` is that of a live inode of `T`.
     unsafe extern "C" fn bmap(
         mapping: *mut bindings::address_space,
         block: bindings::sector_t,
@@ -272,9 +289,12 @@ impl<T: FileSystem> Tables<T> {
         unsafe { bindings::iomap_bmap(mapping, block, &Self::REPORT_MAP_OPS) }
     }
 
+    /// `inode_operations::fiemap`
+    ///
     /// # Safety
     ///
-    /// `inode_operations::fiemap`
+    /// * `inode` is a live inode of `T`.
+    /// * `info` is valid, and this callback's for the call.
     pub(super) unsafe extern "C" fn fiemap(
         inode: *mut bindings::inode,
         info: *mut bindings::fiemap_extent_info,
@@ -289,9 +309,10 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// `file` is being opened, and one of `inode`, which is one of `T`.
+    /// * `inode` is a live inode of `T`.
+    /// * `file` is being opened by this task, and one of `inode`.
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements the inode is a live one of `T`.
         let inode = unsafe { Inode::<T>::from_raw(inode) };
         // SAFETY: The file is being opened by this task, so that its fields are not used by others.
         let fields = unsafe { &mut *file };
@@ -309,7 +330,7 @@ impl<T: FileSystem> Tables<T> {
             fields.f_mapping = fast;
             return 0;
         }
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements the file is being opened, and one of `inode`.
         let shared = unsafe { Self::share_file(inode, file) };
         shared.err().map_or(0, |err| err.to_errno())
     }
@@ -318,13 +339,13 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// `file` is an open file of `T`.
+    /// * `file` is an open file of `T`.
     unsafe extern "C" fn llseek(
         file: *mut bindings::file,
         offset: bindings::loff_t,
         whence: c_int,
     ) -> bindings::loff_t {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements the file is an open one of `T`.
         let inode = unsafe { OpenFile::<T>::from_raw(file) }.inode().as_ptr();
         let ops = &Self::REPORT_MAP_OPS;
         let found = match whence as u32 {
@@ -352,9 +373,9 @@ impl<T: FileSystem> Tables<T> {
         iocb: *mut bindings::kiocb,
         to: *mut bindings::iov_iter,
     ) -> isize {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements these are the arguments of this callback.
         let mut request = unsafe { ReadRequest::from_raw(iocb, to) };
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements the request is of an open file of `T`.
         let file = unsafe { OpenFile::<T>::from_raw(request.file()) };
         let special = bindings::IOCB_DIRECT | bindings::IOCB_NOWAIT;
         // The way that nearly every read goes.
@@ -427,7 +448,7 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// `file` is an open file of `T`.
+    /// * `file` is an open file of `T`.
     pub(super) unsafe extern "C" fn ioctl(
         file: *mut bindings::file,
         cmd: c_uint,
@@ -436,7 +457,7 @@ impl<T: FileSystem> Tables<T> {
         if cmd != bindings::FS_IOC_GETFSLABEL {
             return ENOTTY.to_errno() as c_long;
         }
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements the file is an open one of `T`.
         let label = T::label(unsafe { OpenFile::<T>::from_raw(file) }.inode().sb().info());
         let (from, len) = (label.as_ptr().cast(), label.len());
         // SAFETY: Copying to user memory checks the address.

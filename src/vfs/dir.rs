@@ -131,9 +131,12 @@ impl<T: FileSystem> Tables<T> {
             ..Self::FILE_INODE_OPS
         };
 
+    /// `inode_operations::lookup`
+    ///
     /// # Safety
     ///
-    /// `inode_operations::lookup`
+    /// * `dir` is a live directory of `T`, and locked.
+    /// * `dentry` is new, has a name, and is this callback's to complete.
     unsafe extern "C" fn lookup(
         dir: *mut bindings::inode,
         dentry: *mut bindings::dentry,

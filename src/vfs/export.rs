@@ -80,7 +80,8 @@ impl<T: FileSystem> Tables<T> {
 
     /// # Safety
     ///
-    /// `fid` is readable for `len` words.
+    /// * `sb` is a live superblock of `T`.
+    /// * `fid` is readable for `len` words of 32 bits, at any alignment.
     unsafe fn decode(
         sb: *mut bindings::super_block,
         fid: *mut bindings::fid,
@@ -98,9 +99,12 @@ impl<T: FileSystem> Tables<T> {
         Some(T::inode_by_handle(sb, (high << 32) | low))
     }
 
+    /// `export_operations::fh_to_dentry`
+    ///
     /// # Safety
     ///
-    /// `export_operations::fh_to_dentry`
+    /// * `sb` is a live superblock of `T`.
+    /// * `fid` is readable for `len` words of 32 bits.
     unsafe extern "C" fn fh_to_dentry(
         sb: *mut bindings::super_block,
         fid: *mut bindings::fid,
@@ -116,9 +120,12 @@ impl<T: FileSystem> Tables<T> {
         }
     }
 
+    /// `export_operations::fh_to_parent`
+    ///
     /// # Safety
     ///
-    /// `export_operations::fh_to_parent`
+    /// * `sb` is a live superblock of `T`.
+    /// * `fid` is readable for `len` words of 32 bits.
     unsafe extern "C" fn fh_to_parent(
         sb: *mut bindings::super_block,
         fid: *mut bindings::fid,
@@ -135,9 +142,11 @@ impl<T: FileSystem> Tables<T> {
         })
     }
 
+    /// `export_operations::get_parent`
+    ///
     /// # Safety
     ///
-    /// `export_operations::get_parent`
+    /// * `child` is a live dentry of a directory of `T`.
     unsafe extern "C" fn get_parent(child: *mut bindings::dentry) -> *mut bindings::dentry {
         // SAFETY: The dentry is that of a directory of `T`.
         let dir = unsafe { Inode::<T>::from_raw((*child).d_inode) };

@@ -31,7 +31,8 @@ impl<T: FileSystem> Copy for OpenFile<'_, T> {}
 impl<'a, T: FileSystem> OpenFile<'a, T> {
     /// # Safety
     ///
-    /// `file` is open for `'a`, by the operations that [`Tables`] has for files or for directories.
+    /// * `file` is open for `'a`.
+    /// * It has been opened by the operations that [`Tables`] has for files or for directories.
     #[inline(always)]
     pub(super) unsafe fn from_raw(file: *mut bindings::file) -> Self {
         // INVARIANT: By this function's requirements; `open` sets `f_mapping`, which does not
@@ -47,7 +48,7 @@ impl<'a, T: FileSystem> OpenFile<'a, T> {
     ///
     /// # Safety
     ///
-    /// `file` is null, or an open file for `'a`.
+    /// * `file` is null, or an open file for `'a`.
     pub(super) unsafe fn if_of_type(file: *mut bindings::file) -> Option<Self> {
         if file.is_null() {
             return None;

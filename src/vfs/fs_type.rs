@@ -23,7 +23,7 @@ pub(super) struct Type {
 ///
 /// # Safety
 ///
-/// `fst` lies in a [`Type`].
+/// * `fst` lies in a live [`Type`].
 pub(super) unsafe fn inode_cache(
     fst: *mut bindings::file_system_type,
 ) -> *mut bindings::kmem_cache {

@@ -36,7 +36,7 @@ pub(super) struct InodeSlot<T: Mount> {
 impl<T: Mount> InodeSlot<T> {
     /// # Safety
     ///
-    /// `inode` must be one of a superblock of `T`, so that it lies in a `InodeSlot<T>`.
+    /// * `inode` is one of a superblock of `T`, so that it lies in a `InodeSlot<T>`.
     pub(super) unsafe fn of(inode: *mut bindings::inode) -> *mut Self {
         // SAFETY: By this function's requirements `inode` is that of a `InodeSlot<T>`.
         unsafe { kernel::container_of!(Opaque::cast_from(inode), InodeSlot<T>, inode) }.cast_mut()
@@ -46,7 +46,8 @@ impl<T: Mount> InodeSlot<T> {
     ///
     /// # Safety
     ///
-    /// `node` is an object of the slab, and the caller's alone.
+    /// * `node` is an object of the slab, on which [`InodeSlot::init_once`] was called.
+    /// * It is the caller's alone.
     pub(super) unsafe fn set_up(node: *mut Self) -> *mut bindings::inode {
         // SAFETY: By this function's requirements the memory is valid and not used by others.
         unsafe {
@@ -61,7 +62,8 @@ impl<T: Mount> InodeSlot<T> {
     ///
     /// # Safety
     ///
-    /// `inode` is new, and no reference to its `data` exists.
+    /// * `inode` is one of a superblock of `T`, and new.
+    /// * No reference to its `data` exists.
     pub(super) unsafe fn set_data(inode: *mut bindings::inode, data: T::Inode) {
         // SAFETY: By this function's requirements the cell is the caller's alone.
         unsafe { *(*Self::of(inode)).data.get() = Some(data) };
@@ -71,7 +73,7 @@ impl<T: Mount> InodeSlot<T> {
     ///
     /// # Safety
     ///
-    /// `ptr` is memory for a `InodeSlot<T>`.
+    /// * `ptr` is memory for a `InodeSlot<T>`, and this call's alone.
     pub(super) unsafe extern "C" fn init_once(ptr: *mut c_void) {
         // SAFETY: By this function's requirements `ptr` is memory for a `InodeSlot<T>`.
         let inode = unsafe { &raw const (*ptr.cast::<Self>()).inode };
@@ -113,17 +115,24 @@ unsafe impl<T: Mount> Send for Inode<T> {}
 unsafe impl<T: Mount> Sync for Inode<T> {}
 
 impl<T: Mount> Inode<T> {
+    /// Returns the inode as one of `T`.
+    ///
     /// # Safety
     ///
-    /// `inode` must be a live inode of a superblock of `T` for `'a`.
+    /// * `inode` is one of a superblock of `T`.
+    /// * It is live for `'a`.
     pub(super) unsafe fn from_raw<'a>(inode: *mut bindings::inode) -> &'a Self {
-        // SAFETY: By the function's safety requirements; the type is transparent.
+        // SAFETY: By this function's requirements the inode is live for `'a`; the type is
+        // transparent.
         unsafe { &*inode.cast() }
     }
 
+    /// Returns the inode that a mapping belongs to.
+    ///
     /// # Safety
     ///
-    /// `mapping` is that of an inode of a superblock of `T`, which is live for `'a`.
+    /// * `mapping` is that of an inode of a superblock of `T`.
+    /// * That inode is live for `'a`.
     pub(super) unsafe fn of_mapping<'a>(mapping: *mut bindings::address_space) -> &'a Self {
         // SAFETY: By this function's requirements `host` is such an inode.
         unsafe { Self::from_raw((*mapping).host) }
@@ -219,9 +228,10 @@ impl<T: Mount> Inode<T> {
     ///
     /// # Safety
     ///
-    /// There is no reference to it, nor is one made any more.
+    /// * There is no reference to the state of sharing.
+    /// * None is made any more.
     pub(super) unsafe fn free_sharing(&self) {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements there is no reference to it, and none is made.
         unsafe { self.node().sharing.clear() }
     }
 

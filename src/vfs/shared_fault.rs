@@ -96,7 +96,8 @@ impl<'a, T: FileSystem> Fault<'a, T> {
     /// * The mapping is one of a file of `T`.
     #[inline(always)]
     unsafe fn from_raw(vmf: *mut bindings::vm_fault) -> Self {
-        // SAFETY: By this function's requirements; a mapping holds its file open.
+        // SAFETY: By this function's requirements `vmf` is live. The mapping is of a file of `T`,
+        // which it holds open.
         let file = unsafe { OpenFile::from_raw((*(*vmf).__bindgen_anon_1.vma).vm_file) };
         // SAFETY: By this function's requirements the pointer is valid.
         let vmf = unsafe { NonNull::new_unchecked(vmf) };
@@ -127,7 +128,8 @@ impl<'a, T: FileSystem> Fault<'a, T> {
     ///
     /// # Safety
     ///
-    /// `filemap_fault()` has returned `VM_FAULT_LOCKED`, and the folio has not been given back.
+    /// * `filemap_fault()` has returned `VM_FAULT_LOCKED`.
+    /// * The folio has not been given back.
     unsafe fn found(&self) -> &Folio {
         // SAFETY: By this function's requirements `page` is one of a live folio of a page cache.
         unsafe { Folio::from_raw(bindings::page_folio((*self.vmf.as_ptr()).page)) }
@@ -137,7 +139,8 @@ impl<'a, T: FileSystem> Fault<'a, T> {
     ///
     /// # Safety
     ///
-    /// As for [`Fault::found`].
+    /// * `filemap_fault()` has returned `VM_FAULT_LOCKED`.
+    /// * The folio has not been given back.
     unsafe fn give_back(&mut self) {
         // SAFETY: By this function's requirements there is such a folio, and a reference to it is
         // the fault's.
@@ -376,10 +379,10 @@ impl<T: FileSystem> Tables<T> {
     /// * `desc` is live, and this callback's for the call.
     /// * Its file is an open file of `T`.
     pub(super) unsafe extern "C" fn mmap_prepare(desc: *mut bindings::vm_area_desc) -> c_int {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements `desc` is live, and its file an open one of `T`.
         let file = unsafe { OpenFile::<T>::from_raw((*desc).file) };
         file.ready_readahead();
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements `desc` is the argument of this callback.
         let ret = unsafe { bindings::generic_file_readonly_mmap_prepare(desc) };
         if ret == 0 && file.is_shared() {
             // SAFETY: `desc` is this callback's to fill.
@@ -392,10 +395,10 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// `vmf` is live, and this callback's for the call.
+    /// * `vmf` is live, and this callback's for the call.
+    /// * The mapping is one of a file of `T`, and holds it open.
     unsafe extern "C" fn shared_fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-        // SAFETY: By this function's requirements; only mappings of files of `T` have this
-        // callback.
+        // SAFETY: By this function's requirements `vmf` is live; the mapping is of a file of `T`.
         let mut fault = unsafe { Fault::<T>::from_raw(vmf) };
         let mapping = fault.file.mapping();
         if fault.file.inode().is_fast(mapping) && needs_no_wait(mapping, fault.index()) {
@@ -422,14 +425,14 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// `vmf` is live, and this callback's for the call.
+    /// * `vmf` is live, and this callback's for the call.
+    /// * The mapping is one of a file of `T`, and holds it open.
     unsafe extern "C" fn shared_map_pages(
         vmf: *mut bindings::vm_fault,
         start: usize,
         end: usize,
     ) -> bindings::vm_fault_t {
-        // SAFETY: By this function's requirements; only mappings of files of `T` have this
-        // callback.
+        // SAFETY: By this function's requirements `vmf` is live; the mapping is of a file of `T`.
         let fault = unsafe { Fault::<T>::from_raw(vmf) };
         let (inode, mapping) = (fault.file.inode(), fault.file.mapping());
         if inode.is_fast(mapping) {

@@ -442,7 +442,7 @@ impl<T: FileSystem> Tables<T> {
         len: usize,
         flags: c_uint,
     ) -> isize {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements the file is an open one of `T`.
         let this = unsafe { OpenFile::<T>::from_raw(file) };
         this.ready_readahead();
         let (inode, mapping) = (this.inode(), this.mapping());
@@ -460,7 +460,7 @@ impl<T: FileSystem> Tables<T> {
             let _sole = binding.as_ref().and_then(|binding| binding.sole_read());
             let len = match this.splice_way(pos, len) {
                 Ok(Splice::Copy(len)) => {
-                    // SAFETY: By this function's requirements; the file is open.
+                    // SAFETY: By this function's requirements these are valid; the file is open.
                     return unsafe { bindings::copy_splice_read(file, ppos, pipe, len, flags) };
                 }
                 Ok(Splice::Pages(len)) => len,
@@ -468,7 +468,7 @@ impl<T: FileSystem> Tables<T> {
                 Err(err) => return err.to_errno() as isize,
             };
             race_point!(c"splice_ready");
-            // SAFETY: By this function's requirements; the file is open.
+            // SAFETY: By this function's requirements these are valid; the file is open.
             let ret = unsafe { bindings::filemap_splice_read(file, ppos, pipe, len, flags) };
             let refused = binding.as_ref().is_some_and(|binding| !binding.may_fill());
             if ret >= 0 || !this.is_shared() || is_dying() {
@@ -479,7 +479,7 @@ impl<T: FileSystem> Tables<T> {
             }
             // A page has gone since, and could not be read with those around it. A read of it alone
             // says whether it can.
-            // SAFETY: By this function's requirements; the file is open.
+            // SAFETY: By this function's requirements these are valid; the file is open.
             return unsafe { bindings::copy_splice_read(file, ppos, pipe, len, flags) };
         }
     }
@@ -488,14 +488,14 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// `file` is an open file of `T`.
+    /// * `file` is an open file of `T`.
     pub(super) unsafe extern "C" fn fadvise(
         file: *mut bindings::file,
         offset: bindings::loff_t,
         len: bindings::loff_t,
         advice: c_int,
     ) -> c_int {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements the file is an open one of `T`.
         let this = unsafe { OpenFile::<T>::from_raw(file) };
         this.ready_readahead();
         let (inode, shared) = (this.inode(), this.is_shared());

@@ -311,7 +311,7 @@ impl<T: FileSystem> Tables<T> {
     /// * `rac` is valid, and this callback's for the call.
     /// * Its mapping is that of a shared inode, its file null or open.
     unsafe extern "C" fn shared_readahead(rac: *mut bindings::readahead_control) {
-        // SAFETY: By this function's requirements.
+        // SAFETY: By this function's requirements `rac` is the argument of this callback.
         let readahead = unsafe { Readahead::from_raw(rac) };
         // A file that is not of `T` may have this mapping (coda gives its files that of the file
         // below): it is not looked into.
@@ -396,7 +396,8 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// `folio` is locked, one of the inode's own mapping, and the lock passes on.
+    /// * `folio` is locked, and in the inode's own mapping.
+    /// * The lock passes to this.
     pub(super) unsafe fn read_folio_encoded(
         inode: &Inode<T>,
         folio: *mut bindings::folio,
@@ -415,7 +416,8 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// `folio` is locked, and of the page cache of a shared inode.
+    /// * `folio` is null or locked.
+    /// * It is in the page cache of a shared inode.
     unsafe extern "C" fn shared_release_folio(
         folio: *mut bindings::folio,
         _gfp: bindings::gfp_t,
@@ -503,10 +505,14 @@ impl<T: FileSystem> BoundInodes<T> {
     /// Calls `f`, which may sleep, with the shared inode of each. Waits for no mount or umount:
     /// `EAGAIN` while one is under way.
     pub(crate) fn for_each(&self, f: &mut dyn FnMut(&SharedInode)) -> Result {
+        /// Passes the shared inode of a bound inode on to the closure; called by `visit_mounted`.
+        ///
         /// # Safety
         ///
-        /// `inode` is an inode of a superblock of `T` that is not new, and to which there is a
-        /// reference; `data` is a `&mut dyn FnMut(&SharedInode)`.
+        /// * `inode` is an inode of a superblock of `T` that is not new, and to which there is a
+        ///   reference during the call.
+        /// * `data` points to a `&mut dyn FnMut(&SharedInode)` that is live, and used by nothing
+        ///   else during the call.
         unsafe extern "C" fn visit<T: FileSystem>(inode: *mut bindings::inode, data: *mut c_void) {
             // SAFETY: By this function's requirements the inode is live for the call.
             let inode = unsafe { Inode::<T>::from_raw(inode) };

@@ -17,7 +17,7 @@ impl<T: FileSystem> InodeSlot<T> {
     ///
     /// # Safety
     ///
-    /// `sb` is a superblock of `T`.
+    /// * `sb` is a live superblock of `T`.
     unsafe extern "C" fn alloc(sb: *mut bindings::super_block) -> *mut bindings::inode {
         // SAFETY: The type of a superblock of `T` lies in a `Type`: `Registration` registers no
         // others.
@@ -55,7 +55,8 @@ impl<T: FileSystem> InodeSlot<T> {
     ///
     /// # Safety
     ///
-    /// `inode` is one of a superblock of `T`, and nothing uses it any more.
+    /// * `inode` is one of a superblock of `T`.
+    /// * Nothing uses it any more, not under RCU either.
     unsafe extern "C" fn free(inode: *mut bindings::inode) {
         // SAFETY: The inode is dead, so all its fields are ours.
         let mode = u32::from(unsafe { (*inode).i_mode });

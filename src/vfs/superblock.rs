@@ -58,7 +58,8 @@ pub(crate) struct Options<'a>(&'a Opaque<bindings::seq_file>);
 impl Options<'_> {
     /// # Safety
     ///
-    /// `seq` is live for the result's lifetime, and the caller's to write to.
+    /// * `seq` is live for the result's lifetime.
+    /// * It is the caller's to write to.
     pub(super) unsafe fn from_raw(seq: *mut bindings::seq_file) -> Self {
         // SAFETY: By this function's requirements `seq` is live; `Opaque` is transparent.
         Self(unsafe { &*seq.cast() })
@@ -88,11 +89,15 @@ impl Options<'_> {
 }
 
 impl<T: Mount> SuperBlock<T> {
+    /// Returns the superblock as one of `T`.
+    ///
     /// # Safety
     ///
-    /// `sb` must be a live superblock of `T` for `'a`.
+    /// * `sb` is a superblock of `T`, whose `s_fs_info` is set.
+    /// * It is live for `'a`.
     pub(super) unsafe fn from_raw<'a>(sb: *mut bindings::super_block) -> &'a Self {
-        // SAFETY: By the function's safety requirements; the type is transparent.
+        // SAFETY: By this function's requirements the superblock is live for `'a`; the type is
+        // transparent.
         unsafe { &*sb.cast() }
     }
 

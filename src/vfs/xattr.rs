@@ -46,9 +46,14 @@ impl<T: FileSystem> Tables<T> {
         core::ptr::null(),
     ];
 
+    /// `xattr_handler::get`
+    ///
     /// # Safety
     ///
-    /// `xattr_handler::get`
+    /// * `handler` is one of [`Tables::XATTR_HANDLERS`].
+    /// * `inode` is a live inode of `T`.
+    /// * `name` is NUL-terminated, and does not change during the call.
+    /// * `buffer` is null, or writable for `size` bytes, and this callback's for the call.
     unsafe extern "C" fn xattr_get(
         handler: *const bindings::xattr_handler,
         _dentry: *mut bindings::dentry,
@@ -70,9 +75,12 @@ impl<T: FileSystem> Tables<T> {
         })
     }
 
+    /// `inode_operations::listxattr`
+    ///
     /// # Safety
     ///
-    /// `inode_operations::listxattr`
+    /// * `dentry` is live, and has an inode of `T`.
+    /// * `buffer` is null, or writable for `size` bytes, and this callback's for the call.
     pub(super) unsafe extern "C" fn listxattr(
         dentry: *mut bindings::dentry,
         buffer: *mut c_char,
@@ -88,9 +96,11 @@ impl<T: FileSystem> Tables<T> {
         }
     }
 
+    /// `inode_operations::get_inode_acl`
+    ///
     /// # Safety
     ///
-    /// `inode_operations::get_inode_acl`
+    /// * `inode` is a live inode of `T`.
     pub(super) unsafe extern "C" fn get_inode_acl(
         inode: *mut bindings::inode,
         kind: c_int,
@@ -129,9 +139,12 @@ impl<T: FileSystem> Tables<T> {
     }
 }
 
+/// Returns the buffer of an attribute, if there is one.
+///
 /// # Safety
 ///
-/// `buffer` is null, or writable for `size` bytes for `'a`.
+/// * `buffer` is null, or writable for `size` bytes for `'a`.
+/// * Nothing else uses it for `'a`.
 unsafe fn out_buffer<'a>(buffer: *mut c_void, size: usize) -> Option<&'a mut [u8]> {
     if buffer.is_null() || size == 0 {
         return None;
