@@ -11,6 +11,8 @@
  *   race_max_us     the longest delay in microseconds (2000)
  *   race_seed       what the choices are made by; writing it begins anew (1)
  *   race_only       the points that delay, with commas between them (all)
+ *   race_hold       a point at which threads wait until this is another one, or
+ *                   for a minute (none)
  *   race_points     each point that was passed, how often, and how often with
  *                   a delay
  */
@@ -60,6 +62,12 @@ static const struct kernel_param_ops race_seed_ops = {
 	.get = param_get_ulong,
 };
 module_param_cb(race_seed, &race_seed_ops, &race_seed, 0644);
+
+static char race_hold[32];
+module_param_string(race_hold, race_hold, sizeof(race_hold), 0644);
+
+/* How long threads wait at that point at most, in units of 10 milliseconds. */
+#define MAX_HOLD	6000
 
 static char race_only[256];
 module_param_string(race_only, race_only, sizeof(race_only), 0644);
@@ -115,6 +123,18 @@ static bool race_wanted(const char *name)
 	return false;
 }
 
+/*
+ * Nothing tells the callers' contexts apart where they are compiled. Under a
+ * spinlock the kernel's preemption count is not 0, and in a reader of RCU, which
+ * may be preempted, but must not sleep, its depth.
+ */
+static bool race_may_sleep(void)
+{
+	return IS_ENABLED(CONFIG_PREEMPT_COUNT) &&
+	       IS_ENABLED(CONFIG_PREEMPT_RCU) && preemptible() &&
+	       !rcu_preempt_depth();
+}
+
 /* Number @n of the sequence that @seed begins. */
 static u64 race_random(u64 seed, u64 n)
 {
@@ -134,6 +154,12 @@ void erofs_shared_race_point(const char *name)
 	point = race_find(name);
 	if (point)
 		atomic_long_inc(&point->passed);
+	if (*race_hold && race_may_sleep()) {
+		int i;
+
+		for (i = 0; i < MAX_HOLD && sysfs_streq(name, race_hold); i++)
+			usleep_range(10000, 11000);
+	}
 	if (!READ_ONCE(race_permille))
 		return;
 	if (!race_wanted(name))
@@ -145,13 +171,7 @@ void erofs_shared_race_point(const char *name)
 	if (point)
 		atomic_long_inc(&point->delayed);
 	us = 1 + (u32)chance % max(READ_ONCE(race_max_us), 1U);
-	/*
-	 * Nothing tells the callers' contexts apart where they are compiled.
-	 * Under a spinlock the kernel's preemption count is not 0, and in a
-	 * reader of RCU, which may be preempted, but must not sleep, its depth.
-	 */
-	if (!IS_ENABLED(CONFIG_PREEMPT_COUNT) || !IS_ENABLED(CONFIG_PREEMPT_RCU) ||
-	    !preemptible() || rcu_preempt_depth())
+	if (!race_may_sleep())
 		udelay(min_t(u32, us, MAX_SPIN_US));
 	else if (chance & BIT(40))
 		usleep_range(us, us + us / 4);

@@ -9,8 +9,7 @@ ktap_print_header
 
 A=/mnt/merge-a B=/mnt/merge-b DISK=/mnt/merge-disk
 STATS=/sys/fs/erofs-shared/stats
-POINTS=/sys/module/erofs_shared/parameters/race_points
-ROUNDS=12
+RACE=/sys/module/erofs_shared/parameters
 disk $DISK 64M
 mkdir -p "$TMP/a" "$TMP/b"
 # Half of each 64 KiB of the end of "half" is in "first"; that of the other image differs in all of the other half.
@@ -30,54 +29,43 @@ for name in a b; do
 done
 
 # passed: how often the worker came to the point
-passed() { awk '$1 == "merge_give" { print $2 }' $POINTS | grep . || echo 0; }
+passed() { awk '$1 == "merge_give" { print $2 }' $RACE/race_points | grep . || echo 0; }
 on_its_way() { [ "$(passed)" != "$before" ]; }
 over() { [ "$(cat $STATS/merges_waiting)" = 0 ]; }
-
-# meet SEED: the second file comes while the worker is at the point. Sets in_time if the worker is still there when it has been
-# read and has lost its pages.
-meet() {
+# within SECONDS COMMAND...
+within() {
 	local i
-	in_time=
-	cat $A/first > /dev/null
-	before=$(passed)
-	RACE_SEED=$1 delays 1000 6000000 merge_give
-	cat $A/half > /dev/null
-	for ((i = 0; i < 200; i++)); do
-		on_its_way && break
+	for ((i = 0; i < $1 * 10; i++)); do
+		"${@:2}" && return
 		sleep 0.1
 	done
-	on_its_way || { echo "nothing of the file is merged"; return 1; }
-	cmp $B/half "$TMP/b/half" || return
-	echo 1 > /proc/sys/vm/drop_caches
-	over || in_time=1
-	delays 0 1
-	for ((i = 0; i < 300; i++)); do
-		over && break
-		sleep 0.1
-	done
-	cmp $B/half "$TMP/b/half" && cmp $A/half "$TMP/a/half"
+	return 1
 }
+refused() { ! "$@"; }
+hold() { echo "$1" > $RACE/race_hold; }
 
 for kind in device file; do
 	a=$DISK/a b=$DISK/b
 	[ $kind = file ] || a=${LOOPS[0]} b=${LOOPS[1]}
-	times=0 status=0
-	for ((round = 1; round <= ROUNDS && times < 2; round++)); do
-		at "$FSTYPE" "$a" $A verify=compare && at "$FSTYPE" "$b" $B verify=compare || { status=1; break; }
-		drop
-		meet $((round * 7919)) > "$TMP/said" 2>&1 || status=1
-		[ -z "$in_time" ] || times=$((times + 1))
-		away $A $B
-		drop
-		[ $status = 0 ] || break
-	done
-	sed 's/^/# /' "$TMP/said"
-	note "$kind: $((round - 1)) rounds, in $times of them the second file came while the worker was between the two steps"
-	is "$kind: two files that differ have their own bytes after a part of a folio was put back" $status 0
-	ok "$kind: the second file came between the two steps" test $times -ge 1
+	ok "$kind: both images are mounted" eval 'at "$FSTYPE" "$a" $A verify=compare && at "$FSTYPE" "$b" $B verify=compare'
+	drop
+	cat $A/first > /dev/null
+	before=$(passed)
+	hold merge_give
+	cat $A/half > /dev/null
+	ok "$kind: the worker drops a folio of the first file" within 30 on_its_way
+	ok "$kind: the second file has its bytes" cmp $B/half "$TMP/b/half"
+	echo 1 > /proc/sys/vm/drop_caches
+	ok "$kind: the worker has not put anything back yet" refused over
+	hold ""
+	ok "$kind: the worker ends" within 60 over
+	ok "$kind: the second file has its bytes after that" cmp $B/half "$TMP/b/half"
+	ok "$kind: the first file has its own" cmp $A/half "$TMP/a/half"
+	away $A $B
+	drop
 done
-delays 0 1
+losetup -d "${LOOPS[@]}"
+LOOPS=()
 away $DISK
 no_complaint
 finish
