@@ -25,7 +25,7 @@ const MAX_RANGES: usize = 16;
 ///
 /// # Safety
 ///
-/// `file` is open.
+/// * `file` is open.
 pub(super) unsafe fn file_bytes(file: NonNull<bindings::file>) -> u64 {
     // SAFETY: An open file has an inode; its size is never negative.
     unsafe { bindings::inode_size((*file.as_ptr()).f_inode) as u64 }
@@ -41,7 +41,7 @@ pub(super) unsafe fn file_bytes(file: NonNull<bindings::file>) -> u64 {
 ///
 /// # Safety
 ///
-/// `file` is open.
+/// * `file` is open.
 pub(super) unsafe fn bytes_read(
     file: NonNull<bindings::file>,
     pos: u64,
@@ -60,7 +60,7 @@ pub(super) unsafe fn bytes_read(
 ///
 /// # Safety
 ///
-/// `file` is open.
+/// * `file` is open.
 pub(super) unsafe fn kiocb(
     file: NonNull<bindings::file>,
     pos: u64,
@@ -123,7 +123,7 @@ impl Request {
     ///
     /// # Safety
     ///
-    /// `file` is open until the request has completed.
+    /// * `file` is open until the request has completed.
     unsafe fn new(file: NonNull<bindings::file>, pos: u64) -> Result<KBox<Self>> {
         let none = Range {
             folio: core::ptr::null_mut(),
@@ -152,7 +152,7 @@ impl Request {
     ///
     /// # Safety
     ///
-    /// The range must be of a locked folio whose completion passes to this request.
+    /// * The range is of a locked folio whose completion passes to this request.
     unsafe fn add(&mut self, pos: u64, range: Range, wanted: usize) -> bool {
         if self.nr == MAX_RANGES || self.pos.checked_add(self.bytes as u64) != Some(pos) {
             return false;
@@ -219,7 +219,8 @@ impl Request {
     ///
     /// # Safety
     ///
-    /// `this` comes from `KBox::into_raw`; the caller owns one of its references.
+    /// * `this` comes from `KBox::into_raw`.
+    /// * The caller owns one of its references.
     unsafe fn put(this: *mut Request) {
         // SAFETY: The caller's reference keeps it alive here.
         if unsafe { (*this).refs.fetch_sub(1, Ordering::AcqRel) } == 1 {
@@ -230,7 +231,8 @@ impl Request {
 
     /// # Safety
     ///
-    /// `kiocb::ki_complete` of a request that `submit` started; called once.
+    /// * `iocb` is that of a request that `submit` started.
+    /// * The request completes once.
     unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: c_long) {
         let field = Opaque::cast_from(iocb);
         // SAFETY: Only `submit` sets this callback, on the `iocb` of a live request.
@@ -253,7 +255,7 @@ impl Request {
 
     /// # Safety
     ///
-    /// What `complete` has a worker call.
+    /// * `work` is that of a live request, queued by `complete`.
     unsafe extern "C" fn fail(work: *mut bindings::work_struct) {
         let field = Opaque::cast_from(work);
         // SAFETY: By this function's requirements this is the work of a live request.
@@ -300,7 +302,7 @@ pub(crate) const FILE_READ_OPS: bindings::iomap_read_ops = bindings::iomap_read_
 
 /// # Safety
 ///
-/// Called by iomap with a valid iterator and context, and a locked folio in the context.
+/// * Called by iomap with a valid iterator and context, and a locked folio in the context.
 unsafe extern "C" fn read_folio_range(
     iter: *const bindings::iomap_iter,
     ctx: *mut bindings::iomap_read_folio_ctx,
@@ -350,7 +352,8 @@ unsafe extern "C" fn read_folio_range(
 
 /// # Safety
 ///
-/// As for `read_folio_range`; `read_ctx` is a pending request.
+/// * As for `read_folio_range`.
+/// * `read_ctx` is a pending request.
 unsafe extern "C" fn submit_read(
     iter: *const bindings::iomap_iter,
     ctx: *mut bindings::iomap_read_folio_ctx,

@@ -65,7 +65,7 @@ impl<F: FillCompletion> FileRead<F> {
     ///
     /// # Safety
     ///
-    /// `file` is open until the fill is over.
+    /// * `file` is open until the fill is over.
     unsafe fn new(file: NonNull<bindings::file>, pos: u64) -> Result<KBox<Self>> {
         // INVARIANT: There is no memory to read into; the rest is as this function's requirements
         // say.
@@ -115,7 +115,8 @@ impl<F: FillCompletion> FileRead<F> {
     ///
     /// # Safety
     ///
-    /// `this` comes from `KBox::into_raw`; the caller owns one of its references.
+    /// * `this` comes from `KBox::into_raw`.
+    /// * The caller owns one of its references.
     unsafe fn put(this: *mut Self) {
         // SAFETY: The caller's reference keeps it alive here.
         if unsafe { (*this).refs.fetch_sub(1, Full) } == 1 {

@@ -121,20 +121,16 @@ impl Unheld {
         };
         let mut first = blocks.start;
         for run in bytes.chunks(RUN * BLOCK_SIZE) {
-            let left = blocks.end.saturating_sub(first);
-            let count = ((run.len() / BLOCK_SIZE) as u64).min(left);
+            let count = ((run.len() / BLOCK_SIZE) as u64).min(blocks.end.saturating_sub(first));
             if count == 0 {
                 break;
             }
             let mut unknown = first..first + count;
             if !unknown.all(|block| content.is_recorded(block)) {
-                let mut digests = [[0u8; 32]; RUN];
+                let (mut digests, count_here) = ([[0u8; 32]; RUN], count as usize);
                 // What lies behind the file's end has none.
-                let (digests, run) = (
-                    digests.get_mut(..count as usize),
-                    run.get(..count as usize * BLOCK_SIZE),
-                );
-                let (Some(digests), Some(run)) = (digests, run) else {
+                let here = run.get(..count_here * BLOCK_SIZE);
+                let (Some(digests), Some(run)) = (digests.get_mut(..count_here), here) else {
                     return false;
                 };
                 digest_blocks::<KernelSha256>(run, digests);

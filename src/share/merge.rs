@@ -248,22 +248,7 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     if folio.is_mapped() {
         return Merge::Busy;
     }
-    let mut duplicates = [0u64; WORDS];
-    let mut count = 0;
-    let mut at = blocks.start;
-    while at < blocks.end {
-        let run = alias::present_prefix(shared, at..blocks.end);
-        for block in at..at + run {
-            // The first of a run was found in the index; what follows it need not be. If the index
-            // has the block itself, it stays: others find it there, and what it equals may go for
-            // its sake.
-            if block == at || !index::has(shared, block) {
-                let first = block - pages.start;
-                count += bits::insert(&mut duplicates, first..first + 1);
-            }
-        }
-        at += run.max(1);
-    }
+    let (duplicates, count) = duplicates_in(shared, &blocks);
     let all = blocks.end.saturating_sub(blocks.start);
     if count == 0 {
         return Merge::Nothing;
@@ -282,13 +267,14 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     let Ok(parts) = copies(&folio, &blocks, is_duplicate) else {
         return Merge::Partly;
     };
+    // What is left, and what is kept of it, is charged to the cgroup that was charged for the
+    // whole, not to the worker.
+    let payer = Payer::of(&folio);
+    let _paying = payer.pays();
     let unique = blocks.clone().filter(|block| !is_duplicate(block));
     let Some(recorded) = Recorded::of(shared, &folio, unique) else {
         return Merge::Busy;
     };
-    // What is left is charged to the cgroup that was charged for the whole, not to the worker.
-    let payer = Payer::of(&folio);
-    let _paying = payer.pays();
     drop(folio);
     let merged = drop_pages(shared, &pages, blocks.filter(is_duplicate));
     race_point!(c"merge_give");
@@ -302,10 +288,32 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     merged
 }
 
-/// Which of a folio's blocks had a digest when it was dropped, so that copies of its pages may be in
-/// their place again. Others may have read in, verified, and lost again what is there meanwhile:
-/// then the block has a digest (invariant I3 of `Documentation/verify.md`). One that had it before
-/// keeps it, and whoever reads such a block in reads the same bytes.
+/// Those of a folio's blocks that are elsewhere, from the first on (see [`bits`]), and how many.
+fn duplicates_in(shared: &SharedInode, blocks: &Range<u64>) -> ([u64; WORDS], u64) {
+    let mut duplicates = [0; WORDS];
+    let mut count = 0;
+    let mut at = blocks.start;
+    while at < blocks.end {
+        let run = alias::present_prefix(shared, at..blocks.end);
+        for block in at..at + run {
+            // The first of a run was found in the index; what follows it need not be. If the index
+            // has the block itself, it stays: others find it there, and what it equals may go for
+            // its sake.
+            if block == at || !index::has(shared, block) {
+                let first = block - blocks.start;
+                count += bits::insert(&mut duplicates, first..first + 1);
+            }
+        }
+        at += run.max(1);
+    }
+    (duplicates, count)
+}
+
+/// Which of a folio's blocks had a digest when it was dropped, which says whether copies of its
+/// pages may take their place again. Meanwhile other images' pages may have been there, have been
+/// verified, and have left: then the block has a digest (invariant I3 of
+/// `Documentation/verify.md`). A digest that a block had before does not change, and all pages that
+/// come in have it.
 struct Recorded {
     /// The first block of the folio.
     first: u64,
@@ -314,9 +322,9 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// That of a resident folio's `blocks`. If there are many users, who may have verified them,
-    /// those without a digest get one first. `None`: the folio has left the page cache, or there is
-    /// no memory. May sleep.
+    /// That of a resident folio's `blocks`. If there are many users, blocks without a digest get
+    /// one first, since they may be verified. `None`: the folio has left the page cache, or there
+    /// is no memory. May sleep.
     fn of(
         shared: &SharedInode,
         folio: &FolioRef,
