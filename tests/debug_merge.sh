@@ -12,16 +12,18 @@ STATS=/sys/fs/erofs-shared/stats
 RACE=/sys/module/erofs_shared/parameters
 disk $DISK 64M
 mkdir -p "$TMP/a" "$TMP/b"
-# Half of each 64 KiB of the end of "half" is in "first"; that of the other image differs in all of the other half.
+# Half of each 64 KiB of the end of "half" is in "first". That of the other image differs in the other half of the first 64 KiB there,
+# which is what the worker drops first; were it to differ elsewhere, it would leave the shared inode there.
 python3 - "$TMP" <<- 'END'
 	import os, sys
 	first, start = os.urandom(1 << 18), os.urandom(1 << 19)
+	end = bytearray(first)
+	for at in range(0, len(end), 1 << 16):
+	    end[at + (1 << 15):at + (1 << 16)] = os.urandom(1 << 15)
 	for name in "a", "b":
-	    end = bytearray(first)
-	    for at in range(0, len(end), 1 << 16):
-	        end[at + (1 << 15):at + (1 << 16)] = os.urandom(1 << 15)
 	    open(f"{sys.argv[1]}/{name}/half", "wb").write(start + end)
 	    open(f"{sys.argv[1]}/{name}/first", "wb").write(first)
+	    end[1 << 15:1 << 16] = os.urandom(1 << 15)
 END
 for name in a b; do
 	mkfs.erofs --quiet "$DISK/$name" "$TMP/$name" > /dev/null || ktap_exit_fail_msg "mkfs.erofs"
