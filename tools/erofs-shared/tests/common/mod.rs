@@ -5,6 +5,8 @@
 // Each test program uses its part.
 #![allow(dead_code)]
 
+pub mod fake;
+
 use std::{
     env,
     fs::{self, File},
