@@ -73,7 +73,8 @@ pub struct Mount {
     /// How its blocks are verified; null when its options cannot be seen, or `share` is not
     /// `content`.
     pub verify: Option<Verify>,
-    /// Whether the image is read past its own page cache.
+    /// Whether the image is read past its own page cache; null when its options cannot be seen, or
+    /// the module decides by itself.
     pub directio: Option<bool>,
     /// Containers that have it as a layer.
     pub containers: Vec<Container>,
@@ -95,6 +96,19 @@ pub fn share(info: &MountInfo) -> Share {
         Some("fingerprint") => Share::Fingerprint,
         _ if info.option("inode_share").is_some() => Share::Fingerprint,
         _ => Share::Content,
+    }
+}
+
+/// Whether the image of a mount with these options is read past its own page cache. Without an
+/// option it is what the parameter says; `None` if that leaves it to the module.
+pub fn directio(info: &MountInfo, parameter: &str) -> Option<bool> {
+    match info.option("directio") {
+        Some("" | "on" | "Y") => Some(true),
+        Some("off" | "N") => Some(false),
+        Some(_) => None,
+        None if info.option("nodirectio").is_some() => Some(false),
+        // A module without the word shows the option wherever it reads so.
+        None => (parameter != "auto").then_some(false),
     }
 }
 
@@ -191,6 +205,7 @@ pub fn mounts(system: &System) -> io::Result<Vec<Mount>> {
     for info in &infos {
         by_device.entry(&info.device).or_default().push(info);
     }
+    let parameter = system.parameter("directio").unwrap_or_default();
     let describe = |(device, figures): (String, Figures)| {
         let seen = by_device
             .get(device.as_str())
@@ -209,7 +224,7 @@ pub fn mounts(system: &System) -> io::Result<Vec<Mount>> {
                 share(info) == Share::Content && info.option("share_blocks") != Some("off")
             }),
             verify: info.and_then(|info| verify(info)),
-            directio: info.map(|info| info.option("directio").is_some()),
+            directio: info.and_then(|info| directio(info, &parameter)),
             containers: containers.remove(&device).unwrap_or_default(),
             figures,
             device,
@@ -244,4 +259,25 @@ pub fn inside(info: &MountInfo, path: &Path) -> Option<PathBuf> {
     } else {
         info.root.join(below)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::parse_mountinfo;
+
+    #[test]
+    fn past_the_page_cache() {
+        let of = |options: &str, parameter: &str| {
+            let line = format!("30 1 7:0 / /mnt ro - erofs-shared /a ro{options}\n");
+            directio(&parse_mountinfo(line.as_bytes())[0], parameter)
+        };
+        assert_eq!(of(",directio", "N"), Some(true));
+        assert_eq!(of(",directio", "auto"), Some(true));
+        assert_eq!(of(",nodirectio", "auto"), Some(false));
+        assert_eq!(of("", "N"), Some(false));
+        assert_eq!(of("", "Y"), Some(false));
+        assert_eq!(of("", "auto"), None);
+        assert_eq!(of(",directio=auto", "N"), None);
+    }
 }

@@ -31,7 +31,8 @@ pub struct System {
     )]
     pub sysfs: PathBuf,
 
-    /// Where proc is; mounts are taken from its 1/mountinfo if that can be read, else from self/mountinfo
+    /// Where proc is. The mounts of the machine are taken from its 1/mountinfo if that can be read, else from self/mountinfo;
+    /// those that a path leads to always from self/mountinfo
     #[arg(
         long,
         value_name = "DIR",
@@ -329,6 +330,14 @@ impl System {
     pub fn mountinfo(&self) -> io::Result<Vec<MountInfo>> {
         let raw = fs::read(self.procfs.join("1/mountinfo"))
             .or_else(|_| fs::read(self.procfs.join("self/mountinfo")))?;
+        Ok(parse_mountinfo(&raw))
+    }
+
+    /// The mounts that paths of this process lead to.
+    pub fn own_mountinfo(&self) -> io::Result<Vec<MountInfo>> {
+        let file = self.procfs.join("self/mountinfo");
+        let raw = fs::read(&file)
+            .map_err(|err| io::Error::new(err.kind(), format!("{}: {err}", file.display())))?;
         Ok(parse_mountinfo(&raw))
     }
 

@@ -179,10 +179,14 @@ fn the_kernels_own_erofs_has_the_name() {
 #[test]
 fn doctor_knows_where_images_cannot_be() {
     let without = Without::new();
-    // /dev/shm is a tmpfs everywhere.
-    let (_, out, _) = without.run(&["doctor", "/dev/shm", "/nonexistent"]);
+    // /dev/shm is a tmpfs everywhere, which the module takes.
+    let (_, out, _) = without.run(&["doctor", "/dev/shm", "/proc", "/nonexistent"]);
     assert!(
-        out.contains("warning  filesystem: /dev/shm is on tmpfs"),
+        out.contains("ok       filesystem: /dev/shm: images can be mounted from there"),
+        "{out}"
+    );
+    assert!(
+        out.contains("warning  filesystem: /proc is on proc"),
         "{out}"
     );
     assert!(out.contains("error    path: /nonexistent"), "{out}");

@@ -204,6 +204,19 @@ fn top_names_files_by_their_sizes() {
 }
 
 #[test]
+fn status_shows_the_word_of_a_parameter() {
+    let fake = Fake::new(&[ALWAYS]);
+    fake.write("sys/module/erofs_shared/parameters/directio", "auto\n");
+    let got = fake.json(&["status"]);
+    assert_eq!(got["parameters"]["directio"], "auto");
+    assert_eq!(got["mounts"][0]["directio"], serde_json::Value::Null);
+    let (_, out, _) = fake.run(&["status"]);
+    assert!(out.contains(", directio=auto,"), "{out}");
+    fake.write("sys/module/erofs_shared/parameters/directio", "N\n");
+    assert_eq!(fake.json(&["status"])["mounts"][0]["directio"], false);
+}
+
+#[test]
 fn explain_has_no_key_where_it_is_secret() {
     let fake = Fake::new(&[ALWAYS, COMPARE]);
     let mount = with_files(&fake, ",share=content");

@@ -112,7 +112,7 @@ pub fn containerd(report: &mut Report, system: &System, root: &Path) {
     }
     let state = root.join("var/lib/containerd");
     if state.is_dir() {
-        images::path(report, &state);
+        images::path(report, system, &state);
     }
     plugin(report, system);
 }

@@ -120,7 +120,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     module::figures(&mut report, system);
     images::mounted(&mut report, system);
     for path in &options.paths {
-        images::path(&mut report, path);
+        images::path(&mut report, system, path);
     }
     containers::containerd(&mut report, system, &options.root);
     if options.json {

@@ -81,6 +81,7 @@ pub struct Parameters {
     pub share: Option<String>,
     /// The domain of mounts that name none; root only.
     pub domain_id: Option<String>,
+    /// `auto`, `Y` or `N`; modules before `auto` have the other two.
     pub directio: Option<String>,
     pub charge: Option<String>,
     /// `digest` or `compare`.
