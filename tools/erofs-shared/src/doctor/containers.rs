@@ -2,7 +2,11 @@
 
 //! containerd and what it needs.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use super::{images, Report};
 use crate::system::System;
@@ -52,18 +56,119 @@ fn uses_erofs(config: &toml::Table) -> (bool, bool) {
     (differ, mentions(&all, "snapshotter", "erofs"))
 }
 
+/// Puts what an imported file says over what is there: tables are joined, anything else is replaced.
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (name, value) in from {
+        match (into.get_mut(&name), value) {
+            (Some(toml::Value::Table(there)), toml::Value::Table(table)) => merge(there, table),
+            (_, value) => {
+                into.insert(name, value);
+            }
+        }
+    }
+}
+
+/// Why a configuration cannot be had.
+enum Wrong {
+    /// It cannot be read.
+    Unreadable(String),
+    /// It is no TOML, or has a pattern that is none.
+    Malformed(String),
+}
+
+/// What containerd makes of a file and those that it imports. Each is read once: they may import
+/// each other.
+fn load(root: &Path, file: &Path, seen: &mut Vec<PathBuf>) -> Result<toml::Table, Wrong> {
+    seen.push(fs::canonicalize(file).unwrap_or_else(|_| file.to_owned()));
+    let show = |what: &dyn std::fmt::Display| format!("{}: {what}", file.display());
+    let text = fs::read_to_string(file).map_err(|err| Wrong::Unreadable(show(&err)))?;
+    let mut config: toml::Table = text
+        .parse()
+        .map_err(|err: toml::de::Error| Wrong::Malformed(show(&err.message())))?;
+    let imports = match config.remove("imports") {
+        Some(toml::Value::Array(imports)) => imports,
+        _ => Vec::new(),
+    };
+    for pattern in imports.iter().filter_map(toml::Value::as_str) {
+        // A path that does not begin at the root begins where the file is.
+        let (above, below) = match pattern.strip_prefix('/') {
+            Some(below) => (root, below),
+            None => (file.parent().unwrap_or(root), pattern),
+        };
+        let above = glob::Pattern::escape(&above.to_string_lossy());
+        let found = glob::glob(&format!("{}/{below}", above.trim_end_matches('/')));
+        let found = found.map_err(|err| Wrong::Malformed(show(&err)))?;
+        for import in found.flatten() {
+            // One file may have several names.
+            let whole = fs::canonicalize(&import).unwrap_or(import);
+            if !seen.contains(&whole) {
+                merge(&mut config, load(root, &whole, seen)?);
+            }
+        }
+    }
+    Ok(config)
+}
+
+/// Where a program is below another root.
+fn program(root: &Path, name: &str) -> Option<PathBuf> {
+    [
+        "usr/local/sbin",
+        "usr/local/bin",
+        "usr/sbin",
+        "usr/bin",
+        "sbin",
+        "bin",
+    ]
+    .iter()
+    .map(|dir| root.join(dir).join(name))
+    .find(|path| path.is_file())
+}
+
 /// Looks at containerd, if it is there.
 pub fn containerd(report: &mut Report, system: &System, root: &Path) {
+    // Programs of this system tell nothing of another one.
+    let own = root == Path::new("/");
     let file = root.join("etc/containerd/config.toml");
-    let Some(line) = says("containerd", &["--version"]) else {
+    let found = match own {
+        true => version_of(report),
+        false => elsewhere(report, root),
+    };
+    if !found {
         if file.exists() {
             report.note(
                 "containerd",
-                format!("{} is there, but no containerd in PATH", file.display()),
+                format!("{} is there, but no containerd", file.display()),
                 "install it, or run this where it is",
             );
         }
         return;
+    }
+    match load(root, &file, &mut Vec::new()) {
+        Err(Wrong::Unreadable(what)) => report.warn("containerd-config", what, "see containers.md, step 4"),
+        Err(Wrong::Malformed(what)) => report.error("containerd-config", what, "containerd does not start with it"),
+        Ok(config) => match uses_erofs(&config) {
+            (true, true) => report.good("containerd-config", "layers become EROFS images, and are mounted by the erofs snapshotter"),
+            (false, true) => report.warn("containerd-config", "the snapshotter is erofs, but layers are unpacked by another differ: they are directories, not images",
+                "set default = ['erofs', 'walking'] of the diff-service: containers.md, step 4"),
+            _ => report.warn("containerd-config", "containerd does not use its erofs snapshotter", "see containers.md, step 4"),
+        },
+    }
+    if own {
+        mkfs(report);
+    }
+    let state = root.join("var/lib/containerd");
+    if state.is_dir() {
+        images::path(report, system, &state);
+    }
+    if own {
+        plugin(report, system);
+    }
+}
+
+/// Whether this system has containerd, and in which version.
+fn version_of(report: &mut Report) -> bool {
+    let Some(line) = says("containerd", &["--version"]) else {
+        return false;
     };
     match version(&line) {
         Some(found) if found >= (2, 1) => report.good("containerd", line),
@@ -78,43 +183,52 @@ pub fn containerd(report: &mut Report, system: &System, root: &Path) {
             "2.1 or later is needed",
         ),
     }
-    match fs::read_to_string(&file).map(|text| text.parse::<toml::Table>()) {
-        Err(err) => report.warn("containerd-config", format!("{}: {err}", file.display()), "see containers.md, step 4"),
-        Ok(Err(err)) => report.error("containerd-config", format!("{}: {}", file.display(), err.message()), "containerd does not start with it"),
-        Ok(Ok(config)) => match uses_erofs(&config) {
-            (true, true) => report.good("containerd-config", "layers become EROFS images, and are mounted by the erofs snapshotter"),
-            (false, true) => report.warn("containerd-config", "the snapshotter is erofs, but layers are unpacked by another differ: they are directories, not images",
-                "set default = ['erofs', 'walking'] of the diff-service: containers.md, step 4"),
-            _ => report.warn("containerd-config", "containerd does not use its erofs snapshotter", "see containers.md, step 4"),
-        },
-    }
-    match says("mkfs.erofs", &["--help"])
-        .and_then(|_| Command::new("mkfs.erofs").arg("--help").output().ok())
-    {
+    true
+}
+
+/// Whether there are the programs below another root. They are not run.
+fn elsewhere(report: &mut Report, root: &Path) -> bool {
+    let Some(containerd) = program(root, "containerd") else {
+        return false;
+    };
+    report.note(
+        "containerd",
+        format!("{}: its version is not looked at", containerd.display()),
+        "2.1 or later is needed; run this in that system to see its version and state",
+    );
+    match program(root, "mkfs.erofs") {
+        Some(path) => report.good("mkfs", format!("{} is there", path.display())),
         None => report.error(
+            "mkfs",
+            format!(
+                "there is no mkfs.erofs in {}: containerd cannot make images of layers",
+                root.display()
+            ),
+            "apt install erofs-utils",
+        ),
+    }
+    true
+}
+
+/// Whether images can be made of layers.
+fn mkfs(report: &mut Report) {
+    let Ok(run) = Command::new("mkfs.erofs").arg("--help").output() else {
+        return report.error(
             "mkfs",
             "mkfs.erofs is not in PATH: containerd cannot make images of layers",
             "apt install erofs-utils",
-        ),
-        Some(run)
-            if !String::from_utf8_lossy(
-                &[run.stdout.as_slice(), run.stderr.as_slice()].concat(),
-            )
-            .contains("--tar=") =>
-        {
-            report.error(
-                "mkfs",
-                "mkfs.erofs does not know --tar=",
-                "erofs-utils 1.7 or later is needed",
-            )
-        }
-        Some(_) => report.good("mkfs", "mkfs.erofs can make images of layers"),
+        );
+    };
+    let help = [run.stdout.as_slice(), run.stderr.as_slice()].concat();
+    if String::from_utf8_lossy(&help).contains("--tar=") {
+        report.good("mkfs", "mkfs.erofs can make images of layers");
+    } else {
+        report.error(
+            "mkfs",
+            "mkfs.erofs does not know --tar=",
+            "erofs-utils 1.7 or later is needed",
+        );
     }
-    let state = root.join("var/lib/containerd");
-    if state.is_dir() {
-        images::path(report, system, &state);
-    }
-    plugin(report, system);
 }
 
 /// Whether the running containerd found erofs when it started.

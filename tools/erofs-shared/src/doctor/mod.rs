@@ -33,7 +33,8 @@ pub struct Options {
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
 
-    /// Where modprobe, systemd and containerd have their files
+    /// Where modprobe, systemd and containerd have their files. With another than / no program of this system is asked for
+    /// its version or state
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
 

@@ -2,7 +2,13 @@
 
 //! The kernel, the module, its name, its configuration.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use super::Report;
 use crate::{
@@ -99,7 +105,7 @@ pub fn kernel(report: &mut Report, system: &System, root: &Path) {
                 false => format!("there is no module erofs_shared for the running kernel, {release}; there is one for {}", others.join(", ")),
             };
             let advice = match others.is_empty() {
-                true => format!("apt install erofs-shared-modules-{release}, or erofs-shared-dkms, which builds it; see {PAGES}/packages.md"),
+                true => format!("install the package erofs-shared-modules-{release}, or erofs-shared-dkms, which builds it: {PAGES}/packages.md says how"),
                 false => format!("boot {}, or build it for this one: erofs-shared-dkms", others.join(" or ")),
             };
             report.error("module", found, advice);
@@ -202,55 +208,72 @@ pub fn names(report: &mut Report, system: &System) {
     }
 }
 
-/// Whether a line of modprobe's configuration is there.
-fn configured(root: &Path, wanted: &[&str]) -> bool {
-    [
-        "etc/modprobe.d",
-        "run/modprobe.d",
-        "usr/lib/modprobe.d",
-        "lib/modprobe.d",
-    ]
-    .iter()
-    .any(|dir| {
-        let files = fs::read_dir(root.join(dir)).into_iter().flatten().flatten();
-        files
-            .filter(|entry| entry.path().extension().is_some_and(|ext| ext == "conf"))
-            .filter_map(|entry| fs::read_to_string(entry.path()).ok())
-            .any(|text| {
-                text.lines()
-                    .any(|line| line.split_whitespace().eq(wanted.iter().copied()))
+/// Where modprobe and systemd look for configuration. A file hides those of the same name in the
+/// directories behind its own.
+const CONFIGURATION: [&str; 5] = ["etc", "run", "usr/local/lib", "usr/lib", "lib"];
+
+/// The configuration files that count: their paths below `root`.
+fn files(root: &Path, dir: &str) -> Vec<PathBuf> {
+    let mut found: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+    for above in CONFIGURATION {
+        let entries = fs::read_dir(root.join(above).join(dir));
+        for entry in entries.into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|ext| ext == "conf") {
+                found.entry(entry.file_name()).or_insert(path);
+            }
+        }
+    }
+    found.into_values().collect()
+}
+
+/// Whether a file of this kind has a line with these words.
+fn configured(root: &Path, dir: &str, wanted: &[&str]) -> bool {
+    // modprobe takes both for the same.
+    let plain = |word: &str| word.replace('-', "_");
+    files(root, dir)
+        .into_iter()
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .any(|text| {
+            text.lines().any(|line| {
+                let words = line.split_whitespace().map(plain);
+                words.eq(wanted.iter().map(|word| plain(word)))
             })
-    })
+        })
+}
+
+/// The package's file, if it is there and one of the same name in /etc hides it.
+fn hidden(root: &Path, dir: &str) -> Option<String> {
+    let name = format!("{dir}/erofs-shared.conf");
+    let packaged = ["usr/lib", "lib"].map(|above| root.join(above).join(&name));
+    let counts = files(root, dir)
+        .into_iter()
+        .find(|file| file.ends_with(&name))?;
+    let is_hidden = !packaged.contains(&counts) && packaged.iter().any(|file| file.exists());
+    is_hidden.then(|| format!("{} hides the package's: remove it", counts.display()))
 }
 
 /// modprobe.d and modules-load.d
 pub fn configuration(report: &mut Report, root: &Path) {
-    let aliases = configured(root, &["alias", "fs-erofs", "erofs_shared"]);
-    if aliases {
+    if configured(root, "modprobe.d", &["alias", "fs-erofs", "erofs_shared"]) {
         report.good("modprobe", "the kernel loads erofs_shared for erofs");
     } else {
-        report.note("modprobe", "when something mounts erofs, the kernel loads its own module",
-            format!("to make erofs-shared the system's erofs, copy {PAGES}/examples/erofs-shared.conf to /etc/modprobe.d"));
+        let advice = hidden(root, "modprobe.d").unwrap_or_else(|| {
+            format!("to make erofs-shared the system's erofs, write /etc/modprobe.d/erofs-shared.conf as in step 3 of {PAGES}/containers.md; the package erofs-shared has it in /usr/lib/modprobe.d")
+        });
+        report.note(
+            "modprobe",
+            "when something mounts erofs, the kernel loads its own module",
+            advice,
+        );
     }
-    let at_boot = [
-        "etc/modules-load.d",
-        "run/modules-load.d",
-        "usr/lib/modules-load.d",
-    ]
-    .iter()
-    .any(|dir| {
-        let files = fs::read_dir(root.join(dir)).into_iter().flatten().flatten();
-        files
-            .filter_map(|entry| fs::read_to_string(entry.path()).ok())
-            .any(|text| {
-                text.lines()
-                    .any(|line| matches!(line.trim(), "erofs_shared" | "erofs-shared"))
-            })
-    });
-    if at_boot {
+    if configured(root, "modules-load.d", &["erofs_shared"]) {
         report.good("boot", "the module is loaded at boot");
     } else {
-        report.note("boot", "the module is not loaded at boot", "echo erofs_shared > /etc/modules-load.d/erofs-shared.conf; containerd looks for erofs only when it starts");
+        let advice = hidden(root, "modules-load.d").unwrap_or_else(|| {
+            "echo erofs_shared > /etc/modules-load.d/erofs-shared.conf; containerd looks for erofs only when it starts".into()
+        });
+        report.note("boot", "the module is not loaded at boot", advice);
     }
 }
 
