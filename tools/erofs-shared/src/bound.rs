@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     check::{print, progress},
     image::{open, Location, OpenError, Volume},
+    output::fail,
     text::show,
     walk::{part_problem, Problem, Walk},
     Outcome,
@@ -109,16 +110,12 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
             Ok(volume) => volume,
             Err(err) => {
                 // The figures of those behind it would be wrong.
-                return Ok(match err {
-                    OpenError::Usage(text) => {
-                        eprintln!("erofs-shared: {text}");
-                        Outcome::Failed
-                    }
-                    OpenError::Bad(_) => {
-                        eprintln!("erofs-shared: {}: {err}", path.display());
-                        Outcome::Problems
-                    }
-                });
+                let (outcome, text) = match err {
+                    OpenError::Usage(text) => (Outcome::Failed, text),
+                    OpenError::Bad(_) => (Outcome::Problems, format!("{}: {err}", path.display())),
+                };
+                fail(options.json, text)?;
+                return Ok(outcome);
             }
         };
         let mut problems: Vec<Problem> = findings.iter().map(part_problem).collect();

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::{
     mounts::{device_text, inside, mount_of, ours, share, verify, Share, Verify},
-    output::{complain, json, size},
+    output::{fail, json, size},
     system::{display, MountInfo, System, TopFile},
     Outcome,
 };
@@ -336,7 +336,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     let report = match explain(options) {
         Ok(report) => report,
         Err(err) => {
-            complain(format!("{}: {err}", options.path.display()));
+            fail(options.json, format!("{}: {err}", options.path.display()))?;
             return Ok(Outcome::Failed);
         }
     };

@@ -10,11 +10,12 @@ use std::{
 
 use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
-use schemars::{schema_for, Schema};
+use schemars::{schema_for, JsonSchema, Schema};
 
 use crate::{
-    bound, check, doctor, dump, estimate, explain, metrics, output::complain, prewarm, status, top,
-    verify, Cli, Outcome,
+    bound, check, doctor, dump, estimate, explain, metrics,
+    output::{complain, Answer},
+    prewarm, status, top, verify, Cli, Outcome,
 };
 
 /// Options of `generate`.
@@ -46,19 +47,23 @@ enum What {
 
 /// Commands and the schemas of what they print.
 fn schemas() -> Vec<(&'static str, Schema)> {
+    /// The schema of what a command prints, or why it cannot.
+    fn answer<T: JsonSchema>() -> Schema {
+        schema_for!(Answer<T>)
+    }
     vec![
-        ("status", schema_for!(status::Status)),
-        ("top", schema_for!(top::Top)),
-        ("doctor", schema_for!(doctor::Report)),
-        ("estimate", schema_for!(estimate::Report)),
-        ("explain", schema_for!(explain::Report)),
-        ("verify", schema_for!(verify::Report)),
-        ("prewarm", schema_for!(prewarm::Report)),
+        ("status", answer::<status::Status>()),
+        ("top", answer::<top::Top>()),
+        ("doctor", answer::<doctor::Report>()),
+        ("estimate", answer::<estimate::Report>()),
+        ("explain", answer::<explain::Report>()),
+        ("verify", answer::<verify::Report>()),
+        ("prewarm", answer::<prewarm::Report>()),
         ("prewarm-list", schema_for!(prewarm::List)),
-        ("metrics", schema_for!(Vec<metrics::Family>)),
-        ("dump", schema_for!(dump::Output)),
+        ("metrics", answer::<Vec<metrics::Family>>()),
+        ("dump", answer::<dump::Output>()),
         ("check", schema_for!(Vec<check::Report>)),
-        ("bound", schema_for!(bound::Report)),
+        ("bound", answer::<bound::Report>()),
     ]
 }
 

@@ -36,7 +36,8 @@ use clap::{Parser, Subcommand};
 #[command(
     after_help = "Exit status: 0 all is well, 1 there are problems (each command says which), 2 wrong usage or something cannot \
         be read.\n\nColours and progress are shown on a terminal only; NO_COLOR turns colours off. With --json, standard output \
-        has one JSON value, which erofs-shared generate schema describes."
+        has one JSON value, which erofs-shared generate schema describes: what the command is for or, where that cannot be had, \
+        an object with the member error. Only what is wrong on the command line itself gives none."
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    output::{complain, json},
+    output::{complain, fail, json},
     status::{denied, Status},
     system::System,
     Outcome,
@@ -462,7 +462,7 @@ async fn serve(system: Arc<System>, with_mounts: bool, address: SocketAddr) -> i
 pub fn run(options: &Options) -> io::Result<Outcome> {
     let with_mounts = !options.no_mounts;
     let failed = |what: String| {
-        complain(what);
+        fail(options.json, what)?;
         Ok(Outcome::Failed)
     };
     if let Some(address) = options.listen {

@@ -10,6 +10,7 @@ use std::{
 use comfy_table::{presets, CellAlignment, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use owo_colors::{OwoColorize, Style};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Writes `value` as JSON.
@@ -17,6 +18,32 @@ pub fn json<T: Serialize + ?Sized>(value: &T) -> io::Result<()> {
     let mut out = io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, value)?;
     writeln!(out)
+}
+
+/// What a command prints with `--json` when it cannot print what it is for.
+#[derive(Debug, JsonSchema, Serialize)]
+pub struct Failure {
+    /// Why, as standard error has it too.
+    pub error: String,
+}
+
+/// Either of them is on standard output with `--json`: for the schemas.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes what is printed, and holds nothing")]
+pub enum Answer<T> {
+    Report(T),
+    Failure(Failure),
+}
+
+/// Says what went wrong, and that in JSON, too, if that is what is printed.
+pub fn fail(as_json: bool, what: impl Into<String>) -> io::Result<()> {
+    let error = what.into();
+    complain(&error);
+    if as_json {
+        json(&Failure { error })?;
+    }
+    Ok(())
 }
 
 /// Whether standard output may have colours (<https://no-color.org>).

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     mounts::{device_text, mount_of, ours},
-    output::{complain, json, size},
+    output::{complain, fail, json, size},
     system::{display, System, PAGE},
     Outcome,
 };
@@ -128,7 +128,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     let report = match done {
         Ok(report) => report,
         Err(text) => {
-            complain(text);
+            fail(as_json, text)?;
             return Ok(Outcome::Failed);
         }
     };

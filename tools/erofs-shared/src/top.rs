@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::{
     mounts::Mount,
     names::Names,
-    output::{complain, json, signed, size, table},
+    output::{complain, fail, json, signed, size, table},
     status::{denied, Status},
     system::{System, TopFile, PAGE},
     Outcome,
@@ -260,7 +260,7 @@ impl Top {
 /// Runs it.
 pub fn run(options: &Options) -> io::Result<Outcome> {
     if !options.system.loaded() {
-        complain(options.system.not_loaded());
+        fail(options.json, options.system.not_loaded())?;
         return Ok(Outcome::Problems);
     }
     let live = !options.once && !options.json;
@@ -279,7 +279,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     let top = match Top::read(&options.system, options.by, &mut naming) {
         Ok(top) => top,
         Err(err) => {
-            complain(denied(&err));
+            fail(options.json, denied(&err))?;
             return Ok(Outcome::Failed);
         }
     };
@@ -307,7 +307,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
         let ended = live_loop(&mut terminal, options, top, &mut naming);
         ratatui::try_restore()?;
         if let Err(err) = ended {
-            complain(denied(&err));
+            fail(options.json, denied(&err))?;
             return Ok(Outcome::Failed);
         }
     }

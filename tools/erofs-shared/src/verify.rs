@@ -27,7 +27,7 @@ use serde::Serialize;
 use crate::{
     image::{open, Location, Volume},
     mounts::{device_text, mount_of},
-    output::{byte_bar, complain, json, size},
+    output::{byte_bar, fail, json, size},
     system::{display, System},
     xattr, Outcome,
 };
@@ -363,14 +363,14 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     let (target, image, location) = match find(options) {
         Ok(found) => found,
         Err(what) => {
-            complain(what);
+            fail(options.json, what)?;
             return Ok(Outcome::Failed);
         }
     };
     let volume = match open(&image, &location, &mut Vec::new()) {
         Ok(volume) => volume,
         Err(err) => {
-            complain(format!("{}: {err}", image.display()));
+            fail(options.json, format!("{}: {err}", image.display()))?;
             return Ok(Outcome::Failed);
         }
     };

@@ -9,7 +9,7 @@ use std::fs;
 
 use common::{
     fake::{listed, with_files, Fake, ALWAYS, COMPARE},
-    text,
+    json, ours, text,
 };
 
 const WAITING: &[(&str, u64)] = &[("finder_waiting", 1), ("merges_waiting", 4)];
@@ -214,6 +214,42 @@ fn status_shows_the_word_of_a_parameter() {
     assert!(out.contains(", directio=auto,"), "{out}");
     fake.write("sys/module/erofs_shared/parameters/directio", "N\n");
     assert_eq!(fake.json(&["status"])["mounts"][0]["directio"], false);
+}
+
+#[test]
+fn json_tells_why_there_is_nothing_else() {
+    let fake = Fake::new(&[ALWAYS]);
+    let bad = fake.path("bad");
+    fs::write(&bad, vec![0; 8192]).unwrap();
+    let bad = text(&bad).to_owned();
+    let wrong = |wanted: i32, command: &[&str]| {
+        let (status, out, err) = match command[0] {
+            "dump" | "bound" | "prewarm" => ours(command),
+            _ => fake.run(command),
+        };
+        assert_eq!(status, wanted, "{command:?}: {out}{err}");
+        let value: serde_json::Value =
+            serde_json::from_str(&out).unwrap_or_else(|_| panic!("{command:?}: {out}"));
+        let said = value["error"].as_str().unwrap();
+        assert!(err.contains(said), "{command:?}: {out}{err}");
+        jsonschema::validate(&json(&["generate", "schema", command[0]]), &value).unwrap();
+        assert!(value.as_object().unwrap().len() == 1);
+    };
+    wrong(1, &["dump", "--json", &bad]);
+    wrong(2, &["dump", "--json", "/nonexistent"]);
+    wrong(1, &["bound", "--json", &bad]);
+    wrong(2, &["bound", "--json", "/nonexistent"]);
+    wrong(2, &["estimate", "--json", &bad]);
+    wrong(2, &["explain", "--json", "/nonexistent"]);
+    wrong(2, &["verify", "--json", "/proc"]);
+    wrong(2, &["prewarm", "replay", "--json", "/nonexistent", "/"]);
+    wrong(2, &["status", "--json", "--plot", "/nonexistent/a.svg"]);
+    fs::remove_dir_all(fake.path("sys/fs/erofs-shared/mounts")).unwrap();
+    wrong(2, &["top", "--json"]);
+    wrong(2, &["metrics", "--json"]);
+    fs::remove_dir_all(fake.path("sys/fs/erofs-shared")).unwrap();
+    wrong(1, &["top", "--json"]);
+    wrong(2, &["estimate", "--running", "--json"]);
 }
 
 #[test]

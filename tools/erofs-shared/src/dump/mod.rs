@@ -23,6 +23,7 @@ use serde::Serialize;
 use self::{inode::ShownInode, superblock::ShownSuperblock};
 use crate::{
     image::{open, Location, Volume},
+    output::fail,
     text::show,
     Outcome,
 };
@@ -75,7 +76,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     let text = match show_all(options) {
         Ok(text) => text,
         Err(Failure(outcome, text)) => {
-            eprintln!("erofs-shared: {text}");
+            fail(options.json, text)?;
             return Ok(outcome);
         }
     };

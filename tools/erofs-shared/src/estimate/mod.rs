@@ -29,7 +29,7 @@ use self::{
 use crate::{
     image::Location,
     mounts::ours,
-    output::{byte_bar, complain, json, percent, size, table},
+    output::{byte_bar, complain, fail, json, percent, size, table},
     system::{System, PAGE},
     Outcome,
 };
@@ -285,7 +285,7 @@ fn estimate(images: &[Image]) -> io::Result<Report> {
 /// Runs it.
 pub fn run(options: &Options) -> io::Result<Outcome> {
     let failed = |what: String| {
-        complain(what);
+        fail(options.json, what)?;
         Ok(Outcome::Failed)
     };
     let images = match images(options) {

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     mounts::{mounts, Mount, Share, Verify},
-    output::{complain, json, paint, signed, size, table},
+    output::{complain, fail, json, paint, signed, size, table},
     picture,
     system::{release, System, Totals},
     Outcome,
@@ -189,7 +189,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     let mut status = match Status::read(&options.system) {
         Ok(status) => status,
         Err(err) => {
-            complain(denied(&err));
+            fail(options.json, denied(&err))?;
             return Ok(Outcome::Failed);
         }
     };
@@ -198,7 +198,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     }
     if let Some(path) = options.plot.as_ref().filter(|_| status.loaded) {
         if let Err(err) = plot::draw(&status).write(path) {
-            complain(format!("{}: {err}", path.display()));
+            fail(options.json, format!("{}: {err}", path.display()))?;
             return Ok(Outcome::Failed);
         }
     }
