@@ -166,7 +166,7 @@ ok "explain: what is the same" json explain /mnt/one/sub/same-one
 if [ "$VERIFY" = digest ]; then
 	is "is found in debugfs by its key" "$(j '(v["shareable"], v["now"]["sharers"], v["now"]["size"])')" "(True, 2, 2097152)"
 else
-	is "has a key that is secret" "$(j '(v["shareable"], v["key"], v["now"])')" "(True, None, None)"
+	is "has a key that is secret, and others have its size" "$(j '(v["shareable"], v["key"], v["now"])')" "(True, None, None)"
 fi
 is "and in the other image" "$(j '[(p["path"], p["same"]) for p in v["peers"]]')" "[('/mnt/two/sub/same-two', True)]"
 ok "explain: what is alike" json explain /mnt/one/alike

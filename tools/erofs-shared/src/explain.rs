@@ -7,6 +7,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
@@ -18,17 +19,22 @@ use serde::Serialize;
 
 use crate::{
     mounts::{device_text, inside, mount_of, ours, share, verify, Share, Verify},
+    names::Names,
     output::{fail, json, size},
     system::{display, MountInfo, System, TopFile},
     Outcome,
 };
+
+/// For how long other files of its size are looked for to tell whether it is one of the most shared.
+const NAMING: Duration = Duration::from_secs(5);
 
 /// Options of `explain`.
 #[derive(Args)]
 #[command(
     after_help = "A path in a container's root or another overlayfs is followed to the layer that has it. What is shared now is \
         read first. Then files of the same size in other mounts are compared with this one, which reads them (--no-peers leaves \
-        that out). The module finds a file by a key of its first 64 KiB, its size and its domain.\n\n\
+        that out). The module finds a file by a key of its first 64 KiB, its size and its domain. With verify=compare the key depends on \
+        a secret: then what is shared now is told by the size, if only one file can be meant.\n\n\
         Exit status: 0 it is shared, or can be, 1 it cannot be shared (the reasons say why), 2 wrong usage, or it cannot be read."
 )]
 pub struct Options {
@@ -61,6 +67,17 @@ pub struct Peer {
     pub same_blocks: u64,
 }
 
+/// How a file is found in the list of the most shared.
+#[derive(Clone, Copy, Debug, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// By its key.
+    Key,
+    /// The key is secret: it is the one with its size, which all files of this size that are
+    /// mounted with `verify=compare` have to be, as they begin alike.
+    Size,
+}
+
 /// What `explain` prints.
 #[derive(Debug, Default, JsonSchema, Serialize)]
 pub struct Report {
@@ -76,8 +93,11 @@ pub struct Report {
     pub shareable: bool,
     /// What it is found by, as debugfs shows it; null if that cannot be known.
     pub key: Option<String>,
-    /// What debugfs says of it, before this command read anything; null if it is not in the list of the most shared.
+    /// What debugfs says of it, before this command read anything; null if it is not in the list of the most shared, or
+    /// cannot be told from others that are.
     pub now: Option<TopFile>,
+    /// By what it was found there; null if it was not.
+    pub now_by: Option<By>,
     pub peers: Vec<Peer>,
     /// Files of the same size that were compared.
     pub compared: u64,
@@ -215,10 +235,45 @@ fn peers(
         .sort_by_key(|peer| std::cmp::Reverse(peer.same_blocks));
 }
 
+/// Looks for a file whose key is secret among the most shared, by its size.
+fn by_size(
+    system: &System,
+    mut top: Vec<TopFile>,
+    no_peers: bool,
+    report: &mut Report,
+) -> io::Result<()> {
+    const SECRET: &str = "its mount is verified by comparing bytes (verify=compare), so what the module finds it by depends on a secret";
+    top.retain(|file| file.size == report.size);
+    let (count, files) = match top.len() {
+        0 => {
+            report.reasons.push("none of the 100 most shared files has its size: it is not open, alone, or less shared".into());
+            return Ok(());
+        }
+        1 => (1, "file has"),
+        count => (count, "files have"),
+    };
+    if no_peers {
+        report.reasons.push(format!("{SECRET}; {count} of the most shared {files} its size, and whether that is this one can only be told by looking at others of this size (without --no-peers)"));
+        return Ok(());
+    }
+    let mut names = Names::default();
+    let all = names.add(system, &mut top, NAMING)?;
+    report.now = top.into_iter().find(|file| names.is_by_size(&file.key));
+    report.reasons.push(if report.now.is_some() {
+        report.now_by = Some(By::Size);
+        format!("{SECRET}; it is told by its size: one of the most shared files has it, and all files of this size begin alike (but for those with a domain_id= of their own, which cannot be told from it)")
+    } else if all {
+        format!("{SECRET}; {count} of the most shared {files} its size, and files of this size begin differently or are in several domains: whether it is this one cannot be told")
+    } else {
+        format!("{SECRET}; {count} of the most shared {files} its size, and not all mounts could be looked through for others of this size: whether it is this one cannot be told")
+    });
+    Ok(())
+}
+
 fn explain(options: &Options) -> io::Result<Report> {
     let system = &options.system;
     let mut path = fs::canonicalize(&options.path)?;
-    let infos = system.mountinfo()?;
+    let infos = system.own_mountinfo()?;
     let mut report = Report {
         path: display(&options.path),
         ..Report::default()
@@ -300,7 +355,7 @@ fn explain(options: &Options) -> io::Result<Report> {
     if share(info) == Share::Fingerprint {
         reason(&mut report, "its mount shares by fingerprints: with files that have the same one in the attribute that mkfs.erofs --xattr-inode-digest names, in the same domain");
     } else if verify(info) == Some(Verify::Compare) {
-        reason(&mut report, "its mount is verified by comparing bytes (verify=compare): what the module finds it by depends on a secret, so what is shared of it now is not known");
+        by_size(system, top, options.no_peers, &mut report)?;
     } else {
         let domain = match system.parameter("domain_id") {
             Ok(domain) if domain != "(null)" => domain,
@@ -308,6 +363,7 @@ fn explain(options: &Options) -> io::Result<Report> {
         };
         let own = key(&domain, meta.len(), &head(&path)?);
         report.now = top.into_iter().find(|file| file.key == own);
+        report.now_by = report.now.is_some().then_some(By::Key);
         report.key = Some(own);
     }
     if !options.no_peers {
@@ -322,7 +378,11 @@ fn explain(options: &Options) -> io::Result<Report> {
     }
     match (&report.now, share(info)) {
         (Some(now), _) => {
-            let text = format!("{} files in memory share it: {} pages are there once, which saves {}", now.sharers, now.pages, size(now.saved_bytes));
+            let how = match report.now_by {
+                Some(By::Size) => " (told by its size, see above)",
+                _ => "",
+            };
+            let text = format!("{} files in memory share it{how}: {} pages are there once, which saves {}", now.sharers, now.pages, size(now.saved_bytes));
             reason(&mut report, &text);
         }
         (None, Share::Content) if report.key.is_some() => reason(&mut report, "it was not among the 100 most shared files: not open, alone, less shared, or mounted with a domain_id= of its own"),

@@ -55,6 +55,8 @@ pub struct Names {
     entries: u64,
     /// Files by their sizes; empty for a size that was asked for and that no file has.
     candidates: HashMap<u64, Vec<Candidate>>,
+    /// Keys of files whose paths were told by their size.
+    sized: HashSet<String>,
     /// Something was left out.
     partial: bool,
     /// What the walk has taken so far.
@@ -86,11 +88,17 @@ impl Names {
         };
         let read = self.read_starts(&domain, until);
         self.by_key(files);
+        self.sized.clear();
         if self.trees.is_empty() && read && !self.partial {
             self.by_size(files);
         }
         let known = sizes.iter().all(|size| self.candidates.contains_key(size));
         Ok(known && self.trees.is_empty() && read && !self.partial)
+    }
+
+    /// Whether the file with this key was found by its size when paths were last added.
+    pub fn is_by_size(&self, key: &str) -> bool {
+        self.sized.contains(key)
     }
 
     /// Whether there is a size that no walk has looked for, and time to do so again.
@@ -216,7 +224,7 @@ impl Names {
 
     /// With `verify=compare`, the kernel's keys depend on a secret. There it is the one file of
     /// this size, if all that have the size begin alike.
-    fn by_size(&self, files: &mut [TopFile]) {
+    fn by_size(&mut self, files: &mut [TopFile]) {
         let mut unnamed: HashMap<u64, Vec<&mut TopFile>> = HashMap::new();
         for file in files.iter_mut().filter(|file| file.paths.is_empty()) {
             unnamed.entry(file.size).or_default().push(file);
@@ -233,6 +241,7 @@ impl Names {
             if known && candidates.iter().all(|other| other.key == first.key) {
                 let paths = candidates.iter().take(PATHS);
                 file.paths = paths.map(|one| display(&one.path)).collect();
+                self.sized.insert(file.key.clone());
             }
         }
     }
@@ -294,8 +303,10 @@ mod tests {
         let mut files = [1, 2, 3, 4, 4, 5].map(|size| file(size, "secret"));
         names.by_key(&mut files);
         assert!(files.iter().all(|file| file.paths.is_empty()));
+        files[0].key = "first".into();
         names.by_size(&mut files);
         assert_eq!(files[0].paths, ["/a", "/b"]);
+        assert!(names.is_by_size("first") && !names.is_by_size("secret"));
         assert!(
             files[1..].iter().all(|file| file.paths.is_empty()),
             "{files:?}"

@@ -204,6 +204,61 @@ fn top_names_files_by_their_sizes() {
 }
 
 #[test]
+fn explain_tells_by_the_size_where_the_key_is_secret() {
+    let fake = Fake::new(&[ALWAYS, COMPARE]);
+    let mount = with_files(&fake, ",share=content");
+    listed(&fake, &[("aa", 100_000), ("bb", 5000)]);
+    let explain = |name: &str, options: &[&str]| {
+        let path = format!("{mount}/{name}");
+        let got = fake.json(&[&["explain", &path], options].concat());
+        assert_eq!(got["key"], serde_json::Value::Null);
+        let reasons = got["reasons"].to_string();
+        (got, reasons)
+    };
+    let (got, reasons) = explain("alone", &[]);
+    assert_eq!(
+        (&got["now"]["key"], &got["now_by"]),
+        (&"bb".into(), &"size".into())
+    );
+    assert!(
+        reasons.contains("secret") && reasons.contains("told by its size"),
+        "{reasons}"
+    );
+    assert!(reasons.contains("3 files in memory share it"), "{reasons}");
+    // Two contents have this size.
+    let (got, reasons) = explain("also", &[]);
+    assert_eq!(
+        (&got["now"], &got["now_by"]),
+        (&().into(), &().into()),
+        "{got}"
+    );
+    assert!(reasons.contains("cannot be told"), "{reasons}");
+    // Nothing that is shared has this one.
+    let (got, reasons) = explain("smaller", &[]);
+    assert_eq!(got["now"], serde_json::Value::Null);
+    assert!(reasons.contains("none of the 100 most shared"), "{reasons}");
+    // Other files are not to be read.
+    let (got, reasons) = explain("alone", &["--no-peers"]);
+    assert_eq!(got["now"], serde_json::Value::Null);
+    assert!(reasons.contains("without --no-peers"), "{reasons}");
+    // Two entries of the size may be of two domains.
+    listed(&fake, &[("bb", 5000), ("cc", 5000)]);
+    let (got, reasons) = explain("alone", &[]);
+    assert_eq!(got["now"], serde_json::Value::Null);
+    assert!(reasons.contains("2 of the most shared files"), "{reasons}");
+}
+
+#[test]
+fn explain_sees_the_mounts_of_its_own_namespace() {
+    let fake = Fake::new(&[ALWAYS]);
+    let mount = with_files(&fake, ",verify=digest");
+    listed(&fake, &[]);
+    fake.write("proc/1/mountinfo", "");
+    let got = fake.json(&["explain", "--no-peers", &format!("{mount}/also")]);
+    assert_eq!(got["image"], "/srv/c.erofs");
+}
+
+#[test]
 fn status_shows_the_word_of_a_parameter() {
     let fake = Fake::new(&[ALWAYS]);
     fake.write("sys/module/erofs_shared/parameters/directio", "auto\n");
@@ -250,18 +305,4 @@ fn json_tells_why_there_is_nothing_else() {
     fs::remove_dir_all(fake.path("sys/fs/erofs-shared")).unwrap();
     wrong(1, &["top", "--json"]);
     wrong(2, &["estimate", "--running", "--json"]);
-}
-
-#[test]
-fn explain_has_no_key_where_it_is_secret() {
-    let fake = Fake::new(&[ALWAYS, COMPARE]);
-    let mount = with_files(&fake, ",share=content");
-    listed(&fake, &[("aa", 100_000)]);
-    let got = fake.json(&["explain", "--no-peers", &format!("{mount}/also")]);
-    assert_eq!(got["key"], serde_json::Value::Null);
-    let reasons = got["reasons"].to_string();
-    assert!(
-        reasons.contains("secret") && !reasons.contains("100 most"),
-        "{reasons}"
-    );
 }
