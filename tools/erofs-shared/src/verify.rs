@@ -40,7 +40,8 @@ const CHUNK: u64 = 1 << 20;
 #[command(
     after_help = "All of the mount is read: names, modes, owners, times, sizes, links, attributes, data. The image is found by \
         the table of mounts, with its devices and offset, or is given. It is read past the mount, by the same code as the \
-        module's own, and both are compared.\n\n\
+        module's own, and both are compared. What is mounted on directories and files of it is left out, and so are labels \
+        that SELinux or Smack give.\n\n\
         Exit status: 0 the mount shows what the image has, 1 it does not, 2 wrong usage, or one of them cannot be read."
 )]
 pub struct Options {
@@ -75,6 +76,8 @@ pub struct Report {
     pub files: u64,
     /// Bytes in regular files.
     pub bytes: u64,
+    /// Paths that something else is mounted on: they and what is below them were not compared.
+    pub covered: Vec<String>,
     pub differences: Vec<Difference>,
 }
 
@@ -91,6 +94,10 @@ struct Verify<'v> {
     bar: indicatif::ProgressBar,
     report: Report,
     root: bool,
+    /// Whether SELinux answers for its attribute, and not the image.
+    selinux: bool,
+    /// The device number of the mount.
+    device: u64,
     pending: Vec<(PathBuf, u64)>,
 }
 
@@ -132,6 +139,34 @@ fn file_type(meta: &fs::Metadata) -> FileType {
     }
 }
 
+/// The label of SELinux.
+const SELINUX: &[u8] = b"security.selinux";
+
+/// Names of the attributes of a file in the mount.
+fn listed(path: &Path) -> io::Result<Vec<Vec<u8>>> {
+    let mut buffer = vec![0u8; 65536];
+    let len = match rustix::fs::llistxattr(path, &mut buffer[..]) {
+        Ok(len) => len,
+        // A filesystem that has none at all
+        Err(rustix::io::Errno::NOTSUP) => 0,
+        Err(err) => return Err(err.into()),
+    };
+    let names = buffer[..len].split(|byte| *byte == 0);
+    Ok(names
+        .filter(|name| !name.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect())
+}
+
+/// Whether an attribute of the mount should be among those of the image, and is not. The kernel
+/// makes some itself: ACLs in a form of its own, and the labels of its security modules.
+fn is_added(name: &[u8], image: &[Vec<u8>]) -> bool {
+    const LABELS: [&[u8]; 2] = [SELINUX, b"security.SMACK64"];
+    !name.starts_with(b"system.")
+        && !LABELS.contains(&name)
+        && !image.iter().any(|known| known == name)
+}
+
 impl Verify<'_> {
     fn differ(&mut self, path: &Path, what: impl Into<String>) {
         let (path, what) = (display(path), what.into());
@@ -153,8 +188,11 @@ impl Verify<'_> {
             Ok(meta) => meta,
             Err(err) => return self.differ(&path, err.to_string()),
         };
+        // What is mounted on top of it is no concern of the image's.
+        if meta.dev() != self.device {
+            return self.report.covered.push(display(&path));
+        }
         self.report.entries += 1;
-        // A mount on top of it is no concern of the image's.
         let numbers = [
             ("mode", u64::from(inode.mode), u64::from(meta.mode())),
             ("owner", inode.uid.into(), meta.uid().into()),
@@ -227,6 +265,9 @@ impl Verify<'_> {
             if (!self.root && name.starts_with(b"trusted.")) || name.starts_with(b"system.") {
                 continue;
             }
+            if self.selinux && name == SELINUX {
+                continue;
+            }
             let shown = crate::text::show(&name);
             let mut buffer = vec![0u8; 65536];
             let mounted = rustix::fs::lgetxattr(path, name.as_slice(), &mut buffer[..])
@@ -242,19 +283,14 @@ impl Verify<'_> {
             }
             names.push(name);
         }
-        let mut buffer = vec![0u8; 65536];
-        let listed = rustix::fs::llistxattr(path, &mut buffer[..]).map(|len| &buffer[..len]);
-        let listed = listed.unwrap_or_default();
-        for name in listed.split(|byte| *byte == 0) {
-            let stored = name.is_empty()
-                || name.starts_with(b"system.")
-                || names.iter().any(|known| known == name);
-            if !stored {
-                self.differ(
-                    path,
-                    format!("attribute {} is not in the image", crate::text::show(name)),
-                );
+        match listed(path) {
+            Ok(listed) => {
+                for name in listed.iter().filter(|name| is_added(name, &names)) {
+                    let shown = crate::text::show(name);
+                    self.differ(path, format!("attribute {shown} is not in the image"));
+                }
             }
+            Err(err) => self.differ(path, format!("its attributes cannot be listed: {err}")),
         }
     }
 
@@ -327,7 +363,10 @@ fn find(options: &Options) -> Result<(PathBuf, PathBuf, Location), String> {
     let show = |err| format!("{}: {err}", options.mount.display());
     let mount = fs::canonicalize(&options.mount).map_err(show)?;
     let device = device_text(fs::metadata(&mount).map_err(show)?.dev());
-    let infos = options.system.mountinfo().map_err(|err| err.to_string())?;
+    let infos = options
+        .system
+        .own_mountinfo()
+        .map_err(|err| err.to_string())?;
     let info = mount_of(&infos, &mount, &device).filter(|info| info.fstype.starts_with("erofs"));
     let info = info.ok_or_else(|| {
         format!(
@@ -374,6 +413,13 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
             return Ok(Outcome::Failed);
         }
     };
+    let device = match fs::metadata(&target) {
+        Ok(meta) => meta.dev(),
+        Err(err) => {
+            fail(options.json, format!("{}: {err}", target.display()))?;
+            return Ok(Outcome::Failed);
+        }
+    };
     let bar = byte_bar(volume.primary.len());
     bar.set_message(display(&target));
     let mut verify = Verify {
@@ -385,6 +431,8 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
             ..Report::default()
         },
         root: rustix::process::geteuid().is_root(),
+        selinux: options.system.sysfs.join("fs/selinux/enforce").exists(),
+        device,
         pending: Vec::new(),
     };
     verify.entry(target, volume.sb.root_nid);
@@ -400,6 +448,12 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
         let mut out = io::stdout().lock();
         for difference in &report.differences {
             writeln!(out, "{}: {}", difference.path, difference.what)?;
+        }
+        for path in &report.covered {
+            writeln!(
+                out,
+                "{path}: something else is mounted there; it was not compared"
+            )?;
         }
         let verdict = match report.differences.len() {
             0 => "all as in the image".to_owned(),
@@ -420,4 +474,30 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     } else {
         Outcome::Problems
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_of_the_kernel() {
+        let image = [b"user.a".to_vec()];
+        for (name, added) in [
+            (&b"user.a"[..], false),
+            (b"user.b", true),
+            (b"security.selinux", false),
+            (b"security.SMACK64", false),
+            (b"security.capability", true),
+            (b"system.posix_acl_access", false),
+        ] {
+            assert_eq!(is_added(name, &image), added, "{}", crate::text::show(name));
+        }
+    }
+
+    #[test]
+    fn attributes_that_cannot_be_listed() {
+        assert!(listed(Path::new("/proc/self/no such file")).is_err());
+        assert!(listed(Path::new("/")).is_ok());
+    }
 }

@@ -9,7 +9,7 @@ use std::fs;
 
 use common::{
     fake::{listed, with_files, Fake, ALWAYS, COMPARE},
-    json, ours, text,
+    json, mkfs, ours, text,
 };
 
 const WAITING: &[(&str, u64)] = &[("finder_waiting", 1), ("merges_waiting", 4)];
@@ -256,6 +256,30 @@ fn explain_sees_the_mounts_of_its_own_namespace() {
     fake.write("proc/1/mountinfo", "");
     let got = fake.json(&["explain", "--no-peers", &format!("{mount}/also")]);
     assert_eq!(got["image"], "/srv/c.erofs");
+}
+
+#[test]
+fn verify_leaves_out_what_is_mounted_inside() {
+    let fake = Fake::new(&[ALWAYS]);
+    let (tree, image) = (fake.path("tree"), fake.path("image"));
+    fs::create_dir_all(tree.join("proc")).unwrap();
+    mkfs(&image, &tree, &[]);
+    // The root of this system stands for a mount: something is mounted on its directory proc.
+    let device = common::fake::device(std::path::Path::new("/"));
+    let line = format!("40 1 {device} / / ro - erofs-shared {} ro\n", text(&image));
+    fake.write("proc/self/mountinfo", &line);
+    fake.write("proc/1/mountinfo", "");
+    let (status, out, err) = fake.run(&["verify", "--json", "/"]);
+    assert_eq!((status, err.as_str()), (1, ""));
+    let got: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(got["covered"], serde_json::json!(["/proc"]), "{out}");
+    let differences = got["differences"].as_array().unwrap();
+    assert!(
+        differences
+            .iter()
+            .all(|one| !one["path"].as_str().unwrap().starts_with("/proc")),
+        "{out}"
+    );
 }
 
 #[test]
