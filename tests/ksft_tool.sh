@@ -66,6 +66,15 @@ cp "$TMP/list" "$SAID"
 is "which are files of that mount, in their order" "$(j '[f["path"] for f in v["files"]]')" "['alike', 'own']"
 is "the first one whole" "$(j 'v["files"][0]["ranges"]')" "[[0, 512]]"
 ok "of the other what was read" [ "$(j 'sum(n for _, n in v["files"][1]["ranges"])')" -lt 512 ]
+is "what its command ends with is passed on" "$(tool prewarm record /mnt/one --output "$TMP/other" -- sh -c 'exit 7' > /dev/null 2>&1; echo $?)" 7
+# A signal in the middle: the list is written, and the tracer removed.
+signalled() {
+	"$TOOL" prewarm record /mnt/one --output "$TMP/other" > /dev/null 2>&1 &
+	soon test -d "/sys/kernel/tracing/instances/erofs-shared-$!" && sleep 1 && kill "$!" && ! wait "$!" && [ -s "$TMP/other" ]
+}
+ok "SIGTERM ends a record, and its list is written" signalled
+ok "what cannot be written is found before" status 2 prewarm record /mnt/one --output /nonexistent/list -- touch "$TMP/was-run"
+ok "so that nothing runs" [ ! -e "$TMP/was-run" ]
 ok "a command that reads nothing is a problem" eval 'status 1 prewarm record /mnt/one --output "$TMP/other" -- true 2>&1 | grep -q "nothing was read"'
 is "no tracer is left" "$(ls /sys/kernel/tracing/instances)" ""
 ok "what is no mount of the module is not recorded" status 2 prewarm record "$D" --output "$TMP/other" --seconds 1

@@ -77,6 +77,8 @@ pub enum Outcome {
     Clean,
     Problems,
     Failed,
+    /// That of a command which was run.
+    Status(u8),
 }
 
 fn main() -> ExitCode {
@@ -98,6 +100,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Clean) => 0,
         Ok(Outcome::Problems) => 1,
         Ok(Outcome::Failed) => 2,
+        Ok(Outcome::Status(status)) => status,
         // The reader of the output has seen enough; say no more.
         Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => 2,
         Err(err) => {

@@ -85,7 +85,18 @@ fn help_manual_and_completions() {
         for completion in &completions {
             assert!(completion.contains(command), "{command}");
         }
-        assert!(schemas[command].is_object(), "{command} has no schema");
+        assert_eq!(
+            schemas[command].is_object(),
+            command != "generate",
+            "{command}"
+        );
+    }
+    for sub in [&["prewarm", "record"][..], &["prewarm", "replay"]] {
+        let (_, help, _) = ours(&[sub, &["--help"]].concat());
+        assert!(
+            help.contains("Exit status: 0") && help.contains("--json"),
+            "{help}"
+        );
     }
     // Pages that man can show without a complaint
     for entry in fs::read_dir(dir.path()).unwrap() {
