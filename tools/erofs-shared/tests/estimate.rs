@@ -289,6 +289,14 @@ fn table_and_picture() {
         !out.contains('\x1b'),
         "no colours and no bar for a pipe: {out}"
     );
+    // The same by its other name, and as PNG.
+    let png = dir.path().join("out.png");
+    let (status, _, err) = ours(&["estimate", "--plot", text(&png), text(&one)]);
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert!(fs::read(png).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
+    let (status, _, err) = ours(&["estimate", "--svg", "a.gif", text(&one)]);
+    assert_eq!(status, 2);
+    assert!(err.contains(".svg or .png is wanted"), "{err}");
     let svg = fs::read_to_string(svg).unwrap();
     assert!(
         svg.contains("each block once") && svg.contains("a&lt;b&gt;"),

@@ -296,6 +296,52 @@ fn status_shows_the_word_of_a_parameter() {
 }
 
 #[test]
+fn estimate_of_what_is_mounted() {
+    let fake = Fake::new(&[ALWAYS]);
+    let (one, two) = (fake.path("one"), fake.path("two"));
+    let mut both = Vec::new();
+    let mut offset = 0;
+    for (tree, files) in [(&one, 1), (&two, 3)] {
+        for number in 0..files {
+            fs::create_dir_all(tree).unwrap();
+            fs::write(tree.join(number.to_string()), vec![number; 9000]).unwrap();
+        }
+        let image = fake.path("image");
+        mkfs(&image, tree, &[]);
+        offset = both.len();
+        both.extend(fs::read(&image).unwrap());
+        fs::remove_file(image).unwrap();
+    }
+    fs::write(fake.path("both"), both).unwrap();
+    let both = fake.path("both");
+    let both = text(&both);
+    fake.write(
+        "proc/self/mountinfo",
+        &format!(
+            "30 1 7:0 / /mnt/a ro - erofs-shared {both} ro\n\
+             31 1 7:1 / /mnt/b ro - erofs-shared {both} ro,share=off,fsoffset={offset}\n\
+             32 1 7:1 / /mnt/c ro - erofs-shared {both} ro,share=off,fsoffset={offset}\n"
+        ),
+    );
+    let got = fake.json(&["estimate", "--running"]);
+    let images = got["images"].as_array().unwrap();
+    assert_eq!(images.len(), 2, "{got}");
+    assert_eq!(
+        (&images[0]["image"], &images[0]["files"]),
+        (&both.into(), &1.into())
+    );
+    assert_eq!(
+        (&images[0]["share"], &images[1]["share"]),
+        (&"content".into(), &"off".into())
+    );
+    assert_eq!(images[1]["files"], 3);
+    assert_eq!(images[1]["image"], format!("{both} from byte {offset} on"));
+    let (_, out, _) = fake.run(&["estimate", "--running"]);
+    assert!(out.contains("on: a mount of it has share=off"), "{out}");
+    assert!(out.contains("domain_id="), "{out}");
+}
+
+#[test]
 fn json_tells_why_there_is_nothing_else() {
     let fake = Fake::new(&[ALWAYS]);
     let bad = fake.path("bad");

@@ -2,7 +2,8 @@
 
 //! Contents and blocks of files, told by 128-bit hashes.
 //!
-//! An estimate grants no access to data, so XXH3 is enough; the module compares by SHA-256.
+//! An estimate grants no access to data, so XXH3 is enough; the module compares bytes, or
+//! SHA-256 digests with `verify=digest`.
 
 use std::io::{self, Read};
 

@@ -4,13 +4,12 @@
 
 mod count;
 mod oci;
+mod plot;
 mod sets;
 mod source;
-mod svg;
 
 use std::{
     collections::HashMap,
-    fs,
     io::{self, Write},
     path::PathBuf,
     time::Instant,
@@ -28,9 +27,10 @@ use self::{
 };
 use crate::{
     image::Location,
-    mounts::ours,
+    mounts::{ours, share, Share},
     output::{byte_bar, complain, fail, json, percent, size, table},
-    system::{System, PAGE},
+    picture,
+    system::{MountInfo, System, PAGE},
     Outcome,
 };
 
@@ -41,7 +41,9 @@ use crate::{
         layers may be compressed by gzip or zstd) and directories, in any mixture. Each layer of a container image counts as \
         an image of its own, as containerd mounts it; one that several images have is read once.\n\nThe columns: page cache of \
         all files without any sharing, with each layer there once, with each content of a file there once, and with each block \
-        of 4096 bytes there once and blocks of zeros not at all. It is what is needed when all files are read.\n\n\
+        of 4096 bytes there once and blocks of zeros not at all. It is what is needed when all files are read. Of what is mounted (--running) \
+        it is told what is mounted with share=off; which mounts have a domain_id= of their own, and share in it only, the kernel \
+        does not show.\n\n\
         Exit status: 0 all could be read, 1 some files could not (they are named, and do not count), 2 wrong usage or a source \
         cannot be read."
 )]
@@ -62,9 +64,9 @@ pub struct Options {
     #[arg(long)]
     pairs: bool,
 
-    /// Write a picture, too
-    #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
+    /// Draw it, too: a name that ends in .svg or .png
+    #[arg(long, visible_alias = "svg", value_name = "FILE", value_parser = picture::file)]
+    plot: Option<PathBuf>,
 
     /// Threads, by default as many as processors
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..1025))]
@@ -122,6 +124,9 @@ impl Need {
 pub struct Added {
     pub image: String,
     pub layers: usize,
+    /// With `--running`: how the files of the mount are shared. What is mounted with `off` shares
+    /// nothing, whatever the figures say; null for other sources.
+    pub share: Option<Share>,
     #[serde(flatten)]
     pub need: Need,
 }
@@ -144,6 +149,8 @@ pub struct Report {
     pub images: Vec<Added>,
     pub total: Need,
     pub pairs: Vec<Pair>,
+    /// What the figures do not count with: images that are mounted without sharing.
+    pub notes: Vec<String>,
     /// What could not be read and does not count.
     pub problems: Vec<String>,
     /// Bytes in files that were read.
@@ -151,12 +158,35 @@ pub struct Report {
     pub seconds: f64,
 }
 
+/// What tells mounted images from others: several may be in one file.
+fn name(info: &MountInfo) -> String {
+    let source = info.source.display();
+    let devices: Vec<&str> = info.options("device").collect();
+    let offset = info.option("fsoffset").filter(|offset| *offset != "0");
+    let mut name = source.to_string();
+    if let Some(offset) = offset {
+        name.push_str(&format!(" from byte {offset} on"));
+    }
+    if !devices.is_empty() {
+        name.push_str(&format!(" with {}", devices.join(", ")));
+    }
+    name
+}
+
 /// Images that are mounted now.
 fn running(system: &System) -> io::Result<Vec<Image>> {
     let mut images: Vec<Image> = Vec::new();
     for info in system.mountinfo()? {
-        let name = info.source.display().to_string();
-        if !ours(system, &info.device) || images.iter().any(|image| image.name == name) {
+        let name = name(&info);
+        if !ours(system, &info.device) {
+            continue;
+        }
+        let share = share(&info);
+        if let Some(known) = images.iter_mut().find(|image| image.name == name) {
+            // It may be mounted in several ways; what shares nothing is to be told.
+            if share == Share::Off {
+                known.share = Some(share);
+            }
             continue;
         }
         // An image that this mount namespace does not show is read through its mount.
@@ -176,10 +206,39 @@ fn running(system: &System) -> io::Result<Vec<Image>> {
         };
         images.push(Image {
             name: name.clone(),
+            share: Some(share),
             parts: vec![(name, source)],
         });
     }
     Ok(images)
+}
+
+/// What is to be said of images that are mounted: which share nothing, and what cannot be seen.
+fn notes(images: &[Image]) -> Vec<String> {
+    let shares = |image: &&Image, share| image.share == Some(share);
+    let mut notes: Vec<String> = images
+        .iter()
+        .filter(|image| shares(image, Share::Off))
+        .map(|image| {
+            format!(
+                "{}: a mount of it has share=off, and shares nothing",
+                image.name
+            )
+        })
+        .collect();
+    let by_fingerprint = images
+        .iter()
+        .filter(|image| shares(image, Share::Fingerprint));
+    notes.extend(by_fingerprint.map(|image| {
+        let name = &image.name;
+        format!("{name}: it is mounted with share=fingerprint: files with a fingerprint are shared, and no single blocks")
+    }));
+    if images.iter().any(|image| image.share.is_some()) {
+        notes.push(
+            "mounts with a domain_id= of their own share with their domain only; the kernel does not show which these are".into(),
+        );
+    }
+    notes
 }
 
 fn images(options: &Options) -> Result<Vec<Image>, String> {
@@ -237,6 +296,7 @@ fn estimate(images: &[Image]) -> io::Result<Report> {
         images: Vec::new(),
         total: Need::default(),
         pairs: Vec::new(),
+        notes: notes(images),
         problems: complaints.into_inner().unwrap_or_default(),
         read_bytes: parts.iter().map(|part| part.pages * PAGE).sum(),
         seconds: 0.0,
@@ -264,6 +324,7 @@ fn estimate(images: &[Image]) -> io::Result<Report> {
         report.images.push(Added {
             image: image.name.clone(),
             layers: image.parts.len(),
+            share: image.share,
             need,
         });
     }
@@ -307,8 +368,8 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     for problem in &report.problems {
         complain(problem);
     }
-    if let Some(path) = &options.svg {
-        if let Err(err) = fs::write(path, svg::draw(&report).svg()) {
+    if let Some(path) = &options.plot {
+        if let Err(err) = plot::draw(&report).write(path) {
             return failed(format!("{}: {err}", path.display()));
         }
     }
@@ -370,6 +431,9 @@ fn text(report: &Report, pairs: bool) -> io::Result<()> {
         });
         let header = ["have in common", "", "files", "blocks"];
         writeln!(out, "\n{}", table(&header, rows.collect(), 2))?;
+    }
+    for note in &report.notes {
+        writeln!(out, "\nnote: {note}")?;
     }
     let speed = (report.read_bytes as f64 / report.seconds.max(1e-9)) as u64;
     writeln!(

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     image::{open, Location, Volume},
+    mounts::Share,
     system::PAGE,
     walk::{Problem, Walk},
 };
@@ -40,6 +41,8 @@ pub enum Source {
 #[derive(Debug)]
 pub struct Image {
     pub name: String,
+    /// How the files of its mount are shared, if it is one.
+    pub share: Option<Share>,
     /// What tells equal sources: the digest of a layer, or a path.
     pub parts: Vec<(String, Source)>,
 }
@@ -64,6 +67,7 @@ pub fn find(path: &Path, platform: &(String, String)) -> io::Result<Vec<Image>> 
     let one = |source| {
         vec![Image {
             name: name.clone(),
+            share: None,
             parts: vec![(name.clone(), source)],
         }]
     };
@@ -107,6 +111,7 @@ pub fn find(path: &Path, platform: &(String, String)) -> io::Result<Vec<Image>> 
                 None if several => format!("{name}#{number}"),
                 None => name.clone(),
             },
+            share: None,
             parts: image
                 .layers
                 .into_iter()
