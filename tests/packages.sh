@@ -103,7 +103,7 @@ for name in open('$T/have').read().split():
 ok "the dashboard has panels with queries" python3 -c "
 import json
 panels = json.load(open('$dist/grafana/erofs-shared.json'))['panels']
-assert len({p['id'] for p in panels}) == len(panels) == 10
+assert len({p['id'] for p in panels}) == len(panels) == 11
 assert all(t['expr'] and t['refId'] for p in panels for t in p['targets'])"
 
 # --- Kubernetes ----------------------------------------------------------------------------------------------------------

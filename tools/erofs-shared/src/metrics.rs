@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
+    mounts::foreign_mounts,
     output::{complain, fail, json},
     status::{denied, Status},
     system::System,
@@ -28,7 +29,7 @@ use crate::{
 #[derive(Args)]
 #[command(
     after_help = "Without --textfile and --listen the metrics go to standard output. erofs_shared_up is 0 when the module is \
-        not loaded; then there are no others. With --listen, /metrics has them and / says so; SIGTERM and SIGINT end it.\n\n\
+        not loaded; then there is no other but erofs_shared_build_info. With --listen, /metrics has them and / says so; SIGTERM and SIGINT end it.\n\n\
         Exit status: 0 they were written, also when the module is not loaded, 2 wrong usage, or they cannot be read or written."
 )]
 pub struct Options {
@@ -144,6 +145,12 @@ fn totals(metrics: &Metrics, status: &Status) -> prometheus::Result<()> {
         "erofs_shared_mounts",
         "Images that are mounted.",
         status.mounts.len() as u64,
+    )?;
+    let by_loop = status.mounts.iter().filter(|mount| mount.by_loop());
+    m.integer(
+        "erofs_shared_loop_mounts",
+        "Of them, those that are mounted through a loop device.",
+        by_loop.count() as u64,
     )?;
     m.counter(
         "erofs_shared_mounts_total",
@@ -338,6 +345,14 @@ fn collect(system: &System, with_mounts: bool) -> io::Result<Registry> {
     };
     all().map_err(wrong)?;
     if loaded {
+        let foreign = foreign_mounts(system)?;
+        metrics
+            .integer(
+                "erofs_shared_foreign_mounts",
+                "Images that are mounted by another erofs than this module.",
+                foreign,
+            )
+            .map_err(wrong)?;
         let status = Status::read(system)?;
         totals(&metrics, &status).map_err(wrong)?;
         if with_mounts {

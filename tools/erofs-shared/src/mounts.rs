@@ -3,7 +3,7 @@
 //! Mounted images, and the containers and pods that use them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -87,6 +87,21 @@ impl Mount {
     pub fn label(&self) -> String {
         self.image.clone().unwrap_or_else(|| self.device.clone())
     }
+
+    /// Whether a loop device is between the image and its mount.
+    pub fn by_loop(&self) -> bool {
+        let image = self.image.as_deref();
+        image.is_some_and(|image| image.starts_with("/dev/loop"))
+    }
+}
+
+/// Images that are mounted as `erofs`, and not by this module.
+pub fn foreign_mounts(system: &System) -> io::Result<u64> {
+    let infos = system.mountinfo()?;
+    let erofs = infos.iter().filter(|info| info.fstype == "erofs");
+    let devices: HashSet<&str> = erofs.map(|info| info.device.as_str()).collect();
+    let foreign = devices.into_iter().filter(|device| !ours(system, device));
+    Ok(foreign.count() as u64)
 }
 
 /// How files are shared in a mount with these options.
@@ -251,7 +266,7 @@ pub fn device_text(dev: u64) -> String {
     format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev))
 }
 
-/// The path of a file in its image, and the mount that it is in.
+/// The path of a file in its image, of the mount that it is in.
 pub fn inside(info: &MountInfo, path: &Path) -> Option<PathBuf> {
     let below = path.strip_prefix(&info.target).ok()?;
     Some(if below.as_os_str().is_empty() {

@@ -296,6 +296,31 @@ fn status_shows_the_word_of_a_parameter() {
 }
 
 #[test]
+fn metrics_count_mounts_that_fall_back() {
+    let fake = Fake::new(&[ALWAYS]);
+    let values = || {
+        let (_, out, _) = fake.run(&["metrics"]);
+        ["foreign", "loop"].map(|what| {
+            let name = format!("\nerofs_shared_{what}_mounts ");
+            let (_, rest) = out
+                .split_once(&name)
+                .unwrap_or_else(|| panic!("{name}: {out}"));
+            rest.lines().next().unwrap().to_owned()
+        })
+    };
+    assert_eq!(values(), ["0", "0"]);
+    fake.write(
+        "proc/self/mountinfo",
+        "30 1 7:0 / /mnt/a ro - erofs /srv/a.erofs ro\n\
+         31 1 7:1 / /mnt/b ro - erofs-shared /dev/loop3 ro\n\
+         32 1 0:60 / /mnt/c ro - erofs /srv/c.erofs ro\n\
+         33 1 0:60 / /mnt/d ro - erofs /srv/c.erofs ro\n\
+         34 1 0:61 / /mnt/e ro - ext4 /dev/loop4 ro\n",
+    );
+    assert_eq!(values(), ["1", "1"]);
+}
+
+#[test]
 fn estimate_of_what_is_mounted() {
     let fake = Fake::new(&[ALWAYS]);
     let (one, two) = (fake.path("one"), fake.path("two"));
