@@ -37,7 +37,8 @@ const LIVE: f64 = 0.1;
 /// Options of `top`.
 #[derive(Args)]
 #[command(
-    after_help = "Keys: i images, c containers, p pods, f files, up and down to scroll, q to quit. Files have no names in the kernel: \
+    after_help = "Keys: i images, m mounts, c containers, p pods, f files, s another order, up and down to scroll, q to quit. An \
+        image that is mounted several times is one image, and each of its mounts has all of its figures. Files have no names in the kernel: \
         it tells their size and the start of the digest that they are found by, which erofs-shared explain shows of a path. Mounts \
         are looked through for paths to them, for 5 seconds, or a tenth of the time between two looks. Of files in mounts with \
         a domain_id= of their own, or which have their size in common with others where verify=compare is used, there is \
@@ -49,6 +50,10 @@ pub struct Options {
     /// What the rows are
     #[arg(long, value_enum, default_value_t = By::Image)]
     by: By,
+
+    /// What the first row has most of
+    #[arg(long, value_enum, default_value_t = Sort::Saved)]
+    sort: Sort,
 
     /// Seconds between two looks
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = delay)]
@@ -82,9 +87,42 @@ fn delay(text: &str) -> Result<f64, String> {
 #[serde(rename_all = "lowercase")]
 pub enum By {
     Image,
+    Mount,
     Container,
     Pod,
     File,
+}
+
+/// The order of the rows.
+#[derive(Clone, Copy, Debug, JsonSchema, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Sort {
+    /// Page cache that is saved
+    Saved,
+    /// Page cache that serves more than one file
+    Shared,
+    /// Files in memory that share
+    Files,
+}
+
+impl Sort {
+    /// The one that comes behind it.
+    fn next(self) -> Self {
+        match self {
+            Sort::Saved => Sort::Shared,
+            Sort::Shared => Sort::Files,
+            Sort::Files => Sort::Saved,
+        }
+    }
+
+    /// What is larger of a row that comes earlier.
+    fn key(self, entry: &Entry) -> (u64, u64) {
+        match self {
+            Sort::Saved => (entry.saved_bytes, entry.shared_bytes),
+            Sort::Shared => (entry.shared_bytes, entry.saved_bytes),
+            Sort::Files => (entry.files, entry.saved_bytes),
+        }
+    }
 }
 
 /// A row.
@@ -97,7 +135,7 @@ pub struct Entry {
     pub shared_bytes: u64,
     /// Files in memory that are bound (of a file: that share it).
     pub files: u64,
-    /// Images (of an image: times it is mounted).
+    /// Images (of an image and a mount: times it is mounted).
     pub images: u64,
     pub blocks_diverged: u64,
     /// Of a file: paths that lead to it, up to eight, as far as they were found.
@@ -115,10 +153,11 @@ impl Entry {
 #[derive(JsonSchema, Serialize)]
 pub struct Top {
     pub by: By,
+    pub sort: Sort,
     pub saved_bytes: u64,
     pub cost_bytes: u64,
     pub profit_bytes: i64,
-    /// Most saved first.
+    /// In the order that `sort` says: the most first.
     pub entries: Vec<Entry>,
     /// Of files: whether all mounts were looked through for their paths.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,7 +195,7 @@ struct Naming {
 }
 
 impl Top {
-    fn read(system: &System, by: By, naming: &mut Naming) -> io::Result<Self> {
+    fn read(system: &System, by: By, sort: Sort, naming: &mut Naming) -> io::Result<Self> {
         let status = Status::read(system)?;
         let mut named_all = None;
         let mut entries: Vec<Entry> = match by {
@@ -173,6 +212,12 @@ impl Top {
                 .mounts
                 .iter()
                 .map(|mount| of_mount(mount, mount.label(), mount.targets.len() as u64))
+                .collect(),
+            By::Mount => status
+                .mounts
+                .iter()
+                .flat_map(|mount| mount.targets.iter().map(move |target| (mount, target)))
+                .map(|(mount, target)| of_mount(mount, target.clone(), mount.targets.len() as u64))
                 .collect(),
             By::Container | By::Pod => {
                 let mut all: BTreeMap<String, Entry> = BTreeMap::new();
@@ -202,9 +247,10 @@ impl Top {
                 all.into_values().collect()
             }
         };
-        entries.sort_by_key(|entry| std::cmp::Reverse((entry.saved_bytes, entry.shared_bytes)));
+        entries.sort_by_key(|entry| std::cmp::Reverse(sort.key(entry)));
         Ok(Self {
             by,
+            sort,
             saved_bytes: status.saved_bytes,
             cost_bytes: status.cost_bytes,
             profit_bytes: status.profit_bytes,
@@ -225,6 +271,7 @@ impl Top {
     fn header(&self) -> [&'static str; 6] {
         match self.by {
             By::Image => ["saved", "shared", "files", "mounts", "diverged", "image"],
+            By::Mount => ["saved", "shared", "files", "mounts", "diverged", "mount"],
             By::Container => [
                 "saved",
                 "shared",
@@ -276,7 +323,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
         names: Names::default(),
         time: (!options.no_names).then_some(time),
     };
-    let top = match Top::read(&options.system, options.by, &mut naming) {
+    let top = match Top::read(&options.system, options.by, options.sort, &mut naming) {
         Ok(top) => top,
         Err(err) => {
             fail(options.json, denied(&err))?;
@@ -307,7 +354,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
         let ended = live_loop(&mut terminal, options, top, &mut naming);
         ratatui::try_restore()?;
         if let Err(err) = ended {
-            fail(options.json, denied(&err))?;
+            complain(denied(&err));
             return Ok(Outcome::Failed);
         }
     }
@@ -321,7 +368,7 @@ fn live_loop(
     naming: &mut Naming,
 ) -> io::Result<()> {
     let delay = Duration::from_secs_f64(options.delay);
-    let mut by = options.by;
+    let (mut by, mut sort) = (options.by, options.sort);
     let mut first = 0usize;
     let mut next = Instant::now() + delay;
     loop {
@@ -338,6 +385,8 @@ fn live_loop(
                         return Ok(())
                     }
                     KeyCode::Char('i') => by = By::Image,
+                    KeyCode::Char('m') => by = By::Mount,
+                    KeyCode::Char('s') => sort = sort.next(),
                     KeyCode::Char('c') => by = By::Container,
                     KeyCode::Char('p') => by = By::Pod,
                     KeyCode::Char('f') => by = By::File,
@@ -348,11 +397,11 @@ fn live_loop(
                     _ => {}
                 }
             }
-            if by == top.by && Instant::now() < next {
+            if (by, sort) == (top.by, top.sort) && Instant::now() < next {
                 continue;
             }
         }
-        top = Top::read(&options.system, by, naming)?;
+        top = Top::read(&options.system, by, sort, naming)?;
         next = Instant::now() + delay;
     }
 }
@@ -389,7 +438,7 @@ fn draw(frame: &mut Frame, top: &Top, first: usize) {
     let header = Row::new(header).style(Style::new().add_modifier(Modifier::REVERSED));
     frame.render_widget(Table::new(rows, widths).header(header), body);
     frame.render_widget(
-        Line::from("i images  c containers  p pods  f files  q quit"),
+        Line::from("i images  m mounts  c containers  p pods  f files  s order  q quit"),
         foot,
     );
 }
@@ -409,6 +458,7 @@ mod tests {
         };
         let top = Top {
             by: By::Image,
+            sort: Sort::Saved,
             saved_bytes: 3 << 20,
             cost_bytes: 4 << 20,
             profit_bytes: -(1 << 20),
@@ -431,5 +481,20 @@ mod tests {
             !screen.contains("/a.erofs") && screen.contains("/b.erofs"),
             "{screen}"
         );
+    }
+    #[test]
+    fn orders() {
+        let entry = |saved_bytes, shared_bytes, files| Entry {
+            saved_bytes,
+            shared_bytes,
+            files,
+            ..Entry::default()
+        };
+        let (one, two) = (entry(3, 1, 7), entry(2, 5, 7));
+        assert!(Sort::Saved.key(&one) > Sort::Saved.key(&two));
+        assert!(Sort::Shared.key(&one) < Sort::Shared.key(&two));
+        // What saves more comes first of as many files.
+        assert!(Sort::Files.key(&one) > Sort::Files.key(&two));
+        assert_eq!(Sort::Saved.next().next().next(), Sort::Saved);
     }
 }

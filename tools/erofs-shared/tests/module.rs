@@ -283,6 +283,39 @@ fn verify_leaves_out_what_is_mounted_inside() {
 }
 
 #[test]
+fn top_by_mounts_and_in_other_orders() {
+    let fake = Fake::new(&[ALWAYS]);
+    fake.write(
+        "proc/self/mountinfo",
+        "30 1 7:0 / /mnt/a ro - erofs-shared /srv/a.erofs ro\n\
+         31 1 7:1 / /mnt/b ro - erofs-shared /srv/b.erofs ro\n\
+         32 1 7:0 / /mnt/c ro - erofs-shared /srv/a.erofs ro\n",
+    );
+    fake.write("sys/fs/erofs-shared/mounts/7:1/bound_inodes", "99\n");
+    let names = |options: &[&str]| {
+        let top = fake.json(&[&["top"], options].concat());
+        let entries = top["entries"].as_array().unwrap().clone();
+        let names: Vec<_> = entries
+            .into_iter()
+            .map(|entry| entry["name"].clone())
+            .collect();
+        serde_json::Value::from(names)
+    };
+    assert_eq!(
+        names(&["--by", "mount"]),
+        serde_json::json!(["/mnt/a", "/mnt/c", "/mnt/b"])
+    );
+    assert_eq!(
+        names(&["--by", "mount", "--sort", "files"]),
+        serde_json::json!(["/mnt/b", "/mnt/a", "/mnt/c"])
+    );
+    assert_eq!(
+        names(&["--sort", "saved"]),
+        serde_json::json!(["/srv/a.erofs", "/srv/b.erofs"])
+    );
+}
+
+#[test]
 fn status_shows_the_word_of_a_parameter() {
     let fake = Fake::new(&[ALWAYS]);
     fake.write("sys/module/erofs_shared/parameters/directio", "auto\n");
