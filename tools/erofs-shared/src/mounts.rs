@@ -115,15 +115,17 @@ pub fn share(info: &MountInfo) -> Share {
 }
 
 /// Whether the image of a mount with these options is read past its own page cache. Without an
-/// option it is what the parameter says; `None` if that leaves it to the module.
+/// option it is what the parameter says, which may have been changed since; `None` if that is not
+/// known.
 pub fn directio(info: &MountInfo, parameter: &str) -> Option<bool> {
-    match info.option("directio") {
-        Some("" | "on" | "Y") => Some(true),
-        Some("off" | "N") => Some(false),
-        Some(_) => None,
-        None if info.option("nodirectio").is_some() => Some(false),
-        // A module without the word shows the option wherever it reads so.
-        None => (parameter != "auto").then_some(false),
+    if info.option("directio").is_some() {
+        return Some(true);
+    }
+    match parameter {
+        _ if info.option("nodirectio").is_some() => Some(false),
+        "Y" => Some(true),
+        "N" => Some(false),
+        _ => None,
     }
 }
 
@@ -288,11 +290,9 @@ mod tests {
             directio(&parse_mountinfo(line.as_bytes())[0], parameter)
         };
         assert_eq!(of(",directio", "N"), Some(true));
-        assert_eq!(of(",directio", "auto"), Some(true));
-        assert_eq!(of(",nodirectio", "auto"), Some(false));
+        assert_eq!(of(",nodirectio", "Y"), Some(false));
         assert_eq!(of("", "N"), Some(false));
-        assert_eq!(of("", "Y"), Some(false));
-        assert_eq!(of("", "auto"), None);
-        assert_eq!(of(",directio=auto", "N"), None);
+        assert_eq!(of("", "Y"), Some(true));
+        assert_eq!(of("", ""), None);
     }
 }

@@ -318,12 +318,12 @@ fn top_by_mounts_and_in_other_orders() {
 #[test]
 fn status_shows_the_word_of_a_parameter() {
     let fake = Fake::new(&[ALWAYS]);
-    fake.write("sys/module/erofs_shared/parameters/directio", "auto\n");
+    fake.write("sys/module/erofs_shared/parameters/directio", "Y\n");
     let got = fake.json(&["status"]);
-    assert_eq!(got["parameters"]["directio"], "auto");
-    assert_eq!(got["mounts"][0]["directio"], serde_json::Value::Null);
+    assert_eq!(got["parameters"]["directio"], "Y");
+    assert_eq!(got["mounts"][0]["directio"], true);
     let (_, out, _) = fake.run(&["status"]);
-    assert!(out.contains(", directio=auto,"), "{out}");
+    assert!(out.contains(", directio=Y,"), "{out}");
     fake.write("sys/module/erofs_shared/parameters/directio", "N\n");
     assert_eq!(fake.json(&["status"])["mounts"][0]["directio"], false);
 }

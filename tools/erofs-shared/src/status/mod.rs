@@ -81,7 +81,7 @@ pub struct Parameters {
     pub share: Option<String>,
     /// The domain of mounts that name none; root only.
     pub domain_id: Option<String>,
-    /// `auto`, `Y` or `N`; modules before `auto` have the other two.
+    /// `Y` or `N`.
     pub directio: Option<String>,
     pub charge: Option<String>,
     /// `digest` or `compare`.
