@@ -12,7 +12,7 @@
  *   race_seed       what the choices are made by; writing it begins anew (1)
  *   race_only       the points that delay, with commas between them (all)
  *   race_hold       a point at which threads wait until this is another one, or
- *                   for a minute (none)
+ *                   for five minutes (none)
  *   race_points     each point that was passed, how often, and how often with
  *                   a delay
  */
@@ -67,7 +67,7 @@ static char race_hold[32];
 module_param_string(race_hold, race_hold, sizeof(race_hold), 0644);
 
 /* How long threads wait at that point at most, in units of 10 milliseconds. */
-#define MAX_HOLD	6000
+#define MAX_HOLD	30000
 
 static char race_only[256];
 module_param_string(race_only, race_only, sizeof(race_only), 0644);

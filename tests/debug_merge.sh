@@ -56,11 +56,16 @@ for kind in device file; do
 	hold merge_give
 	cat $A/half > /dev/null
 	ok "$kind: the worker drops a folio of the first file" within 30 on_its_way
-	ok "$kind: the second file has its bytes" cmp $B/half "$TMP/b/half"
-	echo 1 > /proc/sys/vm/drop_caches
+	# Its first read may go through its own page cache, the second one does not.
+	for i in 1 2; do
+		ok "$kind: the second file has its bytes, read $i" cmp $B/half "$TMP/b/half"
+		echo 1 > /proc/sys/vm/drop_caches
+		sleep 0.5
+	done
 	ok "$kind: the worker has not put anything back yet" refused over
 	hold ""
 	ok "$kind: the worker ends" within 60 over
+	note "$kind: $(grep -H . $STATS/{blocks_compared,blocks_diverged,blocks_hashed,blocks_verified,blocks_merged,inodes_diverged} | sed 's|.*/||' | xargs)"
 	ok "$kind: the second file has its bytes after that" cmp $B/half "$TMP/b/half"
 	ok "$kind: the first file has its own" cmp $A/half "$TMP/a/half"
 	away $A $B
