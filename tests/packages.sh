@@ -56,6 +56,34 @@ operator_file() { sed 's/^       //; t; s/^ *$//; t; s/^.*$/END/' Documentation/
 for file in modprobe.d modules-load.d; do
 	is "$file is that of containers.md" "$(sed '/^$/d' "$tool/usr/lib/$file/erofs-shared.conf")" "$(operator_file "/etc/$file/erofs-shared.conf")"
 done
+# Pages, and what of them others name
+doc=$tool/usr/share/doc/erofs-shared
+for page in README.md Documentation/packages.md; do
+	is "$page installs the kernel that the module is for" "$(grep -oE 'linux-image-[0-9][^ ]*' $page | sort -u)" "linux-image-$KERNEL_RELEASE"
+done
+is "links of the pages lead to pages" "$(python3 -c "
+import re, sys
+from pathlib import Path
+for page in [*Path('$doc').glob('*.md'), *Path('$doc').rglob('*.rst')]:
+    for link in re.findall(r'\]\(([^)\s]+)\)' if page.suffix == '.md' else r'<([^<>\s]+)>\x60_', page.read_text()):
+        if not re.match(r'[a-z]+:|#', link) and not (page.parent / link.split('#')[0]).exists(): print(page.name, link)" | xargs)" ""
+is "the sysfs files are described, too" "$(cd "$doc" && find ABI -type f | sort | xargs)" "$(cd Documentation && find ABI -type f | sort | xargs)"
+for page in operations.rst filesystems/erofs-shared.rst; do
+	ok "$page is there" cmp "$doc/$page" Documentation/$page
+done
+named=$(grep -ohE 'file:///usr/share/doc/[^ ]+' "$tool"/usr/lib/systemd/system/* | sed 's,^file://,,'
+	grep -rohE '[{]PAGES[}]/[a-z./-]+' tools/erofs-shared/src | sed 's,^[{]PAGES[}],/usr/share/doc/erofs-shared,')
+is "pages that units and the tool name are there" "$(sort -u <<< "$named" | while read -r page; do [ -e "$tool$page" ] || echo "$page"; done | xargs)" ""
+is "every manual page that a unit names" "$(grep -ohE 'man:[^ ]+' "$tool"/usr/lib/systemd/system/* | sort -u | sed 's/^man:\(.*\)(8)$/\1/' |
+	while read -r page; do [ -e "$tool/usr/share/man/man8/$page.8.gz" ] || echo "$page"; done)" ""
+ok "manual page of mount.erofs-shared" eval "zcat $tool/usr/share/man/man8/mount.erofs-shared.8.gz | cmp - Documentation/man/mount.erofs-shared.8"
+crates=$doc/crates.copyright
+for crate in clap serde tar zstd-sys; do
+	ok "the licence of $crate is there" grep -q "^$crate [0-9]" "$crates"
+done
+is "the licences are those that debian/copyright names" "$(sed -n 's/^[a-z0-9_-]* [0-9][^ ]* (\(.*\))$/\1/p' "$crates" | sed 's, OR \| AND \| WITH LLVM-exception\| */ *,\n,g' | sort -u |
+	while read -r licence; do grep -qE "[ ,]${licence//./\\.}([,.]| and |\$)" debian/copyright || echo "$licence"; done | xargs)" ""
+ok "the text of MIT is there" grep -q 'Permission is hereby granted, free of charge' "$crates"
 for command in status top doctor estimate explain verify prewarm prewarm-record prewarm-replay metrics dump check bound; do
 	ok "manual page of $command" eval "zcat $tool/usr/share/man/man8/erofs-shared-$command.8.gz | grep -q '^.TH erofs-shared-$command'"
 done
@@ -105,16 +133,37 @@ import json
 panels = json.load(open('$dist/grafana/erofs-shared.json'))['panels']
 assert len({p['id'] for p in panels}) == len(panels) == 11
 assert all(t['expr'] and t['refId'] for p in panels for t in p['targets'])"
+# What a schema does not know is lost when it is read and written.
+schemas() { debian python3 -m venv $T/python && debian $T/python/bin/pip --quiet install "kubernetes-validate==$KUBERNETES_VALIDATE" "grafana-foundation-sdk==$GRAFANA_SDK"; }
+ok "the schemas of Grafana and Kubernetes can be had" schemas
+cat > $T/dashboard.py << 'END'
+import json, sys
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard, prometheus
+
+def lost(a, b, path=""):
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [x for key in a for x in (lost(a[key], b[key], f"{path}/{key}") if key in b else [f"{path}/{key}"])]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [x for i, pair in enumerate(zip(a, b)) for x in lost(*pair, f"{path}/{i}")]
+    return [] if a == b else [path]
+
+plugins.register_default_plugins()
+have = json.load(sys.stdin)
+read = dashboard.Dashboard.from_json(have)
+assert all(isinstance(target, prometheus.Dataquery) for panel in read.panels for target in panel.targets)
+print(*lost(have, json.loads(JSONEncoder().encode(read))))
+END
+dashboard() { debian $T/python/bin/python $T/dashboard.py 2>&1; }
+is "Grafana's schema knows all of the dashboard" "$(dashboard < $dist/grafana/erofs-shared.json)" ""
+is "which a wrong name it does not" "$(sed '0,/"legendFormat"/s//"legendFormt"/' $dist/grafana/erofs-shared.json | dashboard)" /panels/0/targets/0/legendFormt
 
 # --- Kubernetes ----------------------------------------------------------------------------------------------------------
 
 is "kubectl makes the Kubernetes files one" "$(debian build/packaging/tools/usr/bin/kubectl kustomize $dist/kubernetes | grep '^kind:' | sort | xargs)" \
 	"kind: DaemonSet kind: Module kind: Namespace kind: NodeFeatureRule kind: RuntimeClass"
 # It has Kubernetes' own schemas of its release 1.37. Those of the operators' resources it has not.
-validator() {
-	debian python3 -m venv $T/python && debian $T/python/bin/pip --quiet install kubernetes-validate==1.37.0
-}
-ok "Kubernetes' schemas can be had" validator
 for file in daemonset runtimeclass; do
 	ok "$file.yaml is as Kubernetes' schema wants it" debian $T/python/bin/kubernetes-validate --strict $dist/kubernetes/$file.yaml
 done
@@ -132,12 +181,43 @@ assert kind['DaemonSet']['spec']['selector']['matchLabels'].items() <= pod['meta
 assert kind['Module']['spec']['moduleLoader']['container']['kernelMappings'][0]['literal'] == '$KERNEL_RELEASE'
 mounts = {m['name'] for c in pod['spec']['containers'] for m in c['volumeMounts']}
 assert mounts == {v['name'] for v in pod['spec']['volumes']}"
-ok "containerd's part is TOML" debian python3 -c "
+{
+	echo 'version = 3'
+	echo "imports = ['$PWD/$dist/kubernetes/containerd-runtime.toml']"
+	operator_file /etc/containerd/config.toml | grep -v '^version'
+} > "$T/config.toml"
+ok "containerd reads the page's configuration with Kubernetes' part" \
+	eval "debian build/packaging/tools/usr/bin/containerd --config $T/config.toml config dump > $T/config"
+ok "and has taken all of that" debian python3 -c "
 import tomllib
-config = tomllib.load(open('$dist/kubernetes/containerd-runtime.toml', 'rb'))
-assert config['version'] == 3
-runtime = config['plugins']['io.containerd.cri.v1.runtime']['containerd']['runtimes']
-assert 'erofs-shared' in runtime and runtime['erofs-shared']['snapshotter'] == 'erofs'"
+part, config = (tomllib.load(open(name, 'rb')) for name in ('$dist/kubernetes/containerd-runtime.toml', '$T/config'))
+def check(a, b, path):
+    for key in a:
+        assert key in b, f'{path}/{key}'
+        check(a[key], b[key], f'{path}/{key}') if isinstance(a[key], dict) else None
+        assert isinstance(a[key], dict) or a[key] == b[key], f'{path}/{key}: {b[key]}'
+check(part, config, '')
+assert config['plugins']['io.containerd.cri.v1.runtime']['containerd']['runtimes']['erofs-shared']['snapshotter'] == 'erofs'
+assert config['plugins']['io.containerd.snapshotter.v1.erofs'] is not None"
+
+# Node Feature Discovery: lines of NAME=VALUE, each a label
+feature() { SYSFS=$T/sys PROCFS=$T/proc "$tool/usr/libexec/erofs-shared/feature-file" "$1" "$T/features.d"; }
+features() { ls -A "$T/features.d"; cat "$T"/features.d/* 2> /dev/null; }
+mkdir -p "$T/features.d" "$T/sys/module"
+printf 'nodev\tproc\n\terofs-shared\n\terofs\n' > "$T/proc/filesystems"
+ok "the feature file is not written without the module" feature write
+is "there is none" "$(features)" ""
+mkdir "$T/sys/module/erofs_shared" && echo 0.1.0 > "$T/sys/module/erofs_shared/version"
+ok "it is written with the module" feature write
+label=feature.node.kubernetes.io/erofs-shared
+is "and has these lines" "$(features)" "$(printf '%s\n' erofs-shared $label=true $label.version=0.1.0 $label.erofs=true)"
+is "which are labels as Kubernetes wants them" "$(features | grep -E '=' | grep -vxE '[a-z0-9.-]+/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?=[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?')" ""
+mkdir "$T/sys/module/erofs"
+ok "with the kernel's own erofs it is written again" feature write
+is "and does not have that name" "$(features | grep -c 'shared.erofs=')" 0
+ok "it is removed" feature remove
+is "nothing is left" "$(features)" ""
+ok "the rule sets the label that the file does" grep -q "^ *$label: \"true\"" $dist/kubernetes/nfd-rule.yaml
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
