@@ -142,6 +142,7 @@ vm-run: export VM_COMMAND := $(value CMD)
 ##  make test-debug         the kselftests and stress tests in the debug kernel (TEST_DEBUG=--bounded, --quick or --least: a short round)
 ##  make test-kernels       some of the tests in the guest, in each of the other kernels (NAMES='rt-amd64 …', TESTS=all or names)
 ##  tests/kselftest.sh      the tests as the kernel's selftests, in a guest (names, or all)
+##  make test-packages      the Debian packages: contents and schemas, DKMS in a Debian tree, three boots of a system with them
 ##  make test-sanitize      the tests of the format core with the address sanitizer, and 2 minutes of fuzzing
 ##  make coverage           which of its lines the tests on the host run
 ##  scripts/fuzz.sh         fuzz the format core (a target and seconds)
@@ -158,7 +159,7 @@ vm-run: export VM_COMMAND := $(value CMD)
 ##  make pairs              what sharing saves of two releases of Debian and two wheels, beside what is possible
 ##  make plots              draw what make bench measured, for Documentation/
 ##  scripts/roots           a real system, compressed by each algorithm: read all of it
-.PHONY: test test-debug test-sanitize coverage check fmt doc bench density plots pairs
+.PHONY: test test-debug test-packages test-sanitize coverage check fmt doc bench density plots pairs
 bench: module
 	@scripts/bench $(BENCH)
 	$(if $(BENCH),,scripts/density)
@@ -175,6 +176,14 @@ test-kernels: setup
 	@scripts/test-kernels
 test-debug: setup debug-module
 	@scripts/test-debug $(TEST_DEBUG)
+test-packages: module
+	@set +e
+	. scripts/tally
+	mkdir -p $(B)/log
+	for part in packages packages_dkms packages_guest; do
+		tally $(B)/log/test-$$part.log tests/$$part.sh
+	done
+	total
 test-sanitize: setup-build
 	@scripts/sanitize.sh
 coverage: setup-build
