@@ -178,6 +178,7 @@ void erofs_shared_iov_truncate(struct iov_iter *iter, u64 count);
 void erofs_shared_iov_reexpand(struct iov_iter *iter, size_t count);
 bool erofs_shared_file_wants_direct(struct file *file, loff_t pos,
 				    size_t bytes);
+bool erofs_shared_file_on_disk(struct file *file);
 
 /* Which state of which file was opened: equal if nothing wrote to it between. */
 struct erofs_shared_file_state {

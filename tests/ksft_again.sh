@@ -226,7 +226,7 @@ ok "all of the files in it are right" right fresh
 away $DIR/fresh
 rm $DISK/fresh
 
-# A disk with sectors larger than the image's blocks, which are nowhere at the start of a sector: direct reads are refused with EINVAL.
+# A disk with sectors larger than the image's blocks, which are nowhere at the start of a sector: it refuses direct reads.
 truncate -s 96M "$TMP/sectors.ext4"
 mke2fs -q -F -t ext4 -m 0 -b 4096 -O ^has_journal "$TMP/sectors.ext4"
 SECTORS=$(losetup -f --show --sector-size 4096 "$TMP/sectors.ext4")

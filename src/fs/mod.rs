@@ -188,7 +188,8 @@ impl Mount for Erofs {
     }
 
     fn direct_io(info: &Self::Info) -> bool {
-        info.options.direct_io()
+        let is_on_disk = || info.primary().is_ok_and(crate::io::Device::is_file_on_disk);
+        info.options.direct_io() && (info.options.direct_io_anywhere() || is_on_disk())
     }
 }
 

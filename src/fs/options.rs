@@ -186,6 +186,11 @@ impl Options {
         self.has(FLAG_DIRECTIO)
     }
 
+    /// Whether that is for image files wherever they lie: an option says so.
+    pub(super) fn direct_io_anywhere(&self) -> bool {
+        self.has(FLAG_DIRECTIO_GIVEN)
+    }
+
     pub(super) fn cache_strategy(&self) -> CacheStrategy {
         const DISABLED: u32 = CacheStrategy::Disabled as u32;
         const READ_AHEAD: u32 = CacheStrategy::ReadAhead as u32;

@@ -5,6 +5,7 @@
  * include/erofs_shared_helpers.h.
  */
 #include <linux/backing-dev.h>
+#include <linux/blkdev.h>
 #include <linux/cred.h>
 #include <linux/folio_batch.h>
 #include <linux/ioprio.h>
@@ -36,24 +37,38 @@ static bool file_has_pages(struct file *file, loff_t pos, size_t bytes)
 
 /*
  * Whether to read these bytes of @file with direct I/O: its filesystem has that,
- * and none of them are in its page cache. Those that are, of an image that was just
- * written for example, are not read again.
+ * they are aligned to its disk's blocks, and none of them are in its page cache.
+ * Those that are, of an image that was just written for example, are not read again.
  *
  * Nor while something writes to the file: a direct read takes the inode's lock in
  * many filesystems, and this task may have it. (It writes to the image what it has
- * mapped from a mount of the same, and faults on that.) A writer that takes the lock
- * right after this test and faults on a page that this task has locked waits for it
- * as for any page: until it is killed, which ends both.
+ * mapped from a mount of the same, and faults on that.) The lock may be taken right
+ * after this test, as on filesystems of which all reads take it, such as XFS.
  */
 bool erofs_shared_file_wants_direct(struct file *file, loff_t pos, size_t bytes)
 {
 	struct inode *inode = file_inode(file);
+	struct block_device *bdev = inode->i_sb->s_bdev;
 
-	if (!(file->f_mode & FMODE_CAN_ODIRECT) ||
-	    file_has_pages(file, pos, bytes) || !inode_trylock_shared(inode))
+	if (!(file->f_mode & FMODE_CAN_ODIRECT))
+		return false;
+	/* The filesystem may find that out behind the first of several extents. */
+	if (bdev && !IS_ALIGNED(pos | bytes, bdev_logical_block_size(bdev)))
+		return false;
+	if (file_has_pages(file, pos, bytes) || !inode_trylock_shared(inode))
 		return false;
 	inode_unlock_shared(inode);
 	return true;
+}
+
+/*
+ * Whether @file lies on a disk of this machine. Filesystems of the network switch
+ * between two ways of reading a file, which takes their locks, and direct reads pass
+ * by what they cache on a disk.
+ */
+bool erofs_shared_file_on_disk(struct file *file)
+{
+	return file_inode(file)->i_sb->s_bdev;
 }
 
 /*
@@ -124,8 +139,8 @@ ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
 	iov_iter_bvec(&iter, ITER_DEST, bvecs, nr, bytes);
 	scoped_with_creds(file->f_cred)
 		ret = vfs_iocb_iter_read(file, iocb, &iter);
-	/* The read is not aligned as the filesystem or its device wants it. */
-	if (direct && ret == -EINVAL) {
+	/* Not aligned as the device wants it, or not possible for this file. */
+	if (direct && (ret == -EINVAL || ret == -EOPNOTSUPP)) {
 		direct = false;
 		iocb->ki_flags &= ~IOCB_DIRECT;
 		iocb->ki_pos = pos;
