@@ -253,9 +253,10 @@ impl Device {
 
     /// Whether it is a regular file on a disk of this machine.
     pub(crate) fn is_file_on_disk(&self) -> bool {
-        // SAFETY: The file is open as long as this is.
-        self.file()
-            .is_some_and(|file| unsafe { bindings::file_on_disk(file.as_ptr()) })
+        self.file().is_some_and(|file| {
+            // SAFETY: A live `File`.
+            unsafe { bindings::file_on_disk(file.as_ptr()) }
+        })
     }
 
     /// Smallest unit that it can be read in, in bytes: a power of two.

@@ -114,11 +114,9 @@ fleet() {
 		number=$((number + 1))
 	done < /mnt/disk/list
 	memory "$name" $number | sed 's/ \([a-z]*\) \([-0-9]*\)$/ fleet_\1 \2/'
-	case $name in
-	once) resident /mnt/once/* ;;
-	# each image once, wherever it is mounted
-	ours) awk '$3 ~ /^erofs/ { print $2 }' /proc/mounts | xargs stat -c '%d %n' | sort -u -k1,1 | cut -d' ' -f2- | xargs resident ;;
-	esac | sed "s/^/$name $number fleet_/"
+	if [ "$name" = once ]; then
+		resident /mnt/once/* | sed "s/^/once $number fleet_/"
+	fi
 	pods stop /mnt/pods 0 $number > /dev/null
 	rm -r /mnt/pods/*
 	[ "$name" != once ] || umount /mnt/once/*
