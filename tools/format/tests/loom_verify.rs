@@ -450,7 +450,6 @@ fn merge_of_none(shared: Shared) {
 model!(
     a_page_of_former_users_that_a_merge_puts_back_has_its_digest,
     merge_of_none,
-    a_merge_fails_if_it_records_nothing without MergeRecords: "another image's bytes",
     a_merge_fails_if_its_folio_has_left without MergeLooksForFolio: "another image's bytes",
 );
 

@@ -56,9 +56,7 @@ pub enum Step {
     PoisonIsRecorded,
     /// What a merge puts back has no digest that it had not when it was dropped.
     MergeMindsRecords,
-    /// If there were many users then, it had one.
-    MergeRecords,
-    /// It was in the cache when that was found.
+    /// It was in the cache when that was looked at.
     MergeLooksForFolio,
     /// `plain` is set under the lock under which it was found that it may be.
     PublishLocks,

@@ -29,10 +29,10 @@ impl Shared {
         folio.unlock();
     }
 
-    /// `Recorded::of`: whether the block has a digest, which it gets if there are many users. `None`:
-    /// the page may not be the one in the cache.
+    /// `Recorded::of`: whether the block has a digest, which it gets if there are many users, so that
+    /// the copy can go back. `None`: the page may not be the one in the cache.
     fn recorded(&self, place: u64, bytes: u64) -> Option<bool> {
-        if self.is_many() && now(&self.digest, Acquire) == 0 && self.does(Step::MergeRecords) {
+        if self.is_many() && now(&self.digest, Acquire) == 0 {
             let folio = self.locked()?;
             let same = folio.uptodate.load(Acquire) && folio.bytes.load(Relaxed) == bytes;
             if same && now(&self.digest, Acquire) == 0 {
