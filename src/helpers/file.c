@@ -126,27 +126,33 @@ static void file_forget(struct file *file, loff_t pos, ssize_t bytes)
 }
 
 /* Reads with the credentials of the opener of @file, not of the reader. */
+static ssize_t file_read_iter(struct file *file, struct kiocb *iocb,
+			      struct bio_vec *bvecs, unsigned long nr,
+			      size_t bytes)
+{
+	struct iov_iter iter;
+
+	iov_iter_bvec(&iter, ITER_DEST, bvecs, nr, bytes);
+	scoped_with_creds(file->f_cred)
+		return vfs_iocb_iter_read(file, iocb, &iter);
+}
+
 ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
 			       struct bio_vec *bvecs, unsigned long nr,
 			       size_t bytes)
 {
 	bool direct = iocb->ki_flags & IOCB_DIRECT;
 	loff_t pos = iocb->ki_pos;
-	struct iov_iter iter;
 	ssize_t ret;
 
 	iocb->ki_ioprio = get_current_ioprio();
-	iov_iter_bvec(&iter, ITER_DEST, bvecs, nr, bytes);
-	scoped_with_creds(file->f_cred)
-		ret = vfs_iocb_iter_read(file, iocb, &iter);
+	ret = file_read_iter(file, iocb, bvecs, nr, bytes);
 	/* Not aligned as the device wants it, or not possible for this file. */
 	if (direct && (ret == -EINVAL || ret == -EOPNOTSUPP)) {
 		direct = false;
 		iocb->ki_flags &= ~IOCB_DIRECT;
 		iocb->ki_pos = pos;
-		iov_iter_bvec(&iter, ITER_DEST, bvecs, nr, bytes);
-		scoped_with_creds(file->f_cred)
-			ret = vfs_iocb_iter_read(file, iocb, &iter);
+		ret = file_read_iter(file, iocb, bvecs, nr, bytes);
 	}
 	/*
 	 * A direct read that has been queued may have freed @iocb. It leaves no pages;

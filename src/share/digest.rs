@@ -53,8 +53,12 @@ pub trait Sha256 {
     }
 }
 
-/// The digests of consecutive blocks, into `out`; both have the same number of blocks.
+/// The digests of consecutive blocks, into `out`, for as many blocks as that has room for: a folio
+/// may reach beyond a file's end.
 pub fn digest_blocks<H: Sha256>(blocks: &[u8], out: &mut [Digest]) {
+    let blocks = blocks
+        .get(..out.len().saturating_mul(BLOCK_SIZE))
+        .unwrap_or(blocks);
     let mut pairs = blocks.chunks_exact(2 * BLOCK_SIZE);
     let mut slots = out.chunks_exact_mut(2);
     for (pair, slot) in (&mut pairs).zip(&mut slots) {

@@ -16,7 +16,7 @@ use kernel::{prelude::*, time::Instant};
 use super::{
     alias, bits,
     content::MergeCandidates,
-    digest::{digest_blocks, BLOCK_SHIFT, BLOCK_SIZE},
+    digest::{Sha256, BLOCK_SHIFT, BLOCK_SIZE},
     handle::{SharedInode, SharedRef, MAX_ORDER},
     index,
     queue::{Round, QUEUE, TRIES},
@@ -337,9 +337,7 @@ impl Recorded {
             if many && !content.is_recorded(block) {
                 let offset = usize::try_from((block - first) << BLOCK_SHIFT).ok()?;
                 let bytes = folio.bytes().get(offset..)?.get(..BLOCK_SIZE)?;
-                let mut digests = [[0; 32]];
-                digest_blocks::<KernelSha256>(bytes, &mut digests);
-                let [digest] = digests;
+                let digest = KernelSha256::digest(bytes);
                 GLOBAL.add(Field::BlocksHashed, 1);
                 shared.record_resident(block, bytes, &digest).ok()?;
             }

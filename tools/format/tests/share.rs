@@ -83,6 +83,21 @@ fn fewer_places_than_blocks_hash_no_more_than_that() {
     assert!(out[0] == [0; 32] || out[0] == HostSha256::digest(&data[..BLOCK_SIZE]));
 }
 
+#[test]
+fn the_last_of_an_odd_number_of_places_is_filled_if_there_are_more_blocks() {
+    let data = bytes(4);
+    for count in 0..4 {
+        let mut out = vec![[0; 32]; count];
+        digest_blocks::<HostSha256>(&data, &mut out);
+        let expected: Vec<_> = data
+            .chunks(BLOCK_SIZE)
+            .map(HostSha256::digest)
+            .take(count)
+            .collect();
+        assert_eq!(out, expected, "{count} places");
+    }
+}
+
 fn domain(name: &[u8]) -> Domain {
     Domain::of::<HostSha256>(name)
 }
