@@ -34,7 +34,7 @@ on() {
 }
 same() { [ "$(on "$@" | sort -u | wc -l)" = 1 ]; }
 other() { [ "$(on "$@" | sort -u | wc -l)" = $# ]; }
-right() { (cd "$DIR/$1" && sha256sum -c --quiet "$TMP/sums"); }
+right() { (cd "$DIR/$1" && ${ON:-} sha256sum -c --quiet "$TMP/sums"); }
 stat_of() { cat "$STATS/mounts/$(mountpoint -d "$DIR/$1")/$2"; }
 # pages FILE: how many KiB of it are in its own page cache
 pages() {
@@ -186,7 +186,8 @@ for options in '' share=off nodirectio; do
 	drop
 	ok "$name: mount" at "$FSTYPE" "$IMAGE" $DIR/once "$options"
 	before=$(pages "$IMAGE")
-	ok "$name: all files are read" right once
+	# On one processor: the list of new folios of one from which the reader is taken away keeps references to up to 31 of them.
+	ON="taskset -c 0" ok "$name: all files are read" right once
 	stay=$(($(pages "$IMAGE") - before))
 	note "$name: $stay of $(($(stat -c %s "$IMAGE") / 1024)) KiB stay in the image file's page cache"
 	ok "$name: 2 % of the image at most stay in its file's page cache" [ "$stay" -le $(($(stat -c %s "$IMAGE") / 1024 / 50)) ]
