@@ -222,6 +222,33 @@ is "an image can be in /tmp and on the disk, and not in overlayfs or an image th
 is "every problem has an advice" "$(j '[f["id"] for f in v["findings"] if f["level"] in ("warning", "error") and not f["advice"]]')" "[]"
 
 away /mnt/stacked /mnt/two /mnt/one
+
+# --- container images: what is estimated before they are there -----------------------------------------------------------------
+
+ok "two images of ten layers each" layers.py /usr/lib/python3.13 "$TMP/made"
+ok "estimate of both archives" json estimate "$TMP/made/one.tar" "$TMP/made/two.tar"
+estimated=$(j 'v["total"]["no_sharing_bytes"] - v["total"]["blocks_bytes"]')
+all=$(j 'v["total"]["no_sharing_bytes"]')
+ok "bound of their layers' images" json bound "$TMP"/made/layers/*.erofs
+is "has as many pages" "$(j 'v["total"]["pages"], v["total"]["blocks"]')" "($((all / 4096)), $(((all - estimated) / 4096)))"
+cp "$TMP"/made/layers/*.erofs "$D/"
+before=$(cat $STATS/bytes_saved)
+layers=()
+for file in "$TMP"/made/layers/*.erofs; do
+	name=$(basename "$file" .erofs)
+	at "$FSTYPE" "$D/$name.erofs" "/mnt/layers/$name" && layers+=("/mnt/layers/$name")
+done
+is "all layers are mounted" ${#layers[@]} 20
+sync
+drop
+before_cached=$(awk '$1 == "Cached:" { print $2 * 1024 }' /proc/meminfo)
+find "${layers[@]}" -type f -exec cat {} + > /dev/null
+settled
+saved=$(($(cat $STATS/bytes_saved) - before))
+note "estimated $estimated of $all, saved $saved; page cache grew by $(($(awk '$1 == "Cached:" { print $2 * 1024 }' /proc/meminfo) - before_cached))"
+ok "the estimate is what the kernel saves, within 2 %" [ $((saved * 100)) -ge $((estimated * 98)) -a $((saved * 100)) -le $((estimated * 102)) ]
+ok "which is much" [ $((estimated * 4)) -gt "$all" ]
+away "${layers[@]}"
 reloaded
 no_complaint
 finish
