@@ -32,11 +32,11 @@ over() {
 	systemctl --no-block poweroff
 	exit
 }
-# What packages put into the system: files, links and directories; not what systemd and Prometheus themselves change as they run
+# What packages put into the system: files, links and directories; not what systemd, Prometheus and containerd themselves change as they run
 files() {
 	find /etc /usr /var/lib/dpkg/info /var/lib/prometheus /var/lib/systemd -xdev \
 		\( -path '/usr/lib/modules/*/modules.*' -o -path '/var/lib/prometheus/metrics2/*' -o -path '/var/lib/systemd/timers/*' ! -name '*erofs*' \
-		-o -path /var/lib/systemd/random-seed -o -name '*.cache' -o -path /etc/.updated \) -prune -o -print | sort -u
+		-o -path /var/lib/systemd/random-seed -o -name '*.cache' -o -path /etc/.updated -o -path /etc/cni \) -prune -o -print | sort -u
 }
 names() { awk '$NF ~ /^erofs/ { print $NF }' /proc/filesystems | sort | xargs; }
 image() { mkdir -p /root/tree/sub && echo hello > /root/tree/sub/file && mkfs.erofs --quiet "$1" /root/tree; }

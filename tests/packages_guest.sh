@@ -55,6 +55,8 @@ echo "$version" > $root/root/version
 cp tests/packages_boot.sh $root/root/boot.sh
 echo "$KERNEL_RELEASE" > $root/root/release
 echo guest > $root/etc/hostname
+# For Prometheus, which has a resolver of its own
+echo '127.0.0.1 localhost' > $root/etc/hosts
 echo '/dev/vda / ext4 defaults 0 1' > $root/etc/fstab
 # As containers.md tells to write it
 mkdir -p $root/etc/containerd
