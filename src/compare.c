@@ -158,9 +158,15 @@ bool erofs_shared_same_bytes(const void *a, const void *b, size_t len)
 	return true;
 }
 
-/*
- * Calls @found with each folio of @mapping that may be read and can be locked
- * without waiting, under its lock and still in its place. Sleeps in between.
+/**
+ * erofs_shared_visit_ready() - look at the folios of a page cache
+ * @mapping: the page cache
+ * @found: called with the first page and that behind the last one of each folio
+ *	that may be read and can be locked without waiting, under its lock and
+ *	still in its place; must not sleep
+ * @data: passed on to @found
+ *
+ * Context: Process context; sleeps between folios.
  */
 void erofs_shared_visit_ready(struct address_space *mapping,
 			      void (*found)(pgoff_t first, pgoff_t end, void *data),
@@ -187,10 +193,15 @@ void erofs_shared_visit_ready(struct address_space *mapping,
 	}
 }
 
-/*
- * The folio with page @index of @mapping, locked and with a reference, if it is
- * there and may be read. Waits for its lock: nothing that may hang has that.
+/**
+ * erofs_shared_filemap_lock_ready() - lock a folio that may be read
+ * @mapping: the page cache
+ * @index: a page of it
+ *
  * One whose memory has failed is not to be looked at.
+ *
+ * Context: Process context; waits for the lock, which nothing has that may hang.
+ * Return: The folio with the page, locked and with a reference, or NULL.
  */
 struct folio *erofs_shared_filemap_lock_ready(struct address_space *mapping,
 					      pgoff_t index)

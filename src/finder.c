@@ -14,9 +14,13 @@ static struct task_struct *finder;
 static DECLARE_WAIT_QUEUE_HEAD(finder_wait);
 static bool finder_wanted;
 
-/*
- * In the thread: whether it runs as others do, which it must while it has a lock that
- * others wait for: where all processors are busy it would not run for seconds.
+/**
+ * erofs_shared_finder_hurry() - change how the finder's thread is scheduled
+ * @hurry: as others are, which it must be while it has a lock that others wait for:
+ *	where all processors are busy it would not run for seconds; else when nothing
+ *	else runs
+ *
+ * Context: In the thread.
  */
 void erofs_shared_finder_hurry(bool hurry)
 {
@@ -67,7 +71,13 @@ void erofs_shared_finder_wake(void)
 	wake_up(&finder_wait);
 }
 
-/* In the thread: for @ms milliseconds, or until it is to stop; whether it is. */
+/**
+ * erofs_shared_finder_sleep() - let time pass
+ * @ms: milliseconds, at most
+ *
+ * Context: In the thread.
+ * Return: Whether it is to stop.
+ */
 bool erofs_shared_finder_sleep(unsigned int ms)
 {
 	long left = msecs_to_jiffies(ms);

@@ -33,9 +33,16 @@ u32 erofs_shared_bdev_dma_align(struct block_device *bdev)
 	return bdev_dma_alignment(bdev) + 1;
 }
 
-/*
- * With @wait this takes from the reserve when there is no memory, for which others
- * may be waiting; without, it fails.
+/**
+ * erofs_shared_bio_alloc() - make a bio that reads
+ * @bdev: the device
+ * @pos: byte of it at which to start, a multiple of 512
+ * @segments: how many segments it may need, at most BIO_MAX_VECS are taken
+ * @ahead: nobody waits for it yet
+ * @wait: take from the reserve when there is no memory, for which others may be
+ *	waiting
+ *
+ * Return: The bio, or NULL without @wait.
  */
 struct bio *erofs_shared_bio_alloc(struct block_device *bdev, u64 pos,
 				   u16 segments, bool ahead, bool wait)

@@ -35,15 +35,22 @@ static bool file_has_pages(struct file *file, loff_t pos, size_t bytes)
 					       pos + bytes - 1);
 }
 
-/*
- * Whether to read these bytes of @file with direct I/O: its filesystem has that,
- * they are aligned to its disk's blocks, and none of them are in its page cache.
- * Those that are, of an image that was just written for example, are not read again.
+/**
+ * erofs_shared_file_wants_direct() - whether to read with direct I/O
+ * @file: an image file
+ * @pos: the first byte
+ * @bytes: how many
+ *
+ * It is so if its filesystem has that, the bytes are aligned to its disk's blocks,
+ * and none of them are in its page cache. Those that are, of an image that was
+ * just written for example, are not read again.
  *
  * Nor while something writes to the file: a direct read takes the inode's lock in
  * many filesystems, and this task may have it. (It writes to the image what it has
  * mapped from a mount of the same, and faults on that.) The lock may be taken right
  * after this test, as on filesystems of which all reads take it, such as XFS.
+ *
+ * Return: Whether to.
  */
 bool erofs_shared_file_wants_direct(struct file *file, loff_t pos, size_t bytes)
 {
@@ -61,19 +68,30 @@ bool erofs_shared_file_wants_direct(struct file *file, loff_t pos, size_t bytes)
 	return true;
 }
 
-/*
- * Whether @file lies on a disk of this machine. Filesystems of the network switch
+/**
+ * erofs_shared_file_on_disk() - whether a file lies on a disk of this machine
+ * @file: an image file
+ *
+ * Filesystems of the network switch
  * between two ways of reading a file, which takes their locks, and direct reads pass
  * by what they cache on a disk.
+ *
+ * Return: Whether it does.
  */
 bool erofs_shared_file_on_disk(struct file *file)
 {
 	return file_inode(file)->i_sb->s_bdev;
 }
 
-/*
+/**
+ * erofs_shared_file_state() - what tells whether a file has changed
+ * @file: an image file
+ * @state: for the result
+ *
  * Asking for the change time makes filesystems with multigrain timestamps give
  * the next change another one, however soon it comes.
+ *
+ * Return: 0 or a negative error code of the file's filesystem.
  */
 int erofs_shared_file_state(struct file *file,
 			    struct erofs_shared_file_state *state)
@@ -137,6 +155,20 @@ static ssize_t file_read_iter(struct file *file, struct kiocb *iocb,
 		return vfs_iocb_iter_read(file, iocb, &iter);
 }
 
+/**
+ * erofs_shared_file_read() - read from an image file
+ * @file: the file
+ * @iocb: where, how, and what to call at the end
+ * @bvecs: memory for the bytes
+ * @nr: how many elements @bvecs has
+ * @bytes: how many bytes
+ *
+ * The credentials are those of the opener of @file, the priority is the task's. What
+ * cannot be read with direct I/O is read through the page cache.
+ *
+ * Return: Bytes that were read, -EIOCBQUEUED if @iocb tells later, or a negative
+ * error code.
+ */
 ssize_t erofs_shared_file_read(struct file *file, struct kiocb *iocb,
 			       struct bio_vec *bvecs, unsigned long nr,
 			       size_t bytes)

@@ -45,7 +45,17 @@ bool erofs_shared_folio_ready(struct folio *folio, loff_t pos, size_t *offset,
 	return folio_ready(folio, pos, offset, size);
 }
 
-/* The folio with the byte at @pos, if there is nothing to do but to read it, with a reference. */
+/**
+ * erofs_shared_filemap_get_ready() - get a folio that need only be read
+ * @mapping: the page cache
+ * @pos: a byte of it
+ * @offset: how far into the folio that is
+ * @size: how many bytes the folio has
+ *
+ * One that marks where to continue a read-ahead is not such a folio.
+ *
+ * Return: The folio with the byte, with a reference, or NULL.
+ */
 struct folio *erofs_shared_filemap_get_ready(struct address_space *mapping,
 					     loff_t pos, size_t *offset,
 					     size_t *size)
@@ -98,9 +108,13 @@ static __always_inline void folio_used(struct folio *folio)
 		folio_mark_accessed(folio);
 }
 
-/*
- * The folio with the byte at @pos, if it is uptodate, with a reference; @bytes is
- * the address of that byte.
+/**
+ * erofs_shared_metadata_get() - get bytes of metadata that are cached
+ * @mapping: the page cache
+ * @pos: a byte of it
+ * @bytes: the address of that byte
+ *
+ * Return: The folio with the byte, uptodate and with a reference, or NULL.
  */
 struct folio *erofs_shared_metadata_get(struct address_space *mapping,
 					loff_t pos, const void **bytes)
@@ -118,7 +132,14 @@ struct folio *erofs_shared_metadata_get(struct address_space *mapping,
 	return folio;
 }
 
-/* The first of these pages that may be cached; @end if there is none. */
+/**
+ * erofs_shared_next_cached() - find a page that may be cached
+ * @mapping: the page cache
+ * @index: where to begin
+ * @end: where to end
+ *
+ * Return: The first such page, or @end.
+ */
 pgoff_t erofs_shared_next_cached(struct address_space *mapping, pgoff_t index,
 				 pgoff_t end)
 {
@@ -130,9 +151,14 @@ pgoff_t erofs_shared_next_cached(struct address_space *mapping, pgoff_t index,
 	return at;
 }
 
-/*
- * How many of the @max pages from @index on are cached without a gap, and, if
- * @uptodate, may be read without waiting.
+/**
+ * erofs_shared_resident() - count pages that are cached without a gap
+ * @mapping: the page cache
+ * @index: the first page
+ * @max: how many at most
+ * @uptodate: only those that may be read without waiting
+ *
+ * Return: Their number.
  */
 size_t erofs_shared_resident(struct address_space *mapping, pgoff_t index,
 			     size_t max, bool uptodate)
@@ -155,7 +181,13 @@ size_t erofs_shared_resident(struct address_space *mapping, pgoff_t index,
 	return min(count, max);
 }
 
-/* A new locked folio of one page at @index, or an error pointer. */
+/**
+ * erofs_shared_filemap_add() - add a folio of one page
+ * @mapping: the page cache
+ * @index: where
+ *
+ * Return: The folio, locked, or an error pointer: -EEXIST if there is one.
+ */
 struct folio *erofs_shared_filemap_add(struct address_space *mapping,
 				       pgoff_t index)
 {

@@ -34,10 +34,16 @@ loff_t erofs_shared_folio_pos(struct folio *folio)
 	return folio_pos(folio);
 }
 
-/*
- * Memory for bytes: for a page cache that takes any memory, which charges it when
- * it gets it (and only what is in a page cache can be moved), or for a while, by
- * default at the expense of the task's cgroup.
+/**
+ * erofs_shared_folio_alloc() - get memory for bytes
+ * @order: binary logarithm of the number of pages
+ * @cache: for a page cache that takes any memory, which charges it when it gets it;
+ *	only what is in a page cache can be moved
+ * @charged: without @cache: at the expense of the task's cgroup
+ *
+ * A large one is not worth freeing memory for.
+ *
+ * Return: The folio, with a reference, or NULL.
  */
 struct folio *erofs_shared_folio_alloc(unsigned int order, bool cache,
 				       bool charged)

@@ -12,11 +12,16 @@
 
 #include "erofs_shared_helpers.h"
 
-/*
- * Calls @fn for each inode that is in use or cached, with a reference to it and
- * no lock held, so that @fn may sleep. The list is locked from one inode to the
- * next only. The caller keeps @sb from being unmounted meanwhile. A fatal signal
- * ends the walk.
+/**
+ * erofs_shared_visit_inodes() - look at the inodes of a superblock
+ * @sb: the superblock, which the caller keeps from being unmounted meanwhile
+ * @fn: called for each inode that is in use or cached, with a reference to it and
+ *	no lock held, so that it may sleep
+ * @data: passed on to @fn
+ *
+ * The list is locked from one inode to the next only. A fatal signal ends the walk.
+ *
+ * Context: Process context; sleeps.
  */
 void erofs_shared_visit_inodes(struct super_block *sb,
 			       erofs_shared_inode_fn fn, void *data)
@@ -48,9 +53,16 @@ void erofs_shared_visit_inodes(struct super_block *sb,
 	iput(last);
 }
 
-/*
- * As erofs_shared_visit_inodes(), of a superblock that may be on its way in or
- * out: then it returns -EAGAIN. It waits for neither, and umount waits for it.
+/**
+ * erofs_shared_visit_mounted() - look at the inodes of a superblock, if it is mounted
+ * @sb: a superblock that may be on its way in or out
+ * @fn: as for erofs_shared_visit_inodes()
+ * @data: passed on to @fn
+ *
+ * It waits for neither, and umount waits for it.
+ *
+ * Context: Process context; sleeps.
+ * Return: 0, or -EAGAIN if it is not mounted, or being unmounted.
  */
 int erofs_shared_visit_mounted(struct super_block *sb, erofs_shared_inode_fn fn,
 			       void *data)

@@ -66,14 +66,19 @@ static unsigned long memcg_file_pages(struct mem_cgroup *memcg)
 	return pages;
 }
 
-/*
- * Whether the cgroup that pays now, and all above it, have room for @bytes and a
+/**
+ * erofs_shared_memcg_has_room() - whether a cgroup has room for memory that stays
+ * @bytes: how much
+ *
+ * It is so if the one that pays now, and all above it, have room for @bytes and a
  * reserve beside what cannot be reclaimed. One that is full of that has none for
  * the next page of a file, and tasks of it are killed.
  *
  * Nothing is allocated to find out: memory that one thread holds for a moment is
  * what another one is killed for. The page cache of other cgroups below the same
  * limit counts as if it could not be reclaimed.
+ *
+ * Return: Whether it is so.
  */
 bool erofs_shared_memcg_has_room(size_t bytes)
 {

@@ -13,7 +13,13 @@
 
 #include "erofs_shared_helpers.h"
 
-/* One piece of address space for pages from anywhere, or NULL. */
+/**
+ * erofs_shared_map_pages() - map pages from anywhere side by side
+ * @pages: the pages
+ * @count: how many
+ *
+ * Return: The address, for erofs_shared_unmap_pages(), or NULL.
+ */
 void *erofs_shared_map_pages(struct page **pages, unsigned int count)
 {
 	void *address = vm_map_ram(pages, count, NUMA_NO_NODE);
@@ -31,9 +37,13 @@ void erofs_shared_unmap_pages(void *address, unsigned int count)
 	vm_unmap_ram(address, count);
 }
 
-/*
- * Gives up the lock under which a fault is handled, if the fault may be tried
- * again.  @file is referenced then, since the mapping may go.
+/**
+ * erofs_shared_fault_unlock() - give up the lock under which a fault is handled
+ * @vmf: the fault
+ * @file: the file that is mapped
+ *
+ * Return: Whether it was given up: the fault may be tried again. @file has one more
+ * reference then, since the mapping may go.
  */
 bool erofs_shared_fault_unlock(struct vm_fault *vmf, struct file *file)
 {

@@ -32,10 +32,15 @@ size_t erofs_shared_readahead_count(struct readahead_control *rac)
 	return readahead_count(rac) - rac->_batch_count;
 }
 
-/*
- * Reads @nr pages into @mapping, unless the first of them is there.  A file may
- * be read at the same time, the data of which is found in this one: @depth is
- * larger the more of them there may be.
+/**
+ * erofs_shared_read_around() - read pages, unless the first of them is there
+ * @mapping: the page cache
+ * @index: the first page
+ * @nr: how many
+ * @depth: lockdep's subclass: a file may be read at the same time, the data of which
+ *	is found in this one; the more of them there may be, the larger
+ *
+ * Context: Process context; takes the invalidate_lock of @mapping for reading.
  */
 void erofs_shared_read_around(struct address_space *mapping, pgoff_t index,
 			      unsigned long nr, unsigned int depth)

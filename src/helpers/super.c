@@ -57,9 +57,14 @@ bool erofs_shared_super_is_anon(struct super_block *sb)
 	return !MAJOR(sb->s_dev);
 }
 
-/*
- * get_tree_nodev() with a superblock that exists, if @test finds one. @test is
- * called under sb_lock for superblocks that are not SB_DEAD.
+/**
+ * erofs_shared_get_tree_file() - get_tree_nodev() with a superblock that exists
+ * @fc: the context
+ * @test: called under sb_lock for superblocks that are not SB_DEAD: whether it is
+ *	the one
+ * @fill: called for a new one
+ *
+ * Return: 0 or a negative error code, that of @fill for example.
  */
 int erofs_shared_get_tree_file(struct fs_context *fc,
 			       int (*test)(struct super_block *sb,
@@ -99,9 +104,12 @@ void erofs_shared_ratelimit_init(struct ratelimit_state *state,
 	ratelimit_state_init(state, msecs_to_jiffies(window_ms), burst);
 }
 
-/*
- * Into the log of @fc, if it has one; else into the kernel's if that is wanted, at
- * a limited rate: giving options needs no privilege.
+/**
+ * erofs_shared_fc_error() - tell why a mount fails
+ * @fc: the context, whose log has the message if it has a log
+ * @msg: the message, without a newline
+ * @or_kernel_log: else the kernel's log has it, at a limited rate: giving options
+ *	needs no privilege
  */
 void erofs_shared_fc_error(struct fs_context *fc, const char *msg,
 			   bool or_kernel_log)
