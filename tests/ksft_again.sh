@@ -54,7 +54,7 @@ refused() { ! "$@"; }
 
 sync
 drop
-ok "mount" at "$FSTYPE" "$IMAGE" $DIR/1
+ok "the image is mounted" at "$FSTYPE" "$IMAGE" $DIR/1
 ok "its files are right" right 1
 settled
 checked=$(checked)
@@ -76,8 +76,8 @@ ok "the first is unmounted, with a file open" umount -l $DIR/1
 for i in {2..39}; do away $DIR/$i; done
 is "the file is right" "$(sha256sum <&9 | cut -d' ' -f1)" "$(sha256sum < "$TMP/tree/large" | cut -d' ' -f1)"
 exec 9<&-
-ok "so are all in the last mount" right 40
-ok "mount again" at "$FSTYPE" "$IMAGE" $DIR/1
+ok "all files in the last mount are right" right 40
+ok "the image is mounted again" at "$FSTYPE" "$IMAGE" $DIR/1
 ok "it is the same still" same 1 40
 ok "a hard link to the image" ln "$IMAGE" "$IMAGE.link"
 ok "the link is mounted" at "$FSTYPE" "$IMAGE.link" $DIR/link
@@ -85,7 +85,7 @@ ok "the files are right there" right link
 away $DIR/link
 rm "$IMAGE.link"
 
-ok "a block device: mount" at "$FSTYPE" "$(loop "$IMAGE")" $DIR/device
+ok "a block device: the image is mounted" at "$FSTYPE" "$(loop "$IMAGE")" $DIR/device
 LOOPS+=("$(findmnt -no SOURCE $DIR/device)")
 ok "a block device: mount again" at "$FSTYPE" "${LOOPS[-1]}" $DIR/device-2
 ok "a block device: the same superblock" same device device-2
@@ -98,25 +98,25 @@ away $DIR/device $DIR/device-2
 ok "mount the linked image anew" at "$FSTYPE" "$IMAGE" $DIR/new
 for options in share=off share=fingerprint,domain_id=x domain_id=x share_blocks=off directio noacl nouser_xattr cache_strategy=disabled; do
 	name=${options//[^a-z]/-}
-	ok "$options: mount" at "$FSTYPE" "$IMAGE" $DIR/$name "$options"
+	ok "$options: the image is mounted" at "$FSTYPE" "$IMAGE" $DIR/$name "$options"
 	ok "$options: a superblock of its own" other new $name
 	ok "$options: mount again" at "$FSTYPE" "$IMAGE" $DIR/$name-2 "$options"
 	ok "$options: the same superblock" same $name $name-2
-	ok "$options: right" right $name-2
+	ok "$options: all files are right" right $name-2
 	away $DIR/$name $DIR/$name-2
 done
 dd if="$IMAGE" of=$DISK/shifted bs=4096 seek=3 status=none
-ok "fsoffset: mount" at "$FSTYPE" $DISK/shifted $DIR/shifted fsoffset=12288
+ok "fsoffset: the image is mounted" at "$FSTYPE" $DISK/shifted $DIR/shifted fsoffset=12288
 ok "fsoffset: mount again" at "$FSTYPE" $DISK/shifted $DIR/shifted-2 fsoffset=12288
 ok "fsoffset: the same superblock" same shifted shifted-2
-ok "fsoffset: right" right shifted-2
+ok "fsoffset: all files are right" right shifted-2
 ok "fsoffset: another one is refused" refused at "$FSTYPE" $DISK/shifted $DIR/no fsoffset=8192
 away $DIR/shifted $DIR/shifted-2
 rm $DISK/shifted
 ok "remount with other options" mount -i -o remount,noacl $DIR/new
-ok "the old options: mount" at "$FSTYPE" "$IMAGE" $DIR/acl
+ok "the old options: the image is mounted" at "$FSTYPE" "$IMAGE" $DIR/acl
 ok "the old options: a superblock of its own" other new acl
-ok "the new options: mount" at "$FSTYPE" "$IMAGE" $DIR/noacl noacl
+ok "the new options: the image is mounted" at "$FSTYPE" "$IMAGE" $DIR/noacl noacl
 ok "the new options: the same superblock" same new noacl
 away $DIR/acl $DIR/noacl
 
@@ -126,14 +126,14 @@ echo changed > "$TMP/tree/dir/1"
 mkfs.erofs --quiet -T0 $DISK/other "$TMP/tree" > /dev/null
 cp -p $DISK/other $DISK/other.copy
 ok "another file under the image's name" mv $DISK/other.copy "$IMAGE"
-ok "another file: mount" at "$FSTYPE" "$IMAGE" $DIR/other
+ok "another file: the image is mounted" at "$FSTYPE" "$IMAGE" $DIR/other
 ok "another file: a superblock of its own" other new other
 is "another file: its content" "$(cat $DIR/other/dir/1)" changed
 ok "another file: the old mount has the old one" right new
 ok "another file: both are unmounted" away $DIR/other $DIR/new
 away $DIR/1 $DIR/40
 # written in place, while it is mounted
-ok "written in place: mount" at "$FSTYPE" "$IMAGE" $DIR/old
+ok "written in place: the image is mounted" at "$FSTYPE" "$IMAGE" $DIR/old
 echo twice > "$TMP/tree/dir/1"
 mkfs.erofs --quiet -T0 $DISK/third "$TMP/tree" > /dev/null
 touch -r "$IMAGE" "$TMP/time"
@@ -151,12 +151,12 @@ sums
 : > $DISK/blob
 mkfs.erofs --quiet -T0 --chunksize=4096 --blobdev=$DISK/blob $DISK/multi "$TMP/tree" > /dev/null
 cp $DISK/blob $DISK/blob-2
-ok "device=: mount" at "$FSTYPE" $DISK/multi $DIR/multi "device=$DISK/blob"
+ok "device=: the image is mounted" at "$FSTYPE" $DISK/multi $DIR/multi "device=$DISK/blob"
 ok "device=: mount again" at "$FSTYPE" $DISK/multi $DIR/multi-2 "device=$DISK/blob"
 ok "device=: another file with the same bytes" at "$FSTYPE" $DISK/multi $DIR/multi-3 "device=$DISK/blob-2"
 ok "device=: the same superblock" same multi multi-2
 ok "device=: another one" other multi multi-3
-ok "device=: right" right multi-2
+ok "device=: all files are right" right multi-2
 ok "device=: one that is not there is refused" refused at "$FSTYPE" $DISK/multi $DIR/no "device=$DISK/none"
 away $DIR/multi $DIR/multi-2 $DIR/multi-3
 rm $DISK/multi $DISK/blob $DISK/blob-2
@@ -184,7 +184,7 @@ for options in '' share=off nodirectio; do
 	name=${options:-share=content}
 	sync
 	drop
-	ok "$name: mount" at "$FSTYPE" "$IMAGE" $DIR/once "$options"
+	ok "$name: the image is mounted" at "$FSTYPE" "$IMAGE" $DIR/once "$options"
 	before=$(pages "$IMAGE")
 	# On one processor: the list of new folios of one from which the reader is taken away keeps references to up to 31 of them.
 	ON="taskset -c 0" ok "$name: all files are read" right once
@@ -248,8 +248,8 @@ away $DIR/sectors
 # --- where image files lie -----------------------------------------------------------------------------------------------
 
 cp "$IMAGE" $RAM/image
-ok "tmpfs: mount" at "$FSTYPE" $RAM/image $DIR/ram
-ok "tmpfs: right" right ram
+ok "tmpfs: the image is mounted" at "$FSTYPE" $RAM/image $DIR/ram
+ok "tmpfs: all files are right" right ram
 ok "tmpfs: right again, after its pages were dropped" eval 'drop; right ram'
 is "tmpfs: no loop device" "$(losetup -lnO BACK-FILE | grep -c "^$RAM")" 0
 ok "tmpfs: mount again" at "$FSTYPE" $RAM/image $DIR/ram-2
@@ -261,11 +261,11 @@ mkfs.erofs --quiet $DISK/outer "$TMP/outer" > /dev/null
 dev=$(loop $DISK/outer)
 LOOPS+=("$dev")
 for outer in "$FSTYPE" $ORACLE; do
-	ok "an image in a $outer image on a block device: mount" at "$outer" "$dev" $DIR/outer
+	ok "an image in a $outer image on a block device: the outer one is mounted" at "$outer" "$dev" $DIR/outer
 	ok "an image in a $outer image on a block device: mount the inner one" at "$FSTYPE" $DIR/outer/image $DIR/inner
-	ok "an image in a $outer image on a block device: right" right inner
+	ok "an image in a $outer image on a block device: its files are right" right inner
 	away $DIR/inner $DIR/outer
-	ok "an image in a $outer image that is a file: mount" at "$outer" $DISK/outer $DIR/outer
+	ok "an image in a $outer image that is a file: the outer one is mounted" at "$outer" $DISK/outer $DIR/outer
 	ok "an image in a $outer image that is a file: the inner one is refused" refused at "$FSTYPE" $DIR/outer/image $DIR/inner
 	away $DIR/outer
 done
@@ -276,19 +276,19 @@ set_to() { echo "$2" > $PARAMS/"$1"; }
 # shown NAME OPTION
 shown() { grep " $DIR/$1 " /proc/mounts | grep -q "[, ]$2[, ]"; }
 is "the type erofs is the kernel's own here" "$(cat $STATS/features/filesystems)" erofs-shared
-is "register_erofs" "$(cat $PARAMS/register_erofs)" auto
-is "share" "$(cat $PARAMS/share)" content
-is "charge" "$(cat $PARAMS/charge)" toucher
-is "directio" "$(cat $PARAMS/directio)" Y
+is "the parameter register_erofs is auto" "$(cat $PARAMS/register_erofs)" auto
+is "the parameter share is content" "$(cat $PARAMS/share)" content
+is "the parameter charge is toucher" "$(cat $PARAMS/charge)" toucher
+is "the parameter directio is Y" "$(cat $PARAMS/directio)" Y
 is "domain_id is for root only" "$(stat -c %a $PARAMS/domain_id)" 600
 ok "another word is refused" refused set_to share all 2> /dev/null
 ok "the default share=off" set_to share off
-ok "mount" at "$FSTYPE" "$IMAGE" $DIR/off
+ok "the image is mounted" at "$FSTYPE" "$IMAGE" $DIR/off
 ok "it is shown" shown off share=off
-ok "right" right off
+ok "all files are right" right off
 is "nothing is shared" "$(stat_of off bound_inodes)" 0
 ok "the option has precedence" at "$FSTYPE" "$IMAGE" $DIR/content share=content
-ok "right" right content
+ok "all files are right" right content
 ok "all is shared" [ "$(stat_of content bound_inodes)" -ge 200 ]
 away $DIR/off $DIR/content
 set_to share content
@@ -333,7 +333,7 @@ ok "all files are right after the write" right direct
 away $DIR/direct
 set_to directio Y
 ok "the default domain_id" set_to domain_id one
-ok "mount" at "$FSTYPE" "$IMAGE" $DIR/one
+ok "the image is mounted" at "$FSTYPE" "$IMAGE" $DIR/one
 ok "mount with the same domain" at "$FSTYPE" "$IMAGE" $DIR/one-2 domain_id=one
 set_to domain_id ''
 ok "mount without any" at "$FSTYPE" "$IMAGE" $DIR/none
@@ -363,7 +363,7 @@ for charge in toucher root; do
 	else
 		ok "charge=toucher: the container that reads them pays for the pages" [ "$mib" -ge 27 ]
 	fi
-	ok "charge=$charge: right" right charge
+	ok "charge=$charge: all files are right" right charge
 	away $DIR/charge
 	drop
 done

@@ -69,7 +69,7 @@ ok "the kernel's count against preemption is found" test -n "$COUNTED"
 drop
 
 for verify in digest compare; do
-	ok "$verify: mount" image 1 verify=$verify
+	ok "$verify: the image is mounted" image 1 verify=$verify
 	ok "$verify: mount it twice" image 2 verify=$verify
 	step "$verify: a large file is read" all /mnt/atomic-1/large
 	step "$verify: the same in another image is verified" all /mnt/atomic-2/large
@@ -91,11 +91,11 @@ for verify in digest compare; do
 	step "$verify: all is unmounted and dropped" gone /mnt/atomic-3
 done
 
-ok "zeros: mount" image zeros
+ok "zeros: the image is mounted" image zeros
 step "zeros: a large file is read" merged /mnt/atomic-zeros/zeros
 step "zeros: it is unmounted and dropped" gone /mnt/atomic-zeros
 
-ok "tables: mount" image sparse verify=digest
+ok "tables: the image is mounted" image sparse verify=digest
 step "tables: digests all over files of half a GiB" touched $((1 << 40)) /mnt/atomic-sparse/*
 ok "tables: there are digests of a thousand chunks in each" at_least "$(cat /sys/fs/erofs-shared/stats/metadata_bytes)" $((16 * 1000 * 4096))
 step "tables: they are unmounted" away /mnt/atomic-sparse
@@ -106,7 +106,7 @@ step "tables: statistics" statistics
 step "tables: they are unmounted" away /mnt/atomic-huge
 step "tables: and evicted" inodes
 
-ok "many: mount" image many
+ok "many: the image is mounted" image many
 step "many: 30,000 files are opened and read" opened /mnt/atomic-many
 step "many: statistics" statistics
 step "many: their pages are dropped" sh -c 'echo 1 > /proc/sys/vm/drop_caches'
@@ -114,10 +114,10 @@ step "many: the block index shrinks, and unused inodes go" inodes
 ok "many: some are read again" opened /mnt/atomic-many/1*
 step "many: they are unmounted" away /mnt/atomic-many
 
-ok "the end: mount" image 1
+ok "the end: an image is mounted" image 1
 ok "the end: mount the others" image 3
 ok "the end: all are read" merged /mnt/atomic-1/large /mnt/atomic-3/last /mnt/atomic-3/shifted
-ok "the end: unmount" away /mnt/atomic-3 /mnt/atomic-1
+ok "the end: all are unmounted" away /mnt/atomic-3 /mnt/atomic-1
 step "the end: the module goes, with all that is in memory" rmmod erofs_shared
 ok "the module can be loaded again" load
 ok "the group is empty" rmdir $GROUP

@@ -42,7 +42,7 @@ at_all() { at "$FSTYPE" "${DEV[a]}" $A "$1" && at "$FSTYPE" "${DEV[b]}" $B "$2" 
 ORIG=$((MIB * 256))
 
 # --- what is saved --------------------------------------------------------------------------------------------------------
-ok "mount" at_all "" ""
+ok "the image is mounted" at_all "" ""
 cold
 ok "mount again, cold" at_all "" ""
 ls -l $A $B $C > /dev/null
@@ -56,23 +56,23 @@ second=$(($(cached) - base - first))
 note "pages: $first for the original; $second for the copies, of which $CHANGED and $INSERTED blocks are in them alone"
 # 256 pages: what the tools need, and pages that are on their way to a list
 ok "the copies take what is in them alone" near "$second" $((CHANGED + INSERTED)) 256
-ok "its own account: aliases" near "$(stat_of aliased_blocks)" $((2 * ORIG - CHANGED)) 256
-is "and bytes" "$(stat_of aliased_bytes)" $((4096 * $(stat_of aliased_blocks)))
+ok "its own account has the aliases" near "$(stat_of aliased_blocks)" $((2 * ORIG - CHANGED)) 256
+is "aliased_bytes is that many blocks" "$(stat_of aliased_bytes)" $((4096 * $(stat_of aliased_blocks)))
 ALIASES=/sys/kernel/debug/erofs-shared/aliased_files
 is "debugfs lists the files with aliases, and no other" "$(awk '{ n += $1 } END { print n, NR }' $ALIASES)" "$(stat_of aliased_blocks) 2"
 ok "the file with most of them first" sort -c -k1,1nr $ALIASES
 # Each block with a digest; where bytes are compared these are the equal ones.
 [ "$VERIFY" = compare ] && indexed=$ORIG || indexed=$((ORIG + CHANGED + INSERTED))
-ok "and blocks in the index" near "$(stat_of index_entries)" $indexed 64
+ok "the index has the blocks" near "$(stat_of index_entries)" $indexed 64
 cost=$((100 * ($(stat_of index_bytes) + $(stat_of metadata_bytes)) / (4096 * (first + second))))
 ok "index and digests take less than 3 % of what they describe" test $cost -lt 3
 before="$(checked) $(stat_of blocks_merged) $(sectors "${DEV[a]}") $(sectors "${DEV[b]}")"
 pages=$(cached)
 ok "a second pass over the copies is right" right $B b
-ok "and over the original" right $A a
+ok "a second pass over the original is right" right $A a
 is "it hashed, compared, merged and read nothing" \
 	"$(checked) $(stat_of blocks_merged) $(sectors "${DEV[a]}") $(sectors "${DEV[b]}")" "$before"
-ok "and took no memory" near "$(cached)" "$pages" 64
+ok "the second passes take no memory" near "$(cached)" "$pages" 64
 
 # --- zeros, the same block many times, another order ----------------------------------------------------------------------
 base=$(cached)
@@ -158,9 +158,9 @@ ok "read again, after pages came back by faults" right $B b
 
 # --- the keeper of pages goes ---------------------------------------------------------------------------------------------
 cold
-ok "mount again" at_all "" ""
-ok "the original" right $A a
-ok "the copies" right $B b
+ok "the image is mounted again" at_all "" ""
+ok "the original has its bytes" right $A a
+ok "the copies have their bytes" right $B b
 ok "the merging ends" settled
 ok "there are aliases" test "$(stat_of aliased_blocks)" -gt $ORIG
 echo 1 > /proc/sys/vm/drop_caches
@@ -171,30 +171,30 @@ ok "umount of the original" away $A
 echo 2 > /proc/sys/vm/drop_caches
 ok "the copies, after the original's inode went" right $B b
 echo 3 > /proc/sys/vm/drop_caches
-ok "and after all went" right $B b
+ok "the copies are right after all pages went" right $B b
 ok "the original again" at "$FSTYPE" "${DEV[a]}" $A
-ok "is right" right $A a
-ok "umount" away $A $B $C
+ok "the original is right" right $A a
+ok "the image is unmounted" away $A $B $C
 # A pass of the search keeps what it looks at until it is over.
 none_left() { drop; [ "$(stat_of aliased_blocks) $(stat_of index_entries)" = "0 0" ]; }
 ok "no alias is left, and no block in the index" soon none_left
 
 # --- files that do not share ---------------------------------------------------------------------------------------------------
 ok "the copies in another domain" at_all domain_id=one domain_id=two
-ok "are right" right $B b
+ok "the copies are right" right $B b
 ok "as is the original" right $A a
 ok "the merging ends" settled
 # tenth and shifted have each other
 ok "only what the copies have in common is there once" near "$(stat_of aliased_blocks)" $((ORIG - CHANGED)) 256
-ok "umount" away $A $B $C
+ok "the image is unmounted" away $A $B $C
 drop
-ok "share_blocks=off" at_all share_blocks=off share_blocks=off
-ok "is shown" grep -q " $B .*,share_blocks=off[, ]" /proc/mounts
-ok "and right" right $B b
+ok "both are mounted with share_blocks=off" at_all share_blocks=off share_blocks=off
+ok "/proc/mounts shows share_blocks=off" grep -q " $B .*,share_blocks=off[, ]" /proc/mounts
+ok "the copies are right with share_blocks=off" right $B b
 ok "as is the original" right $A a
 sleep 0.5
 is "nothing is elsewhere" "$(stat_of aliased_blocks) $(stat_of index_entries)" "0 0"
-ok "umount" away $A $B $C
+ok "the image is unmounted" away $A $B $C
 for i in "${LOOPS[@]}"; do
 	losetup -d "$i"
 done

@@ -33,14 +33,14 @@ head -c 300000 /dev/urandom > "$TMP/tree/two"
 mkfs.erofs --quiet -Enoinline_data "$TMP/image" "$TMP/tree" > /dev/null
 ok "a device that completes in interrupts" device
 ok "a FAT filesystem on it" python3 "$(dirname "$0")/fat16.py" "$DEV" $((SIZE << 20))
-ok "is mounted" mount -t vfat "$DEV" $DISK
+ok "the disk is mounted" mount -t vfat "$DEV" $DISK
 MOUNTS+=("$DISK")
 cp "$TMP/image" $DISK/image
 sync
 # What is in the image's own page cache is not read directly.
 drop
 
-ok "directio: mount" at "$FSTYPE" $DISK/image $A share=off,directio
+ok "directio: the image is mounted" at "$FSTYPE" $DISK/image $A share=off,directio
 ok "directio: a file is right" cmp "$TMP/tree/one" $A/one
 ok "directio: another one is there" stat $A/two
 echo 'p:reported fserror_report' > $TRACE/kprobe_events
@@ -49,7 +49,7 @@ echo 1 > $TRACE/events/kprobes/reported/enable
 bad +
 cat $A/two > "$TMP/got" 2> "$TMP/err"
 is "the device fails: the reader gets an error" "$(grep -c 'Input/output error' "$TMP/err")" 1
-is "and no bytes" "$(stat -c %s "$TMP/got")" 0
+is "the device fails: the reader gets no bytes" "$(stat -c %s "$TMP/got")" 0
 bad -
 soon grep -q ': reported: ' $TRACE/trace
 # and others that may follow it
@@ -62,7 +62,7 @@ ok "errors are reported" test -s "$TMP/where"
 is "none of them in an interrupt" "$(grep -c '[hHsSzZ]$' "$TMP/where")" 0
 echo > $TRACE/kprobe_events
 ok "the device is well again, and so is the file" cmp "$TMP/tree/two" $A/two
-ok "unmount" away $A $DISK
+ok "the image is unmounted" away $A $DISK
 echo 0 > $NULLB/power
 ok "the device goes" rmdir $NULLB
 

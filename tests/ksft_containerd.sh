@@ -75,7 +75,7 @@ if ours; then
 	is "/proc/filesystems has both names" "$(names)" "erofs erofs-shared"
 	ok "as containerd looks for it" grep -qP '\terofs$' /proc/filesystems
 	ok "modprobe erofs is content" modprobe erofs
-	is "and has not loaded the kernel's own" "$(grep -w ^erofs /proc/modules)" ""
+	is "modprobe erofs has not loaded the kernel's own" "$(grep -w ^erofs /proc/modules)" ""
 	ok "whose name is taken" eval '! modprobe --ignore-install -C /dev/null erofs 2> /dev/null'
 else
 	ok "the kernel's own erofs is loaded" modprobe erofs
@@ -122,9 +122,9 @@ mounted() { findmnt -rno MAJ:MIN,TARGET,FSTYPE -t erofs,erofs-shared; }
 ok "an image is imported and unpacked" ctr images import $OCI/python.tar
 is "three layers became EROFS images" "$(made)" 3
 ok "another one, by the client itself" ctr images import --local $OCI/perl.tar
-is "of which one was there" "$(made)" 5
+is "two of its three layers became EROFS images" "$(made)" 5
 is "each layer is a snapshot" "$(ctr snapshots ls | grep -c Committed)" 5
-is "and a file" "$(find $LAYERS/*/layer.erofs -size +0 | wc -l)" 5
+is "each layer is a file" "$(find $LAYERS/*/layer.erofs -size +0 | wc -l)" 5
 
 # --- containers ----------------------------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ if ours; then
 	settled
 	saved=$(($(cat $STATS/stats/bytes_saved) - saved))
 	note "saved: $saved bytes"
-	ok "which are in memory once" [ "$saved" -ge $((2 << 20)) -a "$saved" -lt $((3 << 20)) ]
+	ok "these 2 MiB are in memory once" [ "$saved" -ge $((2 << 20)) -a "$saved" -lt $((3 << 20)) ]
 	is "the module cannot be unloaded" "$(rmmod erofs_shared 2>&1 | grep -c 'in use')" 1
 fi
 
@@ -185,7 +185,7 @@ ok "containerd is killed" eval 'kill -9 $CPID && until_true 50 eval "! kill -0 $
 ok "the first keeps running" ticking
 ok "containerd starts again" containerd_start
 is "its snapshotter and differ are ok again" "$(plugins | grep -c 'ok$')" 2
-is "and both containers are running" "$(running)" "serve sleep"
+is "both containers are running after that" "$(running)" "serve sleep"
 is "they can be entered" "$(inside sleep perl /srv/app/main hello)" "perl says hello from the common base"
 
 # overlayfs on the container's own root, which is overlayfs on erofs
@@ -222,7 +222,7 @@ ok "a snapshot on top of it" eval 'ctr snapshots prepare again changed > /dev/nu
 mkdir "$TMP/again"
 ctr snapshots mounts "$TMP/again" again > "$TMP/mounts"
 # mount(8) would pass lowerdir= by fsconfig(2), which takes 255 bytes.
-ok "is mounted" env LIBMOUNT_FORCE_MOUNT2=always sh "$TMP/mounts"
+ok "the snapshot is mounted" env LIBMOUNT_FORCE_MOUNT2=always sh "$TMP/mounts"
 is "on top of four layers" "$(grep -o "$LAYERS/[0-9]*/fs" "$TMP/mounts" | sort -u | while read -r dir; do findmnt -rno FSTYPE -M "$dir"; done | xargs)" \
 	"erofs erofs erofs erofs"
 SAYS=$(printf '%s\n' 'python says hello from a changed base' 'c' 'new' 'no link' '4755') says "a container runs on it" run --rm --rootfs "$TMP/again" again \
@@ -238,7 +238,7 @@ ok "containers are removed" ctr containers rm serve sleep
 is "no container is left" "$(ctr containers ls -q)" ""
 ok "the first image is removed" ctr images rm --sync localhost/python:1
 is "only the other's snapshots are left" "$(ctr snapshots ls | grep -c Committed)" 3
-is "and its layers" "$(find $LAYERS/*/layer.erofs | wc -l)" 3
+is "only the other's layers are left" "$(find $LAYERS/*/layer.erofs | wc -l)" 3
 SAYS='perl says hello from the common base' says "it runs" run --rm localhost/perl:1 last perl /srv/app/main hello
 ok "it is removed" ctr images rm --sync localhost/perl:1
 is "no snapshot is left" "$(ctr snapshots ls | grep -c Committed)" 0
@@ -263,7 +263,7 @@ if ours; then
 	is "nothing is left behind" "$(log_since | grep -iE 'busy|objects|leak|slab')" ""
 	is "both names are gone" "$(names)" ""
 	ok "it can be loaded without the name" load register_erofs=off
-	is "which is not there then" "$(names)" erofs-shared
+	is "the name erofs is not there then" "$(names)" erofs-shared
 	# The tests after this one find the system as it was.
 	rm -rf /etc/modprobe.d/erofs-shared.conf /etc/modules-load.d/erofs-shared.conf "$modules/updates/erofs_shared.ko" \
 		"$modules/kernel/drivers"

@@ -43,7 +43,7 @@ decodes() {
 	: < $B/file
 	is "$name: an open verifies all that it decodes" "$(looked_at $B)" "$opened"
 	ok "$name: the file is right" cmp $B/file "$D/file"
-	is "$name: of which nothing is decoded again" "$(looked_at $B)" $BLOCKS
+	is "$name: nothing of them is decoded again" "$(looked_at $B)" $BLOCKS
 	away $B
 	ok "$name: mount the image with the bad extent" at "$FSTYPE" "$bad" $B "verify=$2"
 	ok "$name: the start of its file is right" start_of $B/file

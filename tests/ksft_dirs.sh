@@ -25,7 +25,7 @@ alike() {
 # --- ordinary ones --------------------------------------------------------------------------------------------------------
 # 48bit-new leaves out the dot; in b512-old even small directories have several blocks.
 for image in default-old b512-old 48bit-new; do
-	ok "$image: mount" both $image
+	ok "$image: the image is mounted" both $image
 	for dir in many names deep empty/none .; do
 		ok "$image/$dir: getdents, the same entries and offsets" alike listdir list @/$dir 32768
 	done
@@ -35,32 +35,32 @@ for image in default-old b512-old 48bit-new; do
 	ok "$image/many: telldir and seekdir" listdir seek $D/many
 	ok "$image/names: telldir and seekdir" listdir seek $D/names
 	ok "$image/empty/none: telldir and seekdir" listdir seek $D/empty/none
-	ok "$image/many: lookup" listdir lookup $D/many
-	ok "$image/names: lookup" listdir lookup $D/names
-	ok "$image/empty/none: lookup" listdir lookup $D/empty/none
+	ok "$image/many: each name is found" listdir lookup $D/many
+	ok "$image/names: each name is found" listdir lookup $D/names
+	ok "$image/empty/none: no name is found" listdir lookup $D/empty/none
 	drop
 	ok "$image/many: several threads" listdir parallel $D/many 4
 	is "$image: a name of 256 bytes" "$(stat "$D/$(printf 'x%.0s' {1..256})" 2>&1 | grep -o 'File name too long')" "File name too long"
 	is "$image: a path through a file" "$(stat $D/sizes/000001/x 2>&1 | grep -o 'Not a directory')" "Not a directory"
-	ok "$image: umount" away $D $O
+	ok "$image: the image is unmounted" away $D $O
 done
 
 # --- 100,000 entries --------------------------------------------------------------------------------------------------------
-ok "bigdir: mount" both bigdir
-is "bigdir: entries" "$(listdir list $D/big 65536 | tail -n 2 | head -n 1)" "100002 entries, then the end"
+ok "bigdir: the image is mounted" both bigdir
+is "bigdir: all entries are listed" "$(listdir list $D/big 65536 | tail -n 2 | head -n 1)" "100002 entries, then the end"
 ok "bigdir: the same entries and offsets" alike listdir list @/big 65536
 ok "bigdir: telldir and seekdir" listdir seek $D/big
 drop
-ok "bigdir: lookup" listdir lookup $D/big
+ok "bigdir: each name is found" listdir lookup $D/big
 drop
 ok "bigdir: several threads" listdir parallel $D/big 2
 ok "bigdir: names of every length, the same" alike listdir list @/lengths 65536
 ok "bigdir: names of every length, lookup" listdir lookup $D/lengths
-ok "bigdir: umount" away $D $O
+ok "bigdir: the image is unmounted" away $D $O
 
 # --- damaged ----------------------------------------------------------------------------------------------------------------
 # An entry in the middle of a block that points out of it: those before it, then an error, again and again
-ok "bogus: mount" both bogus
+ok "bogus: the image is mounted" both bogus
 ok "bogus: the same as in-tree" alike listdir list @/many 32768
 ok "bogus: the same with a small buffer" alike listdir list @/many 300
 listdir list $D/many 32768 > "$TMP/list"
@@ -69,10 +69,10 @@ is "bogus: after the entries that are good" "$(tail -n 2 "$TMP/list" | head -n 1
 if [ "$FSTYPE" = erofs-shared ]; then
 	ok "bogus: the log tells of the entry" bash -c "dmesg | grep -i 'erofs.shared.*dirent'"
 fi
-ok "bogus: umount" away $D $O
+ok "bogus: the image is unmounted" away $D $O
 
 # Names that are out of order: listing works, each lookup ends
-ok "order: mount" both order
+ok "order: the image is mounted" both order
 ok "order: listing is the same as in-tree" alike listdir list @/many 32768
 timeout 60 listdir lookup $D/many > "$TMP/list" 2>&1
 status=$?
@@ -95,6 +95,6 @@ if [ "$FSTYPE" = erofs-shared ]; then
 	ok "order: EUCLEAN where the search meets the disorder" [ ${#corrupt} -gt 0 ]
 	ok "order: nothing else than these answers" [ $((${#found} + ${#none} + ${#corrupt})) = 10 ]
 fi
-ok "order: umount" away $D $O
+ok "order: the image is unmounted" away $D $O
 
 finish

@@ -45,6 +45,6 @@ fi
 no_complaint
 # The undamaged image works as ever.
 ok "an undamaged image after that" at "$FSTYPE" "$IMAGES/${SUBJECTS%% *}" /mnt/hostile
-is "and it reads as before" "$(walk -c /mnt/hostile 2> /dev/null)" "$(cat "$IMAGES/$REF.ref")"
+is "the undamaged image reads as before" "$(walk -c /mnt/hostile 2> /dev/null)" "$(cat "$IMAGES/$REF.ref")"
 
 finish

@@ -31,7 +31,7 @@ while IFS=$'\t' read -r name errno pattern; do
 		if [ "$FSTYPE" = erofs-shared ]; then
 			log_since | grep -i "erofs.shared" > "$TMP/log"
 			ok "$name ($way): the log names the image" grep -F "$names" "$TMP/log"
-			ok "$name ($way): and the reason" says "$(cat "$TMP/log")" "$pattern"
+			ok "$name ($way): the log has the reason" says "$(cat "$TMP/log")" "$pattern"
 		fi
 	done
 done < "$IMAGES/bad-list"
@@ -48,11 +48,11 @@ LOOPS+=("$dev")
 if at "$ORACLE" "$dev" /mnt/oracle; then
 	walk -e /mnt/oracle > "$TMP/oracle" 2> /dev/null
 	away /mnt/oracle
-	ok "truncated: mount" at "$FSTYPE" "$dev" $D
+	ok "truncated: the image is mounted" at "$FSTYPE" "$dev" $D
 	walk -e $D > "$TMP/ours" 2> /dev/null
 	ok "truncated: some files fail" grep -q '=errno' "$TMP/ours"
 	ok "truncated: the same files fail in the same way as in-tree" diff "$TMP/oracle" "$TMP/ours"
-	ok "truncated: umount" away $D
+	ok "truncated: the image is unmounted" away $D
 else
 	ok "truncated: refused, as in-tree" matches "$(try "$dev" $D)" "E.*"
 fi

@@ -42,7 +42,7 @@ event() { echo "$2" > "$INSTANCE/events/$1/enable"; }
 drop
 echo 1 > $INSTANCE/options/stacktrace
 for verify in digest compare; do
-	ok "$verify: mount" at "$FSTYPE" "$one" $A verify=$verify
+	ok "$verify: the image is mounted" at "$FSTYPE" "$one" $A verify=$verify
 	ok "$verify: mount the other" at "$FSTYPE" "$two" $B verify=$verify
 	event kmem/mm_page_alloc 1
 	event inside/folio_asked 1
@@ -67,7 +67,7 @@ gone() {
 	[ "$(cat $STATS/aliased_blocks)" = 0 ]
 }
 ok "nothing of it is left" soon gone
-ok "mount again" at "$FSTYPE" "$one" $A
+ok "the image is mounted again" at "$FSTYPE" "$one" $A
 ok "mount the other again" at "$FSTYPE" "$two" $B
 is "all is right" "$(right $A; right $B)" "$(cat "$TMP/one.sums" "$TMP/two.sums")"
 ok "the merging ends" settled
@@ -81,7 +81,7 @@ ok "the first faults look for pages" at_least "$first" 500
 ok "without a block that is elsewhere, faults take the fast path again" at_most "$second" 16
 is "all is right after that" "$(right $A; right $B)" "$(cat "$TMP/one.sums" "$TMP/two.sums")"
 
-ok "unmount" away $A $B
+ok "the image is unmounted" away $A $B
 rmdir $INSTANCE
 echo > $TRACING/kprobe_events
 ok "nothing holds the images' disk" losetup -d "$one" "$two"

@@ -72,7 +72,7 @@ busy() { [ "$(stat_of merge_busy)" -gt "$busy_before" ]; }
 for source in "$L" /mnt/e/img; do
 	kind=device
 	[ "$source" = "$L" ] || kind="file"
-	ok "$kind: mount" at "$FSTYPE" "$source" $A
+	ok "$kind: the image is mounted" at "$FSTYPE" "$source" $A
 	drop
 	drop
 	cat $A/first > /dev/null

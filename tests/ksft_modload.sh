@@ -28,9 +28,9 @@ left() {
 	true
 }
 
-is "modinfo: license" "$(modinfo -F license $MODULE)" GPL
+is "modinfo has the licence" "$(modinfo -F license $MODULE)" GPL
 is "modinfo: alias of the filesystem" "$(modinfo -F alias $MODULE | grep -c '^fs-erofs-shared$')" 1
-ok "modinfo: description" grep -q . <(modinfo -F description $MODULE)
+ok "modinfo has a description" grep -q . <(modinfo -F description $MODULE)
 is "modinfo: the version is that of the packages and of the tool" "$(modinfo -F version $MODULE)" \
 	"$(sed -n 's/^version = "\(.*\)"/\1/p' /project/tools/Cargo.toml)"
 
@@ -100,9 +100,9 @@ same_device() {
 }
 ok "one device mounted and umounted in parallel" same_device
 
-ok "unload" rmmod erofs_shared
+ok "the module is unloaded" rmmod erofs_shared
 is "nothing is left" "$(left)" ""
 is "the kernel's log is clean" "$(dmesg | grep -cE 'Objects remaining|Busy inodes|kmem_cache_destroy|WARNING:|BUG:')" 0
-ok "load again" load
+ok "the module can be loaded again" load
 
 finish

@@ -58,7 +58,7 @@ try "fsoffset= of 512-byte blocks, direct I/O" $E/shifted512 fsoffset=1536,direc
 # descriptor: mounted by fsconfig with an open file
 if ok "source as a descriptor" fsctx "$FSTYPE" $A fd:$E/img; then
 	MOUNTS+=("$A")
-	ok "source as a descriptor: bytes" bytes
+	ok "source as a descriptor: its files are right" bytes
 	is "source as a descriptor: shows the path" "$(grep " $A " /proc/mounts | cut -d' ' -f1)" $E/img
 	rm -f $E/gone && cp $E/img $E/gone
 	away $A
@@ -66,7 +66,7 @@ if ok "source as a descriptor" fsctx "$FSTYPE" $A fd:$E/img; then
 		MOUNTS+=("$A")
 		rm $E/gone
 		drop
-		ok "a deleted source file: bytes" bytes
+		ok "a deleted source file: its files are right" bytes
 		away $A
 	}
 fi
@@ -90,9 +90,9 @@ done
 # The in-tree erofs knows the dax options only in a kernel with FS_DAX, which the debug kernel is not. To be told not to do it is fine
 # with erofs-shared in any.
 wanted=$(shown $ORACLE "$L" dax=never 2> /dev/null) || wanted=$(shown $ORACLE "$L" ""),dax=never
-is "options shown as in-tree: 'dax=never'" "$(shown "$FSTYPE" "$L" dax=never)" "$wanted"
-is "options shown as in-tree: directio" "$(shown "$FSTYPE" $E/img directio)" "$(shown $ORACLE $E/img directio)"
-is "options shown as in-tree: fsoffset" "$(shown "$FSTYPE" "$S" fsoffset=1048576)" "$(shown $ORACLE "$S" fsoffset=1048576)"
+is "options are shown as in-tree: for dax=never" "$(shown "$FSTYPE" "$L" dax=never)" "$wanted"
+is "options are shown as in-tree: for directio" "$(shown "$FSTYPE" $E/img directio)" "$(shown $ORACLE $E/img directio)"
+is "options are shown as in-tree: for fsoffset=" "$(shown "$FSTYPE" "$S" fsoffset=1048576)" "$(shown $ORACLE "$S" fsoffset=1048576)"
 
 at "$FSTYPE" "$L" $A nouser_xattr
 is "nouser_xattr hides user.*" "$(getfattr -d -m - $A/hello 2>&1 | grep -c user.mime)" 0
@@ -104,7 +104,7 @@ is "user_xattr is the default" "$(getfattr --only-values -n user.mime --absolute
 is "acl is the default" "$(getfacl -cp $A/hello | grep -c '^user:1234:r--')" 1
 away $A
 at "$FSTYPE" "$L" $A noacl
-is "noacl" "$(getfacl -cp $A/hello | grep -c '^user:1234')" 0
+is "noacl: no ACL is shown" "$(getfacl -cp $A/hello | grep -c '^user:1234')" 0
 away $A
 at "$FSTYPE" "$L" $A share=off
 ok "share=off is accepted" bytes
@@ -139,7 +139,7 @@ cat <(head -c 512 /dev/urandom) $E/img > $E/odd
 ok "fsoffset= that is no multiple of a block" refused "fsoffset 512 is not a multiple" "source=$E/odd" fsoffset=512
 ok "fsoffset= that is no multiple of 512" refused "fsoffset 100 is not a multiple" "source=$E/odd" fsoffset=100
 ok "fsoffset= that is no number" refused "fsoffset" "source=$S" fsoffset=a
-ok "two sources" refused "ource" "source=$L" "source=$S"
+ok "a second source is refused" refused "ource" "source=$L" "source=$S"
 ok "device= without a device table" refused "extra devices" "source=$L" "device=$S"
 
 # --- logs ----------------------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ stranger() { setpriv --reuid=65534 --regid=65534 --clear-groups unshare -Urm "$@
 log_mark
 stranger fsctx -n 1000 "$FSTYPE" source=/one source=/two dax > "$TMP/context"
 ok "options given 1000 times by a stranger: his context's log has it" grep -E "^e .*dax" "$TMP/context"
-ok "and what is wrong with a second source" grep -iE "^e .*sources?" "$TMP/context"
+ok "his context's log has what is wrong with a second source" grep -iE "^e .*sources?" "$TMP/context"
 is "the kernel's log has nothing of it" "$(log_since)" ""
 if [ "$FSTYPE" = erofs-shared ]; then
 	# mount(2) has no context: 10 lines in 5 seconds in the kernel's log
@@ -160,7 +160,7 @@ if [ "$FSTYPE" = erofs-shared ]; then
 	lines=$(log_since | grep -c "dax: not supported")
 	note "$lines lines in $((SECONDS - begin)) s"
 	ok "mount(2) by a stranger: the kernel's log has it" [ "$lines" -ge 1 ]
-	ok "and not each time" [ "$lines" -le $((((SECONDS - begin) / 5 + 2) * 10)) ]
+	ok "mount(2) by a stranger: the kernel's log does not have it each time" [ "$lines" -le $((((SECONDS - begin) / 5 + 2) * 10)) ]
 fi
 
 # --- errors --------------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ fails() {
 	grep -qxE "$1" <<< "$out"
 }
 ok "a source that is not there" fails ENOENT /nowhere
-ok "a directory" fails 'ENOTBLK|EISDIR|EINVAL' /tmp
+ok "a directory as the source is refused" fails 'ENOTBLK|EISDIR|EINVAL' /tmp
 ok "a character device" fails 'ENOTBLK|EINVAL' /dev/null
 mkdir -p /mnt/o
 mount -t hugetlbfs hugetlbfs /mnt/o
@@ -191,13 +191,13 @@ mkfs.erofs --quiet $E/outer "$TMP/nested" > /dev/null
 at "$FSTYPE" $E/outer $B
 ok "a file on a file-backed mount of ours" fails ENOTBLK $B/img
 N=$(loop $B/img)
-ok "but a loop device on it" at "$FSTYPE" "$N" $A && { ok "loop on a file inside: bytes" bytes; away $A; }
+ok "a loop device on it is mounted" at "$FSTYPE" "$N" $A && { ok "loop on a file inside: bytes" bytes; away $A; }
 losetup -d "$N"
 away $B
 
 while IFS=$'\t' read -r name errno words; do
 	log_mark
-	ok "$name: refused" fails "$errno" "$IMAGES/$name"
+	ok "$name: the mount is refused" fails "$errno" "$IMAGES/$name"
 	ok "$name: the log says why" grep -qE "$words" <(log_since | grep "${FSTYPE/-/.}")
 	if [ "$FSTYPE" = erofs-shared ]; then
 		ok "$name: the log names the image" grep -q "cannot mount $IMAGES/$name:" <(log_since)
@@ -228,13 +228,13 @@ for source in "$multi" $E/multi; do
 			"$(answer $ORACLE "$source" "${kinds[$kind]}")"
 	done
 	for kind in directory character; do
-		is "$way, device= that is a $kind: EINVAL" "$(answer "$FSTYPE" "$source" "${kinds[$kind]}")" EINVAL
+		is "$way, device= that is a $kind: the error is EINVAL" "$(answer "$FSTYPE" "$source" "${kinds[$kind]}")" EINVAL
 	done
-	is "$way, device= that is missing: ENOENT" "$(answer "$FSTYPE" "$source" $E/nowhere)" ENOENT
+	is "$way, device= that is missing: the error is ENOENT" "$(answer "$FSTYPE" "$source" $E/nowhere)" ENOENT
 done
-is "block device, device= that is a regular file: EINVAL" "$(answer "$FSTYPE" "$multi" $E/blob)" EINVAL
-is "block device, device= that is one: bytes" "$(answer "$FSTYPE" "$multi" "$blob")" "$sum"
-is "file, device= that is one: bytes" "$(answer "$FSTYPE" $E/multi $E/blob)" "$sum"
+is "block device, device= that is a regular file: the error is EINVAL" "$(answer "$FSTYPE" "$multi" $E/blob)" EINVAL
+is "block device, device= that is one: its files are right" "$(answer "$FSTYPE" "$multi" "$blob")" "$sum"
+is "file, device= that is one: its files are right" "$(answer "$FSTYPE" $E/multi $E/blob)" "$sum"
 
 # The source's path is a block device when it is looked up, and an image file a moment later: a mount that fails must not go on
 # with the file, since its state is gone. It fails because device= is none for a block device, and is one for a file.
@@ -256,11 +256,11 @@ ok "a source that is exchanged while the mount fails" swap
 # --- remount -------------------------------------------------------------------------------------------------------------
 
 at "$FSTYPE" "$L" $A
-ok "remount" mount -o remount,noacl,nouser_xattr $A
+ok "the image is remounted" mount -o remount,noacl,nouser_xattr $A
 is "remount: takes effect" "$(getfattr -d -m - $A/hello 2>&1 | grep -c user.mime)" 0
 is "remount: is shown" "$(grep " $A " /proc/mounts | grep -c nouser_xattr,noacl)" 1
 mount -o remount,rw $A 2> /dev/null
-is "never writable" "$(touch $A/x 2>&1 | grep -c 'Read-only file system')" 1
+is "the mount is not writable after it, either" "$(touch $A/x 2>&1 | grep -c 'Read-only file system')" 1
 away $A
 
 finish

@@ -257,9 +257,9 @@ rm -r ${PODS:?}/*
 
 ok "a layer is mounted" at erofs "${PYTHON[2]}" /mnt/more/plain
 mkdir -p /mnt/more/mapped
-ok "and again with other owners" mount --bind -o X-mount.idmap=0:100000:65536 /mnt/more/plain /mnt/more/mapped
+ok "it is mounted again with other owners" mount --bind -o X-mount.idmap=0:100000:65536 /mnt/more/plain /mnt/more/mapped
 MOUNTS+=(/mnt/more/mapped)
-is "which all its files have" "$(cd /mnt/more/mapped && find . -printf '%U:%G %p\n' | sort)" \
+is "all its files have the other owners" "$(cd /mnt/more/mapped && find . -printf '%U:%G %p\n' | sort)" \
 	"$(cd /mnt/more/plain && find . -printf '%U %G %p\n' | awk '{ sub(/^[0-9]+ [0-9]+/, $1 + 100000 ":" $2 + 100000); print }' | sort)"
 is "their contents are the same" "$(cd /mnt/more/mapped && find . -type f -print0 | sort -z | xargs -0 sha256sum)" \
 	"$(cd /mnt/more/plain && find . -type f -print0 | sort -z | xargs -0 sha256sum)"
@@ -277,7 +277,7 @@ ok "mount.composefs mounts it" mount.composefs -o "basedir=$TMP/objects" $LAYERS
 MOUNTS+=(/mnt/more/composefs)
 is "its files are right" "$(cd /mnt/more/composefs && find . -type f -print0 | sort -z | xargs -0 sha256sum)" \
 	"$(cd "$TMP/tree" && find . -type f -print0 | sort -z | xargs -0 sha256sum)"
-is "and their owners, modes, links" "$(cd /mnt/more/composefs && find . -printf '%U %G %m %y %s %T@ %l %p\n' | grep -v ' d ' | sort)" \
+is "the files of the composefs have their owners, modes, links" "$(cd /mnt/more/composefs && find . -printf '%U %G %m %y %s %T@ %l %p\n' | grep -v ' d ' | sort)" \
 	"$(cd "$TMP/tree" && find . -printf '%U %G %m %y %s %T@ %l %p\n' | grep -v ' d ' | sort)"
 ok "it is unmounted" away /mnt/more/composefs
 

@@ -82,7 +82,7 @@ expected() { { read -r A_ALL A_NEW; read -r B_ALL B_NEW; read -r REPEATED; } < <
 # --- without sharing: the measure measured --------------------------------------------------------------------------------
 expected a b
 note "pages: $A_ALL and $B_ALL; of contents not seen before: $A_NEW and $B_NEW"
-ok "share=off: mount" both a share=off b share=off
+ok "share=off: the image is mounted" both a share=off b share=off
 cold
 ok "share=off: every file of the first root is right" verify $A a
 a_off=$(grown)
@@ -95,7 +95,7 @@ away $A $B
 
 # --- share=content, whole files -------------------------------------------------------------------------------------------
 WHOLE=share_blocks=off
-ok "mount" both a $WHOLE b $WHOLE
+ok "the image is mounted" both a $WHOLE b $WHOLE
 cold
 saved=$(stat_of bytes_saved) shared=$(stat_of pages_shared)
 ok "every file of the first root is right" verify $A a
@@ -115,7 +115,7 @@ b_on=$((opened + $(grown)))
 ok "the second root adds what is in it alone" near "$b_on" "$B_NEW" $APART
 read -r all there < <(trees resident $B "$TMP/share-b.sums")
 ok "cachestat: then nothing is missing, but where files parted" near "$there" "$all" $APART
-is "nor of the first" "$(trees resident $A "$TMP/share-a.sums")" "$A_ALL $A_ALL"
+is "cachestat: nothing of the first is missing" "$(trees resident $A "$TMP/share-a.sums")" "$A_ALL $A_ALL"
 ok "stats/bytes_saved says what was measured" within $(($(stat_of bytes_saved) - saved)) $(((a_off + b_off - a_on - b_on) * 4096))
 ok "stats/pages_shared says how many pages that is about" within $(($(stat_of pages_shared) - shared)) "$REPEATED"
 for dir in $A $B; do
@@ -136,11 +136,11 @@ done
 grown > /dev/null
 ok "the first root again, from the shared pages: as recorded" diff <(walk -c $A 2> /dev/null) "$TMP/share-a.ref"
 ok "the second root again" diff <(walk -c $B 2> /dev/null) "$TMP/share-b.ref"
-ok "which read nothing new, but where files parted" near "$(grown)" 0 $APART
+ok "reading both again brings in nothing new, but where files parted" near "$(grown)" 0 $APART
 away $A $B
 
 # --- share=content, the default: single blocks, too -------------------------------------------------------------------------
-ok "single blocks: mount" both a "" b ""
+ok "single blocks: both are mounted" both a "" b ""
 cold
 ok "single blocks: every file of the first root is right" verify $A a
 settled
@@ -158,7 +158,7 @@ for turn in second third; do
 	[ $turn = second ] || before="$before $checked $merges"
 done
 is "single blocks: read, hashed, compared and merged nothing more" "$(sectors "${DEV[b]}") $(checked) $(stat_of blocks_merged)" "$before"
-ok "single blocks: and the page cache stays as it is" near "$(grown)" 0
+ok "single blocks: the page cache stays as it is" near "$(grown)" 0
 ok "single blocks: the first root, as recorded" diff <(walk -c $A 2> /dev/null) "$TMP/share-a.ref"
 ok "single blocks: the second root, as recorded" diff <(walk -c $B 2> /dev/null) "$TMP/share-b.ref"
 away $A $B
@@ -175,22 +175,22 @@ note "pages: $A_ALL and $B_ALL; of contents not seen before: $A_NEW and $B_NEW; 
 fingerprint=share=fingerprint,domain_id=one
 refused() { ! at "$FSTYPE" "${DEV[fp-a]}" $A "$1"; }
 ok "share=fingerprint without a domain_id is refused, as in-tree" refused share=fingerprint
-ok "so is inode_share" refused inode_share
-ok "mount" both fp-a $fingerprint fp-b inode_share,domain_id=one
+ok "inode_share without a domain_id is refused, too" refused inode_share
+ok "the image is mounted" both fp-a $fingerprint fp-b inode_share,domain_id=one
 cold
 ok "every file of the first is right" verify $A fp-a
 ok "the first takes its different contents" near "$(grown)" "$A_NEW"
 before=$(sectors "${DEV[fp-b]}")
 ok "the files that the second has in common with it are right" verify $B fp-common
-is "and nothing of the second image was read for them" "$(sectors "${DEV[fp-b]}")" "$before"
+is "nothing of the second image was read for them" "$(sectors "${DEV[fp-b]}")" "$before"
 ok "every file of the second is right" verify $B fp-b
 ok "the second adds what is in it alone" near "$(grown)" "$B_NEW"
 away $A $B
 checked=$(checked)
 grep ' usr/lib/python3.13/' "$TMP/share-a.sums" > "$TMP/share-python.sums"
 ok "files without fingerprints under share=fingerprint" at "$FSTYPE" "${DEV[a]}" $A $fingerprint
-ok "are right" verify $A python
-is "and neither hashed nor compared" "$(checked)" "$checked"
+ok "files without fingerprints are right" verify $A python
+is "files without fingerprints are neither hashed nor compared" "$(checked)" "$checked"
 away $A
 
 # --- what does not share ------------------------------------------------------------------------------------------------------
@@ -198,8 +198,8 @@ away $A
 for i in a b; do grep '^[0-3]' "$TMP/share-fp-$i.sums" > "$TMP/share-fp-$i-part.sums"; done
 expected fp-a-part fp-b-part
 ok "share=content, the same domain" adds $WHOLE,domain_id=one $WHOLE,domain_id=one
-ok "shares" near "$ADDED" "$B_NEW"
-ok "which is much" test $((B_NEW * 5 / 2)) -lt "$B_ALL" -a "$B_ALL" -gt 2000
+ok "the second image adds what it alone has" near "$ADDED" "$B_NEW"
+ok "the second image has much in common with the first" test $((B_NEW * 5 / 2)) -lt "$B_ALL" -a "$B_ALL" -gt 2000
 expected fp-b-part fp-b-part     # its contents, each once
 # Where single blocks are shared, its own are: libraries of arm64 have 4 % of zeros between their parts.
 at $ORACLE "${DEV[fp-b]}" $B
@@ -216,24 +216,24 @@ away $B
 for pair in share=content,domain_id=one:share=content,domain_id=two share=content,domain_id=one:share=content \
 	$fingerprint:share=fingerprint,domain_id=two share=content,domain_id=one:$fingerprint $fingerprint:share=content,domain_id=one; do
 	ok "${pair/:/ and }" adds "${pair%:*}" "${pair#*:}"
-	ok "share nothing" within_of "$ADDED" $((BLOCKS - BLOCKS / 50 - 64)) $((A_NEW + A_NEW / 50 + 64))
+	ok "the second image shares nothing" within_of "$ADDED" $((BLOCKS - BLOCKS / 50 - 64)) $((A_NEW + A_NEW / 50 + 64))
 done
 ok "share=content and share=off" adds "" share=off
-ok "share nothing" near "$ADDED" "$A_ALL"
+ok "the second image shares nothing" near "$ADDED" "$A_ALL"
 
 # --- the options, as shown ------------------------------------------------------------------------------------------------------
-ok "mount" both fp-a share=content,domain_id=one fp-b $fingerprint
+ok "the image is mounted" both fp-a share=content,domain_id=one fp-b $fingerprint
 is "/proc/mounts: the default, share=content, is not shown" "$(options $A | grep -c share=)" 0
 is "/proc/mounts and mountinfo: domain_id=, which is a secret, is not shown" \
 	"$(cat /proc/mounts /proc/self/mountinfo | grep -cE "($A|$B) .*(domain_id|[=,]one)")" 0
 ok "/proc/mounts: share=fingerprint as in-tree spells it" has $B inode_share
 away $A $B
-ok "mount" both fp-a share=off fp-b ""
-ok "/proc/mounts: share=off" has $A share=off
+ok "the image is mounted" both fp-a share=off fp-b ""
+ok "/proc/mounts shows share=off" has $A share=off
 away $A $B
 ok "another share= is refused" refused share=some
 for feature in content fingerprint domains; do
-	is "features/$feature" "$(cat /sys/fs/erofs-shared/features/$feature)" supported
+	is "features/$feature says that it is supported" "$(cat /sys/fs/erofs-shared/features/$feature)" supported
 done
 
 finish

@@ -33,10 +33,10 @@ change() { numbered share_change.py "$@"; }
 both() { at "$FSTYPE" "$1" $A && at "$FSTYPE" "$b" $B; }
 
 # --- an image that changes ---------------------------------------------------------------------------------------------------
-ok "mount" both "$a"
+ok "the image is mounted" both "$a"
 change changed device $A $B "$TMP/tree" "$TMP/a"
 away $A $B
-ok "mount" both $DISK/a
+ok "the image is mounted" both $DISK/a
 change changed file $A $B "$TMP/tree" $DISK/a
 away $A $B
 
@@ -80,13 +80,13 @@ for source in "$many" $DISK/many; do
 	note "$source: $lines lines in $((SECONDS - begin)) s"
 	ok "80 changed files: the log tells of some" [ "$lines" -ge 1 ]
 	# 20 in 5 seconds
-	ok "80 changed files: but not of all" [ "$lines" -le $((((SECONDS - begin) / 5 + 2) * 20)) ]
+	ok "80 changed files: the log does not tell of all" [ "$lines" -le $((((SECONDS - begin) / 5 + 2) * 20)) ]
 done
 
 # --- a device that fails -------------------------------------------------------------------------------------------------------
 dmsetup create share-change --readonly --table "0 $(blockdev --getsz "$good") linear $good 0"
 dmsetup mknodes
-ok "mount" both /dev/mapper/share-change
+ok "the image is mounted" both /dev/mapper/share-change
 change failing $A $B "$TMP/tree" "$TMP/good" /dev/mapper/share-change "$good"
 change flaky $A $B "$TMP/tree" /dev/mapper/share-change "$good"
 away $A $B
@@ -97,10 +97,10 @@ python3 "$(dirname "$0")/share_change.py" cut "$TMP/short" "$TMP/tree"
 python3 "$(dirname "$0")/share_change.py" cut $DISK/short "$TMP/tree"
 short=$(loop "$TMP/short")
 LOOPS+=("$short")
-ok "mount" both "$short"
+ok "the image is mounted" both "$short"
 change short "short device" $A $B "$TMP/tree" "$TMP/short"
 away $A $B
-ok "mount" both $DISK/short
+ok "the image is mounted" both $DISK/short
 change short "short file" $A $B "$TMP/tree" $DISK/short
 away $A $B
 away $DISK

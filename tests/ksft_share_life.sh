@@ -36,7 +36,7 @@ asleep() {
 }
 
 # --- umount of one --------------------------------------------------------------------------------------------------------
-ok "mount" both
+ok "the image is mounted" both
 ok "the first is right" right $A
 ok "the second is right" right $B
 before=$(sectors "$b")
@@ -54,11 +54,11 @@ ok "the first is right" right $A
 ok "mount of the second again" at "$FSTYPE" "$b" $B
 ok "the second is right" right $B
 for what in 1 2 3; do
-	ok "drop_caches: $what" eval "echo $what > /proc/sys/vm/drop_caches"
+	ok "drop_caches takes $what" eval "echo $what > /proc/sys/vm/drop_caches"
 	ok "the second is right" right $B
 	ok "the first is right" right $A
 done
-ok "remount" mount -o remount,ro $A
+ok "the image is remounted" mount -o remount,ro $A
 ok "the first is right" right $A
 
 # --- lazy umount -----------------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ maps_right() {
 }
 for mode in share=off share=content; do
 	drop
-	ok "$mode: mount" both $mode
+	ok "$mode: the image is mounted" both $mode
 	for program in $PROGRAMS; do
 		cat $A/$program $B/$program > /dev/null
 	done
@@ -121,13 +121,13 @@ for mode in share=off share=content; do
 	ok "$mode: of the first's library" maps_right $one $A/$libc
 	ok "$mode: of the second's program" maps_right $two $B/usr/bin/sleep
 	ok "$mode: of the second's library" maps_right $two $B/$libc
-	is "$mode: /proc/PID/exe" "$(readlink /proc/$one/exe) $(readlink /proc/$two/exe)" "$A/usr/bin/sleep $B/usr/bin/sleep"
+	is "$mode: /proc/PID/exe is each one's own" "$(readlink /proc/$one/exe) $(readlink /proc/$two/exe)" "$A/usr/bin/sleep $B/usr/bin/sleep"
 	kill $one $two
 	wait $one $two 2> /dev/null
 	away $A $B
 done
 
-ok "mount" both
+ok "the image is mounted" both
 for i in a b; do
 	mkdir -p "$TMP/up-$i" "$TMP/work-$i" "/mnt/over-$i"
 	ok "overlayfs over root $i" mount -t overlay -o "lowerdir=/mnt/life-$i,upperdir=$TMP/up-$i,workdir=$TMP/work-$i" overlay /mnt/over-$i
@@ -139,7 +139,7 @@ done
 for i in a b a; do
 	is "a script in overlay $i" "$(chroot /mnt/over-$i /usr/bin/bash -c 'cat /etc/debian_version; for i in 1 2 3; do /usr/bin/true || exit 1; done; printf "%s\n" /usr/lib/os-*')" \
 		"$(cat $A/etc/debian_version; echo /usr/lib/os-release)"
-	is "its maps" "$(chroot /mnt/over-$i /usr/bin/cat /proc/self/maps | grep -o '/usr/.*' | sort -u | grep -E '/(cat|libc.so.6)$')" \
+	is "/proc/PID/maps has the container's paths" "$(chroot /mnt/over-$i /usr/bin/cat /proc/self/maps | grep -o '/usr/.*' | sort -u | grep -E '/(cat|libc.so.6)$')" \
 		"$(printf '%s\n' /usr/bin/cat /$LIBRARIES/libc.so.6)"
 done
 # at the same addresses, as above
@@ -154,7 +154,7 @@ kill $one $two
 wait $one $two 2> /dev/null
 echo changed >> /mnt/over-a/etc/debian_version
 is "a file that is written to is copied up" "$(tail -n 1 /mnt/over-a/etc/debian_version)" changed
-is "and no other image has it" "$(cat $A/etc/debian_version /mnt/over-b/etc/debian_version $B/etc/debian_version | sort -u | wc -l)" 1
+is "no other image has what was written" "$(cat $A/etc/debian_version /mnt/over-b/etc/debian_version $B/etc/debian_version | sort -u | wc -l)" 1
 away /mnt/over-b/proc /mnt/over-b /mnt/over-a/proc /mnt/over-a
 
 # --- memory groups -----------------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ is "no process was killed" "$(events small oom_kill) $(awk '$1 == "oom_kill" { p
 ok "the group is empty" rmdir /sys/fs/cgroup/small
 
 # --- the module goes -----------------------------------------------------------------------------------------------------------
-ok "right" right $A
+ok "all files are right" right $A
 away $A $B
 sync
 cached() { awk '$1 == "Cached:" { print int($2 / 4) }' /proc/meminfo; }
@@ -201,9 +201,9 @@ ok "unload after use" rmmod erofs_shared
 note "pages cached: $loaded, after unloading: $(cached)"
 ok "its pages are gone" test $((loaded - $(cached))) -gt $((PAGES / 2))
 ok "its files in sysfs are gone" test ! -e /sys/fs/erofs-shared
-ok "load again" load
+ok "the module can be loaded again" load
 is "nothing is counted yet" "$(cat $STATS/bound_inodes $STATS/blocks_hashed $STATS/bytes_saved | tr '\n' ' ')" "0 0 0 "
-ok "mount" both
+ok "the image is mounted" both
 ok "the second is right" right $B
 ok "the first is right" right $A
 away $A $B

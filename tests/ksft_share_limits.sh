@@ -42,7 +42,7 @@ given_back() {
 
 for kind in device file; do
 	[ $kind = device ] && source=$dev || source=$IMAGE
-	ok "$kind: mount" at "$FSTYPE" "$source" $M
+	ok "$kind: the image is mounted" at "$FSTYPE" "$source" $M
 	drop
 	# opens COUNT files, reads in FAR of them, and tells how it went, and what it cost whom
 	read -r opened read errors inside outside < <(python3 "$LIMITS" run $M $GROUP "$COUNT" "$FAR")
@@ -50,11 +50,11 @@ for kind in device file; do
 		"MiB charged: $inside, others have less: $outside"
 	is "$kind: all that were opened could be read" "$errors" 0
 	ok "$kind: files were opened" at_least "$opened" $((COUNT < 400 ? COUNT : 400))
-	ok "$kind: and read" at_least "$read" $((opened < FAR ? opened : FAR))
+	ok "$kind: what was opened was read far behind its beginning, too" at_least "$read" $((opened < FAR ? opened : FAR))
 	ok "$kind: the container stayed within its limit" at_most "$inside" $LIMIT
 	ok "$kind: what they took was charged to it" at_least "$inside" 8
 	ok "$kind: no other container has less memory for it" at_most "$outside" 24
-	ok "$kind: umount" away $M
+	ok "$kind: the image is unmounted" away $M
 	ok "$kind: what was charged is given back" given_back
 done
 is "no process was killed for memory" "$(event oom_kill)" 0

@@ -52,7 +52,7 @@ done
 
 for kind in many chain; do
 	drop
-	ok "$kind: mount" begin $kind
+	ok "$kind: the image is mounted" begin $kind
 	for name in $JUNK/*; do
 		exec {fd}< "$name"
 		HELD+=("$fd")
@@ -64,11 +64,11 @@ for kind in many chain; do
 	second=$(grown right $SECOND second)
 	ok "$kind: the same in another image takes none" between "$second" -64 128
 	third=$(grown right $FIRST first)
-	ok "$kind: nor does it when it is read again" between "$third" -64 128
+	ok "$kind: reading it again takes no memory, either" between "$third" -64 128
 	for fd in "${HELD[@]}"; do
 		exec {fd}<&-
 	done
 	HELD=()
-	ok "$kind: umount" away $FIRST $SECOND $JUNK
+	ok "$kind: the image is unmounted" away $FIRST $SECOND $JUNK
 done
 finish

@@ -117,7 +117,7 @@ ok "there were merges" test "$(cat $STATS/blocks_merged)" -gt "$before"
 for i in 0 1 2; do
 	file=${FILES[i]}
 	ok "the file in mount $i, after all" cmp "${file%=*}" "${file#*=}"
-	ok "umount it" away /mnt/race-$i
+	ok "the image is unmounted" away /mnt/race-$i
 done
 losetup -d "${LOOPS[@]}"
 LOOPS=()

@@ -19,7 +19,7 @@ disk $DISK 128M
 ok "make the files" python3 "$HERE/share_start.py" make "$D" "$FILES" 5
 ok "make an image of them" mkfs.erofs --quiet $DISK/one "$D"
 ok "make another image of them" mkfs.erofs --quiet -zlz4 $DISK/two "$D"
-ok "and a copy of the first" cp $DISK/one $DISK/copy
+ok "a copy of the first image is made" cp $DISK/one $DISK/copy
 DEV=$(loop $DISK/one)
 LOOPS+=("$DEV")
 

@@ -39,7 +39,7 @@ tap() {
 # the marker in the text is another than the one in the data only in a mixed program
 markers() { echo "erofs-shared text marker $1 erofs-shared data marker $1"; }
 
-ok "mount" mounts
+ok "the image is mounted" mounts
 ok "the other's files are cached in large folios" test "$(share_ways folios $OTHER/3145851-700)" -gt 16
 
 # --- files -----------------------------------------------------------------------------------------------------------------
@@ -115,12 +115,12 @@ sleeping() { "$1" marker > /dev/null; }
 echo "p:share/mine $MINE/program:$entry" > $TRACE/uprobe_events
 echo "p:share/other $OTHER/program:$entry" >> $TRACE/uprobe_events
 $OTHER/program marker > /dev/null
-ok "uprobe: enable" eval "echo 1 > $TRACE/events/share/mine/enable"
+ok "uprobe: it can be enabled" eval "echo 1 > $TRACE/events/share/mine/enable"
 is "uprobe: the program runs" "$($MINE/program marker)" "$(markers 2)"
-is "uprobe: and so does its twin" "$($OTHER/program marker)" "$(markers 1)"
+is "uprobe: its twin runs, too" "$($OTHER/program marker)" "$(markers 1)"
 is "uprobe: hit once" "$(hits mine)" 1
 is "uprobe: not by the twin" "$(hits other)" 0
-ok "uprobe: disable" eval "echo 0 > $TRACE/events/share/mine/enable"
+ok "uprobe: it can be disabled" eval "echo 0 > $TRACE/events/share/mine/enable"
 sleeping $MINE/program
 is "uprobe: hit no more" "$(hits mine)" 1
 ok "uprobe: in the twin" eval "echo 1 > $TRACE/events/share/other/enable"

@@ -47,9 +47,9 @@ readers() {
 		sys.exit(bool(wrong))
 	END
 }
-ok "mount" at "$FSTYPE" "$first" $A
+ok "the image is mounted" at "$FSTYPE" "$first" $A
 cat $A/file > /dev/null
-ok "mount, slow" at "$FSTYPE" $slow $B
+ok "the slow image is mounted" at "$FSTYPE" $slow $B
 exec 3< $B/file
 before=$(verified)
 ok "$((PLACES * EACH)) threads at $PLACES places read what is there" readers
@@ -59,6 +59,6 @@ note "blocks hashed or compared: $((after - before))"
 ok "each block was hashed or compared once" at_most $((after - before)) $((PLACES + PLACES / 4))
 ok "none was left out" at_least $((after - before)) $PLACES
 exec 3<&-
-ok "umount" away $A $B
+ok "the image is unmounted" away $A $B
 ok "nothing holds the device" dmsetup remove --retry windows-slow
 finish

@@ -24,10 +24,10 @@ declare -A HOW=(
 )
 for how in now before-5.4; do
 	# shellcheck disable=SC2086
-	ok "$how: mkfs.erofs" mkfs.erofs --quiet ${HOW[$how]} $DISK/$how "$TMP/plain"
+	ok "$how: mkfs.erofs makes the image" mkfs.erofs --quiet ${HOW[$how]} $DISK/$how "$TMP/plain"
 	front=
 	[ $how = now ] || front=front
-	ok "$how: craft" python3 "$STALE" craft $DISK/$how $front
+	ok "$how: the image is changed as the test wants it" python3 "$STALE" craft $DISK/$how $front
 	for options in share=off share=content; do
 		[ "$FSTYPE" = erofs-shared ] || options=
 		# The others' bytes in as much memory as can be: read and decoded, and compared with what is there

@@ -62,25 +62,25 @@ device=(errors bad_block kill killed cold opening)
 ok "the store is mounted" store "$TMP/a" $S
 MOUNTS+=("$S")
 scenarios "store" $S "$TMP/a" smoke
-ok "direct: mount" both $S/image directio $DISK/b
+ok "direct: the image is mounted" both $S/image directio $DISK/b
 scenarios "direct" $S "$TMP/a" "${direct[@]}"
-ok "direct: unmount" away $A $B
-ok "cached: mount" both $S/image nodirectio "$b"
+ok "direct: the image is unmounted" away $A $B
+ok "cached: the image is mounted" both $S/image nodirectio "$b"
 scenarios "cached" $S "$TMP/a" "${cached[@]}"
-ok "cached: unmount" away $A $B $S
+ok "cached: the image is unmounted" away $A $B $S
 
 ok "the store has a compressed image" store "$TMP/z" $S
 MOUNTS+=("$S")
-ok "compressed: mount" both $S/image directio $DISK/b
+ok "compressed: the image is mounted" both $S/image directio $DISK/b
 scenarios "compressed" $S "$TMP/z" "${compressed[@]}"
-ok "compressed: unmount" away $A $B $S
+ok "compressed: the image is unmounted" away $A $B $S
 
 # --- a block device that hangs, is slow, fails --------------------------------------------------------------------------------
 dmsetup create store-test --readonly --table "0 $(blockdev --getsz "$dev") linear $dev 0"
 dmsetup mknodes
-ok "device: mount" both /dev/mapper/store-test "" "$b"
+ok "device: the image is mounted" both /dev/mapper/store-test "" "$b"
 scenarios "device" /dev/mapper/store-test,"$dev" "$TMP/a" "${device[@]}"
-ok "device: unmount" away $A $B
+ok "device: the image is unmounted" away $A $B
 ok "nothing holds the device" dmsetup remove --retry store-test
 away $DISK
 

@@ -13,7 +13,7 @@ STRATEGY=$(dirname "$0")/strategy.py
 # kept IMAGE FILE OPTIONS WANTED
 kept() {
 	local image=$1 file=$2 options=$3 wanted=$4
-	ok "$image $options: mount" at "$FSTYPE" "$IMAGES/$image" $M "$options"
+	ok "$image $options: the image is mounted" at "$FSTYPE" "$IMAGES/$image" $M "$options"
 	drop
 	is "$image $options: pages kept" "$(python3 "$STRATEGY" $ORACLE_AT/$file $M/$file)" "$wanted"
 	ok "$image $options: the same bytes" cmp $ORACLE_AT/$file $M/$file
@@ -33,7 +33,7 @@ done
 for strategy in disabled readahead readaround; do
 	for options in share=off share=content; do
 		for image in zstd-new metabox-lz4-new; do
-			ok "$image $options $strategy: mount" at "$FSTYPE" "$IMAGES/$image" $M $options,cache_strategy=$strategy
+			ok "$image $options $strategy: the image is mounted" at "$FSTYPE" "$IMAGES/$image" $M $options,cache_strategy=$strategy
 			drop
 			walk -c $M > "$TMP/ours" 2> "$TMP/err" || cat "$TMP/err"
 			ok "$image $options $strategy: everything as it was" diff "$IMAGES/$image.ref" "$TMP/ours"
@@ -42,7 +42,7 @@ for strategy in disabled readahead readaround; do
 	done
 done
 ok "remounted with another" at "$FSTYPE" "$IMAGES/zstd-pack-old" $M share=off,cache_strategy=readaround
-ok "remounted with another: remount" mount -o remount,cache_strategy=disabled $M
+ok "remounted with another: it can be" mount -o remount,cache_strategy=disabled $M
 ok "remounted with another: mount in-tree" at "$ORACLE" "$IMAGES/zstd-pack-old" $ORACLE_AT
 drop
 is "remounted with another: pages kept" "$(python3 "$STRATEGY" $ORACLE_AT/text $M/text)" "asked for"

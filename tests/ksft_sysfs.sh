@@ -46,7 +46,7 @@ documented() { sed -nE "s,^What:[[:space:]]+$SYS/$1/([^/]+)$,\1,p" $ABI | sort; 
 
 # --- the directory of the module -----------------------------------------------------------------------------------------
 
-is "the parts" "$(find $SYS -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | xargs)" "features mounts stats"
+is "sysfs has these directories" "$(find $SYS -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | xargs)" "features mounts stats"
 is "every documented file is in stats, and no other" "$(ls $SYS/stats)" "$(documented stats)"
 is "no mount, no directory" "$(dirs)" ""
 
@@ -92,7 +92,7 @@ is "every feature is documented" "$(comm -23 <(ls $SYS/features) <(documented fe
 at erofs-shared "$L" $A
 is "a mounted block device has its directory" "$(dirs)" "$(number $A)"
 is "it has every documented file, and no other" "$(ls "$SYS/mounts/$(number $A)")" "$(documented 'mounts\/<major>:<minor>')"
-is "and none that the module has not" "$(comm -23 <(ls "$SYS/mounts/$(number $A)") <(ls $SYS/stats))" ""
+is "it has no file that stats/ has not" "$(comm -23 <(ls "$SYS/mounts/$(number $A)") <(ls $SYS/stats))" ""
 ok "its files are numbers, read-only, and for root" plain "$SYS/mounts/$(number $A)" '(0|[1-9][0-9]{0,19})'
 at erofs-shared "$L" $B
 is "mounted twice it has one" "$(dirs)" "$(number $A)"
@@ -118,7 +118,7 @@ umount -l $A
 is "after a lazy umount it stays while a file is open" "$(dirs)" "$name"
 exec 7<&-
 no_dirs() { [ -z "$(dirs)" ]; }
-ok "and goes with the file" soon no_dirs
+ok "the directory goes with the file" soon no_dirs
 
 cp "$TMP/img" "$TMP/bad"
 printf '\xff' | dd of="$TMP/bad" bs=1 seek=1040 conv=notrunc status=none
@@ -195,14 +195,14 @@ if [ $two = 1 ]; then
 	sync
 	ok "all pages are dropped" soon pageless
 	ok "without pages the notes are there still" test "$(stat_of aliased_blocks)" -ge 100
-	is "but nothing is saved" "$(stat_of pages_shared) $(stat_of bytes_saved)" "0 0"
+	is "nothing is saved without pages" "$(stat_of pages_shared) $(stat_of bytes_saved)" "0 0"
 	# Open files keep their shared inodes, so these entries go by the index's own shrinker.
 	exec 7< $A/same 8< $A/part1 9< $A/part2
 	entries=$(stat_of index_entries)
 	emptied() { echo 2 > /proc/sys/vm/drop_caches; [ "$(stat_of index_entries)" = 0 ]; }
 	# Where bytes are compared it has equal blocks only.
 	ok "the index had entries of what is not in memory" test "$entries" -ge "$([ "$VERIFY" = digest ] && echo 100 || echo 70)"
-	ok "and gives them all up when memory is short" soon emptied
+	ok "the index gives these up when memory is short" soon emptied
 	is "a file of theirs is right" "$(sha256sum < $A/part2)" "$(sha256sum < "$TMP/tree2/part2")"
 	exec 7<&- 8<&- 9<&-
 fi
@@ -219,7 +219,7 @@ print("/sys/fs/" + buf[1:1 + buf[0]].decode())' "$1"
 at erofs-shared "$L" $A
 at erofs-shared /mnt/e/img $B
 is "the ioctl names the directory of a block device's mount" "$(sysfs_of $A)" "$SYS/mounts/$(number $A)"
-is "and that of an image in a file" "$(sysfs_of $B)" "$SYS/mounts/$(number $B)"
+is "the ioctl names the directory of an image file's mount" "$(sysfs_of $B)" "$SYS/mounts/$(number $B)"
 ok "both are there" test -d "$(sysfs_of $A)" -a -d "$(sysfs_of $B)"
 away $A $B
 
@@ -237,7 +237,7 @@ is "debugfs: lines of sharers, pages, size, key" "$(grep -cvxE '[0-9]+ [0-9]+ [0
 is "debugfs: at most 100 lines" "$(($(wc -l < $TOP) <= 100))" 1
 is "debugfs: in pieces as in one" "$(dd if=$TOP bs=7 status=none | sha256sum)" "$(sha256sum < $TOP)"
 
-is "tracepoints" "$(find $EVENTS -mindepth 1 -maxdepth 1 -type d -printf '%f\n' | sort | xargs)" \
+is "the tracepoints are these" "$(find $EVENTS -mindepth 1 -maxdepth 1 -type d -printf '%f\n' | sort | xargs)" \
 	"erofs_shared_adopt erofs_shared_bind erofs_shared_diverge erofs_shared_read erofs_shared_verify"
 # fields EVENT: those that are its own
 fields() { sed -nE 's/^\tfield:.* ([a-z_]+);.*/\1/p' "$EVENTS/$1/format" | grep -v ^common_ | sort | xargs; }
@@ -332,7 +332,7 @@ is "an open file in debugfs gives nothing any more" "$(cat <&8 2>&1 | grep -c 'I
 exec 7<&- 8<&-
 is "nothing is left" "$(find /sys/fs /sys/kernel/debug /sys/kernel/tracing /sys/module -maxdepth 2 \
 	-iname '*erofs[_-]shared*' 2> /dev/null)" ""
-ok "load again" load
+ok "the module can be loaded again" load
 is "all is back" "$(ls $SYS/stats)" "$(documented stats)"
 
 finish

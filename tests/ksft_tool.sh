@@ -51,10 +51,10 @@ for name in "one", "two":
     open(f"{top}/empty", "wb").close()
     os.symlink("own", f"{top}/link")
 END
-ok "a disk" disk "$D" 64M
+ok "a disk is there" disk "$D" 64M
 for name in one two; do
-	ok "image $name" mkfs.erofs --quiet "$D/$name.erofs" "$TMP/$name"
-	ok "mount $name" at "$FSTYPE" "$D/$name.erofs" "/mnt/$name"
+	ok "mkfs.erofs makes the image $name" mkfs.erofs --quiet "$D/$name.erofs" "$TMP/$name"
+	ok "the image $name is mounted" at "$FSTYPE" "$D/$name.erofs" "/mnt/$name"
 done
 ok "one without sharing" at "$FSTYPE" "$D/two.erofs" /mnt/off share=off
 
@@ -63,7 +63,7 @@ ok "one without sharing" at "$FSTYPE" "$D/two.erofs" /mnt/off share=off
 ok "prewarm records what a command reads" json prewarm record /mnt/one --output "$TMP/list" -- \
 	bash -c 'cat /mnt/one/alike > /dev/null; head -c 65536 /mnt/one/own > /dev/null; cat /mnt/two/own > /dev/null'
 cp "$TMP/list" "$SAID"
-is "which are files of that mount, in their order" "$(j '[f["path"] for f in v["files"]]')" "['alike', 'own']"
+is "the list has the files of that mount, in their order" "$(j '[f["path"] for f in v["files"]]')" "['alike', 'own']"
 is "the first one whole" "$(j 'v["files"][0]["ranges"]')" "[[0, 512]]"
 ok "of the other what was read" [ "$(j 'sum(n for _, n in v["files"][1]["ranges"])')" -lt 512 ]
 is "what its command ends with is passed on" "$(tool prewarm record /mnt/one --output "$TMP/other" -- sh -c 'exit 7' > /dev/null 2>&1; echo $?)" 7
@@ -74,7 +74,7 @@ signalled() {
 }
 ok "SIGTERM ends a record, and its list is written" signalled
 ok "what cannot be written is found before" status 2 prewarm record /mnt/one --output /nonexistent/list -- touch "$TMP/was-run"
-ok "so that nothing runs" [ ! -e "$TMP/was-run" ]
+ok "its command does not run then" [ ! -e "$TMP/was-run" ]
 ok "a command that reads nothing is a problem" eval 'status 1 prewarm record /mnt/one --output "$TMP/other" -- true 2>&1 | grep -q "nothing was read"'
 is "no tracer is left" "$(ls /sys/kernel/tracing/instances)" ""
 ok "what is no mount of the module is not recorded" status 2 prewarm record "$D" --output "$TMP/other" --seconds 1
@@ -83,7 +83,7 @@ away /mnt/one
 ok "mount one again" at "$FSTYPE" "$D/one.erofs" /mnt/one
 ok "prewarm reads it" json prewarm replay "$TMP/list" /mnt/one
 ok "as many bytes" [ "$(j 'v["bytes"]')" -ge $((2 << 20)) ]
-is "which are in memory" "$(resident /mnt/one/alike)" 512
+is "what prewarm has read is in memory" "$(resident /mnt/one/alike)" 512
 ok "files that are not there are named" status 1 prewarm replay "$TMP/list" "$D"
 
 # --- what it estimates, and what the kernel saves --------------------------------------------------------------------------
@@ -101,15 +101,15 @@ saved=$(cat $STATS/bytes_saved)
 estimated=$(j 'v["total"]["no_sharing_bytes"] - v["total"]["blocks_bytes"]')
 note "estimated $estimated, saved $saved"
 ok "is what the kernel saves, within 2 %" [ $((saved * 100)) -ge $((estimated * 98)) -a $((saved * 100)) -le $((estimated * 102)) ]
-is "which is the file that both have, and the other but for a block" "$estimated" $(((2 << 20) + (2 << 20) - 4096))
+is "the estimate is the file that both have, and the other but for a block" "$estimated" $(((2 << 20) + (2 << 20) - 4096))
 
 # --- status, top, metrics --------------------------------------------------------------------------------------------------
 
-ok "status" json status
+ok "status gives JSON" json status
 is "says what sysfs says" "$(j '(v["loaded"], v["saved_bytes"], v["cost_bytes"], v["profit_bytes"])')" \
 	"(True, $saved, $(($(cat $STATS/metadata_bytes) + $(cat $STATS/index_bytes))), $((saved - $(cat $STATS/metadata_bytes) - $(cat $STATS/index_bytes))))"
 is "knows the images" "$(j '[m["image"] for m in v["mounts"]]')" "['$D/one.erofs', '$D/two.erofs']"
-is "and where they are mounted" "$(j '[m["targets"] for m in v["mounts"]]')" "[['/mnt/one'], ['/mnt/two']]"
+is "status knows where they are mounted" "$(j '[m["targets"] for m in v["mounts"]]')" "[['/mnt/one'], ['/mnt/two']]"
 is "for people, too" "$(tool status | grep -c "$D/.*content")" 2
 is "what is compared, and waits, as sysfs has it" \
 	"$(j '[v["totals"][n] for n in ("blocks_compared", "finder_blocks", "finder_passes", "finder_ns", "finder_waiting", "merges_waiting")]')" \
@@ -118,22 +118,22 @@ is "what is compared, and waits, as sysfs has it" \
 ok "sees since when the module is there" [ "$(j 'v["finder_share"] is not None')" = True ]
 ok "status draws it" tool status --plot "$TMP/plot.svg"
 is "with both images" "$(grep -c ">[^<]*\(one\|two\)\.erofs<" "$TMP/plot.svg")" 2
-ok "and the sums" grep -q "without sharing" "$TMP/plot.svg"
-ok "which is XML" python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$TMP/plot.svg"
+ok "the plot has the sums" grep -q "without sharing" "$TMP/plot.svg"
+ok "the plot is XML" python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$TMP/plot.svg"
 ok "as PNG, too" tool status --plot "$TMP/plot.png"
-is "which it is" "$(head -c 4 "$TMP/plot.png" | tail -c 3)" PNG
+is "the plot is PNG then" "$(head -c 4 "$TMP/plot.png" | tail -c 3)" PNG
 ok "not as something else" status 2 status --plot "$TMP/plot.gif"
-ok "nor where nothing can be written" status 2 status --plot /proc/plot.png
+ok "status --plot fails where nothing can be written" status 2 status --plot /proc/plot.png
 ok "status is root's" eval 'setpriv --reuid 65534 --clear-groups --bounding-set=-all "$TOOL" status 2>&1 | grep -q sudo'
 
-ok "top" json top
-is "by images" "$(j 'sorted(e["name"] for e in v["entries"])')" "['$D/one.erofs', '$D/two.erofs']"
-ok "by files" json top --by file
+ok "top gives JSON" json top
+is "top sorts by images" "$(j 'sorted(e["name"] for e in v["entries"])')" "['$D/one.erofs', '$D/two.erofs']"
+ok "top sorts by files" json top --by file
 is "what is the same is shared by two" "$(j 'max(e["files"] for e in v["entries"])')" 2
 # With verify=compare, three contents have the size of this one.
 names="['/mnt/one/sub/same-one', '/mnt/two/sub/same-two']" first=1
 [ "$VERIFY" = digest ] || names="[]" first=0
-is "which has its names" "$(j 'sorted(p for e in v["entries"] if e["files"] == 2 for p in e["paths"] if "same" in p)')" "$names"
+is "top has the file's names" "$(j 'sorted(p for e in v["entries"] if e["files"] == 2 for p in e["paths"] if "same" in p)')" "$names"
 is "as all files have" "$(j 'v["named_all"]')" True
 is "the first of them for people" "$(tool top --once --by file | grep -c '^ */mnt/[a-z]*/sub/same-')" $first
 is "none if they are not asked for" "$(tool top --once --by file --no-names | grep -c /mnt/)" 0
@@ -145,12 +145,12 @@ live() {
 	(soon grep -qa profit "$TMP/screen"; echo q) | timeout 100 script -qefc "stty rows 24 cols 100; $TOOL top" "$TMP/screen" > /dev/null &&
 		grep -qa profit "$TMP/screen"
 }
-ok "live" live
+ok "top runs on a terminal until it is told to end" live
 
-ok "metrics" eval 'tool metrics > "$TMP/metrics"'
+ok "metrics writes them" eval 'tool metrics > "$TMP/metrics"'
 is "say the same" "$(sed -n 's/^erofs_shared_saved_bytes //p' "$TMP/metrics")" "$saved"
 is "of each image" "$(grep -c '^erofs_shared_mount_saved_bytes{' "$TMP/metrics")" 2
-is "or not" "$(tool metrics --no-mounts | grep -c '^erofs_shared_mount_')" 0
+is "metrics leaves out mounts by --no-mounts" "$(tool metrics --no-mounts | grep -c '^erofs_shared_mount_')" 0
 
 # --- images that are compared ------------------------------------------------------------------------------------------------
 
@@ -160,11 +160,11 @@ for name in one two; do
 done
 ok "all that is equal is found" eval 'VERIFY=compare settled'
 ok "status of images that are compared" json status
-is "knows how" "$(j '[m["verify"] for m in v["mounts"] if any(t.startswith("/mnt/c") for t in m["targets"])]')" "['compare', 'compare']"
+is "status knows how each mount is verified" "$(j '[m["verify"] for m in v["mounts"] if any(t.startswith("/mnt/c") for t in m["targets"])]')" "['compare', 'compare']"
 is "how much was compared" "$(j 'v["totals"]["blocks_compared"]')" "$(cat $STATS/blocks_compared)"
-ok "which is a file at least" [ "$(cat $STATS/blocks_compared)" -ge 512 ]
-ok "and what was looked at, in what time" [ "$(j 'v["totals"]["finder_passes"] > 0 and v["finder_seconds"] > 0 and v["finder_share"] > 0')" = True ]
-is "nothing waits" "$(j 'v["waiting"] in (False, None)')" True
+ok "a file at least was compared" [ "$(cat $STATS/blocks_compared)" -ge 512 ]
+ok "status has what the finder looked at, in what time" [ "$(j 'v["totals"]["finder_passes"] > 0 and v["finder_seconds"] > 0 and v["finder_share"] > 0')" = True ]
+is "status says that nothing waits" "$(j 'v["waiting"] in (False, None)')" True
 is "for people, too" "$(tool status | grep -c '^finder .* % of one since')" 1
 is "the metrics say so" "$(tool metrics | sed -n 's/^erofs_shared_finder_blocks_total //p')" "$(cat $STATS/finder_blocks)"
 away /mnt/cone /mnt/ctwo
@@ -177,9 +177,9 @@ if [ "$VERIFY" = digest ]; then
 else
 	is "has a key that is secret, and others have its size" "$(j '(v["shareable"], v["key"], v["now"])')" "(True, None, None)"
 fi
-is "and in the other image" "$(j '[(p["path"], p["same"]) for p in v["peers"]]')" "[('/mnt/two/sub/same-two', True)]"
+is "explain names the file of the other image" "$(j '[(p["path"], p["same"]) for p in v["peers"]]')" "[('/mnt/two/sub/same-two', True)]"
 ok "explain: what is alike" json explain /mnt/one/alike
-is "but for one block" "$(j '[(p["path"], p["differs_at"], p["same_blocks"]) for p in v["peers"]]')" "[('/mnt/two/alike', 1048576, 511)]"
+is "explain names the block that differs" "$(j '[(p["path"], p["differs_at"], p["same_blocks"]) for p in v["peers"]]')" "[('/mnt/two/alike', 1048576, 511)]"
 ok "explain: what is alone" json explain /mnt/one/own
 is "is with no other" "$(j '(v["peers"], v["now"])')" "([], None)"
 ok "explain: an empty file" status 1 explain /mnt/one/empty
@@ -204,7 +204,7 @@ is "both images are its layers" "$(j '[m["containers"][0]["pod"] + "/" + m["cont
 ok "top by pods" json top --by pod
 is "has the pod" "$(j '[(e["name"], e["images"]) for e in v["entries"]]')" "[('shop/till-0', 2)]"
 ok "explain follows a file to its layer" json explain "$B/rootfs/sub/same-two"
-is "which is the second" "$(j '(v["layer_path"], v["shareable"])')" "('/mnt/two/sub/same-two', True)"
+is "that layer is the second image" "$(j '(v["layer_path"], v["shareable"])')" "('/mnt/two/sub/same-two', True)"
 echo new > "$B/rootfs/own"
 ok "explain: what the container changed" status 1 explain "$B/rootfs/own"
 away "$B/rootfs"
@@ -213,7 +213,7 @@ rm -r "$B"
 # --- doctor -------------------------------------------------------------------------------------------------------------------
 
 mkdir -p /mnt/stacked
-ok "an overlayfs" mount -t overlay overlay /mnt/stacked -o lowerdir=/mnt/one:/mnt/two
+ok "an overlayfs is mounted" mount -t overlay overlay /mnt/stacked -o lowerdir=/mnt/one:/mnt/two
 MOUNTS+=(/mnt/stacked)
 json doctor "$D" /tmp /mnt/stacked /mnt/one
 is "doctor: the module is loaded" "$(j '[f["level"] for f in v["findings"] if f["id"] == "loaded"]')" "['ok']"
@@ -247,7 +247,7 @@ settled
 saved=$(($(cat $STATS/bytes_saved) - before))
 note "estimated $estimated of $all, saved $saved; page cache grew by $(($(awk '$1 == "Cached:" { print $2 * 1024 }' /proc/meminfo) - before_cached))"
 ok "the estimate is what the kernel saves, within 2 %" [ $((saved * 100)) -ge $((estimated * 98)) -a $((saved * 100)) -le $((estimated * 102)) ]
-ok "which is much" [ $((estimated * 4)) -gt "$all" ]
+ok "the images have much in common" [ $((estimated * 4)) -gt "$all" ]
 away "${layers[@]}"
 reloaded
 no_complaint

@@ -36,7 +36,7 @@ declare -A HOW=(
 declare -A DEV
 for i in plain zstd lz4hc lzma deflate; do
 	# shellcheck disable=SC2086
-	ok "mkfs.erofs ${HOW[$i]:-(plain)}" mkfs.erofs --quiet ${HOW[$i]} $DISK/$i "$TREE"
+	ok "mkfs.erofs ${HOW[$i]:-(plain)} makes an image" mkfs.erofs --quiet ${HOW[$i]} $DISK/$i "$TREE"
 	# past the page cache of the image's own file: it would count, too
 	DEV[$i]=$(loop $DISK/$i --direct-io=on)
 	LOOPS+=("${DEV[$i]}")
@@ -77,7 +77,7 @@ close_to() {
 # What a mount and what was copied out of the packed inode take: the latter is a page cache of the image itself.
 for pair in plain:zstd plain:lz4hc plain:lzma plain:deflate zstd:plain lzma:lz4hc; do
 	first=${pair%:*} second=${pair#*:}
-	ok "$pair: mount" at "$FSTYPE" "${DEV[$first]}" $A
+	ok "$pair: the image is mounted" at "$FSTYPE" "${DEV[$first]}" $A
 	ok "$pair: mount the other" at "$FSTYPE" "${DEV[$second]}" $B
 	cold
 	before=$(cached)

@@ -22,8 +22,8 @@ dev() { stat -c %d "$1"; }
 for source in "${DEV[one]}" $DISK/one; do
 	ok "$source: mount with verify=compare" compare "$source" $A
 	is "$source: it is the default, which is not shown" "$(shown $A)" ""
-	ok "$source: remount" mount -o remount,ro $A
-	is "$source: nor is it shown after that" "$(shown $A)" ""
+	ok "$source: the image is remounted" mount -o remount,ro $A
+	is "$source: it is not shown after that, either" "$(shown $A)" ""
 	log_mark
 	if mount -i -o remount,verify=digest $A 2> /dev/null; then
 		is "$source: a remount does not change it" "$(shown $A)" ""
@@ -34,7 +34,7 @@ for source in "${DEV[one]}" $DISK/one; do
 	if [ -b "$source" ]; then
 		# A device has one superblock. What is asked of it later does not change how it verifies, as with all options.
 		is "$source: that is the same superblock" "$(dev $B)" "$(dev $A)"
-		is "$source: and does not verify by digests" "$(shown $B)" ""
+		is "$source: it does not verify by digests" "$(shown $B)" ""
 	else
 		ok "$source: that is another superblock" [ "$(dev $A)" != "$(dev $B)" ]
 		is "$source: each shows its own" "$(shown $A) $(shown $B)" " verify=digest"
@@ -46,7 +46,7 @@ for source in "${DEV[one]}" $DISK/one; do
 	away $B $A
 	log_mark
 	ok "$source: an unknown value is refused" eval "! mnt $FSTYPE $source $A verify=never"
-	ok "$source: and the log names it" eval "log_since | grep -q verify"
+	ok "$source: the log names it" eval "log_since | grep -q verify"
 done
 
 # --- files that are alike --------------------------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ image one-small "$TMP/one" -b512
 image two-small "$TMP/two" -b512 --chunksize=4096
 # alike WHERE NAME WHERE NAME
 alike() {
-	ok "mount $*" both "$(source_of "$1" "$2")" "$(source_of "$3" "$4")"
+	ok "two images are mounted: $*" both "$(source_of "$1" "$2")" "$(source_of "$3" "$4")"
 	numbered verify_compare.py alike "$1 $2, $3 $4" $A "$TMP/${2%%-*}" $B "$TMP/${4%%-*}"
 	away $A $B
 }
@@ -88,7 +88,7 @@ sleep 2
 is "dropping caches does not hasten that" "$(cat $STATS/finder_passes)" "$passes"
 ok "memory is reclaimed" eval "echo 1M > /sys/fs/cgroup/memory.reclaim"
 ok "then it is looked at" soon stat_is finder_waiting 0
-ok "which is a pass" [ "$(cat $STATS/finder_passes)" -gt "$passes" ]
+ok "that was a pass" [ "$(cat $STATS/finder_passes)" -gt "$passes" ]
 ok "it ends with nothing to be merged" soon stat_is merges_waiting 0
 echo 0 > $PARAMETERS/finder_delay
 away $A $B

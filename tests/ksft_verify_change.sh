@@ -19,7 +19,7 @@ for where in device file; do
 	backing=$TMP/i/changes
 	[ $where = device ] || backing=$DISK/changes
 	sources=("$(source_of $where changes)" "$(source_of $where stays)")
-	ok "$where: mount" both "${sources[@]}"
+	ok "$where: the image is mounted" both "${sources[@]}"
 	numbered verify_compare.py changed $where $A $B "$TMP/exits" "$backing" \
 		"mnt $FSTYPE ${sources[0]} $A verify=compare" "mnt $FSTYPE ${sources[1]} $B verify=compare"
 	away $A $B

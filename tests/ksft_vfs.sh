@@ -119,13 +119,13 @@ programs() {
 	is "$way: static program" "$($A/data/plain label $A 2>&1)" share-label
 	is "$way: dynamic programs in a chroot" "$(chroot $A/system /bin/bash -c 'ls /bin; cat /name' 2>&1 | tr '\n' ' ')" \
 		"bash cat ls script sleep the image "
-	is "$way: script" "$(chroot $A/system /bin/script one 2>&1)" "script one in the image"
+	is "$way: a script runs by its interpreter" "$(chroot $A/system /bin/script one 2>&1)" "script one in the image"
 	chroot $A/system /bin/sleep 600 &
 	pid=$!
 	# not chroot itself any more, and all of the program and its libraries mapped
 	soon is_loaded $pid
-	ok "$way: /proc/PID/maps" maps $pid
-	is "$way: /proc/PID/exe" "$(readlink /proc/$pid/exe)" $A/system/bin/sleep
+	ok "$way: /proc/PID/maps has the paths" maps $pid
+	is "$way: /proc/PID/exe is the program" "$(readlink /proc/$pid/exe)" $A/system/bin/sleep
 	is "$way: unmount while it runs" "$(vfs umount $A)" umount=EBUSY
 	kill $pid
 	wait $pid 2> /dev/null
@@ -142,7 +142,7 @@ programs() {
 	mount -o remount,bind,ro,nosuid $A
 	is "$way: setuid program with nosuid" "$(as 1001 $A/data/setuid caps)" "euid 1001 caps 0"
 	mount -o remount,bind,ro,noexec $A
-	is "$way: noexec" "$($A/data/plain caps 2>&1 | grep -o 'Permission denied')" "Permission denied"
+	is "$way: noexec keeps a program from running" "$($A/data/plain caps 2>&1 | grep -o 'Permission denied')" "Permission denied"
 	mount -o remount,bind,ro,suid,exec $A
 }
 
@@ -229,7 +229,7 @@ overlay() {
 	MOUNTS+=("$m")
 	ok "$way, overlay: index and nfs_export stay on" grep -q " $m .*index=on.*nfs_export=on" /proc/mounts
 	ok "$way, overlay: same content" diff -r --no-dereference -x null -x fifo $ORACLE_DIR/data $m/data
-	is "$way, overlay: exec" "$(chroot $m/system /bin/script 7 2>&1)" "script 7 in the image"
+	is "$way, overlay: a script runs" "$(chroot $m/system /bin/script 7 2>&1)" "script 7 in the image"
 	echo more >> $m/data/file
 	is "$way, overlay: copy up" "$(tail -n 2 $m/data/file | tr '\n' ' ')" "20000 more "
 	is "$way, overlay: the lower file stays" "$(tail -n 1 $A/data/file)" 20000
@@ -260,7 +260,7 @@ overlay() {
 		is "$way, overlay: the upper image wins" "$(cat $m/data/big)" above
 		is "$way, overlay: opaque directory in an image" "$(ls -A $m/data/sub)" only
 		is "$way, overlay: the lower image shows" "$(cat $m/data/hard | md5sum)" "$(seq 20000 | md5sum)"
-		is "$way, overlay: read-only" "$(touch $m/data/x 2>&1 | sed 's/.*: //')" "Read-only file system"
+		is "$way, overlay: it is read-only" "$(touch $m/data/x 2>&1 | sed 's/.*: //')" "Read-only file system"
 		away $m
 	fi
 	away $B
@@ -291,9 +291,9 @@ idmapped() {
 	mkdir -p $m
 	ok "$way: idmapped mount" vfs idmap $A $m 100000 || return
 	MOUNTS+=("$m")
-	is "$way, idmapped: owners" "$(stat -c %u:%g $m/data/file $m/data/sub/deep/down $m/data/setuid | tr '\n' ' ')" \
+	is "$way, idmapped: owners are mapped" "$(stat -c %u:%g $m/data/file $m/data/sub/deep/down $m/data/setuid | tr '\n' ' ')" \
 		"100000:100000 100005:100006 101234:100000 "
-	is "$way, idmapped: ACL" "$(getfacl -cnp $m/data/allowed | grep -E ':[0-9]+:' | tr '\n' ' ')" "user:101001:r-- group:101002:r-- "
+	is "$way, idmapped: ACLs are mapped" "$(getfacl -cnp $m/data/allowed | grep -E ':[0-9]+:' | tr '\n' ' ')" "user:101001:r-- group:101002:r-- "
 	is "$way, idmapped: ACL is enforced" "$(as 101001 cat $m/data/allowed 2>&1; as 1001 cat $m/data/allowed 2>&1 | sed 's/.*: //')" \
 		$'secret\nPermission denied'
 	is "$way, idmapped: the owner may read" "$(as 100000 cat $m/data/private)" secret
@@ -321,9 +321,9 @@ mounts() {
 	is "$way: unmount with a working directory in it" "$(vfs umount $dir)" umount=EBUSY
 	cd /
 	both "$way: freeze" "vfs freeze @"
-	ok "$way: inotify" vfs inotify $dir/data file
+	ok "$way: inotify tells of an open and a read" vfs inotify $dir/data file
 	both "$way: fanotify with handles" "vfs fanotify @ @/data/file"
-	is "$way: locks" "$(vfs locks $dir/data/file | tr '\n' ' ')" \
+	is "$way: locks keep each other out" "$(vfs locks $dir/data/file | tr '\n' ' ')" \
 		"flock-exclusive=ok flock-second=EAGAIN flock-release=ok flock-again=ok posix-read=ok ofd-read=ok posix-write=EBADF lease-read=ok lease 0 lease-release=ok "
 }
 
@@ -367,7 +367,7 @@ inner() {
 file_in() {
 	if grep -q "^/dev/[^ ]* $1 " /proc/mounts; then
 		mounted "$2" "$FSTYPE" "$1/data/inner.erofs" "$3"
-		ok "$2: content" diff -r $ORACLE_DIR/data/sub "$3"
+		ok "$2: its content is right" diff -r $ORACLE_DIR/data/sub "$3"
 		away "$3"
 	else
 		is "$2" "$(mnt "$FSTYPE" "$1/data/inner.erofs" "$3" 2>&1)" ENOTBLK
@@ -447,7 +447,7 @@ away $A $ORACLE_DIR
 loop_lz4=$(loop $DISK/image.lz4)
 LOOPS+=("$loop_lz4")
 mounted "compressed device: mount" "$FSTYPE" "$loop_lz4" $A
-is "compressed device: FIBMAP" "$(vfs fibmap $A/numbers | tr '\n' ' ')" "fibmap=EINVAL block 0 "
+is "compressed device: FIBMAP is refused" "$(vfs fibmap $A/numbers | tr '\n' ' ')" "fibmap=EINVAL block 0 "
 away $A
 mounted "compressed device: mount in-tree" $ORACLE "$loop_lz4" $ORACLE_DIR
 is "compressed device: FIBMAP in-tree" "$(vfs fibmap $ORACLE_DIR/numbers | tr '\n' ' ')" "fibmap=EINVAL block 0 "

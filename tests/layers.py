@@ -19,7 +19,7 @@ import tarfile
 from pathlib import Path
 
 LAYERS = 10
-KEPT = 4    # of so many files one
+KEPT = 4    # Of this number of files one is taken.
 
 
 def files(top):

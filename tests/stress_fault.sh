@@ -124,13 +124,13 @@ for way in read mmap splice direct; do
 	# in a domain of its own
 	nth $way "share=content, no other task has it" "$dev0" domain_id=@ same "$TOP/0/same"
 	[ $way = direct ] || nth $way "share=content, from a file" $DISK/0 domain_id=@ same "$TOP/0/same"
-	ok "another image" at "$FSTYPE" "$dev1" $other
+	ok "another image is mounted" at "$FSTYPE" "$dev1" $other
 	cat $other/same > /dev/null
 	nth $way "share=content, another task has it" "$dev0" "" same "$TOP/0/same"
 	away $other
 	parted=$(cat $STATS/inodes_diverged)
 	nth $way "share=content, another task has a twin" "$dev0" domain_id=@ twin "$TOP/0/twin" "$dev1" $other
-	ok "and the twins parted" test "$(cat $STATS/inodes_diverged)" -gt "$parted"
+	ok "the twins have parted" test "$(cat $STATS/inodes_diverged)" -gt "$parted"
 	nth $way "share=fingerprint" "$digest0" share=fingerprint,domain_id=@ "$fingerprinted" "$SMALL/$fingerprinted"
 	ok "another image with fingerprints" at "$FSTYPE" "$digest1" $other share=fingerprint,domain_id=fault
 	cat "$other/$fingerprinted" > /dev/null
@@ -221,11 +221,11 @@ PAIRS=("$TOP/0:/mnt/fault-0" "$TOP/1:~/mnt/fault-1" "$TOP/1:/mnt/fault-off" "$SM
 # storm TITLE SLAB PAGES REQUESTS
 storm() {
 	local title=$1 status comer goer others=()
-	ok "$title: mount" at "$FSTYPE" "$dev0" /mnt/fault-0
+	ok "$title: the image is mounted" at "$FSTYPE" "$dev0" /mnt/fault-0
 	ok "$title: mount a file" at "$FSTYPE" $DISK/1 /mnt/fault-1
 	ok "$title: mount with share=off" at "$FSTYPE" "$dev1" /mnt/fault-off share=off
 	ok "$title: mount with share=fingerprint" at "$FSTYPE" "$digest0" /mnt/fault-d0 share=fingerprint,domain_id=fault
-	ok "$title: and another" at "$FSTYPE" "$digest1" /mnt/fault-d1 share=fingerprint,domain_id=fault
+	ok "$title: another image is mounted" at "$FSTYPE" "$digest1" /mnt/fault-d1 share=fingerprint,domain_id=fault
 	: > "$TMP/running"
 	rm -f "$TMP/wrong"
 	shift
@@ -257,7 +257,7 @@ storm() {
 	status=$?
 	sed 's/^/# /' "$TMP/reading"
 	is "$title: everything can be read again, without a wrong byte" $status 0
-	ok "$title: umount" away /mnt/fault-0 /mnt/fault-1 /mnt/fault-off /mnt/fault-d0 /mnt/fault-d1
+	ok "$title: the image is unmounted" away /mnt/fault-0 /mnt/fault-1 /mnt/fault-off /mnt/fault-d0 /mnt/fault-d1
 	ok "$title: nothing is left" gone
 }
 # same TREE DIR: what is in the tree is in the directory
@@ -296,10 +296,10 @@ done
 fault load $((LAST / 5 + 5)) $MODULE erofs_shared > "$TMP/load" 2>&1
 status=$?
 sed 's/^/# /' "$TMP/load" | head -n 25
-is "an allocation fails: loading" $status 0
+is "an allocation fails: the module is loaded in the end" $status 0
 [ -e /sys/module/erofs_shared ] || load
 ok "then it is loaded" at "$FSTYPE" "$dev0" /mnt/fault-0
-ok "and right" same "$TOP/0" /mnt/fault-0
+ok "the first image is right after all" same "$TOP/0" /mnt/fault-0
 away /mnt/fault-0
 
 for i in "${LOOPS[@]}"; do

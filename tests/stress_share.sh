@@ -34,7 +34,7 @@ for i in 0 1 2 3; do
 	mkfs.erofs --quiet "${layout[@]}" $DISK/$i "$TOP/$i" > /dev/null || ktap_test_fail "mkfs.erofs"
 	SOURCES[i]=$DISK/$i
 	[ $i = 2 ] || { SOURCES[i]=$(loop $DISK/$i); LOOPS+=("${SOURCES[i]}"); }
-	ok "mount $i" at "$FSTYPE" "${SOURCES[i]}" /mnt/stress-$i
+	ok "image $i is mounted" at "$FSTYPE" "${SOURCES[i]}" /mnt/stress-$i
 	PAIRS+=("$TOP/$i:/mnt/stress-$i")
 done
 extra0=$(loop $DISK/0) extra3=$(loop $DISK/3)
@@ -131,7 +131,7 @@ done
 [ "${2-}" != blocks ] || ok "there were merges" test "$(cat $STATS/blocks_merged)" -gt 1000
 is "the kernel says nothing of changed files" "$(log_since | grep -c 'changed underneath')" 0
 for i in 0 1 2 3; do
-	ok "umount $i" away /mnt/stress-$i
+	ok "image $i is unmounted" away /mnt/stress-$i
 done
 # soon STATISTIC VALUE: releases are done by work queues
 soon() {

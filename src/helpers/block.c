@@ -38,7 +38,7 @@ u32 erofs_shared_bdev_dma_align(struct block_device *bdev)
  * @bdev: the device
  * @pos: byte of it at which to start, a multiple of 512
  * @segments: how many segments it may need, at most BIO_MAX_VECS are taken
- * @ahead: nobody waits for it yet
+ * @ahead: no task waits for it yet
  * @wait: take from the reserve when there is no memory, for which others may be
  *	waiting
  *
