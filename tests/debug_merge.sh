@@ -28,16 +28,6 @@ mkfs.erofs --quiet -Enoinline_data $DISK/a "$TMP/a" > /dev/null || ktap_exit_fai
 passed() { awk '$1 == "merge_give" { print $2 }' $RACE/race_points | grep . || echo 0; }
 on_its_way() { [ "$(passed)" != "$before" ]; }
 over() { [ "$(cat $STATS/merges_waiting)" = 0 ]; }
-refused() { ! "$@"; }
-# within SECONDS COMMAND...
-within() {
-	local i
-	for ((i = 0; i < $1 * 10; i++)); do
-		"${@:2}" && return
-		sleep 0.1
-	done
-	return 1
-}
 hold() { echo "$1" > $RACE/race_hold; }
 # second: makes the second image, whose file differs in those blocks that the worker has dropped and that are nowhere else
 second() {
@@ -73,7 +63,7 @@ for kind in device file; do
 	before=$(passed)
 	hold merge_give
 	cat $A/half > /dev/null
-	ok "$kind: the worker drops a folio of the first file" within 30 on_its_way
+	ok "$kind: the worker drops a folio of the first file" until_true 60 on_its_way
 	ok "$kind: the second image differs there" second
 	if [ $kind = device ]; then
 		b=$(loop $DISK/b)
@@ -88,9 +78,9 @@ for kind in device file; do
 		sleep 0.5
 	done
 	is "$kind: the second file shares the first one's pages" "$(cat $STATS/inodes_diverged)" "$left"
-	ok "$kind: the worker has not put anything back yet" refused over
+	ok "$kind: the worker has not put anything back yet" not over
 	hold ""
-	ok "$kind: the worker ends" within 60 over
+	ok "$kind: the worker ends" until_true 120 over
 	ok "$kind: the second file has its bytes after that" cmp $B/half "$TMP/b/half"
 	ok "$kind: the first file has its own" cmp $A/half "$TMP/a/half"
 	away $A $B

@@ -7,7 +7,6 @@
 . "$(dirname "$0")/lib.sh"
 ktap_print_header
 
-STATS=/sys/fs/erofs-shared/stats
 A=/mnt/blocks-a B=/mnt/blocks-b C=/mnt/blocks-c DISK=/mnt/blocks-disk
 MIB=32
 disk $DISK 400M
@@ -21,8 +20,6 @@ for i in a b c; do
 	(cd $DISK/$i && sha256sum -- *) > "$TMP/$i.sums"
 done
 
-stat_of() { cat "$STATS/$1"; }
-cached() { awk '$1 == "Cached:" { c = $2 } $1 == "Shmem:" { s = $2 } END { print int((c - s) / 4) }' /proc/meminfo; }
 right() { (cd "$1" && sha256sum --quiet -c "$TMP/$2.sums"); }
 cold() {
 	umount $A $B $C 2> /dev/null
@@ -37,7 +34,6 @@ near() {
 	echo "$1, $2 expected"
 	[ ${difference#-} -le "$3" ]
 }
-sectors() { awk '{ print $3 }' "/sys/block/${1#/dev/}/stat"; }
 at_all() { at "$FSTYPE" "${DEV[a]}" $A "$1" && at "$FSTYPE" "${DEV[b]}" $B "$2" && at "$FSTYPE" "${DEV[c]}" $C "$2"; }
 ORIG=$((MIB * 256))
 

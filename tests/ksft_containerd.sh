@@ -33,16 +33,6 @@ away_with_all() {
 }
 trap away_with_all EXIT
 
-# until_true SECONDS COMMAND...
-until_true() {
-	local end=$((SECONDS + $1))
-	shift
-	until "$@"; do
-		[ $SECONDS -lt $end ] || return 1
-		sleep 0.3
-	done
-}
-
 # operator_file PATH: the file that the page tells to write, by its first line
 operator_file() {
 	mkdir -p "$(dirname "$1")"

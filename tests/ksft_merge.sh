@@ -8,8 +8,6 @@
 ktap_print_header
 
 A=/mnt/a CGROUP=/sys/fs/cgroup
-STATS=/sys/fs/erofs-shared/stats
-stat_of() { cat "$STATS/$1"; }
 
 mkdir -p $A "$TMP/tree"
 # A file of 1 MiB, and one of which half of each 64 KiB is the same, in runs of 8 blocks

@@ -50,8 +50,8 @@ kind() { # KIND LAYER...: these layers of another kind
 	printf '%s\n' "${@/%.erofs/.$kind.erofs}"
 }
 
-# KiB of page cache, without what tmpfs has; bytes of kernel memory, of slabs the objects in use; what the disk was asked for
-cached() { awk '/^(Buffers|Cached):/ { sum += $2 } /^Shmem:/ { sum -= $2 } END { print sum }' /proc/meminfo; }
+# KiB of page cache, with that of block devices and without what tmpfs has; bytes of kernel memory, of slabs the objects in use
+cached_kib() { awk '/^(Buffers|Cached):/ { sum += $2 } /^Shmem:/ { sum -= $2 } END { print sum }' /proc/meminfo; }
 kernel() {
 	local cache
 	# Free objects that a processor keeps count as used: give them back.
@@ -59,7 +59,6 @@ kernel() {
 	awk '/^(Percpu|KernelStack|VmallocUsed|PageTables):/ { sum += $2 * 1024 } $4 ~ /^[0-9]+$/ { sum += $2 * $4 } END { printf "%d\n", sum }' \
 		/proc/meminfo /proc/slabinfo
 }
-reads() { awk '{ print $1 }' "/sys/block/$(basename "$(findmnt -no SOURCE $LAYERS)")/stat"; }
 start() { pods start "$@" >> "$TMP/started"; }
 answers() { cat $PODS/*/answer 2> /dev/null | sort | uniq -c | xargs; }
 # as_made IMAGE ID: every file, link, owner, mode, time and attribute of the container's root
@@ -82,18 +81,18 @@ run_many() {
 	drop
 	sleep 1
 	# These programs are in memory from here on.
-	before="$(kernel) $(reads) $(answers) $(cached)"
+	before="$(kernel) $(reads $LAYERS) $(answers) $(cached_kib)"
 	! ours || [ ! -e $STATS ] || checked > /dev/null
-	before=$(cached)
+	before=$(cached_kib)
 	ok "$1: a container starts" start "$1" $PODS 0 1 "${PYTHON[@]}" -- python3.13 -c "$READY"
-	ONE=$(($(cached) - before))
+	ONE=$(($(cached_kib) - before))
 	[ ! -e $STATS ] || { settled; CHECKED=$(checked); }
-	READS=$(reads)
+	READS=$(reads $LAYERS)
 	ok "$1: nine more" start "$1" $PODS 1 9 "${PYTHON[@]}" -- python3.13 -c "$READY"
 	ten=$(kernel)
 	ok "$1: $((COUNT - 10)) more" start "$1" $PODS 10 $((COUNT - 10)) "${PYTHON[@]}" -- python3.13 -c "$READY"
-	ALL=$(($(cached) - before))
-	READS=$(($(reads) - READS))
+	ALL=$(($(cached_kib) - before))
+	READS=$(($(reads $LAYERS) - READS))
 	EACH=$((($(kernel) - ten) / (COUNT - 10)))
 	is "$1: all answer" "$(answers)" "$COUNT the common base"
 	note "$1: page cache of one container $ONE KiB, of $COUNT $ALL KiB; kernel memory of each after the tenth $EACH bytes"
@@ -154,7 +153,7 @@ START=(python3.13 -c "$READY")
 mapfile -t compressed < <(kind lz4 "${PYTHON[@]}")
 mapfile -t index < <(kind index "${PYTHON[@]}")
 one "plain, in files" erofs python "${PYTHON[@]}"
-before=$(cached)
+before=$(cached_kib)
 ID=1 one "compressed with LZ4, in files" erofs python "${compressed[@]}"
 ID=2 one "tar indexes, in files" erofs python "${index[@]}"
 ID=3 one "plain, on loop devices" loop:erofs python "${PYTHON[@]}"
@@ -162,7 +161,7 @@ ID=3 one "plain, on loop devices" loop:erofs python "${PYTHON[@]}"
 ID=4 one "tar indexes, on loop devices" loop:erofs python "${index[@]}"
 if ours; then
 	settled
-	note "page cache of the four: $(($(cached) - before)) KiB more, of which the loop devices' images are a part"
+	note "page cache of the four: $(($(cached_kib) - before)) KiB more, of which the loop devices' images are a part"
 fi
 ok "all are stopped" pods stop $PODS 0 5
 rm -r ${PODS:?}/*
@@ -190,9 +189,9 @@ verity_open() {
 START=(perl -e '$| = 1; open my $f, "<", "/srv/base/keep" or die; print scalar <$f>; select undef, undef, undef, 1e6')
 for id in 0 1 2; do
 	mapfile -t devices < <(verity_open $id)
-	before=$(cached)
+	before=$(cached_kib)
 	ID=$id one "on dm-verity, container $id" erofs perl "${devices[@]}"
-	grown[id]=$(($(cached) - before))
+	grown[id]=$(($(cached_kib) - before))
 done
 note "page cache of three containers on dm-verity devices of their own: ${grown[*]} KiB"
 is "the devices are what is mounted" "$(findmnt -rno SOURCE -t erofs | grep -c ^/dev/mapper/containerd-erofs-)" 9

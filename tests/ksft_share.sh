@@ -7,7 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 ktap_print_header
 
-A=/mnt/share-a B=/mnt/share-b STATS=/sys/fs/erofs-shared/stats
+A=/mnt/share-a B=/mnt/share-b
 TREES=$(dirname "$0")/share_trees.py
 cp $IMAGES/share-*.sums $IMAGES/share-*.ref "$TMP/"
 declare -A DEV
@@ -20,8 +20,6 @@ done
 trees() { python3 "$TREES" "$@"; }
 verify() { trees verify "$1" "$TMP/share-$2.sums"; }
 
-# pages of files in the page cache, without those of tmpfs and of block devices
-cached() { awk '$1 == "Cached:" { c = $2 } $1 == "Shmem:" { s = $2 } END { print int((c - s) / 4) }' /proc/meminfo; }
 # cold: nothing cached but what the tools need themselves, and metadata
 cold() {
 	drop
@@ -58,8 +56,6 @@ within_of() {
 	echo "$1, $2 to $3 expected"
 	[ "$1" -ge "$2" ] && [ "$1" -le "$3" ]
 }
-stat_of() { cat "$STATS/$1"; }
-sectors() { awk '{ print $3 }' "/sys/block/${1#/dev/}/stat"; }
 options() { awk -v dir="$1" '$2 == dir { print $4 }' /proc/mounts; }
 has() { [[ ,$(options "$1"), == *,$2,* ]] || { options "$1"; return 1; }; }
 
@@ -173,9 +169,8 @@ expected fp-a fp-b
 trees common "$TMP/share-fp-a.sums" "$TMP/share-fp-b.sums" > "$TMP/share-fp-common.sums"
 note "pages: $A_ALL and $B_ALL; of contents not seen before: $A_NEW and $B_NEW; files in common: $(wc -l < "$TMP/share-fp-common.sums")"
 fingerprint=share=fingerprint,domain_id=one
-refused() { ! at "$FSTYPE" "${DEV[fp-a]}" $A "$1"; }
-ok "share=fingerprint without a domain_id is refused, as in-tree" refused share=fingerprint
-ok "inode_share without a domain_id is refused, too" refused inode_share
+ok "share=fingerprint without a domain_id is refused, as in-tree" not at "$FSTYPE" "${DEV[fp-a]}" $A share=fingerprint
+ok "inode_share without a domain_id is refused, too" not at "$FSTYPE" "${DEV[fp-a]}" $A inode_share
 ok "the image is mounted" both fp-a $fingerprint fp-b inode_share,domain_id=one
 cold
 ok "every file of the first is right" verify $A fp-a
@@ -231,7 +226,7 @@ away $A $B
 ok "the image is mounted" both fp-a share=off fp-b ""
 ok "/proc/mounts shows share=off" has $A share=off
 away $A $B
-ok "another share= is refused" refused share=some
+ok "another share= is refused" not at "$FSTYPE" "${DEV[fp-a]}" $A share=some
 for feature in content fingerprint domains; do
 	is "features/$feature says that it is supported" "$(cat /sys/fs/erofs-shared/features/$feature)" supported
 done

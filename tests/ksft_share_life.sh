@@ -25,7 +25,6 @@ read -r PAGES _ < <(trees expect "$TMP/some.sums")
 note "$(wc -l < "$TMP/some.sums") files, $PAGES pages"
 
 right() { trees verify "$1" "$TMP/some.sums"; }
-sectors() { awk '{ print $3 }' "/sys/block/${1#/dev/}/stat"; }
 both() { at "$FSTYPE" "$a" $A "${1-}" && at "$FSTYPE" "$b" $B "${1-}"; }
 # asleep PID...: until they are in clock_nanosleep(2): then a program has mapped and touched what it needs
 asleep() {
@@ -194,7 +193,6 @@ ok "the group is empty" rmdir /sys/fs/cgroup/small
 ok "all files are right" right $A
 away $A $B
 sync
-cached() { awk '$1 == "Cached:" { print int($2 / 4) }' /proc/meminfo; }
 loaded=$(cached)
 ok "unload after use" rmmod erofs_shared
 # the pages of unmounted images are kept, but not by a module that is gone

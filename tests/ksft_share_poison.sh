@@ -15,16 +15,16 @@ declare -A DEV
 HELD=()
 
 # The kernel counts pages for each processor first.
-cached() {
+cached_now() {
 	echo 1 > /proc/sys/vm/stat_refresh
-	awk '$1 == "Cached:" { c = $2 } $1 == "Shmem:" { s = $2 } END { print int((c - s) / 4) }' /proc/meminfo
+	cached
 }
 # grown COMMAND...: how many pages more are cached after it
 grown() {
 	local before
-	before=$(cached)
+	before=$(cached_now)
 	"$@" > /dev/null || return
-	echo $(($(cached) - before))
+	echo $(($(cached_now) - before))
 }
 # between GOT LEAST MOST
 between() {

@@ -171,7 +171,6 @@ for i in 3 4; do
 	LOOPS+=("$X")
 	DEV[i]=$X
 done
-stat_of() { cat "$SYS/stats/$1"; }
 rmmod erofs_shared
 load
 is "no file is open: no shared inode is counted" "$(stat_of shared_inodes)" 0

@@ -7,7 +7,6 @@
 . "$(dirname "$0")/lib.sh"
 ktap_print_header
 
-STATS=/sys/fs/erofs-shared/stats
 A=/mnt/twins-a B=/mnt/twins-b DISK=/mnt/twins-disk TREE=$TMP/tree
 modprobe -a ext4 loop
 mkdir -p $DISK "$TREE/lib"
@@ -42,8 +41,6 @@ for i in plain zstd lz4hc lzma deflate; do
 	LOOPS+=("${DEV[$i]}")
 done
 
-stat_of() { cat "$STATS/$1"; }
-cached() { awk '$1 == "Cached:" { c = $2 } $1 == "Shmem:" { s = $2 } END { print int((c - s) / 4) }' /proc/meminfo; }
 right() { (cd "$1" && sha256sum --quiet -c "$TMP/sums"); }
 mapped() {
 	python3 -c '

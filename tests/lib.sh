@@ -98,7 +98,36 @@ settled() {
 # checked: how many blocks have been hashed, and compared, so far
 checked() { cat /sys/fs/erofs-shared/stats/blocks_{hashed,compared} | xargs; }
 
-# soon COMMAND...: it succeeds within ten seconds, tried again and again
+# stat_of NAME: a figure that is about all mounts
+stat_of() { cat "/sys/fs/erofs-shared/stats/$1"; }
+
+# cached: pages of files in the page cache, without those of tmpfs and of block devices
+cached() { awk '$1 == "Cached:" { c = $2 } $1 == "Shmem:" { s = $2 } END { print int((c - s) / 4) }' /proc/meminfo; }
+
+# reads DIR: how many reads the disk of what is mounted there has been asked for
+reads() { awk '{ print $1 }' "/sys/block/$(basename "$(findmnt -no SOURCE "$1")")/stat"; }
+
+# sectors DEVICE: how many have been read from it
+sectors() { awk '{ print $3 }' "/sys/block/${1#/dev/}/stat"; }
+
+# not COMMAND...: it fails
+not() { ! "$@"; }
+
+# until_true SECONDS COMMAND...: it succeeds within this time, tried again and again
+until_true() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@" > /dev/null 2>&1; do
+		if [ $SECONDS -ge "$end" ]; then
+			# What it says
+			"$@"
+			return
+		fi
+		sleep 0.1
+	done
+}
+
+# soon COMMAND...: it succeeds before it has been tried for the hundredth time, which takes ten seconds at least
 soon() {
 	local i
 	for ((i = 0; i < 100; i++)); do
