@@ -12,6 +12,7 @@
  *   TYPE        each layer an image file, mounted anew as a filesystem of this type for each container
  *   loop:TYPE   the same through a loop device of its own each time
  *   once:TYPE   each layer mounted once, for container 0 (as containerd 2.1 does), and used by the others
+ *   bind:TYPE   each layer mounted once, for container 0, and that mount bound to a directory of each other container
  *   dir         each layer a directory: no image
  *
  * A LAYER with commas is an image file with device= options: IMAGE,device=FILE. Prints for each container "start ID RUN WALL":
@@ -152,7 +153,7 @@ static void mount_layer(const char *how, const char *layer, const char *target)
 static void mount_container(const char *how, int id, char **layers, int count)
 {
 	static char data[4096 * 4];
-	int len = 0, once = !strncmp(how, "once:", 5), directories = !strcmp(how, "dir");
+	int len = 0, once = !strncmp(how, "once:", 5), bound = !strncmp(how, "bind:", 5), directories = !strcmp(how, "dir");
 
 	make_dir(at("%d", id, 0));
 	make_dir(at("%d/fs", id, 0));
@@ -164,8 +165,12 @@ static void mount_container(const char *how, int id, char **layers, int count)
 	make_dir(at("t/%d", id, 0));
 	for (int i = 0; i < count && !directories; i++) {
 		make_dir(at("t/%d/%d", id, i));
-		if (!once || !id)
-			mount_layer(once ? how + 5 : how, layers[i], at("t/%d/%d", id, i));
+		if (bound && id) {
+			if (mount(at("t/%d/%d", 0, i), at("t/%d/%d", id, i), NULL, MS_BIND, NULL))
+				die(layers[i]);
+		} else if (!once || !id) {
+			mount_layer(once || bound ? how + 5 : how, layers[i], at("t/%d/%d", id, i));
+		}
 	}
 	len += snprintf(data + len, sizeof(data) - len, "workdir=%s", at("%d/work", id, 0));
 	len += snprintf(data + len, sizeof(data) - len, ",upperdir=%s,lowerdir=", at("%d/fs", id, 0));
