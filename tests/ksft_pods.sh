@@ -252,6 +252,22 @@ one "in files with fs-verity" erofs perl "${PERL[@]/%/.verity}"
 ok "it is stopped" pods stop $PODS 0 1
 rm -r ${PODS:?}/*
 
+# --- without a type ------------------------------------------------------------------------------------------------------
+
+# mount(8) finds the type by the image, and a filesystem by that name.
+disk=$(loop "${PYTHON[2]}")
+LOOPS+=("$disk")
+for source in "${PYTHON[2]}" "$disk"; do
+	mkdir -p /mnt/more/untyped
+	ok "mount IMAGE DIR mounts $source" mount "$source" /mnt/more/untyped
+	MOUNTS+=(/mnt/more/untyped)
+	is "mount IMAGE DIR: it is erofs" "$(findmnt -rno FSTYPE -M /mnt/more/untyped)" erofs
+	! ours || is "mount IMAGE DIR: it is this module's" "$(ls $STATS/mounts)" "$(mountpoint -d /mnt/more/untyped)"
+	is "mount IMAGE DIR: a file is right" "$(cat /mnt/more/untyped/srv/base/keep)" "the common base"
+	note "mount IMAGE DIR: the source is $(findmnt -rno SOURCE -M /mnt/more/untyped)"
+	away /mnt/more/untyped
+done
+
 # --- idmapped ------------------------------------------------------------------------------------------------------------
 
 ok "a layer is mounted" at erofs "${PYTHON[2]}" /mnt/more/plain
