@@ -185,7 +185,7 @@ def archive(name, layers, out):
     described = []
     for data, compressed in layers:
         kind = "application/vnd.oci.image.layer.v1.tar"
-        described.append(blob(gzip.compress(data, 6, mtime=0), kind + "+gzip") if compressed else blob(data, kind))
+        described.append(blob(gzip.compress(data, 1, mtime=0), kind + "+gzip") if compressed else blob(data, kind))
     config = blob(json.dumps({
         "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/usr/bin", "PYTHONDONTWRITEBYTECODE=1"], "Cmd": ["/bin/bash"], "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(d).hexdigest() for d, _ in layers]},
