@@ -256,7 +256,6 @@ rm -r ${PODS:?}/*
 
 # mount(8) finds the type by the image, and a filesystem by that name.
 disk=$(loop "${PYTHON[2]}")
-LOOPS+=("$disk")
 for source in "${PYTHON[2]}" "$disk"; do
 	mkdir -p /mnt/more/untyped
 	ok "mount IMAGE DIR mounts $source" mount "$source" /mnt/more/untyped
@@ -267,6 +266,7 @@ for source in "${PYTHON[2]}" "$disk"; do
 	note "mount IMAGE DIR: the source is $(findmnt -rno SOURCE -M /mnt/more/untyped)"
 	away /mnt/more/untyped
 done
+losetup -d "$disk"
 
 # --- idmapped ------------------------------------------------------------------------------------------------------------
 
