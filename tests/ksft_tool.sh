@@ -241,11 +241,11 @@ done
 is "all layers are mounted" ${#layers[@]} 20
 sync
 drop
-before_cached=$(awk '$1 == "Cached:" { print $2 * 1024 }' /proc/meminfo)
+pages=$(cached)
 find "${layers[@]}" -type f -exec cat {} + > /dev/null
 settled
 saved=$(($(cat $STATS/bytes_saved) - before))
-note "estimated $estimated of $all, saved $saved; page cache grew by $(($(awk '$1 == "Cached:" { print $2 * 1024 }' /proc/meminfo) - before_cached))"
+note "estimated $estimated of $all, saved $saved; page cache grew by $((($(cached) - pages) * 4096))"
 ok "the estimate is what the kernel saves, within 2 %" [ $((saved * 100)) -ge $((estimated * 98)) -a $((saved * 100)) -le $((estimated * 102)) ]
 ok "the images have much in common" [ $((estimated * 4)) -gt "$all" ]
 away "${layers[@]}"

@@ -8,15 +8,14 @@
 The second image is a later release: of every eight files one has changed, one has a changed block, and one is new.
 """
 
-import gzip
-import hashlib
 import io
-import json
 import random
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+
+import oci
 
 LAYERS = 10
 KEPT = 4    # Of this number of files one is taken.
@@ -54,28 +53,6 @@ def layer(entries):
     return out.getvalue()
 
 
-def archive(path, name, layers):
-    """An OCI archive, docs at github.com/opencontainers/image-spec."""
-    with tarfile.open(path, "w") as tar:
-        def put(name, data):
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-
-        def blob(kind, data):
-            digest = hashlib.sha256(data).hexdigest()
-            put(f"blobs/sha256/{digest}", data)
-            return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(data)}
-
-        described = [blob("layer.v1.tar+gzip", gzip.compress(data, 1, mtime=0)) for data in layers]
-        rootfs = {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in layers]}
-        config = blob("config.v1+json", json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).encode())
-        manifest = blob("manifest.v1+json", json.dumps({"schemaVersion": 2, "config": config, "layers": described}).encode())
-        manifest["annotations"] = {"org.opencontainers.image.ref.name": name}
-        put("index.json", json.dumps({"schemaVersion": 2, "manifests": [manifest]}).encode())
-        put("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-
-
 def main():
     top = Path(sys.argv[2])
     (top / "layers").mkdir(parents=True)
@@ -83,7 +60,7 @@ def main():
     two = [changed(name, data, number) for number, (name, data) in enumerate(one)]
     for image, entries in (("one", one), ("two", two)):
         layers = [layer(entries[number::LAYERS]) for number in range(LAYERS)]
-        archive(top / f"{image}.tar", image, layers)
+        oci.archive(image, [(data, True) for data in layers], top / f"{image}.tar")
         for number, data in enumerate(layers):
             (top / "layer.tar").write_bytes(data)
             subprocess.run(["mkfs.erofs", "--quiet", "--tar=f", "--aufs", "-Enoinline_data", "-T0",
