@@ -9,6 +9,7 @@ use kernel::sync::rcu;
 use super::{
     digest::BLOCK_SIZE,
     handle::{SharedInode, Unheld},
+    hint::Lead,
     index,
     table::DigestSlot,
 };
@@ -49,11 +50,12 @@ impl Piece {
 
 /// Collects the folios that hold `blocks`, in order, up to the first block that is resident
 /// nowhere. A block with an alias comes from another shared inode (without `own`, any block may);
-/// the others come from `shared` itself. The caller's inode has verified them. Allocates nothing,
-/// and does not sleep. At most `N` pieces: it takes time to set up, and to drop, room for more.
+/// the others come from `shared` itself. The caller's inode has verified them. Does not sleep, and
+/// allocates nothing but, once for each shared inode, a [`Hint`](super::hint::Hint). At most `N`
+/// pieces: it takes time to set up, and to drop, room for more.
 ///
 /// The index is asked once for each run of blocks: what follows is compared with what follows
-/// there.
+/// there. What it said last is noted, for the next who looks for what follows.
 pub(crate) fn gather<const N: usize>(
     shared: &Unheld,
     blocks: Range<u64>,
@@ -61,14 +63,15 @@ pub(crate) fn gather<const N: usize>(
 ) -> [Option<Piece>; N] {
     let mut pieces = [const { None }; N];
     let guard = rcu::read_lock();
+    let content = shared.content();
+    let mut lead = content.lead(&guard);
     let mut at = blocks.start;
-    let mut next: Option<(&Unheld, u64)> = None;
     for piece in &mut pieces {
         if at >= blocks.end {
             break;
         }
         let left = blocks.end - at;
-        if own && !shared.content().is_aliased(at) {
+        if own && !content.is_aliased(at) {
             // Stop at a PG_readahead folio: `filemap_read()` has to trigger the next read-ahead.
             let Some(folio) = shared.folio(at).filter(|folio| !folio.is_readahead()) else {
                 break;
@@ -88,25 +91,33 @@ pub(crate) fn gather<const N: usize>(
             });
             continue;
         }
-        let slots = shared.content().slots(at);
-        if slots.first().is_some_and(DigestSlot::is_zeros) {
+        let slot = content.slots(at).first();
+        if slot.is_some_and(DigestSlot::is_zeros) {
             let zeros = zero_run(shared, at, left);
             *piece = Some(Piece::Zeros { blocks: zeros });
             at += zeros;
-            next = None;
             continue;
         }
-        // Where the last piece ended, if what follows there is equal, too; else ask the index.
-        let mut found = next.and_then(|(other, block)| take(shared, at, other, block, (0, left)));
+        // Where the index has led before, if what lies there is equal, too; else ask it.
+        let is_equal = |lead: &Lead<'_>| {
+            let theirs = lead.owner.content().slots(lead.block(at)).first();
+            slot.zip(theirs)
+                .is_some_and(|(slot, theirs)| slot.same(theirs))
+        };
+        let mut found = lead
+            .filter(is_equal)
+            .and_then(|lead| take(shared, at, lead, left));
         if found.is_none() {
-            next = index::find(shared, at, &guard);
+            lead = index::find(shared, at, &guard);
             race_point!(c"index_found");
-            found = next.and_then(|(other, block)| take(shared, at, other, block, (1, left)));
+            found = lead.and_then(|lead| take(shared, at, lead, left));
+            if let Some(lead) = lead.filter(|_| own && found.is_some()) {
+                content.note_lead(lead, &guard);
+            }
         }
         let Some((folio, offset, count)) = found else {
             break;
         };
-        next = next.map(|(other, block)| (other, block + count));
         at += count;
         *piece = Some(Piece::Folio {
             folio,
@@ -131,22 +142,19 @@ pub(crate) fn is_same(shared: &Unheld, block: u64, bytes: &[u8]) -> bool {
     }
 }
 
-/// The folio with block `block` of `other`, if it is resident and has the digest of block `at` of
-/// `shared`; the first byte in it, and the number of blocks that are equal from there on, up to
-/// `max`. The first `known` are known to be equal.
-fn take(
-    shared: &Unheld,
-    at: u64,
-    other: &Unheld,
-    block: u64,
-    (known, max): (u64, u64),
-) -> Option<(FolioRef, usize, u64)> {
+/// The folio of another shared inode with the block to which `lead` leads from block `at` of
+/// `shared`, and which has the same digest, if it is resident; the first byte in it, and the number
+/// of blocks that are equal from there on, up to `max`.
+fn take(shared: &Unheld, at: u64, lead: Lead<'_>, max: u64) -> Option<(FolioRef, usize, u64)> {
+    let (other, block) = (lead.owner, lead.block(at));
     let folio = other.folio(block)?;
     let pages = folio.pages();
     let room = pages.end.checked_sub(block)?.min(max);
     let offset = usize::try_from(block.checked_sub(pages.start)?).ok()? * BLOCK_SIZE;
-    let known = known.min(room);
-    let count = known + same_run(shared, at + known, other, block + known, room - known);
+    let count = match room {
+        0..=1 => room,
+        _ => 1 + same_run(shared, at + 1, other, block + 1, room - 1),
+    };
     (count != 0).then_some((folio, offset, count))
 }
 

@@ -15,7 +15,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Acquire, Atomic, Full, Relaxed},
-        GlobalLockedBy, Mutex, SpinLock,
+        rcu, GlobalLockedBy, Mutex, SpinLock,
     },
 };
 
@@ -23,13 +23,14 @@ use super::{
     digest::{Digest, Key},
     fast_path::Mark,
     handle::Unheld,
+    hint::{Hint, Lead},
     queue::{Link, QUEUE},
     sha256::KernelSha256,
     table::{read_once, DigestSlot, Recorded, Table, Writer},
     usage::Usage,
 };
 use crate::{
-    io::memcg::CHARGED_NOWAIT,
+    io::{memcg::CHARGED_NOWAIT, once_box::OnceBox},
     race::race_point,
     stats::{Field, GLOBAL},
 };
@@ -132,6 +133,8 @@ pub(crate) struct Content {
     aliases: SpinLock<Aliases>,
     /// Blocks with an alias. Changed under `aliases`.
     aliased: Atomic<u64>,
+    /// Where the index has last led for one of them.
+    hint: OnceBox<Hint>,
     /// Set while there are any: what reads look at that need not do more.
     mark: Mark,
     /// In the merge worker's queue.
@@ -158,6 +161,7 @@ impl Content {
                 candidates: MergeCandidates::new(),
             }, "erofs_shared::Content::aliases"),
             aliased: Atomic::new(0),
+            hint: OnceBox::new(),
             mark,
             queued: Atomic::new(0),
             link: GlobalLockedBy::new(Link::new()),
@@ -369,6 +373,22 @@ impl Content {
         }
         let end = self.table.find(blocks.clone(), false).unwrap_or(blocks.end);
         end.saturating_sub(blocks.start)
+    }
+
+    /// Where the index has last led for a block with an alias.
+    pub(super) fn lead<'a>(&self, guard: &'a rcu::Guard) -> Option<Lead<'a>> {
+        self.hint.get()?.get(guard)
+    }
+
+    /// Notes where the index has led, found in the section of RCU of the guard. Does not sleep;
+    /// what there is no memory for is not noted.
+    pub(super) fn note_lead(&self, lead: Lead<'_>, guard: &rcu::Guard) {
+        if let Ok((hint, is_new)) = self.hint.get_or_init(Hint::new(), CHARGED_NOWAIT) {
+            hint.set(lead, guard);
+            if is_new {
+                self.count_bytes(size_of::<Hint>() as u64);
+            }
+        }
     }
 
     /// Notes that these blocks have an alias, or that they have none any more. From the first on no

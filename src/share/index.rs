@@ -16,7 +16,7 @@ use kernel::{
     prelude::*,
     rbtree::{RBTree, RBTreeNode},
     sync::{
-        atomic::{Atomic, Relaxed},
+        atomic::{Atomic, Full, Relaxed},
         rcu, SpinLock,
     },
 };
@@ -24,7 +24,8 @@ use kernel::{
 use super::{
     entry::{IndexEntry, Probe, Start},
     handle::{SharedInode, Unheld},
-    table::DigestSlot,
+    hint::Lead,
+    table::{read_once, DigestSlot},
 };
 use crate::{
     bindings,
@@ -63,6 +64,15 @@ pub(super) struct Shards {
 
 /// The index, while the module is loaded.
 static SHARDS_NOW: Atomic<*mut Shards> = Atomic::new(core::ptr::null_mut());
+
+/// How many shared inodes have left the index.
+static GENERATION: Atomic<u64> = Atomic::new(0);
+
+/// Changes after a shared inode has left the index, and before the RCU grace period begins after
+/// which it is freed.
+pub(super) fn generation() -> u64 {
+    read_once(&GENERATION)
+}
 
 /// The index. Dropped after all shared inodes are gone, hence empty.
 ///
@@ -167,13 +177,10 @@ pub(super) fn enter(shared: &SharedInode, block: u64) -> Result<Entered> {
     Ok(Entered::Elsewhere)
 }
 
-/// Another place that has the digest of a block, valid as long as the guard.
-pub(crate) fn find<'a>(
-    shared: &Unheld,
-    block: u64,
-    _guard: &'a rcu::Guard,
-) -> Option<(&'a Unheld, u64)> {
+/// Where another block with the digest of a block is, valid as long as the guard.
+pub(super) fn find<'a>(shared: &Unheld, block: u64, _guard: &'a rcu::Guard) -> Option<Lead<'a>> {
     let probe = Probe::of(shared, block)?;
+    let generation = generation();
     let shard = shards(shared)?.of(&probe).lock();
     let cursor = shard.tree.cursor_lower_bound(&probe)?;
     let (found, ()) = cursor.current();
@@ -181,9 +188,10 @@ pub(crate) fn find<'a>(
         return None;
     }
     let (owner, at) = found.target()?;
-    // SAFETY: The shared inode was in the index, under the lock. It is freed a grace period after
-    // it left, which is still to come: not before the guard is gone.
-    Some((unsafe { NonNull::from(owner).as_ref() }, at))
+    // SAFETY: The shared inode was in the index, under the lock. It is freed a grace period after it
+    // left, which is still to come: not before the guard is gone.
+    let owner = unsafe { NonNull::from(owner).as_ref() };
+    Some(Lead::new(generation, block, (owner, at)))
 }
 
 /// Whether the place that the index has for the digest of a block is that block itself.
@@ -229,6 +237,7 @@ pub(super) fn leave(shared: &Unheld) {
         GLOBAL.sub(Field::IndexEntries, removed);
         cond_resched();
     }
+    GENERATION.fetch_add(1, Full);
 }
 
 /// Entries now.

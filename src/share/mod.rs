@@ -19,7 +19,7 @@
 //! * [`content`]: what a shared inode knows of its blocks; [`table`] and [`chunks`]: where
 //!   their digests lie.
 //! * [`index`]: where a block with a digest is kept, in 8 bytes ([`entry`]); [`alias`]: the bytes
-//!   of blocks that are elsewhere.
+//!   of blocks that are elsewhere; [`hint`]: where the index has led last.
 //! * [`dedup`]: what becomes of blocks that are read; [`merge`]: drops pages that are elsewhere,
 //!   too ([`queue`]).
 //! * [`finder`]: looks for equal blocks where nothing has been hashed.
@@ -28,9 +28,9 @@
 //!   digests.
 //!
 //! These wrap raw bindings: [`handle`], [`inode`], [`pseudo_fs`], [`table`], [`chunks`], [`entry`],
-//! [`fast_path`], [`secret`], [`sha256`] and [`shrinker`]. [`index`], [`join`], [`merge`],
-//! [`queue`] and [`usage`] have a few unsafe blocks, each a call or the use of a pointer that their
-//! types keep valid.
+//! [`fast_path`], [`secret`], [`sha256`] and [`shrinker`]. [`hint`], [`index`], [`join`],
+//! [`merge`], [`queue`] and [`usage`] have a few unsafe blocks, each a call or the use of a pointer
+//! that their types keep valid.
 //!
 //! `vfs::{sharing, binding, verify}` put them under the kernel's file operations.
 
@@ -48,6 +48,7 @@ mod entry;
 pub(crate) mod fast_path;
 pub(crate) mod finder;
 mod handle;
+mod hint;
 pub(crate) mod index;
 mod inode;
 mod join;

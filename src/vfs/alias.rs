@@ -22,6 +22,7 @@ const FAULT_AROUND_BLOCKS: u64 = 16;
 
 /// Blocks of a read so small that looking for pieces must cost next to nothing.
 const FEW: usize = 2;
+const FEW_BLOCKS: u64 = FEW as u64;
 
 impl<T: FileSystem> Inode<T> {
     /// Whether blocks of its shared inode have an alias.
@@ -95,10 +96,10 @@ impl<T: FileSystem> OpenFile<'_, T> {
         let ready = blocks.start..blocks.start.saturating_add(ready);
         race_point!(c"pieces_ready");
         let size = self.inode().size();
-        let copied = if ready.end - ready.start <= FEW as u64 {
-            copy_pieces(request, size, &alias::gather::<FEW>(shared, ready, true))
-        } else {
-            copy_pieces(request, size, &alias::gather::<MANY>(shared, ready, true))
+        let copied = match ready.end - ready.start {
+            1 => copy_pieces(request, size, &alias::gather::<1>(shared, ready, true)),
+            2..=FEW_BLOCKS => copy_pieces(request, size, &alias::gather::<FEW>(shared, ready, true)),
+            _ => copy_pieces(request, size, &alias::gather::<MANY>(shared, ready, true)),
         };
         Ok(copied?)
     }

@@ -13,6 +13,9 @@ contender() {
 	if [[ $way = xattr=* ]]; then
 		root=/mnt/1
 		mount -t "$type" -o "ro,$options" /dev/vde $root
+	elif [[ $way = elsewhere=* ]]; then
+		root=/mnt/1
+		mount -t "$type" -o "ro,$options" /dev/vdf $root
 	else
 		mount_both
 	fi
@@ -26,6 +29,13 @@ open("/tmp/unmarked", "wb").write(re.sub(rb"\x0f\x1f\x80[FG]ORP", b"\x0f\x1f\x80
 	chmod +x /tmp/unmarked
 	case $way in
 	miss) ;;
+	elsewhere=*)
+		/tmp/unmarked $root 131072 1 < /tmp/names/all
+		merge_all > /dev/null
+		way=${way#*=}
+		echo run > /tmp/names/all
+		/tmp/unmarked $root "$way" 1 < /tmp/names/all
+		;;
 	cold | second)
 		# directories and inodes are warm, as in scripts/bench
 		settle
