@@ -10,7 +10,6 @@
 ktap_print_header
 
 P=/sys/module/erofs_shared/parameters
-STATS=/sys/fs/erofs-shared/stats
 SECONDS_EACH=${RACE_SECONDS:-8}
 D=$TMP/d DISK=/mnt/race-disk
 mkdir -p $D/one $D/two $DISK
@@ -68,17 +67,21 @@ delayed() {
 	return $status
 }
 
-# meet POINT MODES: as under, until a thread was delayed there, or for the fourth time
-meet() {
-	local i
+# four_times MODES COMMAND...: as under, until the command succeeds, or for the fourth time
+four_times() {
+	local i modes=$1
+	shift
 	for i in 1 2 3 4; do
-		under "$2" || return
-		delayed "$1" && break
+		under "$modes" || return
+		"$@" && break
 	done
 	return 0
 }
+# meet POINT MODES: as under, until a thread was delayed there, or for the fourth time
+meet() { four_times "$2" delayed "$1"; }
 
-before=$(cat $STATS/blocks_merged)
+before=$(stat_of blocks_merged)
+merged() { [ "$(stat_of blocks_merged)" -gt "$before" ]; }
 if [ -e $P/race_permille ]; then
 	note "seed ${RACE_SEED:-1}"
 	# Longer than the merge worker waits: another reader fills the page, and it is an alias.
@@ -111,9 +114,10 @@ else
 	*-debug) ktap_test_fail "the debug module has race points" ;;
 	*) ktap_test_pass "a module for use has no race points" ;;
 	esac
-	ok "readers of all kinds" under rrppssmm
+	# On a slow machine the merge worker may not get to its turn between eight readers.
+	ok "readers of all kinds" four_times rrppssmm merged
 fi
-ok "there were merges" test "$(cat $STATS/blocks_merged)" -gt "$before"
+ok "there were merges" until_true 10 merged
 for i in 0 1 2; do
 	file=${FILES[i]}
 	ok "the file in mount $i, after all" cmp "${file%=*}" "${file#*=}"
