@@ -55,7 +55,7 @@ impl Piece {
 /// pieces: it takes time to set up, and to drop, room for more.
 ///
 /// The index is asked once for each run of blocks: what follows is compared with what follows
-/// there. What it said last is noted, for the next who looks for what follows.
+/// there. What it said last is noted, for the next reader of what follows.
 pub(crate) fn gather<const N: usize>(
     shared: &Unheld,
     blocks: Range<u64>,

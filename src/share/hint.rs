@@ -10,8 +10,22 @@ use kernel::sync::{
     rcu,
 };
 
-use super::{handle::Unheld, index, table::read_once};
+use super::{handle::Unheld, table::read_once};
 use crate::compat::smp_rmb;
+
+/// How many shared inodes have left the index.
+static GENERATION: Atomic<u64> = Atomic::new(0);
+
+/// Which generation of the index this is.
+pub(super) fn generation() -> u64 {
+    read_once(&GENERATION)
+}
+
+/// Ends a generation: a shared inode has left the index, and the RCU grace period after which it is
+/// freed has not begun.
+pub(super) fn end_generation() {
+    GENERATION.fetch_add(1, Full);
+}
 
 /// Where the block index has last led: to another shared inode, and by how far its block is behind
 /// the one that was looked for. Readers look at it, and change it, without a lock.
@@ -23,7 +37,7 @@ use crate::compat::smp_rmb;
 /// * While `version` is even and does not change, the other words are what one call of
 ///   [`Hint::set`] has written.
 /// * `owner` was in the index after `generation` was current. So it is not freed before the end of
-///   an RCU grace period that begins after [`index::generation`] has changed.
+///   an RCU grace period that begins after [`generation`] has changed.
 pub(super) struct Hint {
     /// 0: nothing is noted. Odd while the others are written.
     version: Atomic<u64>,
@@ -82,7 +96,7 @@ impl Hint {
         let owner = read_once(&self.owner) as *mut Unheld;
         let distance = read_once(&self.distance);
         order_loads();
-        if read_once(&self.version) != version || generation != index::generation() {
+        if read_once(&self.version) != version || generation != self::generation() {
             return None;
         }
         // SAFETY: By the type invariants the words belong together. The generation is current in a
@@ -98,8 +112,7 @@ impl Hint {
 
     /// Notes it, unless another thread is about to note something.
     ///
-    /// `lead` is what [`index::find`] has found, or [`Hint::get`], in the section of RCU of the
-    /// guard.
+    /// `lead` is what the index has said, or [`Hint::get`], in the section of RCU of the guard.
     pub(super) fn set(&self, lead: Lead<'_>, _guard: &rcu::Guard) {
         let version = read_once(&self.version);
         let writing = version.wrapping_add(1);

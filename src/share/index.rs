@@ -16,7 +16,7 @@ use kernel::{
     prelude::*,
     rbtree::{RBTree, RBTreeNode},
     sync::{
-        atomic::{Atomic, Full, Relaxed},
+        atomic::{Atomic, Relaxed},
         rcu, SpinLock,
     },
 };
@@ -24,8 +24,8 @@ use kernel::{
 use super::{
     entry::{IndexEntry, Probe, Start},
     handle::{SharedInode, Unheld},
-    hint::Lead,
-    table::{read_once, DigestSlot},
+    hint::{self, Lead},
+    table::DigestSlot,
 };
 use crate::{
     bindings,
@@ -64,15 +64,6 @@ pub(super) struct Shards {
 
 /// The index, while the module is loaded.
 static SHARDS_NOW: Atomic<*mut Shards> = Atomic::new(core::ptr::null_mut());
-
-/// How many shared inodes have left the index.
-static GENERATION: Atomic<u64> = Atomic::new(0);
-
-/// Changes after a shared inode has left the index, and before the RCU grace period begins after
-/// which it is freed.
-pub(super) fn generation() -> u64 {
-    read_once(&GENERATION)
-}
 
 /// The index. Dropped after all shared inodes are gone, hence empty.
 ///
@@ -180,7 +171,7 @@ pub(super) fn enter(shared: &SharedInode, block: u64) -> Result<Entered> {
 /// Where another block with the digest of a block is, valid as long as the guard.
 pub(super) fn find<'a>(shared: &Unheld, block: u64, _guard: &'a rcu::Guard) -> Option<Lead<'a>> {
     let probe = Probe::of(shared, block)?;
-    let generation = generation();
+    let generation = hint::generation();
     let shard = shards(shared)?.of(&probe).lock();
     let cursor = shard.tree.cursor_lower_bound(&probe)?;
     let (found, ()) = cursor.current();
@@ -188,8 +179,8 @@ pub(super) fn find<'a>(shared: &Unheld, block: u64, _guard: &'a rcu::Guard) -> O
         return None;
     }
     let (owner, at) = found.target()?;
-    // SAFETY: The shared inode was in the index, under the lock. It is freed a grace period after it
-    // left, which is still to come: not before the guard is gone.
+    // SAFETY: The shared inode was in the index, under the lock. It is freed a grace period after
+    // it left, which is still to come: not before the guard is gone.
     let owner = unsafe { NonNull::from(owner).as_ref() };
     Some(Lead::new(generation, block, (owner, at)))
 }
@@ -237,7 +228,7 @@ pub(super) fn leave(shared: &Unheld) {
         GLOBAL.sub(Field::IndexEntries, removed);
         cond_resched();
     }
-    GENERATION.fetch_add(1, Full);
+    hint::end_generation();
 }
 
 /// Entries now.

@@ -63,8 +63,7 @@ mod tests {
     /// block.
     fn found(of: &SharedRef, block: u64) -> Option<(u64, u64)> {
         let guard = rcu::read_lock();
-        index::find(of, block, &guard)
-            .map(|lead| (lead.owner.number(), lead.block(block)))
+        index::find(of, block, &guard).map(|lead| (lead.owner.number(), lead.block(block)))
     }
 
     #[test]

@@ -98,7 +98,9 @@ impl<T: FileSystem> OpenFile<'_, T> {
         let size = self.inode().size();
         let copied = match ready.end - ready.start {
             1 => copy_pieces(request, size, &alias::gather::<1>(shared, ready, true)),
-            2..=FEW_BLOCKS => copy_pieces(request, size, &alias::gather::<FEW>(shared, ready, true)),
+            2..=FEW_BLOCKS => {
+                copy_pieces(request, size, &alias::gather::<FEW>(shared, ready, true))
+            }
             _ => copy_pieces(request, size, &alias::gather::<MANY>(shared, ready, true)),
         };
         Ok(copied?)
