@@ -55,7 +55,7 @@ impl Piece {
 /// pieces: it takes time to set up, and to drop, room for more.
 ///
 /// The index is asked once for each run of blocks: what follows is compared with what follows
-/// there. What it said last is noted, for the next reader of what follows.
+/// there. What it said last to a reader (`own`) is noted, for the next reader of what follows.
 pub(crate) fn gather<const N: usize>(
     shared: &Unheld,
     blocks: Range<u64>,
@@ -64,7 +64,8 @@ pub(crate) fn gather<const N: usize>(
     let mut pieces = [const { None }; N];
     let guard = rcu::read_lock();
     let content = shared.content();
-    let mut lead = content.lead(&guard);
+    // Others than readers want what the index has: the merge worker lets that stay.
+    let mut lead = content.lead(&guard).filter(|_| own);
     let mut at = blocks.start;
     for piece in &mut pieces {
         if at >= blocks.end {

@@ -11,9 +11,11 @@ set -eu -o pipefail
 times=$1
 shift
 images=/mnt/images
+# All that is read enters the index.
+digests=verify=digest
 mkdir -p $images /mnt/probe /mnt/grow
 mount -t ext4 -o ro /dev/vdf $images
-mount -t erofs-shared -o ro $images/probe.erofs /mnt/probe
+mount -t erofs-shared -o "ro,$digests" $images/probe.erofs /mnt/probe
 
 # Pages go, what is known of them stays: with memory to spare, nothing takes entries out of the index.
 forget() { echo 1 > /proc/sys/vm/drop_caches; }
@@ -25,7 +27,7 @@ grow() {
 		image=$((have / 262144))
 		if [ $image != $mounted ]; then
 			mkdir -p /mnt/grow/$image
-			mount -t erofs-shared -o ro $images/index-$image.erofs /mnt/grow/$image
+			mount -t erofs-shared -o "ro,$digests" $images/index-$image.erofs /mnt/grow/$image
 			mounted=$image
 		fi
 		[ $((have + part)) -le "$1" ] || part=$(($1 - have))
