@@ -162,7 +162,7 @@ rm $DISK/multi $DISK/blob $DISK/blob-2
 race() {
 	local i job failed=0
 	for job in 1 2 3 4; do
-		for ((i = 0; i < 60; i++)); do
+		for ((i = 0; i < 30; i++)); do
 			mkdir -p "$DIR/race-$job"
 			mnt "$FSTYPE" "$IMAGE" "$DIR/race-$job" '' || exit 1
 			[ "$(cat "$DIR/race-$job/dir/1")" = twice ] || exit 1
@@ -172,7 +172,7 @@ race() {
 	for job in 1 2 3 4; do wait -n || failed=1; done
 	[ $failed = 0 ] && ! grep -q " $DIR/race" /proc/mounts
 }
-ok "four tasks mount, read and unmount it, each 60 times" race
+ok "four tasks mount, read and unmount it, each 30 times" race
 
 # --- no double caching ---------------------------------------------------------------------------------------------------
 

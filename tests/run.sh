@@ -31,7 +31,7 @@ NAMED=" containerd pods "
 # Tests in which QEMU counts instructions: these have a guest of their own, too, with one processor.
 COUNTED=" atomic "
 # Tests of what several processors do at once. Where guests have one each, these have a guest of their own after the others.
-SEVERAL=" blocks_stress merge modload share_change share_life share_race share_stress sysfs verify_change "
+SEVERAL=" again blocks_stress merge modload share_change share_life share_race share_stress sysfs verify_change "
 
 die() { echo "tests/run.sh: $*" >&2; echo "0 passed, 1 failed"; exit 1; }
 [ "${VM_KERNEL:-}" != amd64 ] || unset VM_KERNEL
