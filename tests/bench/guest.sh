@@ -83,6 +83,6 @@ for name in $contenders; do
 	with "$name" contender
 done
 # verify=compare varies most: whether a reader compares what it has read, or a worker that is woken for it.
-for name in in-tree compare fingerprint compare; do
+for name in in-tree compare fingerprint compare whole compare; do
 	with "$name" cold_again
 done
