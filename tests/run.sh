@@ -215,11 +215,12 @@ if [ $kernel != debug ] && ((JOBS > 1 && $(nproc) < JOBS * smp)); then
 	for name; do
 		if [[ $SEVERAL = *" $name "* || $name = stress_* ]]; then several+=("$name"); else beside+=("$name"); fi
 	done
-	if [ ${#beside[@]} = 0 ]; then
+	if [ ${#beside[@]} -lt 2 ]; then
 		beside=("$@") several=() JOBS=1
+	else
+		[ "$JOBS" -le ${#beside[@]} ] || JOBS=${#beside[@]}
+		smp=1
 	fi
-	[ "$JOBS" -le ${#beside[@]} ] || JOBS=${#beside[@]}
-	((JOBS == 1)) || smp=$(($(nproc) > JOBS ? $(nproc) / JOBS : 1))
 fi
 # Those that take long first, each to the guest that has least to do.
 names=() load=()

@@ -99,7 +99,8 @@ pub(crate) fn gather<const N: usize>(
             at += zeros;
             continue;
         }
-        // Where the index has led before, if what lies there is equal, too; else ask it.
+        // Where the index has led before, if what lies there is equal, too; else ask it. Not by
+        // `Content::has_same_digest`, which looks up `slot` again: 2 % of a read of 4 KiB.
         let is_equal = |lead: &Lead<'_>| {
             let theirs = lead.owner.content().slots(lead.block(at)).first();
             slot.zip(theirs)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Where the block index has last led from a shared inode, so that a reader of the blocks behind
-//! need not ask it again. `tools/format/tests/loom_share.rs` has a model of it.
+//! need not ask it again. `tools/format/tests/loom_hint.rs` has a model of it.
 
 use core::ptr::NonNull;
 
@@ -10,8 +10,10 @@ use kernel::sync::{
     rcu,
 };
 
-use super::{handle::Unheld, table::read_once};
-use crate::compat::smp_rmb;
+use super::{
+    handle::Unheld,
+    table::{order_loads, read_once},
+};
 
 /// How many shared inodes have left the index.
 static GENERATION: Atomic<u64> = Atomic::new(0);
@@ -125,13 +127,5 @@ impl Hint {
             .store(core::ptr::from_ref(lead.owner) as u64, Relaxed);
         self.distance.store(lead.distance, Relaxed);
         self.version.store(writing.wrapping_add(1), Release);
-    }
-}
-
-/// `smp_rmb()`, where loads are not in order anyway.
-#[inline(always)]
-fn order_loads() {
-    if !cfg!(CONFIG_X86_64) {
-        smp_rmb();
     }
 }

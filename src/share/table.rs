@@ -43,6 +43,15 @@ pub(super) fn read_once(value: &Atomic<u64>) -> u64 {
     unsafe { core::ptr::read_volatile(value.as_ptr()) }
 }
 
+/// Loads before it are not reordered with loads behind it.
+#[inline(always)]
+pub(super) fn order_loads() {
+    // x86 does not reorder loads, so skip the out-of-line smp_rmb() on hot paths.
+    if !cfg!(CONFIG_X86_64) {
+        smp_rmb();
+    }
+}
+
 /// Like [`read_once`], for a pointer that was published with release semantics: loads through it
 /// are ordered by the address dependency.
 #[inline(always)]
@@ -68,10 +77,7 @@ impl DigestSlot {
     #[inline(always)]
     pub(super) fn words(&self) -> Option<[u64; 4]> {
         let first = read_once(&self.0[0]);
-        // x86 does not reorder loads, so skip the out-of-line smp_rmb() on this hot path.
-        if !cfg!(CONFIG_X86_64) {
-            smp_rmb();
-        }
+        order_loads();
         (first != 0).then(|| {
             [
                 first,
@@ -89,9 +95,7 @@ impl DigestSlot {
         if ours != theirs || ours == 0 {
             return false;
         }
-        if !cfg!(CONFIG_X86_64) {
-            smp_rmb();
-        }
+        order_loads();
         let pairs = self.0.iter().zip(&other.0).skip(1);
         pairs.fold(0, |all, (one, two)| all | (read_once(one) ^ read_once(two))) == 0
     }
