@@ -67,6 +67,11 @@ impl Identity {
         self.size.div_ceil(super::BLOCK_SIZE as u64)
     }
 
+    /// A number for the inode hash of the kernel.
+    pub(crate) fn hash(&self) -> u64 {
+        self.key.hash(&self.domain, self.size, self.variant)
+    }
+
     /// That of files that are like those of this one but for block `block`, which has the digest
     /// `digest`.
     pub(crate) fn variant(&self, block: u64, digest: &Digest) -> Result<Self> {

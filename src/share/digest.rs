@@ -131,10 +131,17 @@ impl Key {
         Self([0; 32])
     }
 
-    /// A number to hash by; the key itself is as good as random.
-    pub fn hash(&self) -> u64 {
+    /// A number for a hash table, of all that tells files apart: one key can be that of any number
+    /// of files, as of those with nothing but zeros in different sizes.
+    pub fn hash(&self, domain: &[u8; 16], size: u64, variant: u32) -> u64 {
+        /// Odd, and without a pattern: 2^64 divided by the golden ratio.
+        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
         let [a, b, c, d, e, f, g, h, ..] = self.0;
+        let [i, j, k, l, m, n, o, p, ..] = *domain;
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
+            .wrapping_add(u64::from_le_bytes([i, j, k, l, m, n, o, p]))
+            .wrapping_add(size.wrapping_mul(SPREAD))
+            .wrapping_add(u64::from(variant))
     }
 
     /// Its bytes, to show.

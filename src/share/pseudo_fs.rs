@@ -162,10 +162,7 @@ impl SharedInode {
         identity: &Identity,
         aops: &'static bindings::address_space_operations,
     ) -> Result<SharedRef> {
-        let hash = identity
-            .key
-            .hash()
-            .wrapping_add(u64::from(identity.variant));
+        let hash = identity.hash();
         let data = core::ptr::from_ref(identity).cast_mut().cast();
         let (sb, test, set) = (
             SUPER.load(Relaxed),

@@ -5,14 +5,14 @@
 
 use super::digest::BLOCK_SIZE;
 
-/// Words of each block that are looked at, one in each part of it.
+/// Words that are looked at of a block's bytes, one in each part of them.
 const WORDS: usize = 16;
 
 /// Bytes in a word.
 const WORD: usize = 8;
 
-/// Words in each part of a block.
-const PART: usize = BLOCK_SIZE / WORDS / WORD;
+/// Bits of the secret that choose the word in a part: enough for the parts of a whole block.
+const PLACE_BITS: u32 = (BLOCK_SIZE / WORDS / WORD).ilog2();
 
 /// Odd numbers without a pattern: the fractional parts of square roots.
 const MULTIPLIERS: [u64; 2] = [0x6a09_e667_f3bc_c909, 0xbb67_ae85_84ca_a73b];
@@ -33,19 +33,30 @@ impl Sampler {
         }
     }
 
-    /// Looks at blocks; what is behind the last whole one is left out.
-    pub fn add(&mut self, blocks: &[u8]) {
-        for block in blocks.chunks_exact(BLOCK_SIZE) {
-            let mut places = self.secret[0] ^ self.secret[1].rotate_left(17);
-            for part in block.chunks_exact(PART * WORD) {
-                let at = (places % PART as u64) as usize * WORD;
-                places = places.rotate_right(5);
-                let mut word = [0; WORD];
-                if let Some(bytes) = part.get(at..at + WORD) {
-                    word.copy_from_slice(bytes);
-                }
-                self.mix(u64::from_le_bytes(word));
+    /// Looks at the bytes that a file has in one block. However few these are, the words lie among
+    /// them: of what all files have behind their end nothing can be told.
+    pub fn add(&mut self, bytes: &[u8]) {
+        let bytes = bytes.get(..BLOCK_SIZE).unwrap_or(bytes);
+        let words = bytes.len().div_ceil(WORD);
+        let mut places = self.secret[0] ^ self.secret[1].rotate_left(17);
+        for part in 0..WORDS {
+            let (start, end) = (part * words / WORDS, (part + 1) * words / WORDS);
+            let place = places as usize % (1 << PLACE_BITS);
+            places = places.rotate_right(PLACE_BITS);
+            if start == end {
+                continue;
             }
+            let at = (start + ((place * (end - start)) >> PLACE_BITS)) * WORD;
+            let rest = bytes.get(at..).unwrap_or_default();
+            let word = match rest.first_chunk() {
+                Some(word) => *word,
+                None => {
+                    let mut word = [0; WORD];
+                    word.iter_mut().zip(rest).for_each(|(to, byte)| *to = *byte);
+                    word
+                }
+            };
+            self.mix(u64::from_le_bytes(word));
         }
     }
 

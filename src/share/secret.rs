@@ -36,15 +36,18 @@ pub(super) fn sample(block: &[u8]) -> u64 {
     sample
 }
 
-/// The key of a file that starts with the first `count` blocks of these.
-pub(crate) fn key_of<'a>(head: impl Iterator<Item = &'a [u8]>, count: u64) -> Key {
+/// The key of a file of `size` bytes that starts with the first `count` blocks of these.
+pub(crate) fn key_of<'a>(head: impl Iterator<Item = &'a [u8]>, count: u64, size: u64) -> Key {
     let [one, two] = &SECRET;
     let mut sampler = Sampler::new([one.load(Relaxed), two.load(Relaxed)]);
     let blocks = head.flat_map(|blocks| blocks.chunks_exact(BLOCK_SIZE));
+    let mut left = size;
     for (at, block) in (0..count).zip(blocks) {
         if at < SAMPLED || at + 1 == count {
-            sampler.add(block);
+            let len = left.min(BLOCK_SIZE as u64) as usize;
+            sampler.add(block.get(..len).unwrap_or(block));
         }
+        left = left.saturating_sub(BLOCK_SIZE as u64);
     }
     Key::of_samples(sampler.finish())
 }

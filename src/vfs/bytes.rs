@@ -57,7 +57,7 @@ impl<T: FileSystem> Inode<T> {
     /// What this inode is to be bound to, by the bytes at its start.
     pub(super) fn bind_by_bytes(&self, domain: &Domain) -> Result<Arc<Binding>> {
         let (folios, count, _) = self.read_head()?;
-        let key = secret::key_of(folios.all(), count);
+        let key = secret::key_of(folios.all(), count, self.size());
         let mut id = self.identity(key, domain, Verify::Bytes);
         race_point!(c"bytes_head");
         for _ in 0..MAX_ALIKE {

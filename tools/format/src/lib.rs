@@ -10,6 +10,7 @@ pub mod format;
 pub mod share {
     pub mod bits;
     pub mod digest;
+    pub mod sample;
     pub mod window;
 }
 

@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, fmt::Write};
 use erofs_shared_format::share::{
     bits::{self, Need, Set, PAGE_BITS},
     digest::{digest_blocks, Digest, Domain, Key, Sha256, BLOCK_SIZE, KEY_DIGESTS, ZERO_DIGEST},
+    sample::Sampler,
     window::{Windows, MAX_BLOCKS},
 };
 use proptest::prelude::*;
@@ -310,5 +311,52 @@ fn variants_are_told_by_block_and_digest() {
     for (at, other) in others.iter().enumerate() {
         assert_ne!(variant, *other, "{at}");
         assert!(!others[..at].contains(other), "{at}");
+    }
+}
+
+/// As the kernel's inode hash takes it: 2^17 buckets, by bits that it mixes itself.
+#[test]
+fn files_of_one_key_are_spread_by_size_and_domain() {
+    let key = Key::of_samples([1, 2]);
+    let mut buckets = BTreeSet::new();
+    for size in 0..1000 {
+        buckets.insert(key.hash(&[0; 16], size * BLOCK_SIZE as u64, 0) >> 47);
+        buckets.insert(key.hash(&[7; 16], size * BLOCK_SIZE as u64, 0) >> 47);
+    }
+    assert!(buckets.len() > 1900, "{} buckets", buckets.len());
+}
+
+fn samples(secret: [u64; 2], bytes: &[u8]) -> [u64; 2] {
+    let mut sampler = Sampler::new(secret);
+    sampler.add(bytes);
+    sampler.finish()
+}
+
+proptest! {
+    /// 16 words of eight bytes are all that such a file has.
+    #[test]
+    fn samples_of_a_short_file_depend_on_each_of_its_bytes(
+        secret: [u64; 2],
+        bytes in proptest::collection::vec(any::<u8>(), 1..=128),
+        at: proptest::sample::Index,
+        change in 1..=u8::MAX,
+    ) {
+        let mut other = bytes.clone();
+        other[at.index(bytes.len())] ^= change;
+        prop_assert_ne!(samples(secret, &bytes), samples(secret, &other));
+    }
+
+    /// Wherever the words lie that the secret chooses: one is in each sixteenth of the bytes.
+    #[test]
+    fn samples_depend_on_each_part_of_a_block(
+        secret: [u64; 2],
+        len in 256..=BLOCK_SIZE,
+        part in 0..16usize,
+    ) {
+        let bytes = vec![0; len];
+        let mut other = bytes.clone();
+        let words = len.div_ceil(8);
+        other[part * words / 16 * 8..((part + 1) * words / 16 * 8).min(len)].fill(1);
+        prop_assert_ne!(samples(secret, &bytes), samples(secret, &other));
     }
 }
