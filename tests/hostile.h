@@ -56,6 +56,26 @@ static void use_file(int fd, off_t size)
 		errors++;
 }
 
+/*
+ * The kernel clears as much memory as the buffer of an extended attribute is large, or more in the debug
+ * kernel: a large one only for what needs it.
+ */
+#define SMALL 1024
+
+static ssize_t list_xattrs(const char *path, char *list, size_t size)
+{
+	ssize_t n = listxattr(path, list, SMALL);
+
+	return n < 0 && errno == ERANGE ? listxattr(path, list, size) : n;
+}
+
+static ssize_t get_xattr(const char *path, const char *name, char *value, size_t size)
+{
+	ssize_t n = getxattr(path, name, value, SMALL);
+
+	return n < 0 && errno == ERANGE ? getxattr(path, name, value, size) : n;
+}
+
 static void use(int at, const char *name, int depth)
 {
 	static char list[65536], value[65536];
@@ -77,16 +97,16 @@ static void use(int at, const char *name, int depth)
 		return;
 	}
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = listxattr(link, list, sizeof(list));
+	n = list_xattrs(link, list, sizeof(list));
 	if (n < 0)
 		errors++;
 	for (char *p = list; n > 0 && p < list + n; p += strlen(p) + 1)
-		if (getxattr(link, p, value, sizeof(value)) < 0)
+		if (get_xattr(link, p, value, sizeof(value)) < 0)
 			errors++;
-	getxattr(link, "user.a", value, sizeof(value));
-	getxattr(link, "trusted.overlay.x", value, sizeof(value));
-	getxattr(link, "user.not-there", value, sizeof(value));
-	getxattr(link, "system.posix_acl_access", value, sizeof(value));
+	get_xattr(link, "user.a", value, sizeof(value));
+	get_xattr(link, "trusted.overlay.x", value, sizeof(value));
+	get_xattr(link, "user.not-there", value, sizeof(value));
+	get_xattr(link, "system.posix_acl_access", value, sizeof(value));
 	close(fd);
 
 	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
