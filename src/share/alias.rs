@@ -72,62 +72,71 @@ pub(crate) fn gather<const N: usize>(
             break;
         }
         let left = blocks.end - at;
-        if own && !content.is_aliased(at) {
-            // Stop at a PG_readahead folio: `filemap_read()` has to trigger the next read-ahead.
-            let Some(folio) = shared.folio(at).filter(|folio| !folio.is_readahead()) else {
-                break;
-            };
-            let pages = folio.pages();
-            let (Some(room), Some(offset)) =
-                (pages.end.checked_sub(at), at.checked_sub(pages.start))
-            else {
-                break;
-            };
-            let count = room.min(left);
-            at += count;
-            *piece = Some(Piece::Folio {
-                folio,
-                offset: offset as usize * BLOCK_SIZE,
-                blocks: count,
-            });
-            continue;
-        }
-        let slot = content.slots(at).first();
-        if slot.is_some_and(DigestSlot::is_zeros) {
-            let zeros = zero_run(shared, at, left);
-            *piece = Some(Piece::Zeros { blocks: zeros });
-            at += zeros;
-            continue;
-        }
-        // Where the index has led before, if what lies there is equal, too; else ask it. Not by
-        // `Content::has_same_digest`, which looks up `slot` again: 2 % of a read of 4 KiB.
-        let is_equal = |lead: &Lead<'_>| {
-            let theirs = lead.owner.content().slots(lead.block(at)).first();
-            slot.zip(theirs)
-                .is_some_and(|(slot, theirs)| slot.same(theirs))
+        let found = if own && !content.is_aliased(at) {
+            own_piece(shared, at, left)
+        } else {
+            other_piece(shared, at, left, own, (&mut lead, &guard))
         };
-        let mut found = lead
-            .filter(is_equal)
-            .and_then(|lead| take(shared, at, lead, left));
-        if found.is_none() {
-            lead = index::find(shared, at, &guard);
-            race_point!(c"index_found");
-            found = lead.and_then(|lead| take(shared, at, lead, left));
-            if let Some(lead) = lead.filter(|_| own && found.is_some()) {
-                content.note_lead(lead, &guard);
-            }
-        }
-        let Some((folio, offset, count)) = found else {
-            break;
-        };
-        at += count;
-        *piece = Some(Piece::Folio {
-            folio,
-            offset,
-            blocks: count,
-        });
+        let Some(found) = found else { break };
+        at += found.blocks();
+        *piece = Some(found);
     }
     pieces
+}
+
+/// A piece of at most `max` blocks, from block `at` on, that is resident in its own place.
+#[inline(always)]
+fn own_piece(shared: &Unheld, at: u64, max: u64) -> Option<Piece> {
+    // Stop at a PG_readahead folio: `filemap_read()` has to trigger the next read-ahead.
+    let folio = shared.folio(at).filter(|folio| !folio.is_readahead())?;
+    let pages = folio.pages();
+    let (room, offset) = (
+        pages.end.checked_sub(at)?,
+        at.checked_sub(pages.start)? as usize,
+    );
+    Some(Piece::Folio {
+        folio,
+        offset: offset * BLOCK_SIZE,
+        blocks: room.min(max),
+    })
+}
+
+/// A piece of at most `max` blocks, from block `at` on, that is resident in another place: where
+/// `lead` leads, if what lies there is equal, or where the index leads, which is what `lead` is
+/// then. A reader (`own`) notes that.
+#[inline(always)]
+fn other_piece<'a>(
+    shared: &Unheld,
+    at: u64,
+    max: u64,
+    own: bool,
+    (lead, guard): (&mut Option<Lead<'a>>, &'a rcu::Guard),
+) -> Option<Piece> {
+    let content = shared.content();
+    let slot = content.slots(at).first();
+    if slot.is_some_and(DigestSlot::is_zeros) {
+        return Some(Piece::Zeros {
+            blocks: zero_run(shared, at, max),
+        });
+    }
+    // Not by `Content::has_same_digest`, which looks up `slot` again: 2 % of a read of 4 KiB.
+    let is_equal = |lead: &Lead<'_>| {
+        let theirs = lead.owner.content().slots(lead.block(at)).first();
+        slot.zip(theirs)
+            .is_some_and(|(slot, theirs)| slot.same(theirs))
+    };
+    let known = lead.filter(is_equal);
+    if let Some(found) = known.and_then(|lead| take(shared, at, lead, max)) {
+        return Some(found);
+    }
+    *lead = index::find(shared, at, guard);
+    race_point!(c"index_found");
+    let asked = (*lead)?;
+    let found = take(shared, at, asked, max)?;
+    if own {
+        content.note_lead(asked, guard);
+    }
+    Some(found)
 }
 
 /// Whether these are the bytes of a block that is in memory elsewhere. `false`: they are not, or it
@@ -144,20 +153,24 @@ pub(crate) fn is_same(shared: &Unheld, block: u64, bytes: &[u8]) -> bool {
     }
 }
 
-/// The folio of another shared inode with the block to which `lead` leads from block `at` of
-/// `shared`, and which has the same digest, if it is resident; the first byte in it, and the number
-/// of blocks that are equal from there on, up to `max`.
-fn take(shared: &Unheld, at: u64, lead: Lead<'_>, max: u64) -> Option<(FolioRef, usize, u64)> {
+/// The piece of another shared inode with the block to which `lead` leads from block `at` of
+/// `shared`, and which has the same digest, if it is resident: as many blocks as are equal from
+/// there on, up to `max`.
+fn take(shared: &Unheld, at: u64, lead: Lead<'_>, max: u64) -> Option<Piece> {
     let (other, block) = (lead.owner, lead.block(at));
     let folio = other.folio(block)?;
     let pages = folio.pages();
     let room = pages.end.checked_sub(block)?.min(max);
     let offset = usize::try_from(block.checked_sub(pages.start)?).ok()? * BLOCK_SIZE;
-    let count = match room {
+    let blocks = match room {
         0..=1 => room,
         _ => 1 + same_run(shared, at + 1, other, block + 1, room - 1),
     };
-    (count != 0).then_some((folio, offset, count))
+    (blocks != 0).then_some(Piece::Folio {
+        folio,
+        offset,
+        blocks,
+    })
 }
 
 /// How many blocks have the same digests there and there, up to `max`.
