@@ -32,8 +32,9 @@ use crate::{
     share::Scope,
     stats::{Counters, StatsProvider},
     vfs::{
-        Attributes, Context, DirEmitter, FileSystem, Inode, InodeRef, Mount, OpenDir, Options,
-        ParamTable, ParamValue, Registration, Stat, SuperBlock,
+        Attributes, Context, DirEmitter, Directories, ExtendedAttributes, FileData, Inode,
+        InodeRef, Mount, MountInfo, OpenDir, Options, ParamTable, ParamValue, Registration,
+        SharePolicy, Stat, SuperBlock,
     },
 };
 
@@ -150,12 +151,14 @@ impl Mount for Erofs {
         }
     }
 
-    fn acl_enabled(info: &Self::Info) -> bool {
-        info.options.acl()
-    }
-
     fn put_super(info: &mut Self::Info) -> Self::Held {
         info.take()
+    }
+}
+
+impl MountInfo for Erofs {
+    fn acl_enabled(info: &Self::Info) -> bool {
+        info.options.acl()
     }
 
     fn show_options(info: &Self::Info, out: &Options<'_>) {
@@ -174,26 +177,9 @@ impl Mount for Erofs {
     fn label(info: &Self::Info) -> &[u8] {
         info.label()
     }
-
-    fn counters(info: &Self::Info) -> Result<&Arc<Counters>> {
-        info.counters()
-    }
-
-    fn shares(info: &Self::Info) -> bool {
-        info.options.share != options::Share::Off
-    }
-
-    fn shares_blocks(info: &Self::Info) -> bool {
-        info.options.share_blocks()
-    }
-
-    fn direct_io(info: &Self::Info) -> bool {
-        let is_on_disk = || info.primary().is_ok_and(crate::io::Device::is_file_on_disk);
-        info.options.direct_io() && (info.options.direct_io_anywhere() || is_on_disk())
-    }
 }
 
-impl FileSystem for Erofs {
+impl Directories for Erofs {
     fn inode_by_handle(sb: &SuperBlock<Self>, handle: u64) -> Result<InodeRef<Self>> {
         inode::iget(sb, handle)
     }
@@ -215,7 +201,9 @@ impl FileSystem for Erofs {
             compressed: Self::is_compressed(inode),
         }
     }
+}
 
+impl FileData for Erofs {
     fn is_compressed(inode: &Inode<Self>) -> bool {
         matches!(inode.data(), Ok(inode::Data::Encoded(..)))
     }
@@ -232,14 +220,13 @@ impl FileSystem for Erofs {
         data::map(inode, pos, report)
     }
 
-    fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>> {
-        share::scope(inode)
+    fn direct_io(info: &Self::Info) -> bool {
+        let is_on_disk = || info.primary().is_ok_and(crate::io::Device::is_file_on_disk);
+        info.options.direct_io() && (info.options.direct_io_anywhere() || is_on_disk())
     }
+}
 
-    fn report_change(inode: &Inode<Self>, block: u64) {
-        share::report_change(inode, block);
-    }
-
+impl ExtendedAttributes for Erofs {
     fn getxattr(
         inode: &Inode<Self>,
         class: u8,
@@ -251,5 +238,27 @@ impl FileSystem for Erofs {
 
     fn listxattr(inode: &Inode<Self>, out: Option<&mut [u8]>) -> Result<usize> {
         xattr::list(inode, out)
+    }
+}
+
+impl SharePolicy for Erofs {
+    fn counters(info: &Self::Info) -> Result<&Arc<Counters>> {
+        info.counters()
+    }
+
+    fn shares(info: &Self::Info) -> bool {
+        info.options.share != options::Share::Off
+    }
+
+    fn shares_blocks(info: &Self::Info) -> bool {
+        info.options.share_blocks()
+    }
+
+    fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>> {
+        share::scope(inode)
+    }
+
+    fn report_change(inode: &Inode<Self>, block: u64) {
+        share::report_change(inode, block);
     }
 }

@@ -6,8 +6,8 @@
 use kernel::{prelude::*, sync::Arc};
 
 use super::{
-    in_flight::InFlight, sharing::HashTime, state::Sharing, verify::resident, FileSystem, Inode,
-    Tables,
+    in_flight::InFlight, shared_aops::SharedAops, sharing::HashTime, state::Sharing,
+    verify::resident, FileSystem, Inode,
 };
 use crate::{
     bindings,
@@ -121,7 +121,7 @@ impl<T: FileSystem> Inode<T> {
         if id.verify == Verify::Bytes {
             return self.join(&id).map(|(binding, _)| binding);
         }
-        let shared = SharedInode::get(&id, &Tables::<T>::SHARED_ASPACE_OPS)?;
+        let shared = SharedInode::get(&id, &SharedAops::<T>::TABLE)?;
         let binding = Binding::new(shared, T::counters(self.sb().info())?)?;
         let shared = binding.shared();
         let digests = core::slice::from_ref(digest);
@@ -210,7 +210,7 @@ impl<T: FileSystem> Inode<T> {
 
     fn bind_to(&self, key: Key, domain: &Domain, verify: Verify) -> Result<Arc<Binding>> {
         let id = self.identity(key, domain, verify);
-        let shared = SharedInode::get(&id, &Tables::<T>::SHARED_ASPACE_OPS)?;
+        let shared = SharedInode::get(&id, &SharedAops::<T>::TABLE)?;
         Binding::new(shared, T::counters(self.sb().info())?)
     }
 
@@ -323,17 +323,17 @@ impl<T: FileSystem> Inode<T> {
     }
 }
 
-impl<T: FileSystem> Tables<T> {
+impl<T: FileSystem> Inode<T> {
     /// Gives a file that is being opened the page cache of its shared inode, which is looked for if
     /// this is the inode's first open.
     ///
     /// # Safety
     ///
     /// * `file` is being opened by this task, in `->open`.
-    /// * It is a file of `inode`.
+    /// * It is a file of this inode.
     #[inline(never)]
-    pub(super) unsafe fn share_file(inode: &Inode<T>, file: *mut bindings::file) -> Result {
-        let binding = match inode.bind() {
+    pub(super) unsafe fn share_file(&self, file: *mut bindings::file) -> Result {
+        let binding = match self.bind() {
             Ok(Some(binding)) => binding,
             Ok(None) => return Ok(()),
             Err(err) if err == EINTR || err == ERESTARTSYS => return Err(EINTR),

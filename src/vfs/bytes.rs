@@ -6,7 +6,7 @@
 
 use kernel::{prelude::*, sync::Arc};
 
-use super::{sharing::HashTime, verify::present, FileSystem, Inode, Tables};
+use super::{shared_aops::SharedAops, sharing::HashTime, verify::present, FileSystem, Inode};
 use crate::{
     io::folio_list::FolioList,
     race::race_point,
@@ -41,7 +41,7 @@ impl<T: FileSystem> Inode<T> {
 
     /// Makes this inode a user of the shared inode `id`. It is not bound to it yet.
     pub(super) fn join(&self, id: &Identity) -> Result<(Arc<Binding>, Role)> {
-        let shared = SharedInode::get(id, &Tables::<T>::SHARED_ASPACE_OPS)?;
+        let shared = SharedInode::get(id, &SharedAops::<T>::TABLE)?;
         let binding = Binding::new(shared, T::counters(self.sb().info())?)?;
         // SAFETY: The word is this inode's. Callers bind it to what this returns, and `leave` and
         // `evict_sharing` retire what it is bound to; or they retire it.

@@ -16,9 +16,12 @@ use kernel::{
 };
 
 use super::{
+    export::ExportOps,
     param::{Param, ParamValue, SOURCE},
+    super_ops::SuperOps,
     superblock::{SbInfo, INSTANCES},
-    FileSystem, SuperBlock, Tables,
+    xattr::XattrHandlers,
+    FileSystem, SuperBlock,
 };
 use crate::{bindings, io};
 
@@ -240,7 +243,7 @@ impl<T: FileSystem> FsContext<'_, T> {
             return self.get_tree_file();
         }
         let (fc, quiet) = (self.fc.as_ptr(), bindings::GET_TREE_BDEV_QUIET_LOOKUP);
-        let fill = Tables::<T>::fc_fill_super;
+        let fill = ContextOps::<T>::fill_super;
         // SAFETY: The context is live (type invariants), and the callback fits its state.
         let ret = unsafe { bindings::get_tree_bdev_flags(fc, Some(fill), quiet) };
         if ret != ENOTBLK.to_errno() {
@@ -262,7 +265,7 @@ impl<T: FileSystem> FsContext<'_, T> {
             private.key = T::key(&mut private.info, source)?;
         }
         let fc = self.fc.as_ptr();
-        let (is_same, fill) = (Tables::<T>::fc_is_same, Tables::<T>::fc_fill_super);
+        let (is_same, fill) = (ContextOps::<T>::is_same, ContextOps::<T>::fill_super);
         // SAFETY: The context is live (type invariants); both callbacks fit its state.
         to_result(unsafe { bindings::get_tree_file(fc, Some(is_same), Some(fill)) })?;
         self.tell_if_again();
@@ -343,21 +346,23 @@ pub(super) unsafe extern "C" fn init<T: FileSystem>(
         // SAFETY: The context is ours to fill.
         let fc = unsafe { &mut *fc.cast::<bindings::fs_context>() };
         fc.s_fs_info = KBox::into_raw(private).cast();
-        fc.ops = &Tables::<T>::CONTEXT_OPS;
+        fc.ops = &ContextOps::<T>::TABLE;
         Ok(0)
     })
 }
 
-impl<T: FileSystem> Tables<T> {
-    pub(super) const CONTEXT_OPS: bindings::fs_context_operations =
-        bindings::fs_context_operations {
-            free: Some(Self::fc_free),
-            dup: None,
-            parse_param: Some(Self::fc_parse_param),
-            parse_monolithic: None,
-            get_tree: Some(Self::fc_get_tree),
-            reconfigure: Some(Self::fc_reconfigure),
-        };
+/// `fs_context_operations` of the contexts of `T`.
+struct ContextOps<T>(PhantomData<T>);
+
+impl<T: FileSystem> ContextOps<T> {
+    const TABLE: bindings::fs_context_operations = bindings::fs_context_operations {
+        free: Some(Self::free),
+        dup: None,
+        parse_param: Some(Self::parse_param),
+        parse_monolithic: None,
+        get_tree: Some(Self::get_tree),
+        reconfigure: Some(Self::reconfigure),
+    };
 
     /// `fs_context_operations::free`
     ///
@@ -365,7 +370,7 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// * `fc` is a context of `T` that `init` has set up, and live.
     /// * It is used by this task alone.
-    unsafe extern "C" fn fc_free(fc: *mut bindings::fs_context) {
+    unsafe extern "C" fn free(fc: *mut bindings::fs_context) {
         // SAFETY: The context is live, and used by this task alone.
         let info = unsafe { &mut (*fc).s_fs_info };
         let private = core::mem::replace(info, core::ptr::null_mut()).cast::<SbInfo<T>>();
@@ -382,7 +387,7 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// * `fc` is a context of `T`, and used by this task alone.
     /// * `param` is live, and this callback's for the call.
-    unsafe extern "C" fn fc_parse_param(
+    unsafe extern "C" fn parse_param(
         fc: *mut bindings::fs_context,
         param: *mut bindings::fs_parameter,
     ) -> c_int {
@@ -399,7 +404,7 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// * `fc` is a context of `T`, and live.
     /// * It is used by this task alone.
-    unsafe extern "C" fn fc_get_tree(fc: *mut bindings::fs_context) -> c_int {
+    unsafe extern "C" fn get_tree(fc: *mut bindings::fs_context) -> c_int {
         // SAFETY: By this function's requirements the context is one of `T`, and this task's.
         let mut context = unsafe { FsContext::<T>::from_raw(fc) };
         from_result(|| context.get_tree().map(|()| 0))
@@ -412,7 +417,7 @@ impl<T: FileSystem> Tables<T> {
     /// * `sb_lock` is held.
     /// * `sb` is a superblock of `T` that is not dead.
     /// * `fc` is the context that `get_tree_file` was called with.
-    unsafe extern "C" fn fc_is_same(
+    unsafe extern "C" fn is_same(
         sb: *mut bindings::super_block,
         fc: *mut bindings::fs_context,
     ) -> c_int {
@@ -445,7 +450,7 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// * `sb` is new, this callback's to fill, and has taken the state of a context of `T`.
     /// * `fc` is live, and used by this task alone.
-    unsafe extern "C" fn fc_fill_super(
+    unsafe extern "C" fn fill_super(
         sb: *mut bindings::super_block,
         fc: *mut bindings::fs_context,
     ) -> c_int {
@@ -507,10 +512,10 @@ impl<T: FileSystem> Tables<T> {
         unsafe {
             (*sb).s_magic = T::MAGIC as usize;
             (*sb).s_maxbytes = i64::MAX;
-            (*sb).s_op = Self::SUPER_OPS_REF;
+            (*sb).s_op = SuperOps::<T>::REF;
             (*sb).s_time_gran = 1;
-            (*sb).s_xattr = Self::XATTR_HANDLERS.as_ptr();
-            (*sb).s_export_op = core::ptr::from_ref(Self::EXPORT_OPS).cast();
+            (*sb).s_xattr = XattrHandlers::<T>::TABLE.as_ptr();
+            (*sb).s_export_op = core::ptr::from_ref(ExportOps::<T>::TABLE).cast();
         }
         // SAFETY: By this function's requirements the flags are the caller's to set.
         let flags = unsafe { &mut (*sb).s_flags };
@@ -551,7 +556,7 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// * `fc` is a context of `T` with a root, and live.
     /// * It is used by this task alone.
-    unsafe extern "C" fn fc_reconfigure(fc: *mut bindings::fs_context) -> c_int {
+    unsafe extern "C" fn reconfigure(fc: *mut bindings::fs_context) -> c_int {
         // SAFETY: By this function's requirements the context is one of `T`, and this task's.
         let mut context = unsafe { FsContext::<T>::from_raw(fc) };
         // The context has its own state, which no superblock takes.

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Directories and symbolic links, and what every inode can be asked.
+//! Listing directories: their `file_operations`.
 
-use kernel::{error::from_result, prelude::*, sync::aref::ARef, types::Opaque};
+use core::marker::PhantomData;
 
-use super::{file::OpenFile, FileSystem, Inode, Tables};
-use crate::{bindings, compat::code::ENAMETOOLONG, io::wait::is_dying};
+use kernel::{error::from_result, prelude::*, types::Opaque};
 
-/// Longest name that is looked up.
-const NAME_MAX: usize = 255;
+use super::{file::OpenFile, file_ops::FileOps, FileSystem};
+use crate::{bindings, io::wait::is_dying};
 
 /// What `getdents` calls the file types of directory entries, `FT_*`.
 const DT_OF_FT: [u32; 8] = [
@@ -94,74 +93,19 @@ impl DirEmitter<'_> {
     }
 }
 
-impl<T: FileSystem> Tables<T> {
-    pub(super) const DIR_OPS: bindings::file_operations = bindings::file_operations {
+/// `file_operations` of the directories of `T`.
+pub(super) struct DirOps<T>(PhantomData<T>);
+
+impl<T: FileSystem> DirOps<T> {
+    pub(super) const TABLE: bindings::file_operations = bindings::file_operations {
         llseek: Some(bindings::generic_file_llseek),
         read: Some(bindings::generic_read_dir),
         iterate_shared: Some(Self::iterate_shared),
-        unlocked_ioctl: Some(Self::ioctl),
-        compat_ioctl: Some(Self::ioctl),
+        unlocked_ioctl: Some(FileOps::<T>::ioctl),
+        compat_ioctl: Some(FileOps::<T>::ioctl),
         setlease: Some(bindings::generic_setlease),
         ..pin_init::zeroed()
     };
-
-    pub(super) const FILE_INODE_OPS: bindings::inode_operations = bindings::inode_operations {
-        getattr: Some(Self::getattr),
-        listxattr: Some(Self::listxattr),
-        get_inode_acl: Some(Self::get_inode_acl),
-        fiemap: Some(Self::fiemap),
-        ..pin_init::zeroed()
-    };
-
-    pub(super) const DIR_INODE_OPS: bindings::inode_operations = bindings::inode_operations {
-        lookup: Some(Self::lookup),
-        ..Self::FILE_INODE_OPS
-    };
-
-    pub(super) const SYMLINK_INODE_OPS: bindings::inode_operations = bindings::inode_operations {
-        get_link: Some(bindings::page_get_link),
-        fiemap: None,
-        ..Self::FILE_INODE_OPS
-    };
-
-    pub(super) const FAST_SYMLINK_INODE_OPS: bindings::inode_operations =
-        bindings::inode_operations {
-            get_link: Some(bindings::simple_get_link),
-            fiemap: None,
-            ..Self::FILE_INODE_OPS
-        };
-
-    /// `inode_operations::lookup`
-    ///
-    /// # Safety
-    ///
-    /// * `dir` is a live directory of `T`, and locked.
-    /// * `dentry` is new, has a name, and is this callback's to complete.
-    unsafe extern "C" fn lookup(
-        dir: *mut bindings::inode,
-        dentry: *mut bindings::dentry,
-        _flags: c_uint,
-    ) -> *mut bindings::dentry {
-        // SAFETY: The directory is a live inode of `T`.
-        let dir = unsafe { Inode::<T>::from_raw(dir) };
-        // SAFETY: The dentry is new and ours; its name does not change while the directory is
-        // locked.
-        let qstr = unsafe { &(*dentry).__bindgen_anon_1.d_name };
-        // SAFETY: The same; the length is always set.
-        let len = unsafe { qstr.__bindgen_anon_1.__bindgen_anon_1.len } as usize;
-        // SAFETY: The name has this length, and does not change.
-        let name = unsafe { core::slice::from_raw_parts(qstr.name, len) };
-        if name.len() > NAME_MAX {
-            return ENAMETOOLONG.to_ptr();
-        }
-        let inode = match T::lookup(dir, name) {
-            Ok(Some(inode)) => ARef::into_raw(inode).as_ptr().cast(),
-            Ok(None) => core::ptr::null_mut(),
-            Err(err) => err.to_ptr(),
-        };
-        // SAFETY: `d_splice_alias` takes the inode's reference, and passes an error pointer on.
-        unsafe { bindings::d_splice_alias(inode, dentry) }
-    }
 
     /// `file_operations::iterate_shared`
     ///
@@ -182,62 +126,5 @@ impl<T: FileSystem> Tables<T> {
             T::read_dir(dir, &OpenDir { file }, &mut DirEmitter { ctx, file })?;
             Ok(0)
         })
-    }
-
-    /// `inode_operations::getattr`
-    ///
-    /// # Safety
-    ///
-    /// * `path` is one of a live inode of `T`, in a mount with `idmap`.
-    /// * `stat` is this callback's to fill.
-    unsafe extern "C" fn getattr(
-        idmap: *mut bindings::mnt_idmap,
-        path: *const bindings::path,
-        stat: *mut bindings::kstat,
-        request_mask: u32,
-        _flags: c_uint,
-    ) -> c_int {
-        // SAFETY: By this function's requirements the dentry is live, and so is its inode, one of
-        // `T`.
-        let inode = unsafe { Inode::<T>::from_raw((*(*path).dentry).d_inode) };
-        // SAFETY: By this function's requirements `stat` is this callback's to fill.
-        let out = unsafe { &mut *stat };
-        let immutable = u64::from(bindings::STATX_ATTR_IMMUTABLE);
-        let compressed = u64::from(bindings::STATX_ATTR_COMPRESSED);
-        let is_compressed = T::attributes(inode).compressed;
-        out.attributes |= immutable | if is_compressed { compressed } else { 0 };
-        out.attributes_mask |= immutable | compressed;
-        let fill = move |out: &mut bindings::kstat| -> c_int {
-            // SAFETY: The arguments are those of this callback.
-            unsafe { bindings::generic_fillattr(idmap, request_mask, inode.as_ptr(), out) };
-            0
-        };
-        if request_mask & bindings::STATX_DIOALIGN != 0 {
-            return Self::direct_io_alignment(inode, is_compressed, out, fill);
-        }
-        fill(out)
-    }
-
-    /// Says how direct I/O has to be aligned, and calls `fill`. Nothing says that there is none: on
-    /// a backing file, or of compressed data.
-    #[cold]
-    #[inline(never)]
-    fn direct_io_alignment(
-        inode: &Inode<T>,
-        is_compressed: bool,
-        out: &mut bindings::kstat,
-        fill: impl FnOnce(&mut bindings::kstat) -> c_int,
-    ) -> c_int {
-        if inode.mode() & bindings::S_IFMT != bindings::S_IFREG {
-            return fill(out);
-        }
-        out.result_mask |= bindings::STATX_DIOALIGN;
-        if let Some(bdev) = inode.sb().bdev().filter(|_| !is_compressed) {
-            // SAFETY: The superblock holds its device open.
-            out.dio_mem_align = unsafe { bindings::bdev_dma_align(bdev.as_ptr()) };
-            // SAFETY: The superblock holds its device open.
-            out.dio_offset_align = unsafe { bindings::bdev_block_size(bdev.as_ptr()) };
-        }
-        fill(out)
     }
 }

@@ -3,9 +3,11 @@
 //! File handles (`name_to_handle_at`, NFS export). In the same format as in-tree erofs: the 64-bit
 //! number as two words, high first, and a generation of 0.
 
+use core::marker::PhantomData;
+
 use kernel::{prelude::*, sync::aref::ARef};
 
-use super::{FileSystem, Inode, InodeRef, SuperBlock, Tables};
+use super::{FileSystem, Inode, InodeRef, SuperBlock};
 use crate::{bindings, compat::code::ESTALE};
 
 /// Words for one inode.
@@ -29,16 +31,18 @@ fn directory<T: FileSystem>(inode: InodeRef<T>) -> Result<InodeRef<T>> {
     }
 }
 
-impl<T: FileSystem> Tables<T> {
+/// `export_operations` of the superblocks of `T`.
+pub(super) struct ExportOps<T>(PhantomData<T>);
+
+impl<T: FileSystem> ExportOps<T> {
     // CAST: The struct is one of the raw bindings; the kernel crate has it without its fields.
-    pub(super) const EXPORT_OPS: &'static bindings::export_operations =
-        &bindings::export_operations {
-            encode_fh: Some(Self::encode_fh),
-            fh_to_dentry: Some(Self::fh_to_dentry),
-            fh_to_parent: Some(Self::fh_to_parent),
-            get_parent: Some(Self::get_parent),
-            ..pin_init::zeroed()
-        };
+    pub(super) const TABLE: &'static bindings::export_operations = &bindings::export_operations {
+        encode_fh: Some(Self::encode_fh),
+        fh_to_dentry: Some(Self::fh_to_dentry),
+        fh_to_parent: Some(Self::fh_to_parent),
+        get_parent: Some(Self::get_parent),
+        ..pin_init::zeroed()
+    };
 
     /// `export_operations::encode_fh`
     ///

@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 
 use kernel::{prelude::*, types::Opaque};
 
-use super::{FileSystem, Inode, Tables};
+use super::{super_ops::SuperOps, FileSystem, Inode};
 use crate::{bindings, io::mapping::Mapping};
 
 /// An open file.
@@ -32,7 +32,7 @@ impl<'a, T: FileSystem> OpenFile<'a, T> {
     /// # Safety
     ///
     /// * `file` is open for `'a`.
-    /// * It has been opened by the operations that [`Tables`] has for files or for directories.
+    /// * It has been opened by `FileOps<T>` or `DirOps<T>`.
     #[inline(always)]
     pub(super) unsafe fn from_raw(file: *mut bindings::file) -> Self {
         // INVARIANT: By this function's requirements; `open` sets `f_mapping`, which does not
@@ -57,7 +57,7 @@ impl<'a, T: FileSystem> OpenFile<'a, T> {
         // constant.
         let ops = unsafe { (*(*(*file).f_inode).i_sb).s_op };
         // SAFETY: By this function's requirements the file is open. Its superblock is one of `T`.
-        core::ptr::eq(ops, Tables::<T>::SUPER_OPS_REF).then(|| unsafe { Self::from_raw(file) })
+        core::ptr::eq(ops, SuperOps::<T>::REF).then(|| unsafe { Self::from_raw(file) })
     }
 
     #[inline(always)]

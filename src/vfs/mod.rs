@@ -2,9 +2,10 @@
 
 //! The kernel's filesystem interface as safe types, and the tables of callbacks behind it.
 //!
-//! A filesystem implements [`Mount`] and [`FileSystem`]; `Tables<T>` turns that into
-//! `super_operations` and the rest. The raw callbacks live only here: each turns its arguments into
-//! the types below, by the contract of `Documentation/filesystems/vfs.rst`, and calls the traits.
+//! A filesystem implements [`Mount`] and the traits that [`FileSystem`] is made of. Each of the
+//! kernel's tables has a type with its callbacks, as [`super_ops::SuperOps`]. The raw callbacks
+//! live only here: each turns its arguments into the types below, by the contract of
+//! `Documentation/filesystems/vfs.rst`, and calls the traits.
 //!
 //! # Lifetimes
 //!
@@ -15,22 +16,26 @@
 //! * `T::Inode` is set while the inode is new (`I_NEW`, not yet visible), then never changes.
 
 mod alias;
+mod aops;
 mod binding;
 mod bytes;
 mod cache_fill;
 mod context;
-pub(crate) mod data;
 pub(crate) mod dir;
 pub(crate) mod export;
 mod file;
+mod file_ops;
 mod fs_type;
 mod in_flight;
 pub(crate) mod inode;
+mod inode_ops;
+mod iomap;
 pub(crate) mod new_inode;
 mod page;
 pub(crate) mod param;
 mod ratelimit;
 pub(crate) mod registration;
+mod shared_aops;
 mod shared_fault;
 mod shared_read;
 pub(crate) mod sharing;
@@ -40,7 +45,7 @@ pub(crate) mod superblock;
 mod verify;
 pub(crate) mod xattr;
 
-use core::{marker::PhantomData, ops::Range};
+use core::ops::Range;
 
 use kernel::{
     fs::File,
@@ -112,29 +117,25 @@ pub(crate) trait Mount: Sized + Send + Sync + 'static {
     fn mounted(sb: &SuperBlock<Self>) -> Result;
     /// Takes over options of a remount.
     fn reconfigure(info: &Self::Info, key: Option<&Self::Key>, new: &Self::Info);
-    /// Whether POSIX ACLs are on.
-    fn acl_enabled(info: &Self::Info) -> bool;
     /// Takes all inodes and devices that `info` holds out of it. They are dropped afterwards: the
     /// last reference to an inode comes back to the filesystem, which then looks at `info`.
     fn put_super(info: &mut Self::Info) -> Self::Held;
+}
+
+/// What a mount can be asked.
+pub(crate) trait MountInfo: Mount {
+    /// Whether POSIX ACLs are on.
+    fn acl_enabled(info: &Self::Info) -> bool;
     /// Shows mount options.
     fn show_options(info: &Self::Info, out: &Options<'_>);
-    /// MountStats for `statfs`.
+    /// Figures for `statfs`.
     fn statfs(info: &Self::Info) -> Stat;
     /// Volume label, at most 255 bytes.
     fn label(info: &Self::Info) -> &[u8];
-    /// This mount's counters.
-    fn counters(info: &Self::Info) -> Result<&Arc<Counters>>;
-    /// Whether files of this mount are shared with any.
-    fn shares(info: &Self::Info) -> bool;
-    /// Whether single blocks that this mount's files bring into memory are shared between files.
-    fn shares_blocks(info: &Self::Info) -> bool;
-    /// Whether to read a file that holds data with direct I/O.
-    fn direct_io(info: &Self::Info) -> bool;
 }
 
-/// The inodes of a filesystem, which is read-only, and their data.
-pub(crate) trait FileSystem: Mount {
+/// The inodes of a filesystem, which is read-only, by their names and numbers.
+pub(crate) trait Directories: Mount {
     /// Reads the inode that `export` names (a file handle's 64-bit number).
     fn inode_by_handle(sb: &SuperBlock<Self>, handle: u64) -> Result<InodeRef<Self>>;
     /// The number for a file handle.
@@ -145,7 +146,10 @@ pub(crate) trait FileSystem: Mount {
     fn read_dir(dir: &Inode<Self>, list: &OpenDir<'_>, out: &mut DirEmitter<'_>) -> Result;
     /// Attributes for `statx`.
     fn attributes(inode: &Inode<Self>) -> Attributes;
+}
 
+/// The data of inodes.
+pub(crate) trait FileData: Mount {
     /// Whether data of an inode has to be decoded.
     fn is_compressed(inode: &Inode<Self>) -> bool;
     /// These bytes of an inode that has to be decoded, and those around them that come with them
@@ -155,11 +159,12 @@ pub(crate) trait FileSystem: Mount {
     fn report_data(inode: &Inode<Self>, pos: u64, what: &'static str);
     /// What holds the byte at `pos`. `report`: the bytes of inline data are not wanted.
     fn map(inode: &Inode<Self>, pos: u64, report: bool) -> Result<Extent<'_>>;
-    /// With whom a file's data is shared. `None`: with no other inode.
-    fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>>;
-    /// Says that block `block` of a file is not what it was when it was verified.
-    fn report_change(inode: &Inode<Self>, block: u64);
+    /// Whether to read a file that holds data with direct I/O.
+    fn direct_io(info: &Self::Info) -> bool;
+}
 
+/// The extended attributes of inodes.
+pub(crate) trait ExtendedAttributes: Mount {
     /// Value of an extended attribute (size; copied if `out` is given).
     fn getxattr(
         inode: &Inode<Self>,
@@ -171,11 +176,33 @@ pub(crate) trait FileSystem: Mount {
     fn listxattr(inode: &Inode<Self>, out: Option<&mut [u8]>) -> Result<usize>;
 }
 
+/// With whom data is shared.
+pub(crate) trait SharePolicy: Mount {
+    /// This mount's counters.
+    fn counters(info: &Self::Info) -> Result<&Arc<Counters>>;
+    /// Whether files of this mount are shared with any.
+    fn shares(info: &Self::Info) -> bool;
+    /// Whether single blocks that this mount's files bring into memory are shared between files.
+    fn shares_blocks(info: &Self::Info) -> bool;
+    /// With whom a file's data is shared. `None`: with no other inode.
+    fn scope(inode: &Inode<Self>) -> Result<Option<Scope<'_>>>;
+    /// Says that block `block` of a file is not what it was when it was verified.
+    fn report_change(inode: &Inode<Self>, block: u64);
+}
+
+/// A filesystem: all that the tables of callbacks need.
+pub(crate) trait FileSystem:
+    MountInfo + Directories + FileData + ExtendedAttributes + SharePolicy
+{
+}
+
+impl<T> FileSystem for T where
+    T: MountInfo + Directories + FileData + ExtendedAttributes + SharePolicy
+{
+}
+
 /// A static string for a constant C table. (`as_char_ptr` is not `const`.)
 #[allow(clippy::disallowed_methods)]
 const fn chars(text: &'static CStr) -> *const c_char {
     text.as_ptr().cast()
 }
-
-/// The callback tables of `T`.
-pub(crate) struct Tables<T>(PhantomData<T>);

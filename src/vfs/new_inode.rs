@@ -6,7 +6,10 @@ use core::ptr::NonNull;
 
 use kernel::{prelude::*, sync::aref::ARef};
 
-use super::{inode::InodeSlot, FileSystem, Inode, InodeRef, SuperBlock, Tables};
+use super::{
+    aops::AddressSpaceOps, dir::DirOps, file_ops::FileOps, inode::InodeSlot, inode_ops::InodeOps,
+    FileSystem, Inode, InodeRef, SuperBlock,
+};
 use crate::bindings;
 
 /// Type and permissions, sizes, times of a new inode.
@@ -91,7 +94,7 @@ impl<T: FileSystem> SuperBlock<T> {
             (*inode).i_size = size.min(i64::MAX as u64) as i64;
             (*inode).i_blkbits = blkbits;
             bindings::inode_nohighmem(inode);
-            (*(*inode).i_mapping).a_ops = &Tables::<T>::ADDRESS_SPACE_OPS;
+            (*(*inode).i_mapping).a_ops = &AddressSpaceOps::<T>::TABLE;
             Ok(ARef::from_raw(node.cast()))
         }
     }
@@ -176,10 +179,10 @@ impl<T: FileSystem> NewInode<T> {
     fn set_operations(&mut self, fields: &Fields, target: Option<NonNull<c_char>>) -> bool {
         let inode = self.as_ptr();
         let ops = match (fields.kind(), target) {
-            (bindings::S_IFDIR, _) => &Tables::<T>::DIR_INODE_OPS,
-            (bindings::S_IFLNK, None) => &Tables::<T>::SYMLINK_INODE_OPS,
-            (bindings::S_IFLNK, Some(_)) => &Tables::<T>::FAST_SYMLINK_INODE_OPS,
-            _ => &Tables::<T>::FILE_INODE_OPS,
+            (bindings::S_IFDIR, _) => &InodeOps::<T>::DIR,
+            (bindings::S_IFLNK, None) => &InodeOps::<T>::SYMLINK,
+            (bindings::S_IFLNK, Some(_)) => &InodeOps::<T>::FAST_SYMLINK,
+            _ => &InodeOps::<T>::FILE,
         };
         // SAFETY: The inode is new, so that this field is this task's to set.
         unsafe { (*inode).i_op = ops };
@@ -190,10 +193,10 @@ impl<T: FileSystem> NewInode<T> {
                     let own = self.inode().own_mapping().as_ptr();
                     self.inode().fast_mapping().set(own);
                 }
-                self.set_file_operations(&Tables::<T>::FILE_OPS);
+                self.set_file_operations(&FileOps::<T>::TABLE);
                 return true;
             }
-            bindings::S_IFDIR => self.set_file_operations(&Tables::<T>::DIR_OPS),
+            bindings::S_IFDIR => self.set_file_operations(&DirOps::<T>::TABLE),
             bindings::S_IFLNK => {
                 if let Some(target) = target {
                     let (target, len) = (target.as_ptr(), fields.size as i32);
@@ -224,9 +227,9 @@ impl<T: FileSystem> NewInode<T> {
     /// Sets how the page cache is filled.
     fn set_data_operations(&mut self) {
         let ops = if self.sb().is_block() && !T::is_compressed(self.inode()) {
-            &Tables::<T>::BLOCK_ASPACE_OPS
+            &AddressSpaceOps::<T>::BLOCK
         } else {
-            &Tables::<T>::ADDRESS_SPACE_OPS
+            &AddressSpaceOps::<T>::TABLE
         };
         let mapping = self.inode().own_mapping().as_ptr();
         // SAFETY: The inode is new, so that its mapping, which `i_mapping` points to, is this

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use kernel::{error::to_result, prelude::*, types::Opaque};
 
-use super::{context, fs_type::Type, inode::InodeSlot, FileSystem, Tables};
+use super::{context, fs_type::Type, inode::InodeSlot, super_ops::SuperOps, FileSystem};
 use crate::{bindings, io::inode_cache::InodeCache};
 
 impl Type {
@@ -23,7 +23,7 @@ impl Type {
                     fs_flags: (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP) as i32,
                     init_fs_context: Some(context::init::<T>),
                     parameters: T::PARAMS.as_ptr().cast(),
-                    kill_sb: Some(Tables::<T>::kill_sb),
+                    kill_sb: Some(SuperOps::<T>::kill_sb),
                     owner: module.as_ptr(),
                     ..pin_init::zeroed()
                 }),

@@ -6,11 +6,11 @@
 //! What may wait (reading, verifying) is done without the lock under which a fault is handled, if
 //! the fault can be tried again: a slow image stops the thread that touches it and no other.
 
-use core::{ops::Range, ptr::NonNull};
+use core::{marker::PhantomData, ops::Range, ptr::NonNull};
 
 use kernel::{page::PAGE_SIZE, prelude::*, sync::Arc};
 
-use super::{file::OpenFile, page::Unready, sharing::FileMapping, FileSystem, Inode, Tables};
+use super::{file::OpenFile, page::Unready, sharing::FileMapping, FileSystem, Inode};
 use crate::{
     bindings,
     io::{
@@ -361,35 +361,19 @@ impl<T: FileSystem> Inode<T> {
     }
 }
 
-impl<T: FileSystem> Tables<T> {
-    /// Memory mappings of files that may have the pages of a shared inode.
-    const SHARED_VM_OPS: bindings::vm_operations_struct = bindings::vm_operations_struct {
-        fault: Some(Self::shared_fault),
-        map_pages: Some(Self::shared_map_pages),
+/// `vm_operations_struct` of memory mappings of files of `T` that may have the pages of a shared
+/// inode.
+pub(super) struct SharedVmOps<T>(PhantomData<T>);
+
+impl<T: FileSystem> SharedVmOps<T> {
+    const TABLE: bindings::vm_operations_struct = bindings::vm_operations_struct {
+        fault: Some(Self::fault),
+        map_pages: Some(Self::map_pages),
         ..pin_init::zeroed()
     };
 
     /// A promoted constant, so that it has an address for good.
-    const SHARED_VM_OPS_REF: &'static bindings::vm_operations_struct = &Self::SHARED_VM_OPS;
-
-    /// `file_operations::mmap_prepare`
-    ///
-    /// # Safety
-    ///
-    /// * `desc` is live, and this callback's for the call.
-    /// * Its file is an open file of `T`.
-    pub(super) unsafe extern "C" fn mmap_prepare(desc: *mut bindings::vm_area_desc) -> c_int {
-        // SAFETY: By this function's requirements `desc` is live, and its file an open one of `T`.
-        let file = unsafe { OpenFile::<T>::from_raw((*desc).file) };
-        file.ready_readahead();
-        // SAFETY: By this function's requirements `desc` is the argument of this callback.
-        let ret = unsafe { bindings::generic_file_readonly_mmap_prepare(desc) };
-        if ret == 0 && file.is_shared() {
-            // SAFETY: `desc` is this callback's to fill.
-            unsafe { (*desc).vm_ops = Self::SHARED_VM_OPS_REF };
-        }
-        ret
-    }
+    pub(super) const REF: &'static bindings::vm_operations_struct = &Self::TABLE;
 
     /// `vm_operations_struct::fault` of a mapping of a file of `T`
     ///
@@ -397,7 +381,7 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// * `vmf` is live, and this callback's for the call.
     /// * The mapping is one of a file of `T`, and holds it open.
-    unsafe extern "C" fn shared_fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+    unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
         // SAFETY: By this function's requirements `vmf` is live; the mapping is of a file of `T`.
         let mut fault = unsafe { Fault::<T>::from_raw(vmf) };
         let mapping = fault.file.mapping();
@@ -427,7 +411,7 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// * `vmf` is live, and this callback's for the call.
     /// * The mapping is one of a file of `T`, and holds it open.
-    unsafe extern "C" fn shared_map_pages(
+    unsafe extern "C" fn map_pages(
         vmf: *mut bindings::vm_fault,
         start: usize,
         end: usize,

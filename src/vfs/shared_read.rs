@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads of files that have the page cache of a shared inode: `read_iter`, `splice_read`,
-//! `fadvise`.
+//! Reads of files that have the page cache of a shared inode.
 //!
 //! Each step verifies blocks, then copies what is resident of them. The copy never waits for a
 //! page: a page that is not there yet is waited for by [`OpenFile::page_in`], which knows whose
@@ -16,7 +15,7 @@ use kernel::{
     sync::Arc,
 };
 
-use super::{file::OpenFile, page::Unready, sharing::FileMapping, FileSystem, Inode, Tables};
+use super::{file::OpenFile, page::Unready, sharing::FileMapping, FileSystem, Inode};
 use crate::{
     bindings,
     io::{folio::FolioRef, mapping::Mapping, request::ReadRequest, wait::is_dying},
@@ -62,7 +61,7 @@ impl<T: FileSystem> Inode<T> {
 
     /// Whether `mapping`, which a file of this inode has, is that of a shared inode whose pages are
     /// verified by their bytes: then `fast` may be taken back. Takes no lock.
-    fn compares_bytes(&self, mapping: Mapping<'_>) -> bool {
+    pub(super) fn compares_bytes(&self, mapping: Mapping<'_>) -> bool {
         if mapping == self.own_mapping() {
             return false;
         }
@@ -389,7 +388,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
     }
 
     /// How a splice of up to `len` bytes from `pos` on is done, once that is known; or the errno.
-    fn splice_way(self, pos: u64, len: usize) -> Result<Splice> {
+    pub(super) fn splice_way(self, pos: u64, len: usize) -> Result<Splice> {
         loop {
             match self.splice_step(pos, len) {
                 Ok(Splice::Again) | Err(Unready::Left) if !is_dying() => {}
@@ -428,101 +427,8 @@ fn copy_ready(request: &mut ReadRequest<'_>, ready: u64, own: bool) -> isize {
     })
 }
 
-impl<T: FileSystem> Tables<T> {
-    /// `file_operations::splice_read`
-    ///
-    /// # Safety
-    ///
-    /// * `file` is an open file of `T`.
-    /// * `ppos` and `pipe` are valid, and this callback's for the call.
-    pub(super) unsafe extern "C" fn splice_read(
-        file: *mut bindings::file,
-        ppos: *mut bindings::loff_t,
-        pipe: *mut bindings::pipe_inode_info,
-        len: usize,
-        flags: c_uint,
-    ) -> isize {
-        // SAFETY: By this function's requirements the file is an open one of `T`.
-        let this = unsafe { OpenFile::<T>::from_raw(file) };
-        this.ready_readahead();
-        let (inode, mapping) = (this.inode(), this.mapping());
-        loop {
-            // SAFETY: By this function's requirements `ppos` is valid.
-            let pos = unsafe { *ppos } as u64;
-            if this.is_shared() && (len == 0 || pos >= inode.size()) {
-                return 0;
-            }
-            let binding = match inode.compares_bytes(mapping) {
-                true => inode.through(mapping).binding(),
-                false => None,
-            };
-            // Before pages are looked at, and until they are taken.
-            let _sole = binding.as_ref().and_then(|binding| binding.sole_read());
-            let len = match this.splice_way(pos, len) {
-                Ok(Splice::Copy(len)) => {
-                    // SAFETY: By this function's requirements these are valid; the file is open.
-                    return unsafe { bindings::copy_splice_read(file, ppos, pipe, len, flags) };
-                }
-                Ok(Splice::Pages(len)) => len,
-                Ok(Splice::Again) => continue,
-                Err(err) => return err.to_errno() as isize,
-            };
-            race_point!(c"splice_ready");
-            // SAFETY: By this function's requirements these are valid; the file is open.
-            let ret = unsafe { bindings::filemap_splice_read(file, ppos, pipe, len, flags) };
-            let refused = binding.as_ref().is_some_and(|binding| !binding.may_fill());
-            if ret >= 0 || !this.is_shared() || is_dying() {
-                return ret;
-            }
-            if refused || matches!(inode.through(mapping), FileMapping::Stale(_)) {
-                continue;
-            }
-            // A page has gone since, and could not be read with those around it. A read of it alone
-            // says whether it can.
-            // SAFETY: By this function's requirements these are valid; the file is open.
-            return unsafe { bindings::copy_splice_read(file, ppos, pipe, len, flags) };
-        }
-    }
-
-    /// `file_operations::fadvise`
-    ///
-    /// # Safety
-    ///
-    /// * `file` is an open file of `T`.
-    pub(super) unsafe extern "C" fn fadvise(
-        file: *mut bindings::file,
-        offset: bindings::loff_t,
-        len: bindings::loff_t,
-        advice: c_int,
-    ) -> c_int {
-        // SAFETY: By this function's requirements the file is an open one of `T`.
-        let this = unsafe { OpenFile::<T>::from_raw(file) };
-        this.ready_readahead();
-        let (inode, shared) = (this.inode(), this.is_shared());
-        let valid = offset >= 0 && len >= 0;
-        let drops = advice as u32 == bindings::FADV_DONTNEED;
-        if shared && valid && drops && !inode.may_drop(this.mapping()) {
-            // Others count on these pages.
-            return 0;
-        }
-        // SAFETY: The file is open.
-        let ret = unsafe { bindings::generic_fadvise(file, offset, len, advice) };
-        if ret == 0 && shared {
-            // It takes the size of read-ahead from the internal filesystem, which has none.
-            match advice as u32 {
-                bindings::FADV_NORMAL => this.set_ra_pages(inode.ra_pages()),
-                bindings::FADV_SEQUENTIAL => {
-                    this.set_ra_pages(inode.ra_pages().saturating_mul(2));
-                }
-                _ => {}
-            }
-        }
-        ret
-    }
-}
-
 /// How a part of a file is spliced.
-enum Splice {
+pub(super) enum Splice {
     /// By reference to the pages: this number of bytes.
     Pages(usize),
     /// By copying this number of bytes.
@@ -534,7 +440,7 @@ enum Splice {
 impl<T: FileSystem> Inode<T> {
     /// Whether the reader of a file may drop its pages from the page cache: where the administrator
     /// vouches for the sharing, as in-tree; else if no other inode counts on them.
-    fn may_drop(&self, mapping: Mapping<'_>) -> bool {
+    pub(super) fn may_drop(&self, mapping: Mapping<'_>) -> bool {
         match self.through(mapping) {
             FileMapping::Own => true,
             FileMapping::Shared(binding) => {

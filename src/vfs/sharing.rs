@@ -15,12 +15,7 @@ use core::ops::Range;
 
 use kernel::{error::to_result, page::PAGE_SHIFT, prelude::*, sync::Arc};
 
-use super::{
-    cache_fill::{CacheFill, OwnFill, UncheckedFill},
-    file::OpenFile,
-    in_flight::InFlight,
-    FileSystem, Inode, SuperBlock, Tables,
-};
+use super::{cache_fill::OwnFill, in_flight::InFlight, FileSystem, Inode, SuperBlock};
 use crate::{
     bindings,
     compat::code::ESTALE,
@@ -28,9 +23,7 @@ use crate::{
         clock::now,
         device::SuperPtr,
         fill::{fill, FillCompletion, Plan},
-        folio::Folio,
         folio_list::FolioList,
-        locked::LeavingFolio,
         mapping::Mapping,
         readahead::Readahead,
     },
@@ -40,7 +33,7 @@ use crate::{
         digest::{digest_blocks, Digest},
         is_marked,
         sha256::KernelSha256,
-        Binding, Bindings, Recording, SharedInode, Unheld, BLOCK_SHIFT, BLOCK_SIZE,
+        Binding, Bindings, Recording, SharedInode, BLOCK_SHIFT, BLOCK_SIZE,
     },
     stats::{self, Counters, Field},
 };
@@ -178,7 +171,7 @@ impl<T: FileSystem> Inode<T> {
 
     /// Whether what is read through this inode for the page cache of `binding` is neither decoded
     /// nor checked. The folios are there already, locked: see [`CacheFill::new`].
-    fn needs_no_check(&self, binding: &Binding) -> bool {
+    pub(super) fn needs_no_check(&self, binding: &Binding) -> bool {
         !T::is_compressed(self) && binding.needs_no_check()
     }
 
@@ -290,58 +283,11 @@ impl<T: FileSystem> Inode<T> {
     }
 }
 
-impl<T: FileSystem> Tables<T> {
-    /// How the page cache of a shared inode is filled.
-    pub(super) const SHARED_ASPACE_OPS: bindings::address_space_operations =
-        bindings::address_space_operations {
-            read_folio: Some(Self::shared_read_folio),
-            readahead: Some(Self::shared_readahead),
-            direct_IO: Some(bindings::noop_direct_IO),
-            release_folio: Some(Self::shared_release_folio),
-            migrate_folio: Some(bindings::migrate_folio),
-            ..pin_init::zeroed()
-        };
-
-    /// `address_space_operations::readahead` of a shared inode
-    ///
-    /// # Safety
-    ///
-    /// * `rac` is valid, and this callback's for the call.
-    /// * Its mapping is that of a shared inode, its file null or open.
-    unsafe extern "C" fn shared_readahead(rac: *mut bindings::readahead_control) {
-        // SAFETY: By this function's requirements `rac` is the argument of this callback.
-        let readahead = unsafe { Readahead::from_raw(rac) };
-        // A file that is not of `T` may have this mapping (coda gives its files that of the file
-        // below): it is not looked into.
-        // SAFETY: By this function's requirements the file is null or open.
-        let Some(file) = (unsafe { OpenFile::<T>::if_of_type(readahead.file()) }) else {
-            return;
-        };
-        // SAFETY: By this function's requirements it is that of a shared inode, which is there for
-        // the call.
-        let mapping = unsafe { Mapping::from_raw(readahead.mapping()) };
-        let inode = file.inode();
-        let FileMapping::Shared(binding) = inode.through(mapping) else {
-            // The VFS drops the folios.
-            return;
-        };
-        if !binding.may_fill() {
-            return;
-        }
-        let elsewhere = |pages| inode.next_elsewhere(&binding, pages);
-        if inode.needs_no_check(&binding) {
-            let filled = || UncheckedFill::new(inode, &binding);
-            Self::fill_readahead(inode, readahead, elsewhere, filled);
-        } else {
-            let filled = || CacheFill::new(inode, &binding);
-            Self::fill_readahead(inode, readahead, elsewhere, filled);
-        }
-    }
-
+impl<T: FileSystem> Inode<T> {
     /// Fills the folios that a read-ahead is for, up to the first that `elsewhere` finds not to be
     /// needed; and those that come with them for little more.
-    fn fill_readahead<F: FillCompletion>(
-        inode: &Inode<T>,
+    pub(super) fn fill_readahead<F: FillCompletion>(
+        &self,
         mut readahead: Readahead<'_>,
         elsewhere: impl Fn(Range<u64>) -> u64,
         filled: impl Fn() -> F,
@@ -349,9 +295,9 @@ impl<T: FileSystem> Tables<T> {
         let pages = readahead.pages();
         let start = pages.start;
         let mut until = elsewhere(pages.clone());
-        if until > start && T::is_compressed(inode) {
+        if until > start && T::is_compressed(self) {
             let bytes = start << PAGE_SHIFT..pages.end << PAGE_SHIFT;
-            let around = T::expand_to_extents(inode, bytes.clone());
+            let around = T::expand_to_extents(self, bytes.clone());
             let around = around.start.min(bytes.start)..around.end.max(bytes.end);
             if around != bytes {
                 readahead.expand(around);
@@ -360,13 +306,13 @@ impl<T: FileSystem> Tables<T> {
         }
         loop {
             let mut max = FILL_BYTES;
-            if T::is_compressed(inode) {
+            if T::is_compressed(self) {
                 // An extent is not cut in two, each of which would take decoding the first.
                 let pages = readahead.pages();
                 let pos = pages.start << PAGE_SHIFT;
                 let end = pos.saturating_add(max as u64);
                 if pages.end << PAGE_SHIFT > end {
-                    let end = T::expand_to_extents(inode, pos..end).end;
+                    let end = T::expand_to_extents(self, pos..end).end;
                     max = end.saturating_sub(pos) as usize;
                 }
             }
@@ -376,106 +322,34 @@ impl<T: FileSystem> Tables<T> {
             if folios.is_empty() {
                 return;
             }
-            folios.set_reader(inode.sb().as_ptr().cast());
-            let plan = inode.plan(folios.pos(), true);
-            inode.fill_from_image(folios, &plan, filled());
+            folios.set_reader(self.sb().as_ptr().cast());
+            let plan = self.plan(folios.pos(), true);
+            self.fill_from_image(folios, &plan, filled());
         }
     }
 
-    /// As [`Tables::readahead`], of an inode that has to be decoded. The page cache is its own.
-    pub(super) fn readahead_encoded(inode: &Inode<T>, readahead: Readahead<'_>) {
+    /// `readahead` of an inode that has to be decoded. The page cache is its own.
+    pub(super) fn readahead_encoded(&self, readahead: Readahead<'_>) {
         let nowhere = |_| u64::MAX;
-        Self::fill_readahead(inode, readahead, nowhere, || OwnFill {
-            in_flight: InFlight::new(inode),
+        self.fill_readahead(readahead, nowhere, || OwnFill {
+            in_flight: InFlight::new(self),
         });
     }
 
-    /// As [`Tables::read_folio`], of an inode that has to be decoded.
+    /// `read_folio` of an inode that has to be decoded.
     ///
     /// # Safety
     ///
     /// * `folio` is locked, and in the inode's own mapping.
     /// * The lock passes to this.
-    pub(super) unsafe fn read_folio_encoded(
-        inode: &Inode<T>,
-        folio: *mut bindings::folio,
-    ) -> Result {
+    pub(super) unsafe fn read_folio_encoded(&self, folio: *mut bindings::folio) -> Result {
         let folio = core::ptr::NonNull::new(folio).ok_or(EIO)?;
         // SAFETY: By this function's requirements the folio is locked, and the lock passes on.
         let folios = unsafe { FolioList::of_locked(folio)? };
-        let plan = inode.plan(folios.pos(), false);
-        let in_flight = InFlight::new(inode);
-        inode.fill_from_image(folios, &plan, OwnFill { in_flight });
+        let plan = self.plan(folios.pos(), false);
+        let in_flight = InFlight::new(self);
+        self.fill_from_image(folios, &plan, OwnFill { in_flight });
         Ok(())
-    }
-
-    /// `address_space_operations::release_folio` of a shared inode: called where each page that
-    /// leaves is looked at before ([`crate::share::usage`])
-    ///
-    /// # Safety
-    ///
-    /// * `folio` is null or locked.
-    /// * It is in the page cache of a shared inode.
-    unsafe extern "C" fn shared_release_folio(
-        folio: *mut bindings::folio,
-        _gfp: bindings::gfp_t,
-    ) -> bool {
-        let Some(folio) = core::ptr::NonNull::new(folio) else {
-            return false;
-        };
-        // SAFETY: By this function's requirements the folio is locked, so that it stays in the page
-        // cache.
-        let folio = unsafe { LeavingFolio::from_raw(folio) };
-        // SAFETY: The page cache is that of a shared inode, which is not freed before the folio has
-        // left it.
-        let shared = unsafe { Unheld::of_mapping(folio.mapping()) };
-        shared.may_leave(&folio)
-    }
-
-    /// `address_space_operations::read_folio` of a shared inode
-    ///
-    /// # Safety
-    ///
-    /// * `folio` is locked, of the page cache of a shared inode, and the lock passes to this.
-    /// * `file` is null or open.
-    unsafe extern "C" fn shared_read_folio(
-        file: *mut bindings::file,
-        folio: *mut bindings::folio,
-    ) -> c_int {
-        let Some(at) = core::ptr::NonNull::new(folio) else {
-            return EIO.to_errno();
-        };
-        // SAFETY: The folio is locked, and the lock passes on.
-        let mut folios = match unsafe { FolioList::of_locked(at) } {
-            Ok(folios) => folios,
-            Err(err) => return err.to_errno(),
-        };
-        // SAFETY: By this function's requirements the file is null or open.
-        let Some(file) = (unsafe { OpenFile::<T>::if_of_type(file) }) else {
-            return EIO.to_errno();
-        };
-        // SAFETY: The folio is locked, so it stays in this mapping.
-        let mapping = unsafe { Folio::from_raw(folio) }.mapping();
-        // SAFETY: It is that of a shared inode, which is not freed before the folio has left it.
-        let mapping = unsafe { Mapping::from_raw(mapping) };
-        let inode = file.inode();
-        let binding = match inode.through(mapping) {
-            FileMapping::Shared(binding) => binding,
-            FileMapping::Stale(Some(binding)) if binding.shared().mapping() == mapping => binding,
-            _ => return EIO.to_errno(),
-        };
-        if !binding.may_fill() {
-            return EAGAIN.to_errno();
-        }
-        folios.set_reader(inode.sb().as_ptr().cast());
-        let plan = inode.plan(folios.pos(), false);
-        if inode.needs_no_check(&binding) {
-            inode.fill_from_image(folios, &plan, UncheckedFill::new(inode, &binding));
-        } else {
-            let filled = CacheFill::new(inode, &binding);
-            inode.fill_from_image(folios, &plan, filled);
-        }
-        0
     }
 }
 

@@ -2,13 +2,15 @@
 
 //! The operations of superblocks: inodes come and go, and a mount ends.
 
+use core::marker::PhantomData;
+
 use kernel::prelude::*;
 
 use super::{
     fs_type::inode_cache,
     inode::InodeSlot,
     superblock::{Options, SbInfo},
-    FileSystem, Inode, SuperBlock, Tables,
+    FileSystem, Inode, SuperBlock,
 };
 use crate::bindings;
 
@@ -70,8 +72,11 @@ impl<T: FileSystem> InodeSlot<T> {
     }
 }
 
-impl<T: FileSystem> Tables<T> {
-    pub(super) const SUPER_OPS: bindings::super_operations = bindings::super_operations {
+/// `super_operations` of the superblocks of `T`.
+pub(super) struct SuperOps<T>(PhantomData<T>);
+
+impl<T: FileSystem> SuperOps<T> {
+    const TABLE: bindings::super_operations = bindings::super_operations {
         alloc_inode: Some(InodeSlot::<T>::alloc),
         free_inode: Some(InodeSlot::<T>::free),
         evict_inode: Some(InodeSlot::<T>::evict),
@@ -83,7 +88,7 @@ impl<T: FileSystem> Tables<T> {
 
     /// A promoted constant, so that it has an address for good, by which superblocks of `T` are
     /// known.
-    pub(super) const SUPER_OPS_REF: &'static bindings::super_operations = &Self::SUPER_OPS;
+    pub(super) const REF: &'static bindings::super_operations = &Self::TABLE;
 
     /// `super_operations::put_super`
     ///

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extended attributes and POSIX ACLs.
+//! Extended attributes: `xattr_handler`s.
+
+use core::marker::PhantomData;
 
 use kernel::{error::from_result, prelude::*};
 
-use super::{chars, FileSystem, Inode, Tables};
-use crate::{bindings, compat::code::ENODATA, format::xattr::index};
+use super::{chars, FileSystem, Inode};
+use crate::{bindings, format::xattr::index};
 
 /// Whether the task may see `trusted.*`.
 pub(crate) fn may_see_trusted() -> bool {
@@ -33,13 +35,15 @@ const fn handler(
     }
 }
 
-impl<T: FileSystem> Tables<T> {
-    const USER: bindings::xattr_handler = handler(c"user.", index::USER, Self::xattr_get);
-    const TRUSTED: bindings::xattr_handler = handler(c"trusted.", index::TRUSTED, Self::xattr_get);
-    const SECURITY: bindings::xattr_handler =
-        handler(c"security.", index::SECURITY, Self::xattr_get);
+/// `xattr_handler`s of the superblocks of `T`.
+pub(super) struct XattrHandlers<T>(PhantomData<T>);
 
-    pub(super) const XATTR_HANDLERS: &'static [*const bindings::xattr_handler; 4] = &[
+impl<T: FileSystem> XattrHandlers<T> {
+    const USER: bindings::xattr_handler = handler(c"user.", index::USER, Self::get);
+    const TRUSTED: bindings::xattr_handler = handler(c"trusted.", index::TRUSTED, Self::get);
+    const SECURITY: bindings::xattr_handler = handler(c"security.", index::SECURITY, Self::get);
+
+    pub(super) const TABLE: &'static [*const bindings::xattr_handler; 4] = &[
         &Self::USER,
         &Self::TRUSTED,
         &Self::SECURITY,
@@ -50,11 +54,11 @@ impl<T: FileSystem> Tables<T> {
     ///
     /// # Safety
     ///
-    /// * `handler` is one of [`Tables::XATTR_HANDLERS`].
+    /// * `handler` is one of [`XattrHandlers::TABLE`].
     /// * `inode` is a live inode of `T`.
     /// * `name` is NUL-terminated, and does not change during the call.
     /// * `buffer` is null, or writable for `size` bytes, and this callback's for the call.
-    unsafe extern "C" fn xattr_get(
+    unsafe extern "C" fn get(
         handler: *const bindings::xattr_handler,
         _dentry: *mut bindings::dentry,
         inode: *mut bindings::inode,
@@ -74,69 +78,6 @@ impl<T: FileSystem> Tables<T> {
             Ok(i32::try_from(T::getxattr(inode, class, name, out)?)?)
         })
     }
-
-    /// `inode_operations::listxattr`
-    ///
-    /// # Safety
-    ///
-    /// * `dentry` is live, and has an inode of `T`.
-    /// * `buffer` is null, or writable for `size` bytes, and this callback's for the call.
-    pub(super) unsafe extern "C" fn listxattr(
-        dentry: *mut bindings::dentry,
-        buffer: *mut c_char,
-        size: usize,
-    ) -> isize {
-        // SAFETY: The dentry is live, and has an inode of `T`.
-        let inode = unsafe { Inode::<T>::from_raw((*dentry).d_inode) };
-        // SAFETY: The buffer is null or writable for `size` bytes, and this call's.
-        let out = unsafe { out_buffer(buffer.cast(), size) };
-        match T::listxattr(inode, out) {
-            Ok(len) => len as isize,
-            Err(err) => err.to_errno() as isize,
-        }
-    }
-
-    /// `inode_operations::get_inode_acl`
-    ///
-    /// # Safety
-    ///
-    /// * `inode` is a live inode of `T`.
-    pub(super) unsafe extern "C" fn get_inode_acl(
-        inode: *mut bindings::inode,
-        kind: c_int,
-        rcu: bool,
-    ) -> *mut bindings::posix_acl {
-        if rcu {
-            return ECHILD.to_ptr();
-        }
-        let class = match kind as u32 {
-            bindings::ACL_TYPE_ACCESS => index::POSIX_ACL_ACCESS,
-            bindings::ACL_TYPE_DEFAULT => index::POSIX_ACL_DEFAULT,
-            _ => return EINVAL.to_ptr(),
-        };
-        let read = || -> Result<Option<KVec<u8>>> {
-            // SAFETY: A live inode of `T`.
-            let inode = unsafe { Inode::<T>::from_raw(inode) };
-            let len = match T::getxattr(inode, class, b"", None) {
-                Err(err) if err == ENODATA => return Ok(None),
-                other => other?,
-            };
-            let mut value = KVec::from_elem(0u8, len, GFP_KERNEL)?;
-            let got = T::getxattr(inode, class, b"", Some(&mut value))?;
-            value.truncate(got);
-            Ok(Some(value))
-        };
-        match read() {
-            Ok(None) => core::ptr::null_mut(),
-            Ok(Some(value)) => {
-                let (value, len) = (value.as_ptr().cast(), value.len());
-                // SAFETY: The value is readable for its length; the result is an ACL or an error
-                // pointer.
-                unsafe { bindings::acl_from_xattr(value, len) }
-            }
-            Err(err) => err.to_ptr(),
-        }
-    }
 }
 
 /// Returns the buffer of an attribute, if there is one.
@@ -145,7 +86,7 @@ impl<T: FileSystem> Tables<T> {
 ///
 /// * `buffer` is null, or writable for `size` bytes for `'a`.
 /// * Nothing else uses it for `'a`.
-unsafe fn out_buffer<'a>(buffer: *mut c_void, size: usize) -> Option<&'a mut [u8]> {
+pub(super) unsafe fn out_buffer<'a>(buffer: *mut c_void, size: usize) -> Option<&'a mut [u8]> {
     if buffer.is_null() || size == 0 {
         return None;
     }
