@@ -170,7 +170,7 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Whether what is read through this inode for the page cache of `binding` is neither decoded
-    /// nor checked. The folios are there already, locked: see [`CacheFill::new`].
+    /// nor checked. The folios are there already, locked: see `CacheFill::new`.
     pub(super) fn needs_no_check(&self, binding: &Binding) -> bool {
         !T::is_compressed(self) && binding.needs_no_check()
     }
