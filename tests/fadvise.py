@@ -59,6 +59,19 @@ def opened(path):
     return os.open(path, os.O_RDONLY)
 
 
+def cold(path, at, length):
+    """A file of which nothing of a range is in memory. What is in use, by a list of pages of a processor, stays at first."""
+    for _ in range(200):
+        fd = opened(path)
+        if not cached(fd, at, length):
+            break
+        os.close(fd)
+        time.sleep(0.05)
+    else:
+        fd = opened(path)
+    return fd
+
+
 def alone(label, path):
     with open(path, "rb") as f:
         data = f.read()
@@ -87,7 +100,7 @@ def alone(label, path):
 
     def steps(advice):
         """Pages that are in memory after some small reads that go on where the last one ended."""
-        fd = opened(path)
+        fd = cold(path, at, 1 << 20)
         if advice is not None:
             os.posix_fadvise(fd, 0, 0, advice)
         for pos in range(at, at + 4 * PAGE, PAGE):
