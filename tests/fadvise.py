@@ -54,21 +54,15 @@ def drop():
         f.write("1")
 
 
-def opened(path):
+def opened(path, at=0, length=0):
+    """A file of which nothing of a range is in memory. What a processor's list of pages still holds stays at first."""
     drop()
-    return os.open(path, os.O_RDONLY)
-
-
-def cold(path, at, length):
-    """A file of which nothing of a range is in memory. What is in use, by a list of pages of a processor, stays at first."""
+    fd = os.open(path, os.O_RDONLY)
     for _ in range(200):
-        fd = opened(path)
-        if not cached(fd, at, length):
+        if not length or not cached(fd, at, length):
             break
-        os.close(fd)
         time.sleep(0.05)
-    else:
-        fd = opened(path)
+        drop()
     return fd
 
 
@@ -78,19 +72,19 @@ def alone(label, path):
     at, length = len(data) // 2 & -PAGE, 64 << 10
     pages = length // PAGE
 
-    fd = opened(path)
+    fd = opened(path, at, length)
     result(cached(fd, at, length) == 0, f"{label}: the file is cold before the advice", cached(fd, at, length))
     os.posix_fadvise(fd, at, length, os.POSIX_FADV_WILLNEED)
     result(comes(fd, at, length, pages), f"{label}: POSIX_FADV_WILLNEED reads the range", cached(fd, at, length))
     result(os.pread(fd, length, at) == data[at:at + length], f"{label}: the bytes of that range are right")
     os.close(fd)
 
-    fd = opened(path)
+    fd = opened(path, at, length)
     libc.readahead(fd, ctypes.c_long(at), ctypes.c_size_t(length))
     result(comes(fd, at, length, pages), f"{label}: readahead(2) reads the range", cached(fd, at, length))
     os.close(fd)
 
-    fd = opened(path)
+    fd = opened(path, at, length)
     m = mmap.mmap(fd, len(data), flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     m.madvise(mmap.MADV_WILLNEED, at, length)
     result(comes(fd, at, length, pages), f"{label}: MADV_WILLNEED reads the range", cached(fd, at, length))
@@ -100,7 +94,7 @@ def alone(label, path):
 
     def steps(advice):
         """Pages that are in memory after some small reads that go on where the last one ended."""
-        fd = cold(path, at, 1 << 20)
+        fd = opened(path, at, 1 << 20)
         if advice is not None:
             os.posix_fadvise(fd, 0, 0, advice)
         for pos in range(at, at + 4 * PAGE, PAGE):

@@ -27,10 +27,13 @@ pub(super) fn make() {
     }
 }
 
+fn sampler() -> Sampler {
+    Sampler::new(SECRET.each_ref().map(|word| word.load(Relaxed)))
+}
+
 /// A number for a block, which is the same for equal blocks, and for few others.
 pub(super) fn sample(block: &[u8]) -> u64 {
-    let [one, two] = &SECRET;
-    let mut sampler = Sampler::new([one.load(Relaxed), two.load(Relaxed)]);
+    let mut sampler = sampler();
     sampler.add(block);
     let [sample, _] = sampler.finish();
     sample
@@ -38,16 +41,14 @@ pub(super) fn sample(block: &[u8]) -> u64 {
 
 /// The key of a file of `size` bytes that starts with the first `count` blocks of these.
 pub(crate) fn key_of<'a>(head: impl Iterator<Item = &'a [u8]>, count: u64, size: u64) -> Key {
-    let [one, two] = &SECRET;
-    let mut sampler = Sampler::new([one.load(Relaxed), two.load(Relaxed)]);
+    let mut sampler = sampler();
     let blocks = head.flat_map(|blocks| blocks.chunks_exact(BLOCK_SIZE));
-    let mut left = size;
     for (at, block) in (0..count).zip(blocks) {
         if at < SAMPLED || at + 1 == count {
-            let len = left.min(BLOCK_SIZE as u64) as usize;
+            let start = at.saturating_mul(BLOCK_SIZE as u64);
+            let len = size.saturating_sub(start).min(BLOCK_SIZE as u64) as usize;
             sampler.add(block.get(..len).unwrap_or(block));
         }
-        left = left.saturating_sub(BLOCK_SIZE as u64);
     }
     Key::of_samples(sampler.finish())
 }

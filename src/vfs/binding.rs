@@ -321,9 +321,7 @@ impl<T: FileSystem> Inode<T> {
         }
         end
     }
-}
 
-impl<T: FileSystem> Inode<T> {
     /// Gives a file that is being opened the page cache of its shared inode, which is looked for if
     /// this is the inode's first open.
     ///

@@ -281,9 +281,7 @@ impl<T: FileSystem> Inode<T> {
             stats::trace::verify(dev, number, first, verified as u32);
         }
     }
-}
 
-impl<T: FileSystem> Inode<T> {
     /// Fills the folios that a read-ahead is for, up to the first that `elsewhere` finds not to be
     /// needed; and those that come with them for little more.
     pub(super) fn fill_readahead<F: FillCompletion>(
