@@ -10,7 +10,7 @@ use kernel::{bindings, prelude::*};
 pub(crate) mod code {
     #[cfg(not(compat_error_codes))]
     pub(crate) use kernel::error::code::{
-        EBADMSG, EFSCORRUPTED, ENAMETOOLONG, ENODATA, EOPNOTSUPP, ESTALE,
+        EBADMSG, EFSCORRUPTED, ELOOP, ENAMETOOLONG, ENODATA, EOPNOTSUPP, ESTALE,
     };
 
     #[cfg(compat_error_codes)]
@@ -41,6 +41,7 @@ pub(crate) mod code {
         codes! {
             EBADMSG = bindings::EBADMSG;
             EFSCORRUPTED = bindings::EUCLEAN;
+            ELOOP = bindings::ELOOP;
             ENAMETOOLONG = bindings::ENAMETOOLONG;
             ENODATA = bindings::ENODATA;
             EOPNOTSUPP = bindings::EOPNOTSUPP;
@@ -48,7 +49,7 @@ pub(crate) mod code {
         }
     }
     #[cfg(compat_error_codes)]
-    pub(crate) use own::{EBADMSG, EFSCORRUPTED, ENAMETOOLONG, ENODATA, EOPNOTSUPP, ESTALE};
+    pub(crate) use own::{EBADMSG, EFSCORRUPTED, ELOOP, ENAMETOOLONG, ENODATA, EOPNOTSUPP, ESTALE};
 }
 
 /// Loads before it are not reordered with loads behind it.
@@ -109,6 +110,18 @@ pub(crate) const GET_UNMAPPED_AREA: GetUnmappedArea = {
     #[cfg(not(CONFIG_TRANSPARENT_HUGEPAGE))]
     None
 };
+
+/// The largest folio that may be given to a page cache, where `order` is wanted: pages alone in
+/// kernels without huge pages, whose page caches have no larger ones
+/// (`mapping_set_folio_order_range()`).
+#[inline(always)]
+pub(crate) const fn cache_order(order: u32) -> u32 {
+    if cfg!(CONFIG_TRANSPARENT_HUGEPAGE) {
+        order
+    } else {
+        0
+    }
+}
 
 /// `file_operations::get_unmapped_area`
 type GetUnmappedArea = Option<

@@ -16,7 +16,7 @@ use super::{
     folio_pool,
     readahead::Readahead,
 };
-use crate::bindings;
+use crate::{bindings, compat::cache_order};
 
 /// Folios of a read-ahead for which there is room from the beginning, at most: those of the first
 /// one of a file, 128 KiB by default.
@@ -125,7 +125,7 @@ impl FolioList {
     /// As [`FolioList::scratch`], for [`FolioList::give`]: they are large where `index` allows, so
     /// that they may go into the page cache at that place, which then has them charged.
     pub(crate) fn for_cache(index: u64, pages: u64, max_order: u32) -> Result<Self> {
-        Self::new(FolioKind::New, index, pages, max_order)
+        Self::new(FolioKind::New, index, pages, cache_order(max_order))
     }
 
     fn new(kind: FolioKind, index: u64, pages: u64, max_order: u32) -> Result<Self> {
