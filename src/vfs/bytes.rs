@@ -8,6 +8,7 @@ use kernel::{prelude::*, sync::Arc};
 
 use super::{shared_aops::SharedAops, sharing::HashTime, verify::present, FileSystem, Inode};
 use crate::{
+    compat::code::ELOOP,
     io::folio_list::FolioList,
     race::race_point,
     share::{
