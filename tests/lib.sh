@@ -84,16 +84,8 @@ numbered() {
 	done < <(python3 "$(dirname "$0")/$program" "$@" 2>&1)
 }
 
-# settled: waits until the module has nothing to look for and nothing to merge any more
-settled() {
-	local i stats=/sys/fs/erofs-shared/stats
-	for ((i = 0; i < 600; i++)); do
-		sleep 0.2
-		# In this order: what is found waits to be merged before the search is over.
-		[ "$(cat $stats/finder_waiting $stats/merges_waiting)" != $'0\n0' ] || return 0
-	done
-	return 1
-}
+# shellcheck source=tests/settled.sh
+. "$HERE/settled.sh"
 
 # checked: how many blocks have been hashed, and compared, so far
 checked() { cat /sys/fs/erofs-shared/stats/blocks_{hashed,compared} | xargs; }

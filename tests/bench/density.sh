@@ -19,21 +19,22 @@ mount -t ext4 -o ro /dev/vda /mnt/disk
 mount -t tmpfs tmpfs /mnt/pods
 
 value() { awk -v names="$1" 'BEGIN { n = split(names, name, "|"); for (i = 1; i <= n; i++) want[name[i] ":"] } $1 in want { sum += $2 } END { print sum }' /proc/meminfo; }
-# settled: waits until the module has nothing to look for and nothing to merge any more. Meanwhile it may take a whole processor, which
-# it may not where starts are measured.
-settled() {
-	local stats=/sys/fs/erofs-shared/stats finder=/sys/module/erofs_shared/parameters/finder
-	[ -e $stats ] || return 0
+# shellcheck source=tests/settled.sh
+. /project/tests/settled.sh
+# found: waits until the module has nothing to look for any more. Meanwhile it may take a whole processor,
+# which it may not where starts are measured.
+found() {
+	local finder=/sys/module/erofs_shared/parameters/finder
+	[ -e ${finder}_delay ] || return 0
 	echo 0 > ${finder}_delay
 	echo 100 > ${finder}_cpu
-	# In this order: what is found waits to be merged before the search is over.
-	until sleep 1; [ "$(cat $stats/finder_waiting $stats/merges_waiting)" = $'0\n0' ]; do :; done
+	settled
 	echo 5 > ${finder}_delay
 	echo 2 > ${finder}_cpu
 }
 now() {
 	local shrink
-	settled
+	found
 	sleep 1
 	for shrink in /sys/kernel/slab/*/shrink; do echo 1 > "$shrink"; done
 	cache=$(($(value 'Buffers|Cached') - $(value Shmem)))

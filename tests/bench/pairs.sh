@@ -14,23 +14,18 @@ cached() { awk '$1 == "Cached:" { c = $2 } $1 == "Shmem:" { s = $2 } END { print
 stat_of() { cat "$STATS/$1"; }
 sectors() { awk '{ n += $3 } END { print n }' /sys/block/vda/stat /sys/block/vdb/stat; }
 drop() { sync; echo 3 > /proc/sys/vm/drop_caches; sleep 0.5; }
+# shellcheck source=tests/settled.sh
+. /project/tests/settled.sh
 seconds=0 percent=0
 settle() {
 	local begin=${EPOCHREALTIME/./} found us
 	found=$(stat_of finder_ns)
-	for _ in $(seq 360); do
-		sleep 0.5
-		if [ "$(stat_of finder_waiting) $(stat_of merges_waiting)" = "0 0" ]; then
-			us=$((${EPOCHREALTIME/./} - begin))
-			[ $((us / 1000000)) -lt "$seconds" ] || {
-				seconds=$((us / 1000000))
-				percent=$((($(stat_of finder_ns) - found) / 10 / us))
-			}
-			return 0
-		fi
-	done
-	echo "still merging after three minutes" >&2
-	return 1
+	settled || { echo "still merging after two minutes" >&2; return 1; }
+	us=$((${EPOCHREALTIME/./} - begin))
+	[ $((us / 1000000)) -lt "$seconds" ] || {
+		seconds=$((us / 1000000))
+		percent=$((($(stat_of finder_ns) - found) / 10 / us))
+	}
 }
 pass() {
 	local dir
