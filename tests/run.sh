@@ -49,6 +49,8 @@ if [ $# = 0 ]; then
 		name=${name%.sh}
 		# Its figures are for a kernel of amd64 without checks.
 		[[ ${VM_KERNEL:-} != debug && -z $cross ]] || [ "$name" != atomic ] || continue
+		# There is no guest with containerd for another architecture.
+		[[ -z $cross || $NAMED != *" $name "* ]] || continue
 		set -- "$@" "$name"
 	done
 	if [ "${VM_KERNEL:-}" = debug ]; then
@@ -124,7 +126,10 @@ compile() {
 			'"$compiler"' -std=gnu17 -Wall -Wextra -Werror -O2 -static -pthread -o "$program" "$source"
 		done < "$1"' bash "$list"
 }
-compile "$B" "$cross$CC" tests/*.c || die "a test program does not compile"
+programs=(tests/*.c)
+# tests/atomic.c marks what QEMU counts with an instruction of amd64.
+[ -z "$cross" ] || mapfile -t programs < <(printf '%s\n' tests/*.c | grep -v '/atomic\.c$')
+compile "$B" "$cross$CC" "${programs[@]}" || die "a test program does not compile"
 [ -z "$cross" ] || compile $HERE "$CC" tests/walk.c || die "tests/walk.c does not compile"
 cp build/linux/tools/testing/selftests/kselftest/ktap_helpers.sh "$B/bin/" || die "no kernel source in build/linux: run make setup"
 
