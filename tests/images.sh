@@ -224,6 +224,7 @@ if [ "$(cat $B/share/made 2> /dev/null)" != "$share_key" ]; then
 	for t in a b; do
 		quiet $NEW/mkfs.erofs --quiet --xattr-inode-digest=trusted.erofs.fingerprint $B/share-fp-$t.erofs $B/share/fp-$t
 	done
+	python3 tests/share_trees.py blocks $B/share/a $B/share/b > $B/share-blocks
 	for t in a b fp-a fp-b; do
 		python3 tests/share_trees.py record $B/share/$t > $B/share-$t.sums
 		$WALK -c $B/share/$t > $B/share-$t.ref 2> $B/log || die "$(cat $B/log)"
@@ -231,6 +232,7 @@ if [ "$(cat $B/share/made 2> /dev/null)" != "$share_key" ]; then
 	done
 	echo "$share_key" > $B/share/made
 fi
+ln $B/share-blocks $I/share-blocks
 for t in a b fp-a fp-b; do
 	ln $B/share-$t.erofs $I/share-$t
 	ln $B/share-$t.ref $I/share-$t.ref

@@ -7,6 +7,7 @@
   share_trees.py record TREE           one line for each regular file: sha256, size, other names (+N), path
   share_trees.py expect SUMS...        for each, in that order: pages, and how many of them whole-file sharing has to add;
                                        then the pages of contents that more than one file has
+  share_trees.py blocks TREE...        for each, in that order: how many different pages it has that were not there before
   share_trees.py common SUMS SUMS      what of the second is in the first, too
   share_trees.py verify MOUNT SUMS     read and check every file
   share_trees.py resident MOUNT SUMS   open every file: its pages, and those in the page cache according to cachestat(2)
@@ -114,6 +115,17 @@ def expect(*names):
             size_of[sha] = size
         print(total, added)
     print(sum(pages(size_of[sha]) for sha, n in copies.items() if n > 1))
+
+
+def blocks(*tops):
+    seen = set()
+    for top in tops:
+        before = len(seen)
+        for path, _ in regular(top):
+            with open(path, "rb") as f:
+                while block := f.read(PAGE):
+                    seen.add(hashlib.blake2b(block.ljust(PAGE, b"\0"), digest_size=16).digest())
+        print(len(seen) - before)
 
 
 def common(first, second):
