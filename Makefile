@@ -159,7 +159,7 @@ vm-run: export VM_COMMAND := $(value CMD)
 ##  make pairs              what sharing saves of two releases of Debian and two wheels, beside what is possible
 ##  make plots              draw what make bench measured, for Documentation/
 ##  scripts/roots           a real system, compressed by each algorithm: read all of it
-##  scripts/containerd      22 images of Debian, PyPI and npm through unmodified containerd; every file compared (--images: some)
+##  scripts/containerd      22 images of Debian, PyPI and npm through unmodified containerd; their files compared (--images: some)
 .PHONY: test test-debug test-packages test-sanitize coverage check fmt doc bench density plots pairs
 bench: module
 	@scripts/bench $(BENCH)

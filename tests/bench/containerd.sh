@@ -5,7 +5,7 @@
 # contender after the other:
 #
 #   ours       snapshotter erofs, set up as Documentation/containers.md says. Images are imported, and
-#              every file of every container is compared with the record that umoci's unpacking gave
+#              every file below usr, etc and srv is compared with the record that umoci's unpacking gave
 #   erofs      the same layers, mounted by the kernel's own erofs
 #   overlayfs  unpacked by containerd's snapshotter overlayfs
 #
@@ -113,7 +113,8 @@ start() {
 	begin=$(milliseconds)
 	: > "/tmp/said/$1"
 	eval "set -- $1 $2"
-	ctr run -d --log-uri "file:///tmp/said/$1" "$PREFIX:$1" "$1" "${@:2}" || fail "$1 does not start"
+	# What Python compiles is not to be written beside its files.
+	ctr run -d --env PYTHONDONTWRITEBYTECODE=1 --log-uri "file:///tmp/said/$1" "$PREFIX:$1" "$1" "${@:2}" || fail "$1 does not start"
 	until_true 6000 answered "$1" || fail "$1 does not answer"
 	echo "$contender start $1 $(($(milliseconds) - begin))"
 }
@@ -124,7 +125,7 @@ as_made() {
 	local top differences
 	for top in usr etc srv; do
 		if ! python3 /project/scripts/manifest.py compare "$DISK/records/$1.$top" "$RUN/$1/rootfs/$top" > /tmp/compared; then
-			differences=$(grep -vE '^\.: mtime [^;]*$|^\{' /tmp/compared | head -n 5)
+			differences=$(grep -vE '^\.: mtime [^;]*$|^\{' /tmp/compared | head -n 5 || true)
 			[ -z "$differences" ] || fail "$1: /$top is not as umoci unpacks it: $differences"
 		fi
 		tail -n 1 /tmp/compared | grep -qE '"entries": [0-9]+' || fail "$1: /$top was not compared"

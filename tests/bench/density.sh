@@ -28,7 +28,7 @@ found() {
 	[ -e ${finder}_delay ] || return 0
 	echo 0 > ${finder}_delay
 	echo 100 > ${finder}_cpu
-	settled
+	settled || { echo "density: still merging after two minutes" >&2; exit 1; }
 	echo 5 > ${finder}_delay
 	echo 2 > ${finder}_cpu
 }
