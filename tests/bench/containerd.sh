@@ -201,7 +201,7 @@ for contender; do
 	if [ "$contender" = ours ]; then
 		[ "$(mounted | wc -l)" = "$(cat $DISK/layers)" ] || fail "$(mounted | wc -l) layers are mounted"
 		[ "$(find /sys/fs/erofs-shared/mounts -mindepth 1 -maxdepth 1 | wc -l)" = "$(mounted | wc -l)" ] || fail "not all mounts are of the module"
-		step "$contender: every file is compared"
+		step "$contender: files are compared"
 		for name in "${names[@]}"; do as_made "$name"; done
 		step "$contender: containerd is killed and started again"
 		kill -9 "$containerd"
