@@ -92,6 +92,11 @@ module_param(finder_cpu, uint, 0644);
 MODULE_PARM_DESC(finder_cpu,
 		 "Percent of one processor that looking for equal blocks takes at most (1 to 100; default: 2)");
 
+static unsigned int reuse_delay = 1;
+module_param(reuse_delay, uint, 0644);
+MODULE_PARM_DESC(reuse_delay,
+		 "Seconds after an image file was mounted until another mount(2) of it uses the same superblock (default: 1)");
+
 /* For root only: knowing the name is enough to join the domain. */
 static char domain_id[EROFS_SHARED_DOMAIN_MAX + 1];
 module_param_string(domain_id, domain_id, sizeof(domain_id), 0600);
@@ -132,6 +137,12 @@ u32 erofs_shared_param_finder_delay(void)
 u32 erofs_shared_param_finder_cpu(void)
 {
 	return clamp(READ_ONCE(finder_cpu), 1U, 100U);
+}
+
+/* In milliseconds, at most an hour. */
+u32 erofs_shared_param_reuse_delay(void)
+{
+	return min(READ_ONCE(reuse_delay), 3600U) * MSEC_PER_SEC;
 }
 
 void erofs_shared_clear(void *memory, size_t bytes)

@@ -86,6 +86,12 @@ pub(crate) fn finder_cpu() -> u32 {
     unsafe { bindings::param_finder_cpu() }
 }
 
+/// `reuse_delay=`, in milliseconds.
+pub(crate) fn reuse_delay() -> u32 {
+    // SAFETY: No preconditions.
+    unsafe { bindings::param_reuse_delay() }
+}
+
 /// `domain_id=`, copied to `name`; empty if there is none.
 pub(crate) fn domain(name: &mut DomainName) -> &[u8] {
     // SAFETY: The memory has the size that the function asks for. May sleep, as mounting may.

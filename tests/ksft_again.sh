@@ -174,6 +174,44 @@ race() {
 }
 ok "four tasks mount, read and unmount it, each 30 times" race
 
+# --- one place -----------------------------------------------------------------------------------------------------------
+
+# The kernel refuses a superblock by mount(2) where it is mounted already.
+set_to() { echo "$2" > $PARAMS/"$1"; }
+is "without a delay mount(2) gives the same superblock at once" "$(cat $PARAMS/reuse_delay)" 0
+ok "the image is mounted" at "$FSTYPE" "$IMAGE" $DIR/place
+is "the same superblock is refused at the same place" "$(mnt "$FSTYPE" "$IMAGE" $DIR/place 2>&1)" EBUSY
+ok "it is not refused if fsopen(2) made the mount" fsctx "$FSTYPE" $DIR/place "source=$IMAGE"
+ok "that is the same superblock" [ "$(findmnt -rno MAJ:MIN -M $DIR/place | sort -u | wc -l)" = 1 ]
+umount $DIR/place
+away $DIR/place
+ok "the parameter reuse_delay takes an hour" set_to reuse_delay 3600
+# at_once: eight tasks mount it at one place, as in-tree lets them
+at_once() {
+	local job failed=0
+	for job in {1..8}; do mnt "$FSTYPE" "$IMAGE" $DIR/place & done
+	for job in {1..8}; do wait -n || failed=1; done
+	return $failed
+}
+for round in {1..10}; do
+	ok "eight tasks mount the image at one place: round $round" at_once
+	is "there are eight mounts: round $round" "$(grep -c " $DIR/place " /proc/mounts)" 8
+	is "each is a superblock of its own: round $round" "$(findmnt -rno MAJ:MIN -M $DIR/place | sort -u | wc -l)" 8
+	ok "the files are right: round $round" right place
+	for job in {1..8}; do umount $DIR/place; done
+done
+ok "the image is mounted" at "$FSTYPE" "$IMAGE" $DIR/place
+mkdir -p $DIR/place-2
+ok "by fsopen(2) it is mounted beside it" fsctx "$FSTYPE" $DIR/place-2 "source=$IMAGE"
+MOUNTS+=("$DIR/place-2")
+ok "that is the same superblock at any time" same place place-2
+ok "the parameter reuse_delay takes a second" set_to reuse_delay 1
+sleep 1
+ok "later the image is mounted again" at "$FSTYPE" "$IMAGE" $DIR/place-3
+ok "that is the same superblock, too" same place place-3
+away $DIR/place $DIR/place-2 $DIR/place-3
+set_to reuse_delay 0
+
 # --- no double caching ---------------------------------------------------------------------------------------------------
 
 for options in '' share=off nodirectio; do
@@ -268,7 +306,6 @@ done
 
 # --- module parameters ---------------------------------------------------------------------------------------------------
 
-set_to() { echo "$2" > $PARAMS/"$1"; }
 # shown NAME OPTION
 shown() { grep " $DIR/$1 " /proc/mounts | grep -q "[, ]$2[, ]"; }
 is "the type erofs is the kernel's own here" "$(cat $STATS/features/filesystems)" erofs-shared

@@ -13,12 +13,13 @@ ROOT=/var/lib/containerd
 LAYERS=$ROOT/io.containerd.snapshotter.v1.erofs/snapshots
 STATE=/run/containerd/io.containerd.runtime.v2.task/default
 STATS=/sys/fs/erofs-shared
+PARAMS=/sys/module/erofs_shared/parameters
 LOG=$TMP/containerd.log
 PAGE=/project/Documentation/containers.md
 ours() { [ "$FSTYPE" = erofs-shared ]; }
 
 export CONTAINERD_SNAPSHOTTER=erofs
-CPID=
+CPID='' FORGETS=''
 
 # Before what lib.sh has: containers, their shims and what is mounted for them
 # shellcheck disable=SC2317
@@ -26,9 +27,12 @@ away_with_all() {
 	local dir
 	pkill -KILL -f '/srv/app/main serve|sleep 98765' 2> /dev/null
 	pkill -KILL containerd-shim 2> /dev/null
+	[ -z "$FORGETS" ] || kill "$FORGETS" 2> /dev/null
 	[ -z "$CPID" ] || kill -9 "$CPID" 2> /dev/null
 	sleep 1
 	for dir in "$TMP/again" "$STATE"/*/rootfs "$LAYERS"/*/fs; do umount -l "$dir" 2> /dev/null; done
+	umount -l $ROOT 2> /dev/null
+	[ ! -e /dev/mapper/slow ] || dmsetup remove --retry slow 2> /dev/null
 	cleanup
 }
 trap away_with_all EXIT
@@ -235,9 +239,55 @@ is "no snapshot is left" "$(ctr snapshots ls | grep -c Committed)" 0
 is "no content is left" "$(ctr content ls -q)" ""
 is "no layer is left" "$(find $LAYERS -name layer.erofs)" ""
 is "nothing is mounted" "$(mounted)" ""
-is "no loop device is left" "$(losetup -lnO NAME | grep -vxF "$D")" ""
 
-ok "containerd stops" eval 'kill $CPID && until_true 100 eval "! kill -0 $CPID 2> /dev/null"'
+# --- many images at once -------------------------------------------------------------------------------------------------
+
+# Tasks that unpack images with a base in common see side by side that it is not mounted, and mount it. They have time for that: reads
+# from the disk take long, and no layer stays in memory.
+stop() { kill "$CPID" && until_true 100 eval '! kill -0 $CPID 2> /dev/null'; }
+! ours || is "mount(2) gives a superblock of its own within a second" "$(cat $PARAMS/reuse_delay)" 1
+ok "containerd is stopped" stop
+umount $ROOT
+modprobe dm-delay
+dmsetup create slow --table "0 $(blockdev --getsz "$D") delay $D 0 400 $D 0 0"
+dmsetup mknodes slow
+ok "its filesystem is mounted from a slow disk" mount /dev/mapper/slow $ROOT
+ok "containerd starts on that" containerd_start
+python3 - "$LAYERS" <<- 'END' &
+import glob, os, sys, time
+while True:
+    for name in glob.glob(sys.argv[1] + "/*/layer.erofs"):
+        try:
+            with open(name, "rb") as f:
+                os.fsync(f.fileno())
+                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        except FileNotFoundError:
+            pass
+    time.sleep(0.05)
+END
+FORGETS=$!
+names=$(printf 'many-%s\n' {a..c}-{0..3})
+many() { ctr images ls -q | sed -n 's/^localhost\/\(many-.*\):1$/\1/p' | sort; }
+has_its_files() { [ "$(cat "$TMP/view/base" "$TMP/view/number" | xargs)" = "$1 $1$2" ]; }
+mkdir "$TMP/view"
+ok "twelve images with three bases are imported at once" ctr images import $OCI/many.tar
+is "all are there" "$(many)" "$names"
+is "each layer is a snapshot" "$(ctr snapshots ls | grep -c Committed)" 18
+note "mounts of layers: $(mounted | wc -l), at $(mounted | cut -d' ' -f2 | sort -u | wc -l) places"
+ok "bases were mounted twice at one place" [ "$(mounted | wc -l)" -gt "$(mounted | cut -d' ' -f2 | sort -u | wc -l)" ]
+for name in $names; do
+	IFS=- read -r _ base number <<< "$name"
+	ok "$name is mounted" eval 'ctr images mount localhost/$name:1 "$TMP/view" > /dev/null'
+	ok "$name has its files" has_its_files "$base" "$number"
+	ok "$name is unmounted" ctr images unmount --rm "$TMP/view"
+done
+# shellcheck disable=SC2046
+ok "they are removed" ctr images rm --sync $(printf 'localhost/%s:1\n' $names)
+is "no layer of them is left" "$(find $LAYERS -name layer.erofs)" ""
+is "nothing of them is mounted" "$(mounted)" ""
+kill $FORGETS
+
+ok "containerd stops" stop
 CPID=
 # A shim ends by itself, after its container.
 until_true 50 eval '! pgrep "containerd|runc" > /dev/null'
@@ -246,6 +296,7 @@ is "no process of a container is left" "$(pgrep -l 'containerd|runc')" ""
 is "containerd has no complaint about layers and mounts" \
 	"$(grep -E 'level=(warning|error|fatal)|^(panic|fatal error):' "$LOG" | grep -iE 'erofs|mount|snapshot|unpack|differ|layer|panic|fatal')" ""
 ok "its filesystem can be unmounted" away $ROOT
+ok "its disk is removed" dmsetup remove slow
 if ours; then
 	log_mark
 	drop

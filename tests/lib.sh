@@ -208,7 +208,7 @@ delays() {
 }
 
 # load [PARAMETER...]: the module, with the parameters that it has in each test
-load() { insmod $MODULE "verify=$VERIFY" finder_delay=0 finder_cpu=100 "$@"; }
+load() { insmod $MODULE "verify=$VERIFY" finder_delay=0 finder_cpu=100 reuse_delay=0 "$@"; }
 
 # The guest of tests/run.sh has loaded it.
 if [ "$FSTYPE" = erofs-shared ] && ! [ -e /sys/module/erofs_shared ] && ! load; then

@@ -3,7 +3,9 @@
 """Make two container images, as OCI archives, of files that Debian packages installed in a tree.
 
   oci.py TREE DIR     DIR/python.tar and DIR/perl.tar; for each DIR/NAME.usr, NAME.etc and NAME.srv: records (scripts/manifest.py)
-                      of what a container has there; DIR/layers: the layers as containerd makes them, NAME-0 lowest:
+                      of what a container has there; DIR/many.tar: twelve small images, many-BASE-N, of which four each have a
+                      base in common, and files /base and /number; DIR/layers: the layers of the two as containerd makes them,
+                      NAME-0 lowest:
                       NAME-N.erofs (a copy of the tar's files), NAME-N.lz4.erofs (compressed), NAME-N.index.erofs (in blocks of
                       512 bytes over the tar, which follows in the same file)
 
@@ -173,8 +175,8 @@ def pack(layer, removed, opaque):
     return data.getvalue()
 
 
-def archive(name, layers, out):
-    """layers: [(tar, compressed)]"""
+def archive(images, out):
+    """images: {name: [(tar, compressed)]}"""
     blobs = {}
 
     def blob(data, kind, **more):
@@ -182,19 +184,21 @@ def archive(name, layers, out):
         blobs[digest] = data
         return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data), **more}
 
-    described = []
-    for data, compressed in layers:
-        kind = "application/vnd.oci.image.layer.v1.tar"
-        described.append(blob(gzip.compress(data, 1, mtime=0), kind + "+gzip") if compressed else blob(data, kind))
-    config = blob(json.dumps({
-        "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/usr/bin", "PYTHONDONTWRITEBYTECODE=1"], "Cmd": ["/bin/bash"], "WorkingDir": "/"},
-        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(d).hexdigest() for d, _ in layers]},
-    }).encode(), "application/vnd.oci.image.config.v1+json")
-    manifest = blob(json.dumps({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": described,
-    }).encode(), "application/vnd.oci.image.manifest.v1+json", annotations={
-        "io.containerd.image.name": f"localhost/{name}:1", "org.opencontainers.image.ref.name": "1"})
-    index = {"schemaVersion": 2, "manifests": [manifest]}
+    def image(name, layers):
+        described = []
+        for data, compressed in layers:
+            kind = "application/vnd.oci.image.layer.v1.tar"
+            described.append(blob(gzip.compress(data, 1, mtime=0), kind + "+gzip") if compressed else blob(data, kind))
+        config = blob(json.dumps({
+            "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/usr/bin", "PYTHONDONTWRITEBYTECODE=1"], "Cmd": ["/bin/bash"], "WorkingDir": "/"},
+            "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(d).hexdigest() for d, _ in layers]},
+        }).encode(), "application/vnd.oci.image.config.v1+json")
+        return blob(json.dumps({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": described,
+        }).encode(), "application/vnd.oci.image.manifest.v1+json", annotations={
+            "io.containerd.image.name": f"localhost/{name}:1", "org.opencontainers.image.ref.name": "1"})
+
+    index = {"schemaVersion": 2, "manifests": [image(name, layers) for name, layers in images.items()]}
     with tarfile.open(out, "w") as tar:
         files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": json.dumps(index).encode(),
                  **{f"blobs/sha256/{digest}": data for digest, data in blobs.items()}}
@@ -202,6 +206,18 @@ def archive(name, layers, out):
             entry = tarfile.TarInfo(path)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
+
+
+def many(work):
+    """Small images, some of them with a base in common."""
+    def layer(name, text):
+        put(work / f"{name}-{text}" / name, f"{text}\n")
+        settle(work / f"{name}-{text}")
+        return pack(work / f"{name}-{text}", [], []), False
+
+    # Two layers, since containerd 2.1 takes a loop device where there is one below.
+    bases = {base: [layer("base", base), layer("more", base)] for base in "abc"}
+    return {f"many-{base}-{number}": [*below, layer("number", f"{base}{number}")] for base, below in bases.items() for number in range(4)}
 
 
 def layer_images(layers, name, out):
@@ -251,11 +267,12 @@ def main():
             os.utime(top / "srv/SHA256SUMS", (TIME, TIME))
             settle(top)
         layers = [(packed_base, False), (pack(language, [], []), False), (pack(app, removed, opaque), True)]
-        archive(name, layers, out / f"{name}.tar")
+        archive({name: layers}, out / f"{name}.tar")
         layer_images(layers, name, out / "layers")
         for part in ("usr", "etc", "srv"):
             with open(out / f"{name}.{part}", "wb") as f:
                 subprocess.run([sys.executable, str(manifest), "record", str(result / part)], check=True, stdout=f)
+    archive(many(work), out / "many.tar")
     shutil.rmtree(work)
 
 

@@ -19,11 +19,14 @@ use super::{
     export::ExportOps,
     param::{Param, ParamValue, SOURCE},
     super_ops::SuperOps,
-    superblock::{SbInfo, INSTANCES},
+    superblock::{may_be_reused, SbInfo, INSTANCES},
     xattr::XattrHandlers,
     FileSystem, SuperBlock,
 };
-use crate::{bindings, io};
+use crate::{
+    bindings,
+    io::{self, clock},
+};
 
 /// A filesystem context: where a mount's errors go.
 pub(crate) struct Context<'a> {
@@ -337,6 +340,7 @@ pub(super) unsafe extern "C" fn init<T: FileSystem>(
             SbInfo::<T> {
                 source: None,
                 key: None,
+                ready_at: Atomic::new(0),
                 in_flight: Atomic::new(0),
                 instance: INSTANCES.fetch_add(1, Relaxed),
                 info: T::new_info()?,
@@ -437,11 +441,12 @@ impl<T: FileSystem> ContextOps<T> {
         // SAFETY: `kill_sb` drops the state of superblocks that are not on a block device after
         // they are dead. The keys were set before the superblocks were made, and are not changed
         // any more.
-        let (old, new) = unsafe { (&(*old).key, &(*new).key) };
-        match (old, new) {
-            (Some(old), Some(new)) => c_int::from(T::is_same(old, new)),
-            _ => 0,
-        }
+        let (old, new, ready_at) = unsafe { (&(*old).key, &(*new).key, &(*old).ready_at) };
+        let same = match (old, new) {
+            (Some(old), Some(new)) => T::is_same(old, new),
+            _ => false,
+        };
+        c_int::from(same && (!fc.oldapi() || may_be_reused(ready_at)))
     }
 
     /// `fill_super` of `get_tree_bdev`/`get_tree_file`
@@ -495,6 +500,7 @@ impl<T: FileSystem> ContextOps<T> {
                     err
                 ));
             })?;
+            private.ready_at.store(clock::now(), Relaxed);
             Ok(0)
         })
     }

@@ -7,12 +7,20 @@ use core::ptr::NonNull;
 use kernel::{
     fs::File,
     prelude::*,
-    sync::{aref::ARef, atomic::Atomic},
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+    },
     types::Opaque,
 };
 
 use super::Mount;
-use crate::{bindings, io::device::SuperPtr, stats::Dev};
+use crate::{
+    bindings,
+    io::{clock, device::SuperPtr},
+    params,
+    stats::Dev,
+};
 
 /// What `s_fs_info` points to: the source file (if the image is one) and the filesystem's state.
 pub(super) struct SbInfo<T: Mount> {
@@ -20,12 +28,30 @@ pub(super) struct SbInfo<T: Mount> {
     /// By which a mount of the same image file finds this superblock. Not a part of `info`, which
     /// `put_super` has to itself while others look at this.
     pub(super) key: Option<T::Key>,
+    /// When the superblock was ready, by [`clock::now`]; 0: it is not yet.
+    pub(super) ready_at: Atomic<i64>,
     /// Reads of image data under way whose end nothing else waits for; see
     /// [`InFlight`](super::in_flight::InFlight).
     pub(super) in_flight: Atomic<u32>,
     /// See [`SuperBlock::instance`].
     pub(super) instance: u64,
     pub(super) info: T::Info,
+}
+
+/// Whether a mount by mount(2) may take a superblock that was ready at `ready_at`.
+///
+/// The kernel refuses a second mount of one superblock at one place with `EBUSY`, if mount(2) makes
+/// it (`do_add_mount`); to in-tree erofs, which has a superblock for each mount of an image file,
+/// that does not happen. Two threads that look whether an image is mounted at a place, see that it
+/// is not, and mount it there (containerd 2.1 for layers that several images have) therefore get a
+/// superblock each, if the second comes soon. With `fsopen` nothing is refused.
+pub(super) fn may_be_reused(ready_at: &Atomic<i64>) -> bool {
+    let delay = params::reuse_delay();
+    if delay == 0 {
+        return true;
+    }
+    let ready_at = ready_at.load(Relaxed);
+    ready_at != 0 && clock::now().saturating_sub(ready_at) >= i64::from(delay) * 1_000_000
 }
 
 /// Superblocks of the module so far, those included that came to nothing.
