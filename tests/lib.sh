@@ -37,6 +37,8 @@ cleanup() {
 	for i in "${LOOPS[@]}"; do
 		losetup -d "$i" 2> /dev/null
 	done
+	# In a guest it is in memory, which the tests after this one need.
+	rm -rf --one-file-system "$TMP"
 }
 trap cleanup EXIT
 
