@@ -6,20 +6,17 @@
 # containerd is killed and comes again. With FSTYPE=erofs the same on the kernel's own erofs.
 
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/containerd.sh
+. "$HERE/containerd.sh"
 ktap_print_header
 
 OCI=/project/build/tests/containers
-ROOT=/var/lib/containerd
-LAYERS=$ROOT/io.containerd.snapshotter.v1.erofs/snapshots
-STATE=/run/containerd/io.containerd.runtime.v2.task/default
 STATS=/sys/fs/erofs-shared
 PARAMS=/sys/module/erofs_shared/parameters
-LOG=$TMP/containerd.log
-PAGE=/project/Documentation/containers.md
 ours() { [ "$FSTYPE" = erofs-shared ]; }
 
 export CONTAINERD_SNAPSHOTTER=erofs
-CPID='' FORGETS=''
+FORGETS=
 
 # Before what lib.sh has: containers, their shims and what is mounted for them
 # shellcheck disable=SC2317
@@ -28,21 +25,14 @@ away_with_all() {
 	pkill -KILL -f '/srv/app/main serve|sleep 98765' 2> /dev/null
 	pkill -KILL containerd-shim 2> /dev/null
 	[ -z "$FORGETS" ] || kill "$FORGETS" 2> /dev/null
-	[ -z "$CPID" ] || kill -9 "$CPID" 2> /dev/null
+	[ -z "$CONTAINERD_PID" ] || kill -9 "$CONTAINERD_PID" 2> /dev/null
 	sleep 1
-	for dir in "$TMP/again" "$STATE"/*/rootfs "$LAYERS"/*/fs; do umount -l "$dir" 2> /dev/null; done
-	umount -l $ROOT 2> /dev/null
+	for dir in "$TMP/again" "$CONTAINERD_RUN"/*/rootfs "$CONTAINERD_LAYERS"/*/fs; do umount -l "$dir" 2> /dev/null; done
+	umount -l $CONTAINERD_ROOT 2> /dev/null
 	[ ! -e /dev/mapper/slow ] || dmsetup remove --retry slow 2> /dev/null
 	cleanup
 }
 trap away_with_all EXIT
-
-# operator_file PATH: the file that the page tells to write, by its first line
-operator_file() {
-	mkdir -p "$(dirname "$1")"
-	sed 's/^       //; t; s/^ *$//; t; s/^.*$/END/' $PAGE | sed -n "/^# ${1//\//\\/}\$/,/^END/{/^END/!p}" > "$1"
-	[ -s "$1" ]
-}
 
 # --- the name ------------------------------------------------------------------------------------------------------------
 
@@ -87,28 +77,17 @@ truncate -s 1G "$TMP/disk"
 mke2fs -q -F -t ext4 -m 0 "$TMP/disk"
 D=$(losetup -f --show "$TMP/disk")
 LOOPS+=("$D")
-mkdir -p $ROOT
-mount "$D" $ROOT
-MOUNTS+=("$ROOT")
+mkdir -p $CONTAINERD_ROOT
+mount "$D" $CONTAINERD_ROOT
+MOUNTS+=("$CONTAINERD_ROOT")
 
-# As the package's unit starts it; what it says goes to a file
-unit() { sed -n "s/^$1=-\?//p" /usr/lib/systemd/system/containerd.service; }
-containerd_start() {
-	local start
-	eval "$(unit ExecStartPre)"
-	read -ra start <<< "$(unit ExecStart)"
-	"${start[@]}" >> "$LOG" 2>&1 < /dev/null &
-	CPID=$!
-	disown
-	until_true 1000 eval 'ctr version > /dev/null 2>&1'
-}
-: > "$LOG"
-ok "containerd starts" containerd_start || tail -n 20 "$LOG"
+: > "$CONTAINERD_LOG"
+ok "containerd starts" containerd_start || tail -n 20 "$CONTAINERD_LOG"
 plugins() { ctr plugins ls | awk '$2 == "erofs" { print $1, $NF }' | sort; }
 is "its snapshotter and differ are ok" "$(plugins)" "$(printf '%s\n' 'io.containerd.differ.v1 ok' 'io.containerd.snapshotter.v1 ok')"
 
 # made: how many images it has had mkfs.erofs make
-made() { grep -c 'running [^ ]*mkfs.erofs' "$LOG"; }
+made() { grep -c 'running [^ ]*mkfs.erofs' "$CONTAINERD_LOG"; }
 mounted() { findmnt -rno MAJ:MIN,TARGET,FSTYPE -t erofs,erofs-shared; }
 
 # --- images --------------------------------------------------------------------------------------------------------------
@@ -118,7 +97,7 @@ is "three layers became EROFS images" "$(made)" 3
 ok "another one, by the client itself" ctr images import --local $OCI/perl.tar
 is "two of its three layers became EROFS images" "$(made)" 5
 is "each layer is a snapshot" "$(ctr snapshots ls | grep -c Committed)" 5
-is "each layer is a file" "$(find $LAYERS/*/layer.erofs -size +0 | wc -l)" 5
+is "each layer is a file" "$(find $CONTAINERD_LAYERS/*/layer.erofs -size +0 | wc -l)" 5
 
 # --- containers ----------------------------------------------------------------------------------------------------------
 
@@ -143,7 +122,7 @@ is "what its last layer removed is gone" "$(inside sleep bash -c 'cd /srv/base; 
 	"$(printf '%s\n' 'dir fifo hidden keep replaced setuid setuid-too symlink' hidden/new 'a file')"
 # as_made IMAGE CONTAINER DIRECTORY: every file, link, owner, mode, time and attribute; but for what the container itself writes there
 as_made() {
-	python3 /project/scripts/manifest.py compare "$OCI/$1.$3" "$STATE/$2/rootfs/$3" > "$TMP/compared"
+	python3 /project/scripts/manifest.py compare "$OCI/$1.$3" "$CONTAINERD_RUN/$2/rootfs/$3" > "$TMP/compared"
 	tail -n 1 "$TMP/compared" | grep -oE '"entries": [0-9]{2,}' || return
 	! grep -vE '^\.: mtime [^;]*$|^ticks(\.new)?: not in the record$|^\{' "$TMP/compared"
 }
@@ -153,13 +132,13 @@ for top in usr etc srv; do
 done
 
 is "all five layers are mounted, as erofs" "$(mounted | awk '{ print $NF }' | sort | uniq -c | xargs)" "5 erofs"
-is "with the magic number of erofs" "$(stat -f -c %t $LAYERS/*/fs | grep -cx e0f5e1e2)" 5
+is "with the magic number of erofs" "$(stat -f -c %t $CONTAINERD_LAYERS/*/fs | grep -cx e0f5e1e2)" 5
 if ours; then
 	is "all are this module's" "$(mounted | cut -d' ' -f1 | sort)" "$(cd $STATS/mounts && printf '%s\n' [0-9]* | sort)"
 	# both images have these bytes, in layers and files of their own
 	drop
 	saved=$(cat $STATS/stats/bytes_saved)
-	sums=$(cat "$STATE/serve/rootfs/srv/python-data" | sha256sum; cat "$STATE/sleep/rootfs/srv/perl-data" | sha256sum)
+	sums=$(cat "$CONTAINERD_RUN/serve/rootfs/srv/python-data" | sha256sum; cat "$CONTAINERD_RUN/sleep/rootfs/srv/perl-data" | sha256sum)
 	is "each image has its 2 MiB" "$(sort -u <<< "$sums" | wc -l)" 1
 	settled
 	saved=$(($(cat $STATS/stats/bytes_saved) - saved))
@@ -171,11 +150,11 @@ fi
 # ticking: the first container does its work
 ticking() {
 	local before
-	before=$(cat $STATE/serve/rootfs/srv/ticks)
-	until_true 100 eval "[ \"\$(cat $STATE/serve/rootfs/srv/ticks)\" -gt ${before:-0} ]"
+	before=$(cat $CONTAINERD_RUN/serve/rootfs/srv/ticks)
+	until_true 100 eval "[ \"\$(cat $CONTAINERD_RUN/serve/rootfs/srv/ticks)\" -gt ${before:-0} ]"
 }
 ok "the first does its work" ticking
-ok "containerd is killed" eval 'kill -9 $CPID && until_true 50 eval "! kill -0 $CPID 2> /dev/null"'
+ok "containerd is killed" containerd_end KILL
 ok "the first keeps running" ticking
 ok "containerd starts again" containerd_start
 is "its snapshotter and differ are ok again" "$(plugins | grep -c 'ok$')" 2
@@ -217,7 +196,7 @@ mkdir "$TMP/again"
 ctr snapshots mounts "$TMP/again" again > "$TMP/mounts"
 # mount(8) would pass lowerdir= by fsconfig(2), which takes 255 bytes.
 ok "the snapshot is mounted" env LIBMOUNT_FORCE_MOUNT2=always sh "$TMP/mounts"
-is "on top of four layers" "$(grep -o "$LAYERS/[0-9]*/fs" "$TMP/mounts" | sort -u | while read -r dir; do findmnt -rno FSTYPE -M "$dir"; done | xargs)" \
+is "on top of four layers" "$(grep -o "$CONTAINERD_LAYERS/[0-9]*/fs" "$TMP/mounts" | sort -u | while read -r dir; do findmnt -rno FSTYPE -M "$dir"; done | xargs)" \
 	"erofs erofs erofs erofs"
 SAYS=$(printf '%s\n' 'python says hello from a changed base' 'c' 'new' 'no link' '4755') says "a container runs on it" run --rm --rootfs "$TMP/again" again \
 	/usr/bin/bash -ec 'python3.13 /srv/app/main hello; ls /srv/base/dir; cat /srv/base/dir/c; [ -L /srv/base/symlink ] || echo no link; stat -c %a /srv/setuid'
@@ -232,28 +211,27 @@ ok "containers are removed" ctr containers rm serve sleep
 is "no container is left" "$(ctr containers ls -q)" ""
 ok "the first image is removed" ctr images rm --sync localhost/python:1
 is "only the other's snapshots are left" "$(ctr snapshots ls | grep -c Committed)" 3
-is "only the other's layers are left" "$(find $LAYERS/*/layer.erofs | wc -l)" 3
+is "only the other's layers are left" "$(find $CONTAINERD_LAYERS/*/layer.erofs | wc -l)" 3
 SAYS='perl says hello from the common base' says "it runs" run --rm localhost/perl:1 last perl /srv/app/main hello
 ok "it is removed" ctr images rm --sync localhost/perl:1
 is "no snapshot is left" "$(ctr snapshots ls | grep -c Committed)" 0
 is "no content is left" "$(ctr content ls -q)" ""
-is "no layer is left" "$(find $LAYERS -name layer.erofs)" ""
+is "no layer is left" "$(find $CONTAINERD_LAYERS -name layer.erofs)" ""
 is "nothing is mounted" "$(mounted)" ""
 
 # --- many images at once -------------------------------------------------------------------------------------------------
 
 # Tasks that unpack images with a base in common see side by side that it is not mounted, and mount it. They have time for that: reads
 # from the disk take long, and no layer stays in memory.
-stop() { kill "$CPID" && until_true 100 eval '! kill -0 $CPID 2> /dev/null'; }
 ! ours || is "mount(2) gives a superblock of its own within a second" "$(cat $PARAMS/reuse_delay)" 1
-ok "containerd is stopped" stop
-umount $ROOT
+ok "containerd is stopped" containerd_end
+umount $CONTAINERD_ROOT
 modprobe dm-delay
 dmsetup create slow --table "0 $(blockdev --getsz "$D") delay $D 0 400 $D 0 0"
 dmsetup mknodes slow
-ok "its filesystem is mounted from a slow disk" mount /dev/mapper/slow $ROOT
+ok "its filesystem is mounted from a slow disk" mount /dev/mapper/slow $CONTAINERD_ROOT
 ok "containerd starts on that" containerd_start
-python3 - "$LAYERS" <<- 'END' &
+python3 - "$CONTAINERD_LAYERS" <<- 'END' &
 import glob, os, sys, time
 while True:
     for name in glob.glob(sys.argv[1] + "/*/layer.erofs"):
@@ -283,19 +261,19 @@ for name in $names; do
 done
 # shellcheck disable=SC2046
 ok "they are removed" ctr images rm --sync $(printf 'localhost/%s:1\n' $names)
-is "no layer of them is left" "$(find $LAYERS -name layer.erofs)" ""
+is "no layer of them is left" "$(find $CONTAINERD_LAYERS -name layer.erofs)" ""
 is "nothing of them is mounted" "$(mounted)" ""
 kill $FORGETS
 
-ok "containerd stops" stop
-CPID=
+ok "containerd stops" containerd_end
+CONTAINERD_PID=
 # A shim ends by itself, after its container.
 until_true 50 eval '! pgrep "containerd|runc" > /dev/null'
 is "no process of a container is left" "$(pgrep -l 'containerd|runc')" ""
 # It tells of connections that broke when it was killed, too.
 is "containerd has no complaint about layers and mounts" \
-	"$(grep -E 'level=(warning|error|fatal)|^(panic|fatal error):' "$LOG" | grep -iE 'erofs|mount|snapshot|unpack|differ|layer|panic|fatal')" ""
-ok "its filesystem can be unmounted" away $ROOT
+	"$(grep -E 'level=(warning|error|fatal)|^(panic|fatal error):' "$CONTAINERD_LOG" | grep -iE 'erofs|mount|snapshot|unpack|differ|layer|panic|fatal')" ""
+ok "its filesystem can be unmounted" away $CONTAINERD_ROOT
 ok "its disk is removed" dmsetup remove slow
 if ours; then
 	log_mark

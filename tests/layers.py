@@ -60,7 +60,7 @@ def main():
     two = [changed(name, data, number) for number, (name, data) in enumerate(one)]
     for image, entries in (("one", one), ("two", two)):
         layers = [layer(entries[number::LAYERS]) for number in range(LAYERS)]
-        oci.archive(image, [(data, True) for data in layers], top / f"{image}.tar")
+        oci.archive({image: [(data, True) for data in layers]}, top / f"{image}.tar")
         for number, data in enumerate(layers):
             (top / "layer.tar").write_bytes(data)
             subprocess.run(["mkfs.erofs", "--quiet", "--tar=f", "--aufs", "-Enoinline_data", "-T0",

@@ -107,20 +107,6 @@ sectors() { awk '{ print $3 }' "/sys/block/${1#/dev/}/stat"; }
 # not COMMAND...: it fails
 not() { ! "$@"; }
 
-# until_true SECONDS COMMAND...: it succeeds within this time, tried again and again
-until_true() {
-	local end=$((SECONDS + $1))
-	shift
-	until "$@" > /dev/null 2>&1; do
-		if [ $SECONDS -ge "$end" ]; then
-			# What it says
-			"$@"
-			return
-		fi
-		sleep 0.1
-	done
-}
-
 # soon COMMAND...: it succeeds before it has been tried for the hundredth time, which takes ten seconds at least
 soon() {
 	local i

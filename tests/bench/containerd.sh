@@ -15,14 +15,16 @@
 
 set -eu -o pipefail
 export PATH=/project/build/bench:$PATH
-DISK=/mnt/disk ROOT=/var/lib/containerd RUN=/run/containerd/io.containerd.runtime.v2.task/default
-PAGE=/project/Documentation/containers.md LOG=/tmp/containerd.log
-PREFIX=localhost/fleet
-mkdir -p $DISK $ROOT /tmp/said
+DISK=/mnt/disk PREFIX=localhost/fleet
+# shellcheck source=tests/bench/memory.sh
+. /project/tests/bench/memory.sh
+# shellcheck source=tests/containerd.sh
+. /project/tests/containerd.sh
+mkdir -p $DISK $CONTAINERD_ROOT /tmp/said
 modprobe -a overlay loop ext4
 mount -t ext4 -o ro /dev/vda $DISK
 mke2fs -q -F -t ext4 -m 0 -O ^has_journal -E lazy_itable_init=1 /dev/vdb
-mount -t ext4 /dev/vdb $ROOT
+mount -t ext4 /dev/vdb $CONTAINERD_ROOT
 names=() commands=()
 while read -r name command; do
 	names+=("$name") commands+=("$command")
@@ -31,42 +33,16 @@ done < $DISK/list
 step() { echo "# $SECONDS s: $*"; }
 fail() {
 	echo "containerd: $*" >&2
-	tail -n 20 $LOG >&2
+	tail -n 20 $CONTAINERD_LOG >&2
 	exit 1
-}
-# until_true TENTHS COMMAND...
-until_true() {
-	local i
-	for ((i = 0; i < $1; i++)); do
-		! "${@:2}" || return 0
-		sleep 0.1
-	done
-	return 1
-}
-operator_file() {
-	mkdir -p "$(dirname "$1")"
-	sed 's/^       //; t; s/^ *$//; t; s/^.*$/END/' $PAGE | sed -n "/^# ${1//\//\\/}\$/,/^END/{/^END/!p}" > "$1"
-	[ -s "$1" ]
 }
 
 # --- containerd ----------------------------------------------------------------------------------------------------------
 
-unit() { sed -n "s/^$1=-\?//p" /usr/lib/systemd/system/containerd.service; }
-answers() { ctr version > /dev/null 2>&1; }
-containerd_start() {
-	local start
-	read -ra start <<< "$(unit ExecStart)"
-	"${start[@]}" >> $LOG 2>&1 < /dev/null &
-	containerd=$!
-	until_true 1000 answers || fail "containerd does not start"
-}
-ended() { ! kill -0 "$containerd" 2> /dev/null; }
-containerd_stop() {
-	kill "$containerd"
-	until_true 300 ended || fail "containerd does not stop"
-}
 plugin() { ctr plugins ls | awk -v type="$1" -v id="$2" '$1 == type && $2 == id { print $NF }'; }
 
+start_it() { containerd_start || fail "containerd does not start"; }
+stop_it() { containerd_end || fail "containerd does not stop"; }
 # as CONTENDER: the module that the name erofs belongs to, containerd with the snapshotter
 as() {
 	! grep -q '^erofs ' /proc/modules || rmmod erofs
@@ -83,48 +59,41 @@ as() {
 		;;
 	*) fail "no contender $1" ;;
 	esac
-	containerd_start
+	start_it
 	[ "$(plugin io.containerd.snapshotter.v1 $CONTAINERD_SNAPSHOTTER)" = ok ] || fail "the snapshotter $CONTAINERD_SNAPSHOTTER is not ok"
 }
 
-# shellcheck source=tests/settled.sh
-. /project/tests/settled.sh
-
-# --- memory and time -----------------------------------------------------------------------------------------------------
-
-value() { awk -v names="$1" 'BEGIN { n = split(names, name, "|"); for (i = 1; i <= n; i++) want[name[i] ":"] } $1 in want { sum += $2 } END { print sum }' /proc/meminfo; }
 ticks() { awk '$1 == "cpu" { print $2 + $3 + $4 + $7 + $8 }' /proc/stat; }
-now() {
-	local shrink
-	settled || fail "equal blocks are still being looked for"
-	for shrink in /sys/kernel/slab/*/shrink; do echo 1 > "$shrink"; done
-	cache=$(($(value 'Buffers|Cached') - $(value Shmem)))
-	kernel=$(value 'Slab|Percpu|KernelStack|VmallocUsed|PageTables')
-	available=$(value MemAvailable)
-}
 
 # --- containers ----------------------------------------------------------------------------------------------------------
 
 milliseconds() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); }
-answered() { [ -s "/tmp/said/$1" ]; }
+# answered NAME: it has said something on its standard output, or has ended
+answered() { [ -s "/tmp/said/$1" ] || ! kill -0 "$(cat "$CONTAINERD_RUN/$1/init.pid")" 2> /dev/null; }
 # start NAME COMMAND
 start() {
 	local begin
 	begin=$(milliseconds)
 	: > "/tmp/said/$1"
 	eval "set -- $1 $2"
-	# What Python compiles is not to be written beside its files.
-	ctr run -d --env PYTHONDONTWRITEBYTECODE=1 --log-uri "file:///tmp/said/$1" "$PREFIX:$1" "$1" "${@:2}" || fail "$1 does not start"
-	until_true 6000 answered "$1" || fail "$1 does not answer"
+	# What Python compiles is not to be written beside its files; what goes wrong is no answer.
+	# shellcheck disable=SC2016 # for the shell in the container
+	ctr run -d --env PYTHONDONTWRITEBYTECODE=1 --log-uri "file:///tmp/said/$1" "$PREFIX:$1" "$1" sh -c 'exec "$@" 2> /tmp/stderr' sh "${@:2}" ||
+		fail "$1 does not start"
+	until_true 600 answered "$1" || fail "$1 does not answer"
+	[ -s "/tmp/said/$1" ] || fail "$1 has ended: $(cat "$CONTAINERD_RUN/$1/rootfs/tmp/stderr")"
 	echo "$contender start $1 $(($(milliseconds) - begin))"
 }
+# A layer that several images have may be mounted twice at one place.
+mounted() { awk '$3 == "erofs" { print $2 }' /proc/self/mounts | sort -u; }
+unmount_layers() { while [ -n "$(mounted)" ]; do mounted | xargs umount || fail "layers are not unmounted"; done; }
 running() { ctr tasks ls | awk '$3 == "RUNNING"' | wc -l; }
 # as_made NAME: every file, link, owner, mode, time and attribute of what images have there; "." has
 # another time when a container makes or removes something in it.
 as_made() {
 	local top differences
 	for top in usr etc srv; do
-		if ! python3 /project/scripts/manifest.py compare "$DISK/records/$1.$top" "$RUN/$1/rootfs/$top" > /tmp/compared; then
+		if ! python3 /project/scripts/manifest.py compare "$DISK/records/$1.$top" "$CONTAINERD_RUN/$1/rootfs/$top" > /tmp/compared; then
 			differences=$(grep -vE '^\.: mtime [^;]*$|^\{' /tmp/compared | head -n 5 || true)
 			[ -z "$differences" ] || fail "$1: /$top is not as umoci unpacks it: $differences"
 		fi
@@ -133,6 +102,10 @@ as_made() {
 }
 run_all() {
 	local i name system
+	# What was imported by this containerd, and mounted for it, is not part of what containers take.
+	stop_it
+	unmount_layers
+	start_it
 	sync
 	echo 3 > /proc/sys/vm/drop_caches
 	# The programs of containerd are in memory before.
@@ -144,8 +117,14 @@ run_all() {
 	for i in "${!names[@]}"; do
 		start "${names[i]}" "${commands[i]}"
 	done
+	# What looks for equal blocks is part of it.
+	found
 	echo "$contender ticks $(($(ticks) - ticks0))"
 	now
+	if [ "$contender" = erofs ]; then
+		# shellcheck disable=SC2046 # paths of numbers
+		resident $(mounted) | sed -n "s/^distinct /$contender distinct /p"
+	fi
 	echo "$contender cache $((cache - cache0))"
 	echo "$contender kernel $((kernel - kernel0))"
 	echo "$contender available $((available0 - available))"
@@ -163,19 +142,17 @@ stop_all() {
 	for name in "${names[@]}"; do
 		ctr tasks kill -s KILL "$name"
 	done
-	until_true 600 none || fail "$(running) containers do not stop"
+	until_true 60 none || fail "$(running) containers do not stop"
 	for name in "${names[@]}"; do
 		ctr tasks rm "$name" > /dev/null
 		ctr containers rm "$name"
 	done
 }
-layers() { find $ROOT/io.containerd.snapshotter.v1.erofs/snapshots -name layer.erofs -size +0 2> /dev/null | wc -l; }
-# A layer that several images have may be mounted twice at one place.
-mounted() { awk '$3 == "erofs" { print $2 }' /proc/self/mounts | sort -u; }
+layers() { find $CONTAINERD_LAYERS -name layer.erofs -size +0 2> /dev/null | wc -l; }
 
 imported=
 for contender; do
-	: > $LOG
+	: > $CONTAINERD_LOG
 	as "$contender"
 	if [ -z "$imported" ]; then
 		step "$contender: images are imported"
@@ -193,26 +170,21 @@ for contender; do
 	fi
 	step "$contender: containers start"
 	run_all
-	if [ "$contender" = erofs ]; then
-		# shellcheck disable=SC2046 # paths of numbers
-		resident $(mounted) | sed -n "s/^distinct /$contender distinct /p"
-	fi
 	if [ "$contender" = ours ]; then
 		[ "$(mounted | wc -l)" = "$(cat $DISK/layers)" ] || fail "$(mounted | wc -l) layers are mounted"
 		[ "$(find /sys/fs/erofs-shared/mounts -mindepth 1 -maxdepth 1 | wc -l)" = "$(mounted | wc -l)" ] || fail "not all mounts are of the module"
 		step "$contender: files are compared"
 		for name in "${names[@]}"; do as_made "$name"; done
 		step "$contender: containerd is killed and started again"
-		kill -9 "$containerd"
-		until_true 300 ended
-		containerd_start
+		containerd_end KILL || fail "containerd is not killed"
+		start_it
 		[ "$(running)" = ${#names[@]} ] || fail "after containerd was killed $(running) containers are running"
 	fi
 	step "$contender: containers are removed"
 	stop_all
-	containerd_stop
+	stop_it
 	! grep -q erofs_shared /proc/modules || { ! rmmod erofs_shared 2> /dev/null || fail "the module was unloaded while layers are mounted"; }
-	mounted | xargs -r umount
+	unmount_layers
 done
 
 # All is removed, by the contender that has imported it.
@@ -223,7 +195,7 @@ for name in "${names[@]}"; do ctr images rm --sync "$PREFIX:$name" > /dev/null; 
 [ -z "$(ctr content ls -q)" ] || fail "content is left"
 [ "$(layers)" = 0 ] || fail "$(layers) layers are left"
 [ -z "$(mounted)" ] || fail "these are mounted: $(mounted)"
-containerd_stop
-umount $ROOT
+stop_it
+umount $CONTAINERD_ROOT
 ! grep -q erofs_shared /proc/modules || rmmod erofs_shared
 step "done"

@@ -18,29 +18,9 @@ modprobe -a overlay loop ext4
 mount -t ext4 -o ro /dev/vda /mnt/disk
 mount -t tmpfs tmpfs /mnt/pods
 
-value() { awk -v names="$1" 'BEGIN { n = split(names, name, "|"); for (i = 1; i <= n; i++) want[name[i] ":"] } $1 in want { sum += $2 } END { print sum }' /proc/meminfo; }
-# shellcheck source=tests/settled.sh
-. /project/tests/settled.sh
-# found: waits until the module has nothing to look for any more. Meanwhile it may take a whole processor,
-# which it may not where starts are measured.
-found() {
-	local finder=/sys/module/erofs_shared/parameters/finder
-	[ -e ${finder}_delay ] || return 0
-	echo 0 > ${finder}_delay
-	echo 100 > ${finder}_cpu
-	settled || { echo "density: still merging after two minutes" >&2; exit 1; }
-	echo 5 > ${finder}_delay
-	echo 2 > ${finder}_cpu
-}
-now() {
-	local shrink
-	found
-	sleep 1
-	for shrink in /sys/kernel/slab/*/shrink; do echo 1 > "$shrink"; done
-	cache=$(($(value 'Buffers|Cached') - $(value Shmem)))
-	kernel=$(value 'Slab|Percpu|KernelStack|VmallocUsed|PageTables')
-	available=$(value MemAvailable)
-}
+# shellcheck source=tests/bench/memory.sh
+. /project/tests/bench/memory.sh
+
 begin() {
 	sync
 	echo 3 > /proc/sys/vm/drop_caches
