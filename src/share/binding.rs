@@ -23,6 +23,7 @@ use crate::{
         once_box::OnceBox,
         wait::Completion,
     },
+    race::race_point,
     stats::{Counters, Field},
 };
 
@@ -293,10 +294,13 @@ impl Binding {
 
     /// As [`Binding::retire`], when there are no files that have its mapping.
     pub(crate) fn retire_unused(&self) {
-        self.shared.content().usage().park(self);
+        // This comes first: once it is parked, another inode may come to use the shared one, and
+        // bring in pages that no access which takes this for the only user may see.
         let mut known = self.known.lock();
         let before = core::mem::replace(&mut known.verified, Verified::Gone);
         drop(known);
+        race_point!(c"retire_gone");
+        self.shared.content().usage().park(self);
         self.counters.sub(Field::MetadataBytes, before.bytes());
         self.uncount(&before);
     }

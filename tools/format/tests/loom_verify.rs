@@ -149,6 +149,36 @@ model!(
     fault_around_fails_if_leaving_begins_no_grace_period without ParkMindsRcu: "another image's bytes",
 );
 
+/// B leaves, C becomes the next user, and a third thread has a file of B still.
+fn access_of_one_that_leaves(shared: Shared, access: fn(&Shared)) {
+    let shared = Arc::new(shared);
+    let leaves = spawn(&shared, |shared| shared.leave(B));
+    let next = spawn(&shared, |shared| {
+        shared.join();
+        shared.fill(C);
+    });
+    access(&shared);
+    leaves.join().unwrap();
+    next.join().unwrap();
+}
+
+model!(
+    a_filemap_read_of_a_user_that_leaves_gets_the_bytes_of_its_image,
+    |shared| access_of_one_that_leaves(shared, Shared::filemap_read),
+    a_filemap_read_fails_if_its_inode_is_parked_first without GoneComesFirst: "another image's bytes",
+);
+
+model!(
+    a_late_look_of_a_user_that_leaves_gets_the_bytes_of_its_image,
+    |shared| access_of_one_that_leaves(shared, Shared::look_late),
+    a_late_look_fails_if_its_inode_is_parked_first without GoneComesFirst: "another image's bytes",
+);
+
+model!(a_late_look_gets_the_bytes_of_its_image, |shared| access(
+    shared,
+    Shared::look_late
+),);
+
 /// B is bound, and publishes its mapping while C becomes a user.
 fn publish(shared: Shared) {
     let shared = Arc::new(shared.not_published());

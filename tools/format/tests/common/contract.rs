@@ -52,6 +52,9 @@ pub enum Step {
     LeavingIsNoted,
     /// A foreign fill waits for a grace period after the only user has left, too.
     ParkMindsRcu,
+    /// A user that leaves is not the only one any more, for what looks at its binding, before the
+    /// shared inode is parked, and others may come.
+    GoneComesFirst,
     /// A page that memory failure has taken leaves a digest that no block has.
     PoisonIsRecorded,
     /// What a merge puts back has no digest that it had not when it was dropped.

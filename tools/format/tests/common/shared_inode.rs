@@ -58,6 +58,8 @@ pub enum Verified {
     No,
     /// It has.
     Yes,
+    /// B has left, and nothing is noted for it any more.
+    Gone,
 }
 
 /// Who uses the shared inode.
@@ -152,6 +154,14 @@ impl Shared {
 
     fn set_verified(&self, of: Inode, verified: Verified) {
         *self.verified[of].lock().unwrap() = verified;
+    }
+
+    /// As [`Shared::set_verified`], unless it has left.
+    fn note(&self, of: Inode, verified: Verified) {
+        let mut known = self.verified[of].lock().unwrap();
+        if *known != Verified::Gone {
+            *known = verified;
+        }
     }
 
     pub fn is_many(&self) -> bool {
@@ -269,6 +279,15 @@ impl Shared {
         }
     }
 
+    /// A read or a fault of B that has a page first, which another thread of it may have brought in,
+    /// and then looks at what B has verified.
+    pub fn look_late(&self) {
+        let Some(folio) = self.ready() else { return };
+        if matches!(self.verified(B), Verified::Sole | Verified::Yes) {
+            self.deliver(B, folio.bytes.load(Relaxed));
+        }
+    }
+
     /// Any way to the bytes that begins with a look at what the inode has verified.
     pub fn read_verified(&self, of: Inode) {
         if self.verified(of) == Verified::Yes {
@@ -314,7 +333,7 @@ impl Shared {
             if !self.does(Step::CookieComesLast) {
                 self.note_grace_period();
             }
-            self.set_verified(B, Verified::No);
+            self.note(B, Verified::No);
             self.plain.store(false, Release);
             if self.does(Step::CookieComesLast) {
                 self.note_grace_period();
@@ -350,7 +369,7 @@ impl Shared {
             return;
         }
         if folio.in_cache.load(Relaxed) && folio.uptodate.load(Acquire) {
-            self.set_verified(B, Verified::Yes);
+            self.note(B, Verified::Yes);
         }
         if locked {
             folio.unlock();
@@ -360,7 +379,7 @@ impl Shared {
     /// What has a digest has been read through B.
     fn take_records(&self) {
         if now(&self.digest, Acquire) != 0 {
-            self.set_verified(B, Verified::Yes);
+            self.note(B, Verified::Yes);
         }
     }
 
@@ -473,8 +492,10 @@ impl Shared {
             return Err(Filled::Differs);
         }
         let mut verified = self.verified[by].lock().unwrap();
-        if *verified != Verified::Sole {
-            *verified = Verified::Yes;
+        match *verified {
+            Verified::Sole => {}
+            Verified::Gone => return Err(Filled::Refused),
+            Verified::No | Verified::Yes => *verified = Verified::Yes,
         }
         Ok(())
     }
@@ -506,6 +527,14 @@ impl Shared {
 
     /// The inode is evicted: nothing of it is under way.
     pub fn go(&self, inode: Inode) {
+        let known = if inode == B {
+            Verified::Gone
+        } else {
+            Verified::No
+        };
+        if self.does(Step::GoneComesFirst) {
+            self.set_verified(inode, known);
+        }
         let mut usage = self.usage.lock().unwrap();
         if inode == B && *usage == State::Sole {
             *usage = State::Parked;
@@ -514,7 +543,9 @@ impl Shared {
             }
         }
         drop(usage);
-        self.set_verified(inode, Verified::No);
+        if !self.does(Step::GoneComesFirst) {
+            self.set_verified(inode, known);
+        }
         self.bound.fetch_sub(1, AcqRel);
     }
 
@@ -530,7 +561,7 @@ impl Shared {
         }
         let there = !self.does(Step::CompareLooksForMapping) || folio.in_cache.load(Relaxed);
         if there && folio.uptodate.load(Acquire) && folio.bytes.load(Relaxed) == own {
-            self.set_verified(of, Verified::Yes);
+            self.note(of, Verified::Yes);
         }
         if locks {
             folio.unlock();
@@ -540,7 +571,7 @@ impl Shared {
     /// Has `of` verify the block by its digest, if it has one.
     pub fn compare_digest(&self, of: Inode) {
         if now(&self.digest, Acquire) == self.images[of] {
-            self.set_verified(of, Verified::Yes);
+            self.note(of, Verified::Yes);
         }
     }
 
