@@ -24,9 +24,16 @@ use crate::{
 /// Blocks that are hashed before their digests are recorded.
 const RUN: usize = 16;
 
-/// What a block gets for a digest when its page has been lost: no block has it, so that none is
-/// taken for that page.
-const LOST: Digest = [0xff; 32];
+/// What a block gets for a digest when its page has been lost: no other block has it, so that none
+/// is taken for that page.
+fn lost(shared: &Unheld, block: u64) -> Digest {
+    let mut digest = [0xff; 32];
+    let (_, rest) = digest.split_at_mut(16);
+    let (number, place) = rest.split_at_mut(8);
+    number.copy_from_slice(&shared.number().to_ne_bytes());
+    place.copy_from_slice(&block.to_ne_bytes());
+    digest
+}
 
 /// How a block compares with the page that is resident.
 pub(crate) enum Compared {
@@ -115,7 +122,7 @@ impl Unheld {
             Leaving::Nothing => return true,
             Leaving::Lost => {
                 let mut blocks = blocks;
-                return blocks.all(|block| record(block, &[LOST]));
+                return blocks.all(|block| record(block, &[lost(self, block)]));
             }
             Leaving::Bytes(bytes) => bytes,
         };

@@ -12,6 +12,7 @@ use core::ops::Range;
 
 use kernel::{
     new_mutex, new_spinlock,
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         atomic::{Acquire, Atomic, Full, Relaxed},
@@ -30,7 +31,10 @@ use super::{
     usage::Usage,
 };
 use crate::{
-    io::{memcg::CHARGED_NOWAIT, once_box::OnceBox},
+    io::{
+        memcg::{has_room, CHARGED_NOWAIT},
+        once_box::OnceBox,
+    },
     race::race_point,
     stats::{Field, GLOBAL},
 };
@@ -254,11 +258,24 @@ impl Content {
         result
     }
 
+    /// Whether the memory cgroup has room for the digests of blocks that are read in now: when they
+    /// leave, their digests are kept, and charged whatever the limit is.
+    pub(crate) fn has_room_for(&self, blocks: Range<u64>) -> Result {
+        if !self.usage().is_many() {
+            return Ok(());
+        }
+        let first = self.slots(blocks.start).is_empty();
+        if first || self.slots(blocks.end.saturating_sub(1)).is_empty() {
+            has_room(PAGE_SIZE)?;
+        }
+        Ok(())
+    }
+
     /// Whether a block has this digest; `None` while it has none.
     pub(crate) fn has_digest(&self, block: u64, digest: &Digest) -> Option<bool> {
         let slot = self.slots(block).first()?;
         slot.words()
-            .map(|words| super::table::bytes(words) == *digest)
+            .map(|words| words == super::table::words(digest))
     }
 
     /// Whether a block has the digest of block `theirs` of `other`; both have one.

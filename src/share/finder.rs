@@ -319,7 +319,7 @@ fn look_for(
         if ours.content().is_recorded(block) {
             return Ok(());
         }
-        return leave(&[(ours, block)], bytes, &ZERO_DIGEST, folio);
+        return leave((ours, block), bytes, &ZERO_DIGEST, folio);
     }
     for probe in table.probes(here.tag) {
         if probe.tag == 0 {
@@ -338,24 +338,22 @@ fn look_for(
     Ok(())
 }
 
-/// Gives blocks, which are resident and have these bytes, their digest, and leaves them to be found
-/// or merged. `EAGAIN`: one of them is not there, just now.
+/// Gives a block, which is resident in `folio` and has these bytes, its digest, and leaves it to be
+/// found or merged. `EAGAIN`: it is not there, just now.
 fn leave(
-    places: &[(&SharedInode, u64)],
+    (shared, block): (&SharedInode, u64),
     bytes: &[u8],
     digest: &Digest,
     folio: &FolioRef,
 ) -> Result {
-    // What is kept of them is charged to the cgroup that was charged for the page.
+    // What is kept of it is charged to the cgroup that was charged for the page.
     let payer = Payer::of(folio);
     let _paying = payer.pays();
-    // Under the folios' locks and that of the digests, which readers wait for.
+    // Under the folio's lock and that of the digests, which readers wait for.
     let _hurry = Hurry::new();
-    for &(shared, block) in places {
-        shared.record_resident(block, bytes, digest)?;
-        // Without memory for it, it is not found by others.
-        let _ = dedup::enter_all(shared, block..block + 1);
-    }
+    shared.record_resident(block, bytes, digest)?;
+    // Without memory for it, it is not found by others.
+    let _ = dedup::enter_all(shared, block..block + 1);
     Ok(())
 }
 
@@ -392,12 +390,11 @@ fn unite(
     if is_known && theirs.content().has_digest(at, &digest) != Some(true) {
         return Ok(false);
     }
-    let places: &[(&SharedInode, u64)] = if resident.is_none() {
-        // It is elsewhere, or is entered when it is read in again.
-        &[(ours, block)]
-    } else {
-        &[(theirs, at), (ours, block)]
-    };
-    leave(places, bytes, &digest, folio)?;
+    // What is kept of each is charged to the cgroup that was charged for its page.
+    if let Some(resident) = &resident {
+        leave((theirs, at), bytes, &digest, resident)?;
+    }
+    // If there is none, it is elsewhere, or is entered when it is read in again.
+    leave((ours, block), bytes, &digest, folio)?;
     Ok(true)
 }

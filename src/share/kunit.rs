@@ -77,6 +77,23 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_may_begin_with_zeros() -> Result {
+        let shared = shared(9, 100, 1)?;
+        let content = shared.content();
+        let (mut one, mut other) = ([0; 32], [0; 32]);
+        one[8..].fill(7);
+        other[8..].fill(8);
+        assert_eq!(content.has_digest(3, &one), None);
+        assert_eq!(record(&shared, 3, &[one, other])?, Some(2));
+        assert!(content.is_recorded(3) && content.is_recorded(4));
+        assert_eq!(content.has_digest(3, &one), Some(true));
+        assert_eq!(content.has_digest(3, &other), Some(false));
+        assert_eq!(content.has_digest(4, &other), Some(true));
+        assert_eq!(record(&shared, 3, &[other])?, None);
+        Ok(())
+    }
+
+    #[test]
     fn digests_lie_in_chunks_of_any_place() -> Result {
         let shared = shared(2, 1 << 24, 1)?;
         let digests = [digest(1); 5];

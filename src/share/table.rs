@@ -67,13 +67,12 @@ where
 ///
 /// # Invariants
 ///
-/// All zeros until it is set; then constant. The first word is written last.
+/// All zeros until it is set; then constant. The first word is written last, and is not zero then.
 #[repr(C, align(32))]
 pub(crate) struct DigestSlot([Atomic<u64>; 4]);
 
 impl DigestSlot {
-    /// Its words, if it is set. Needs no lock. A digest whose first word is zero is reported as not
-    /// set; callers treat that as a miss.
+    /// Its words, if it is set. Needs no lock.
     #[inline(always)]
     pub(super) fn words(&self) -> Option<[u64; 4]> {
         let first = read_once(&self.0[0]);
@@ -158,13 +157,17 @@ const fn word(digest: &Digest) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// A digest as words of this machine.
-fn words(digest: &Digest) -> [u64; 4] {
+/// A digest as words of this machine. The first is not zero, by which [`DigestSlot`] tells that it
+/// is set: a digest that begins with 64 bits of zeros has one there.
+pub(super) fn words(digest: &Digest) -> [u64; 4] {
     let mut words = [0; 4];
     for (word, bytes) in words.iter_mut().zip(digest.chunks_exact(8)) {
         let mut raw = [0; 8];
         raw.copy_from_slice(bytes);
         *word = u64::from_ne_bytes(raw);
+    }
+    if words[0] == 0 {
+        words[0] = 1;
     }
     words
 }

@@ -210,6 +210,7 @@ impl<T: FileSystem> Inode<T> {
                 return Ok(difference);
             }
         }
+        binding.shared().content().has_room_for(blocks.clone())?;
         // All of the folio or nothing: what is verified becomes readable now.
         if binding.verify(blocks)? {
             self.enable_fast_path(binding);

@@ -27,6 +27,10 @@ use crate::{
     },
 };
 
+/// Steps towards a block being verified that may come to nothing, because the block's page comes or
+/// goes meanwhile. After these a reader takes its own image.
+const MAX_FUTILE: u32 = 16;
+
 /// Blocks that are resident, being read from the inode's own image to be compared.
 struct WindowFill<T: FileSystem> {
     binding: Arc<Binding>,
@@ -72,11 +76,22 @@ impl<T: FileSystem> OpenFile<'_, T> {
     /// Blocks that are not resident come into the page cache by this.
     pub(super) fn ensure(self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<u64, Unready> {
         let mut at = blocks.start;
+        let mut futile = 0;
         while at < blocks.end {
             let run = binding.verified_prefix(at..blocks.end);
             if run != 0 {
                 at += run;
+                futile = 0;
                 continue;
+            }
+            futile += 1;
+            if futile > MAX_FUTILE {
+                // What is resident there cannot be looked at: its memory has failed, for example.
+                return if at > blocks.start {
+                    Ok(at - blocks.start)
+                } else {
+                    Err(Unready::Busy)
+                };
             }
             let step = match self.verify_at(binding, at..blocks.end) {
                 Err(_) if !self.inode().is_current(binding) => Err(Unready::Left),
