@@ -55,6 +55,38 @@ try "fsoffset= on a block device" "$S" fsoffset=1048576
 try "fsoffset= of 512-byte blocks" $E/shifted512 fsoffset=1536
 try "fsoffset= of 512-byte blocks, direct I/O" $E/shifted512 fsoffset=1536,directio
 
+# What was written to a device may be in its page cache only, as long as something has the device open.
+for i in one two; do
+	mkdir "$TMP/written"
+	echo $i > "$TMP/written/file"
+	mkfs.erofs --quiet -T0 -Uclear "$TMP/written-$i" "$TMP/written" > /dev/null
+	: > "$TMP/blob-$i"
+	mkfs.erofs --quiet -T0 -Uclear --chunksize=4096 --blobdev="$TMP/blob-$i" "$TMP/multi-$i" "$TMP/written" > /dev/null
+	truncate -s %4096 "$TMP/multi-$i"
+	rm -r "$TMP/written"
+done
+writeback=$(cat /proc/sys/vm/dirty_writeback_centisecs)
+echo 0 > /proc/sys/vm/dirty_writeback_centisecs
+for name in written blob; do
+	cp "$TMP/$name-one" $E/written
+	W=$(losetup -f --show $E/written)
+	LOOPS+=("$W")
+	exec 9< "$W"
+	cat "$W" > /dev/null
+	dd if="$TMP/$name-two" of="$W" conv=notrunc status=none
+	source=$W options=
+	[ $name = written ] || source=$(loop "$TMP/multi-two") options=device=$W
+	ok "an image that was just written to a device is mounted: $name" at "$FSTYPE" "$source" $A "$options"
+	is "its file is the new one: $name" "$(cat $A/file)" two
+	sync
+	drop
+	is "it is so later: $name" "$(cat $A/file)" two
+	away $A
+	exec 9<&-
+	[ $name = written ] || LOOPS+=("$source")
+done
+echo "$writeback" > /proc/sys/vm/dirty_writeback_centisecs
+
 # descriptor: mounted by fsconfig with an open file
 if ok "source as a descriptor" fsctx "$FSTYPE" $A fd:$E/img; then
 	MOUNTS+=("$A")

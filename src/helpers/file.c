@@ -99,7 +99,7 @@ int erofs_shared_file_state(struct file *file,
 	struct kstat stat;
 	int err = vfs_getattr(&file->f_path, &stat,
 			      STATX_SIZE | STATX_MTIME | STATX_CTIME |
-			      STATX_CHANGE_COOKIE, AT_STATX_SYNC_AS_STAT);
+			      STATX_CHANGE_COOKIE, AT_STATX_FORCE_SYNC);
 
 	if (err)
 		return err;
@@ -109,6 +109,11 @@ int erofs_shared_file_state(struct file *file,
 	state->ctime = stat.ctime;
 	state->change_cookie = stat.result_mask & STATX_CHANGE_COOKIE ?
 			       stat.change_cookie : 0;
+	/*
+	 * What is written through a shared mapping changes the file's times at the
+	 * first fault on a page only, and on tmpfs never.
+	 */
+	state->may_change = mapping_writably_mapped(file->f_mapping);
 	return 0;
 }
 

@@ -157,6 +157,11 @@ impl FileState {
         to_result(unsafe { bindings::file_state(file.as_ptr(), &mut state) })?;
         Ok(Self(state))
     }
+
+    /// Whether the file could be written to without a trace when this was made.
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.0.may_change
+    }
 }
 
 impl PartialEq for FileState {
@@ -175,18 +180,20 @@ impl PartialEq for FileState {
 }
 
 impl Device {
-    /// The device of a block-based superblock.
+    /// The device of a block-based superblock. Writes to it what its page cache has. May sleep.
     pub(crate) fn of_super(sb: SuperPtr, offset: u64) -> Result<Self> {
         // SAFETY: By the type invariants of `SuperPtr` the superblock is allocated; `s_bdev` is
         // constant.
         let bdev = NonNull::new(unsafe { (*sb.0.as_ptr()).s_bdev }).ok_or(ENOTBLK)?;
+        // SAFETY: `s_bdev` is open.
+        to_result(unsafe { bindings::bdev_sync(bdev.as_ptr()) })?;
         // SAFETY: `s_bdev` is open.
         let bytes = unsafe { bindings::bdev_bytes(bdev.as_ptr()) };
         // INVARIANT: This is `s_bdev`.
         Self::new(Backing::SuperBlock(bdev), bytes, offset)
     }
 
-    /// Opens and claims an extra block device for `sb`.
+    /// Opens and claims an extra block device for `sb`. Writes to it what its page cache has.
     pub(crate) fn claim(path: &CStr, sb: SuperPtr) -> Result<Self> {
         let sb = sb.0;
         let (path, mode) = (path.as_char_ptr(), bindings::BLK_OPEN_READ);
@@ -200,8 +207,13 @@ impl Device {
         // INVARIANT: Opened just now for `sb`.
         let backing = Backing::Claimed { file, sb };
         // SAFETY: The file is an open block device.
-        let bytes = unsafe { bindings::bdev_bytes(bindings::file_bdev(file.as_ptr())) };
-        Self::new(backing, bytes, 0)
+        let bdev = unsafe { bindings::file_bdev(file.as_ptr()) };
+        // SAFETY: The device is open.
+        let bytes = unsafe { bindings::bdev_bytes(bdev) };
+        let this = Self::new(backing, bytes, 0)?;
+        // SAFETY: `this` has the device open.
+        to_result(unsafe { bindings::bdev_sync(bdev) })?;
+        Ok(this)
     }
 
     /// An image in a regular file.

@@ -17,7 +17,7 @@ use super::{
     submit::Submitter,
     CacheBytes, Device, Extent, ReadError, Target,
 };
-use crate::compat::code::EFSCORRUPTED;
+use crate::{compat::code::EFSCORRUPTED, io::wait::is_dying};
 
 pub(crate) use super::fill_state::FillCompletion;
 
@@ -259,8 +259,12 @@ fn add_encoded<F: FillCompletion>(
     let len = usize::try_from(end - start)?;
     let wanted = usize::try_from(addr - start)?.saturating_add(encoded.plen);
     let mut job = DecompressJob::new(request, encoded.plen, len, &mut rest.folios)?;
-    *input = input.saturating_add(len);
+    *input = input.saturating_add(job.input().bytes());
     if *input > MAX_INPUT && !rest.jobs.is_empty() {
+        // This waits for each extent, of which an image may have one for each byte.
+        if is_dying() {
+            return Err(EINTR);
+        }
         submitter.before_others();
         let folios = read_now(job.take_input(), plan, device, start, len, wanted)?;
         job.put_input(folios);
