@@ -95,7 +95,7 @@ MODULE_PARM_DESC(finder_cpu,
 static unsigned int reuse_delay = 1;
 module_param(reuse_delay, uint, 0644);
 MODULE_PARM_DESC(reuse_delay,
-		 "Seconds after an image file was mounted until another mount(2) of it uses the same superblock (default: 1)");
+		 "Seconds after an image file was mounted by mount(2) until that uses the same superblock again (default: 1)");
 
 /* For root only: knowing the name is enough to join the domain. */
 static char domain_id[EROFS_SHARED_DOMAIN_MAX + 1];

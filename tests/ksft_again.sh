@@ -224,10 +224,11 @@ ok "that is the same superblock" [ "$(findmnt -rno MAJ:MIN -M $DIR/place | sort 
 umount $DIR/place
 away $DIR/place
 ok "the parameter reuse_delay takes an hour" set_to reuse_delay 3600
-# at_once: eight tasks mount it at one place, as in-tree lets them
+# at_once [NAME]: eight tasks mount it at one place, as in-tree lets them
 at_once() {
 	local job failed=0
-	for job in {1..8}; do mnt "$FSTYPE" "$IMAGE" $DIR/place & done
+	mkdir -p "$DIR/${1:-place}"
+	for job in {1..8}; do mnt "$FSTYPE" "$IMAGE" "$DIR/${1:-place}" '' & done
 	for job in {1..8}; do wait -n || failed=1; done
 	return $failed
 }
@@ -247,6 +248,13 @@ ok "the parameter reuse_delay takes a second" set_to reuse_delay 1
 sleep 1
 ok "later the image is mounted again" at "$FSTYPE" "$IMAGE" $DIR/place-3
 ok "that is the same superblock, too" same place place-3
+sleep 1
+for round in {1..3}; do
+	ok "eight tasks mount it at one place while others have it: round $round" at_once place-4
+	is "there are eight mounts there: round $round" "$(grep -c " $DIR/place-4 " /proc/mounts)" 8
+	for job in {1..8}; do umount $DIR/place-4; done
+	sleep 1
+done
 away $DIR/place $DIR/place-2 $DIR/place-3
 set_to reuse_delay 0
 

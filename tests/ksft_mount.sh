@@ -184,6 +184,10 @@ stranger fsctx -n 1000 "$FSTYPE" source=/one source=/two dax > "$TMP/context"
 ok "options given 1000 times by a stranger: his context's log has it" grep -E "^e .*dax" "$TMP/context"
 ok "his context's log has what is wrong with a second source" grep -iE "^e .*sources?" "$TMP/context"
 is "the kernel's log has nothing of it" "$(log_since)" ""
+log_mark
+stranger fsctx -n 140000 "$FSTYPE" device=a > "$TMP/context"
+ok "devices named 140,000 times by a stranger: his context's log has it" grep -E "^e .*device" "$TMP/context"
+is "the kernel's log has nothing of that" "$(log_since)" ""
 if [ "$FSTYPE" = erofs-shared ]; then
 	# mount(2) has no context: 10 lines in 5 seconds in the kernel's log
 	log_mark

@@ -247,6 +247,10 @@ pub(super) fn parse(
             *options.cache_strategy.get_mut() = strategy as u32;
         }
         (FSOFFSET, ParamValue::Number(offset)) => options.fsoffset = offset,
+        // An image can name no more.
+        (DEVICE, _) if options.devices.len() >= usize::from(u16::MAX) => {
+            return Err(fc.invalid(fmt!("device: given more than 65535 times")))
+        }
         (DEVICE, ParamValue::String(path)) => {
             let path = CString::try_from(path)?;
             options.devices.push(path, GFP_KERNEL)?;

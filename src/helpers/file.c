@@ -111,9 +111,11 @@ int erofs_shared_file_state(struct file *file,
 			       stat.change_cookie : 0;
 	/*
 	 * What is written through a shared mapping changes the file's times at the
-	 * first fault on a page only, and on tmpfs never.
+	 * first fault on a page only, and on tmpfs never; what one write(2) writes,
+	 * before it begins.
 	 */
-	state->may_change = mapping_writably_mapped(file->f_mapping);
+	state->may_change = mapping_writably_mapped(file->f_mapping) ||
+			    inode_is_open_for_write(file_inode(file));
 	return 0;
 }
 

@@ -19,7 +19,7 @@ use super::{
     export::ExportOps,
     param::{Param, ParamValue, SOURCE},
     super_ops::SuperOps,
-    superblock::{may_be_reused, SbInfo, INSTANCES},
+    superblock::{self, SbInfo, INSTANCES},
     xattr::XattrHandlers,
     FileSystem, SuperBlock,
 };
@@ -262,10 +262,14 @@ impl<T: FileSystem> FsContext<'_, T> {
     /// Gets the superblock of an image file, which the state has: the one that the image is mounted
     /// with, or a new one.
     fn get_tree_file(&mut self) -> Result {
-        // This borrow ends before a superblock is made.
-        let private = self.parts().1.ok_or(EINVAL)?;
+        // These borrows end before a superblock is made.
+        let (fc, private) = self.parts();
+        let private = private.ok_or(EINVAL)?;
+        // A security module refuses one superblock with two sets of its options (`context=`).
+        let is_plain = fc.security.is_null();
         if let Some(source) = &private.source {
-            private.key = T::key(&mut private.info, source)?;
+            // This opens files, too.
+            private.key = T::key(&mut private.info, source)?.filter(|_| is_plain);
         }
         let fc = self.fc.as_ptr();
         let (is_same, fill) = (ContextOps::<T>::is_same, ContextOps::<T>::fill_super);
@@ -340,7 +344,7 @@ pub(super) unsafe extern "C" fn init<T: FileSystem>(
             SbInfo::<T> {
                 source: None,
                 key: None,
-                ready_at: Atomic::new(0),
+                given_at: Atomic::new(0),
                 in_flight: Atomic::new(0),
                 instance: INSTANCES.fetch_add(1, Relaxed),
                 info: T::new_info()?,
@@ -441,12 +445,12 @@ impl<T: FileSystem> ContextOps<T> {
         // SAFETY: `kill_sb` drops the state of superblocks that are not on a block device after
         // they are dead. The keys were set before the superblocks were made, and are not changed
         // any more.
-        let (old, new, ready_at) = unsafe { (&(*old).key, &(*new).key, &(*old).ready_at) };
+        let (old, new, given_at) = unsafe { (&(*old).key, &(*new).key, &(*old).given_at) };
         let same = match (old, new) {
             (Some(old), Some(new)) => T::is_same(old, new),
             _ => false,
         };
-        c_int::from(same && (!fc.oldapi() || may_be_reused(ready_at)))
+        c_int::from(same && superblock::take(given_at, fc.oldapi()))
     }
 
     /// `fill_super` of `get_tree_bdev`/`get_tree_file`
@@ -500,7 +504,7 @@ impl<T: FileSystem> ContextOps<T> {
                     err
                 ));
             })?;
-            private.ready_at.store(clock::now(), Relaxed);
+            private.given_at.store(clock::now(), Relaxed);
             Ok(0)
         })
     }

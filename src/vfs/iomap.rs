@@ -38,10 +38,11 @@ impl<T: FileSystem> IomapOps<T> {
 
     fn fill(inode: &Inode<T>, extent: Extent<'_>, map: &mut bindings::iomap) {
         map.offset = extent.offset as i64;
-        // Ends stay below 2^63, as iomap's signed positions need.
-        map.length = extent
-            .len
-            .min((i64::MAX as u64).saturating_sub(extent.offset));
+        // Ends stay below 2^63, as iomap's signed positions need. But no mapping is of nothing, for
+        // which iomap would ask without end: of the last byte, behind the end of every file, the
+        // end is 2^63, as in-tree.
+        let most = (i64::MAX as u64).saturating_sub(extent.offset);
+        map.length = extent.len.min(most).max(1);
         map.flags = 0;
         map.addr = NULL_ADDR;
         let mut disk = |device: &Device, addr: u64| {

@@ -28,8 +28,9 @@ pub(super) struct SbInfo<T: Mount> {
     /// By which a mount of the same image file finds this superblock. Not a part of `info`, which
     /// `put_super` has to itself while others look at this.
     pub(super) key: Option<T::Key>,
-    /// When the superblock was ready, by [`clock::now`]; 0: it is not yet.
-    pub(super) ready_at: Atomic<i64>,
+    /// When a mount got the superblock by mount(2) the last time, or it was ready, by
+    /// [`clock::now`]; 0: it is not ready yet.
+    pub(super) given_at: Atomic<i64>,
     /// Reads of image data under way whose end nothing else waits for; see
     /// [`InFlight`](super::in_flight::InFlight).
     pub(super) in_flight: Atomic<u32>,
@@ -38,20 +39,28 @@ pub(super) struct SbInfo<T: Mount> {
     pub(super) info: T::Info,
 }
 
-/// Whether a mount by mount(2) may take a superblock that was ready at `ready_at`.
+/// Whether a mount may take a superblock, by mount(2) if `oldapi`; notes it for that.
 ///
 /// The kernel refuses a second mount of one superblock at one place with `EBUSY`, if mount(2) makes
 /// it (`do_add_mount`); to in-tree erofs, which has a superblock for each mount of an image file,
 /// that does not happen. Two threads that look whether an image is mounted at a place, see that it
 /// is not, and mount it there (containerd 2.1 for layers that several images have) therefore get a
 /// superblock each, if the second comes soon. With `fsopen` nothing is refused.
-pub(super) fn may_be_reused(ready_at: &Atomic<i64>) -> bool {
-    let delay = params::reuse_delay();
-    if delay == 0 {
-        return true;
+///
+/// One that is not ready is not waited for: its device may hang.
+pub(super) fn take(given_at: &Atomic<i64>, oldapi: bool) -> bool {
+    let given = given_at.load(Relaxed);
+    let delay = i64::from(params::reuse_delay()) * 1_000_000;
+    if given == 0 || !oldapi || delay == 0 {
+        return given != 0;
     }
-    let ready_at = ready_at.load(Relaxed);
-    ready_at != 0 && clock::now().saturating_sub(ready_at) >= i64::from(delay) * 1_000_000
+    let now = clock::now();
+    let may = now.saturating_sub(given) >= delay;
+    if may {
+        // The caller has `sb_lock`.
+        given_at.store(now, Relaxed);
+    }
+    may
 }
 
 /// Superblocks of the module so far, those included that came to nothing.
