@@ -167,7 +167,6 @@ struct file *erofs_shared_bdev_open(const char *path, blk_mode_t mode,
 				    void *holder, struct super_block *sb);
 void erofs_shared_bdev_release(struct file *file, struct super_block *sb);
 struct block_device *erofs_shared_file_bdev(struct file *file);
-int erofs_shared_bdev_sync(struct block_device *bdev);
 u64 erofs_shared_bdev_bytes(struct block_device *bdev);
 u32 erofs_shared_bdev_block_size(struct block_device *bdev);
 u32 erofs_shared_bdev_dma_align(struct block_device *bdev);

@@ -64,9 +64,8 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Opens the files of `device=`. `None` if one of the files may change without a trace, or one
-    /// of these cannot be opened, which the mount tells later, when it knows what the image says of
-    /// them.
+    /// Opens the files of `device=`. `None` if one of them cannot be opened, which the mount tells
+    /// later, when it knows what the image says of them.
     pub(super) fn new(info: &mut Info, source: &File) -> Result<Option<Self>> {
         let mut devices = KVec::with_capacity(info.options.devices.len(), GFP_KERNEL)?;
         let mut all = true;
@@ -78,12 +77,11 @@ impl Key {
             }
             info.device_files.push(file, GFP_KERNEL)?;
         }
-        let source = FileState::of(source)?;
-        if !all || source.is_unsure() || devices.iter().any(FileState::is_unsure) {
+        if !all {
             return Ok(None);
         }
         Ok(Some(Self {
-            source,
+            source: FileState::of(source)?,
             devices,
             share: info.options.share,
             compare: info.options.compare,

@@ -18,21 +18,6 @@ struct block_device *erofs_shared_file_bdev(struct file *file)
 	return file_bdev(file);
 }
 
-/**
- * erofs_shared_bdev_sync() - write what the page cache of a device has
- * @bdev: the device
- *
- * The module reads past that page cache, in which there may be a newer image than
- * on the device if something has it open and has written to it.
- *
- * Context: Process context; may sleep.
- * Return: 0 or a negative error code.
- */
-int erofs_shared_bdev_sync(struct block_device *bdev)
-{
-	return sync_blockdev(bdev);
-}
-
 u64 erofs_shared_bdev_bytes(struct block_device *bdev)
 {
 	return bdev_nr_bytes(bdev);

@@ -140,7 +140,8 @@ pub(crate) fn open_file(path: &CStr) -> Result<ARef<File>> {
 }
 
 /// Which state of which file was opened. Two are equal if both are of the same inode and nothing
-/// wrote to it between. One of them must have its file still: an inode's address is used again.
+/// wrote to it between; none is equal to that of a file that could be written to without a trace
+/// then. One of them must have its file still: an inode's address is used again.
 pub(crate) struct FileState(bindings::erofs_shared_file_state);
 
 // SAFETY: The inode's address is compared, and not used.
@@ -157,15 +158,13 @@ impl FileState {
         to_result(unsafe { bindings::file_state(file.as_ptr(), &mut state) })?;
         Ok(Self(state))
     }
-
-    /// Whether the file could be written to without a trace when this was made.
-    pub(crate) fn is_unsure(&self) -> bool {
-        self.0.may_change
-    }
 }
 
 impl PartialEq for FileState {
     fn eq(&self, other: &Self) -> bool {
+        if self.0.may_change || other.0.may_change {
+            return false;
+        }
         let [one, two] = [&self.0, &other.0].map(|state| {
             (
                 state.inode,
@@ -180,20 +179,18 @@ impl PartialEq for FileState {
 }
 
 impl Device {
-    /// The device of a block-based superblock. Writes to it what its page cache has. May sleep.
+    /// The device of a block-based superblock. May sleep.
     pub(crate) fn of_super(sb: SuperPtr, offset: u64) -> Result<Self> {
         // SAFETY: By the type invariants of `SuperPtr` the superblock is allocated; `s_bdev` is
         // constant.
         let bdev = NonNull::new(unsafe { (*sb.0.as_ptr()).s_bdev }).ok_or(ENOTBLK)?;
-        // SAFETY: `s_bdev` is open.
-        to_result(unsafe { bindings::bdev_sync(bdev.as_ptr()) })?;
         // SAFETY: `s_bdev` is open.
         let bytes = unsafe { bindings::bdev_bytes(bdev.as_ptr()) };
         // INVARIANT: This is `s_bdev`.
         Self::new(Backing::SuperBlock(bdev), bytes, offset)
     }
 
-    /// Opens and claims an extra block device for `sb`. Writes to it what its page cache has.
+    /// Opens and claims an extra block device for `sb`.
     pub(crate) fn claim(path: &CStr, sb: SuperPtr) -> Result<Self> {
         let sb = sb.0;
         let (path, mode) = (path.as_char_ptr(), bindings::BLK_OPEN_READ);
@@ -207,13 +204,8 @@ impl Device {
         // INVARIANT: Opened just now for `sb`.
         let backing = Backing::Claimed { file, sb };
         // SAFETY: The file is an open block device.
-        let bdev = unsafe { bindings::file_bdev(file.as_ptr()) };
-        // SAFETY: The device is open.
-        let bytes = unsafe { bindings::bdev_bytes(bdev) };
-        let this = Self::new(backing, bytes, 0)?;
-        // SAFETY: `this` has the device open.
-        to_result(unsafe { bindings::bdev_sync(bdev) })?;
-        Ok(this)
+        let bytes = unsafe { bindings::bdev_bytes(bindings::file_bdev(file.as_ptr())) };
+        Self::new(backing, bytes, 0)
     }
 
     /// An image in a regular file.
@@ -223,12 +215,18 @@ impl Device {
         Self::new(Backing::File(file), bytes.try_into()?, offset)
     }
 
+    /// A block device is read past its page cache, in which there may be a newer image than on the
+    /// device, if something has it open and has written to it: that is written out.
     fn new(backing: Backing, bytes: u64, offset: u64) -> Result<Self> {
         let this = Self {
             backing,
             bytes: bytes.saturating_sub(offset),
             offset,
         };
+        if let Some(bdev) = this.bdev() {
+            // SAFETY: The device is open as long as `this` lives.
+            to_result(unsafe { bindings::sync_blockdev(bdev.as_ptr()) })?;
+        }
         Ok(this)
     }
 
