@@ -129,9 +129,14 @@ bool erofs_shared_param_directio(void)
 }
 
 /* In milliseconds, at most an hour. */
+static u32 milliseconds(const unsigned int *seconds)
+{
+	return min(READ_ONCE(*seconds), 3600U) * MSEC_PER_SEC;
+}
+
 u32 erofs_shared_param_finder_delay(void)
 {
-	return min(READ_ONCE(finder_delay), 3600U) * MSEC_PER_SEC;
+	return milliseconds(&finder_delay);
 }
 
 u32 erofs_shared_param_finder_cpu(void)
@@ -139,10 +144,9 @@ u32 erofs_shared_param_finder_cpu(void)
 	return clamp(READ_ONCE(finder_cpu), 1U, 100U);
 }
 
-/* In milliseconds, at most an hour. */
 u32 erofs_shared_param_reuse_delay(void)
 {
-	return min(READ_ONCE(reuse_delay), 3600U) * MSEC_PER_SEC;
+	return milliseconds(&reuse_delay);
 }
 
 void erofs_shared_clear(void *memory, size_t bytes)

@@ -103,7 +103,7 @@ impl DigestSlot {
     #[inline(always)]
     pub(super) fn is_zeros(&self) -> bool {
         const ZEROS: u64 = word(&ZERO_DIGEST);
-        read_once(&self.0[0]) == ZEROS && self.words().map(bytes) == Some(ZERO_DIGEST)
+        read_once(&self.0[0]) == ZEROS && self.words() == Some(words(&ZERO_DIGEST))
     }
 
     /// The words exactly, if they are set: `_writer` keeps others from setting them.
@@ -170,14 +170,6 @@ pub(super) fn words(digest: &Digest) -> [u64; 4] {
         words[0] = 1;
     }
     words
-}
-
-pub(super) fn bytes(words: [u64; 4]) -> Digest {
-    let mut digest = [0; 32];
-    for (word, bytes) in words.iter().zip(digest.chunks_exact_mut(8)) {
-        bytes.copy_from_slice(&word.to_ne_bytes());
-    }
-    digest
 }
 
 const _: () = assert!(size_of::<ChunkHeader>() == UNIT && size_of::<DigestSlot>() == UNIT);

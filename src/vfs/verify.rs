@@ -85,18 +85,15 @@ impl<T: FileSystem> OpenFile<'_, T> {
                 continue;
             }
             futile += 1;
-            if futile > MAX_FUTILE {
+            let step = if futile > MAX_FUTILE {
                 // What is resident there cannot be looked at: its memory has failed, for example.
-                return if at > blocks.start {
-                    Ok(at - blocks.start)
-                } else {
-                    Err(Unready::Busy)
-                };
-            }
-            let step = match self.verify_at(binding, at..blocks.end) {
-                Err(_) if !self.inode().is_current(binding) => Err(Unready::Left),
-                Ok(()) if is_dying() => Err(Unready::Failed(EINTR)),
-                other => other,
+                Err(Unready::Busy)
+            } else {
+                match self.verify_at(binding, at..blocks.end) {
+                    Err(_) if !self.inode().is_current(binding) => Err(Unready::Left),
+                    Ok(()) if is_dying() => Err(Unready::Failed(EINTR)),
+                    other => other,
+                }
             };
             match step {
                 Ok(()) => {}
