@@ -7,6 +7,7 @@
                                    the file type of the inode that is named there: fifo, char, dir, block, file, link, socket
   compat=NUMBER                    compatible features that are turned on
   mode@NID=KIND, size@NID=NUMBER   of any inode
+  hole@NID=NUMBER                  an extended inode: a file of this size that has no data
 
 kinds.py IMAGE nid packed|metabox  prints the nid.
 """
@@ -52,6 +53,10 @@ def main():
             struct.pack_into("<H", image, at + 4, KINDS[value] | mode & 0o7777)
         elif what == "size":
             struct.pack_into("<Q" if form & 1 else "<I", image, at + 8, int(value))
+        elif what == "hole":
+            assert form & 1, f"no extended inode at {at:#x}"
+            struct.pack_into("<H", image, at, 1)
+            struct.pack_into("<HQI", image, at + 6, 0xFFFF, int(value), 0xFFFFFFFF)
         else:
             sys.exit(f"{change}?")
     with open(out, "wb") as f:

@@ -23,14 +23,6 @@ for i in {1..200}; do head -c $((i * 97)) /dev/urandom > "$TMP/tree/dir/$i"; don
 IMAGE=$DISK/image
 mkfs.erofs --quiet -T0 "$IMAGE" "$TMP/tree" > /dev/null
 sums
-for i in one two; do
-	mkdir "$TMP/mapped-tree"
-	echo $i > "$TMP/mapped-tree/file"
-	mkfs.erofs --quiet -T0 -Uclear "$TMP/mapped-$i" "$TMP/mapped-tree" > /dev/null
-	rm -r "$TMP/mapped-tree"
-done
-mv "$TMP/mapped-one" "$TMP/mapped-1"
-mv "$TMP/mapped-two" "$TMP/mapped-2"
 
 # on NAME...: the device numbers of what is mounted there
 on() {
@@ -151,10 +143,11 @@ rm $DISK/other $DISK/third
 sums
 
 # written through a mapping, which changes no time where the file's filesystem does not write back, or the page was written to before
+for i in one two; do line_image "$TMP/mapped-$i" $i; done
 for place in $DISK $RAM; do
-	cp "$TMP/mapped-1" $place/mapped
+	cp "$TMP/mapped-one" $place/mapped
 	mkfifo "$TMP/go"
-	python3 - $place/mapped "$TMP/mapped-2" "$TMP/go" <<- 'END' &
+	python3 - $place/mapped "$TMP/mapped-two" "$TMP/go" <<- 'END' &
 	import mmap, sys
 	with open(sys.argv[1], "r+b") as f:
 	    memory = mmap.mmap(f.fileno(), 0)
@@ -170,7 +163,7 @@ for place in $DISK $RAM; do
 	ok "an image that is mapped to be written is mounted: $place" at "$FSTYPE" $place/mapped $DIR/mapped
 	is "its content: $place" "$(cat $DIR/mapped/file)" one
 	echo > "$TMP/go"
-	until_true 20 cmp -s $place/mapped "$TMP/mapped-2"
+	until_true 20 cmp -s $place/mapped "$TMP/mapped-two"
 	ok "after it was written through the mapping it is mounted again: $place" at "$FSTYPE" $place/mapped $DIR/mapped-2
 	ok "it has a superblock of its own: $place" other mapped mapped-2
 	is "its content then: $place" "$(cat $DIR/mapped-2/file)" two

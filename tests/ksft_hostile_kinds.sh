@@ -105,30 +105,11 @@ for source in "$SCRATCH/changed" "$changed"; do
 done
 
 # A file of nothing but a hole, whose last page reaches the largest position that there is
-mkdir "$TMP/huge"
-echo x > "$TMP/huge/file"
-mkfs.erofs --quiet -T0 -Eforce-inode-extended "$TMP/huge.erofs" "$TMP/huge" > /dev/null
-at "$FSTYPE" "$TMP/huge.erofs" $D
-huge_nid=$(stat -c %i $D/file)
+line_image "$TMP/line" x -Eforce-inode-extended
+at "$FSTYPE" "$TMP/line" $D
+line=$(stat -c %i $D/file)
 away $D
-# huge SIZE: it has this size
-huge() {
-	copy "$TMP/huge.erofs" "$SCRATCH/huge"
-	python3 - "$SCRATCH/huge" "$huge_nid" "$1" <<- 'END'
-	import struct, sys
-	with open(sys.argv[1], "r+b") as f:
-	    f.seek(1024)
-	    super_block = f.read(128)
-	    # without a checksum
-	    f.seek(1024 + 8)
-	    f.write(struct.pack("<I", struct.unpack_from("<I", super_block, 8)[0] & ~1))
-	    at = (struct.unpack_from("<I", super_block, 40)[0] << super_block[12]) + 32 * int(sys.argv[2])
-	    f.seek(at)
-	    f.write(struct.pack("<H", 1))
-	    f.seek(at + 6)
-	    f.write(struct.pack("<HQI", 0xffff, int(sys.argv[3]), 0xffffffff))
-	END
-}
+copy "$TMP/line" "$SCRATCH/line"
 # byte_at FILE OFFSET: tells of it in time
 byte_at() {
 	timeout -s KILL 20 python3 - "$@" <<- 'END'
@@ -138,7 +119,7 @@ byte_at() {
 	END
 }
 for size in $(((1 << 62) + ((1 << 62) - 1))) $(((1 << 62) + ((1 << 62) - 4095))); do
-	huge $size
+	change "$SCRATCH/line" "$SCRATCH/huge" "hole@$line=$size"
 	log_mark
 	for source in "$SCRATCH/huge" "$(loop "$SCRATCH/huge")"; do
 		case $source in /dev/loop*) LOOPS+=("$source") ;; esac

@@ -57,13 +57,10 @@ try "fsoffset= of 512-byte blocks, direct I/O" $E/shifted512 fsoffset=1536,direc
 
 # What was written to a device may be in its page cache only, as long as something has the device open.
 for i in one two; do
-	mkdir "$TMP/written"
-	echo $i > "$TMP/written/file"
-	mkfs.erofs --quiet -T0 -Uclear "$TMP/written-$i" "$TMP/written" > /dev/null
+	line_image "$TMP/written-$i" $i
 	: > "$TMP/blob-$i"
-	mkfs.erofs --quiet -T0 -Uclear --chunksize=4096 --blobdev="$TMP/blob-$i" "$TMP/multi-$i" "$TMP/written" > /dev/null
+	line_image "$TMP/multi-$i" $i --chunksize=4096 --blobdev="$TMP/blob-$i"
 	truncate -s %4096 "$TMP/multi-$i"
-	rm -r "$TMP/written"
 done
 writeback=$(cat /proc/sys/vm/dirty_writeback_centisecs)
 echo 0 > /proc/sys/vm/dirty_writeback_centisecs

@@ -104,6 +104,16 @@ reads() { awk '{ print $1 }' "/sys/block/$(basename "$(findmnt -no SOURCE "$1")"
 # sectors DEVICE: how many have been read from it
 sectors() { awk '{ print $3 }' "/sys/block/${1#/dev/}/stat"; }
 
+# line_image IMAGE LINE [OPTION...]: an image of a directory with one file, "file", that has this line; options are those of mkfs.erofs
+line_image() {
+	local image=$1 line=$2
+	shift 2
+	mkdir "$TMP/line-tree"
+	echo "$line" > "$TMP/line-tree/file"
+	mkfs.erofs --quiet -T0 -Uclear "$@" "$image" "$TMP/line-tree" > /dev/null
+	rm -r "$TMP/line-tree"
+}
+
 # not COMMAND...: it fails
 not() { ! "$@"; }
 

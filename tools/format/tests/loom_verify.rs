@@ -153,10 +153,7 @@ model!(
 fn access_of_one_that_leaves(shared: Shared, access: fn(&Shared)) {
     let shared = Arc::new(shared);
     let leaves = spawn(&shared, |shared| shared.leave(B));
-    let next = spawn(&shared, |shared| {
-        shared.join();
-        shared.fill(C);
-    });
+    let next = spawn(&shared, second_user);
     access(&shared);
     leaves.join().unwrap();
     next.join().unwrap();
