@@ -5,12 +5,23 @@
  */
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/iomap.h>
 
 #include "erofs_shared_helpers.h"
 
 void *erofs_shared_bvec_address(const struct bio_vec *bvec)
 {
 	return bvec_virt((struct bio_vec *)bvec);
+}
+
+/* iomap_finish_folio_read() of the range that @bvec describes. */
+void erofs_shared_iomap_finish_bvec(const struct bio_vec *bvec, int error)
+{
+	struct folio *folio = page_folio(bvec->bv_page);
+	size_t offset = folio_page_idx(folio, bvec->bv_page) * PAGE_SIZE;
+
+	iomap_finish_folio_read(folio, offset + bvec->bv_offset, bvec->bv_len,
+				error);
 }
 
 struct block_device *erofs_shared_file_bdev(struct file *file)

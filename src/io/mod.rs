@@ -5,13 +5,13 @@
 //!
 //! Everything here wraps raw bindings; what to read is decided in `fs`.
 
+mod backing_read;
 pub(crate) mod clock;
 pub(crate) mod decode;
 pub(crate) mod decompress;
 pub(crate) mod delayed_work;
 pub(crate) mod device;
 pub(crate) mod extent;
-pub(crate) mod file_read;
 pub(crate) mod fill;
 mod fill_state;
 pub(crate) mod folio;
@@ -20,6 +20,7 @@ pub(crate) mod folio_list;
 pub(crate) mod folio_pool;
 pub(crate) mod hash;
 pub(crate) mod inode_cache;
+pub(crate) mod iomap_read;
 pub(crate) mod lock;
 pub(crate) mod locked;
 pub(crate) mod mapping;

@@ -2,17 +2,12 @@
 
 //! Gathers a fill's I/O into bios and reads of backing files, and submits them.
 
-use core::{mem::MaybeUninit, ptr::NonNull};
+use core::ptr::NonNull;
 
-use kernel::{
-    page::PAGE_SIZE,
-    prelude::*,
-    sync::atomic::{Atomic, Full},
-    types::Opaque,
-};
+use kernel::prelude::*;
 
 use super::{
-    file_read::{bytes_read, file_bytes, kiocb},
+    backing_read::{file_bytes, BackingRead, EndedRead, ReadEnd},
     fill_state::{FillCompletion, Share, Shares},
     folio::Folio,
     folio_list::FolioList,
@@ -22,9 +17,6 @@ use crate::{bindings, compat::code::EFSCORRUPTED};
 
 /// Pieces of memory that a bio for compressed bytes has room for at least.
 const ENCODED_SEGMENTS: u16 = 64;
-
-/// Ranges in one read of a backing file.
-const FILE_RANGES: usize = 16;
 
 /// A bio that is being gathered.
 struct PendingBio {
@@ -37,135 +29,18 @@ struct PendingBio {
     reserved: bool,
 }
 
-/// A read of a backing file, being gathered or under way.
-///
-/// # Invariants
-///
-/// `bvecs[..nr]` describe memory of the fill's folios, `bytes` in all. `file` is open until the
-/// fill is over.
-struct FileRead<F: FillCompletion> {
-    iocb: Opaque<bindings::kiocb>,
-    /// Submitter and completion each hold one: the file may still look at `iocb` and `bvecs` after
-    /// it has completed the read.
-    refs: Atomic<u32>,
-    /// Completion's, which takes it.
-    share: Option<Share<F>>,
-    pos: u64,
-    bytes: usize,
-    nr: usize,
-    /// How many of the bytes matter: what lies behind them in their block is not a part of the
-    /// file, and need not be there when the file ends before that.
-    wanted: usize,
-    file: NonNull<bindings::file>,
-    bvecs: [MaybeUninit<bindings::bio_vec>; FILE_RANGES],
-}
+// SAFETY: The memory is the fill's, which lives until `end` drops the share, after the read.
+unsafe impl<F: FillCompletion> ReadEnd for Share<F> {
+    const FAILS_IN_WORKER: bool = false;
 
-impl<F: FillCompletion> FileRead<F> {
-    /// A read of nothing yet, from byte `pos` of the file on.
-    ///
-    /// # Safety
-    ///
-    /// * `file` is open until the fill is over.
-    unsafe fn new(file: NonNull<bindings::file>, pos: u64) -> Result<KBox<Self>> {
-        // INVARIANT: There is no memory to read into; the rest is as this function's requirements
-        // say.
-        let this = Self {
-            iocb: Opaque::zeroed(),
-            refs: Atomic::new(2),
-            share: None,
-            pos,
-            bytes: 0,
-            nr: 0,
-            wanted: 0,
-            file,
-            bvecs: [const { MaybeUninit::uninit() }; FILE_RANGES],
-        };
-        Ok(KBox::new(this, GFP_KERNEL)?)
-    }
-
-    /// Whether there is room for the bytes of the file from `pos` on.
-    fn continues_at(&self, pos: u64) -> bool {
-        self.nr < FILE_RANGES && self.pos.checked_add(self.bytes as u64) == Some(pos)
-    }
-
-    /// The read is over, with `ret` as the file's `->read_iter` gave it.
-    fn finish(&self, share: &Share<F>, ret: isize) {
-        // SAFETY: By the type invariants the file is open as long as the fill is not over.
-        let got = match unsafe { bytes_read(self.file, self.pos, self.bytes, ret) } {
-            Ok(got) if got >= self.wanted => got,
-            Ok(_) => return share.fail(EIO),
-            Err(err) => return share.fail(err),
-        };
-        let mut skip = got;
-        for bvec in self.bvecs.iter().take(self.nr) {
-            // SAFETY: This is initialised (type invariants).
-            let bvec = unsafe { bvec.assume_init_ref() };
-            let len = bvec.bv_len as usize;
-            let skipped = skip.min(len);
-            skip -= skipped;
-            // SAFETY: It describes memory of the fill's folios.
-            let start = unsafe { bindings::bvec_address(bvec) }.cast::<u8>();
-            let rest = start.wrapping_add(skipped);
-            // SAFETY: The memory is the fill's, and `len` bytes from `start` on.
-            unsafe { rest.write_bytes(0, len - skipped) };
+    fn end(self, read: EndedRead<Self>) {
+        if read.is_enough() {
+            read.zero_rest();
+        } else {
+            self.fail(EIO);
         }
-    }
-
-    /// Drops one of the two references.
-    ///
-    /// # Safety
-    ///
-    /// * `this` comes from `KBox::into_raw`.
-    /// * The caller owns one of its references.
-    unsafe fn put(this: *mut Self) {
-        // SAFETY: The caller's reference keeps it alive here.
-        if unsafe { (*this).refs.fetch_sub(1, Full) } == 1 {
-            // SAFETY: The last reference is gone.
-            drop(unsafe { KBox::from_raw(this) });
-        }
-    }
-
-    /// `kiocb::ki_complete`
-    ///
-    /// # Safety
-    ///
-    /// * `iocb` is that of a read that [`FileRead::submit`] started.
-    /// * The read completes once.
-    unsafe extern "C" fn complete(iocb: *mut bindings::kiocb, ret: c_long) {
-        let field = Opaque::cast_from(iocb);
-        // SAFETY: `iocb` lies in a `FileRead`, to which completion holds a reference.
-        let this = unsafe { kernel::container_of!(field, Self, iocb) }.cast_mut();
-        // SAFETY: The read is live, and only completion looks at its `share`, once.
-        let share = unsafe { (*this).share.take() };
-        if let Some(share) = &share {
-            // SAFETY: The read is live, and nothing changes the fields that this looks at any more.
-            unsafe { (*this).finish(share, ret) };
-        }
-        // SAFETY: Completion's reference, which comes before the share: the bvecs describe the
-        // fill's memory.
-        unsafe { Self::put(this) };
-        drop(share);
-    }
-
-    /// Starts the read.
-    fn submit(mut self_: KBox<Self>, direct: bool) {
-        let (file, nr, bytes) = (self_.file, self_.nr, self_.bytes);
-        // SAFETY: The file is open (type invariants).
-        let kiocb = unsafe { kiocb(file, self_.pos, bytes, Self::complete, direct) };
-        self_.iocb = Opaque::new(kiocb);
-        let this = KBox::into_raw(self_);
-        // SAFETY: The read is live (two references) and exclusively ours until it starts.
-        let (iocb, bvecs) = unsafe { ((*this).iocb.get(), (&raw mut (*this).bvecs).cast()) };
-        // SAFETY: By the type invariants `bvecs` describe memory of the fill, which lives until
-        // completion has dropped its share. The read itself lives at least until the submitter's
-        // reference is gone.
-        let ret = unsafe { bindings::file_read(file.as_ptr(), iocb, bvecs, nr, bytes) };
-        if ret != EIOCBQUEUED.to_errno() as isize {
-            // SAFETY: The file will not call back; completion's reference is used here.
-            unsafe { Self::complete(iocb, ret) };
-        }
-        // SAFETY: The submitter's reference.
-        unsafe { Self::put(this) };
+        // The read describes the fill's memory, so it goes before the share.
+        drop(read);
     }
 }
 
@@ -196,7 +71,7 @@ pub(super) struct Submitter<'a, F: FillCompletion> {
     /// How many pieces of memory a bio has room for, a guess. More go into another bio.
     segments: u16,
     bio: Option<PendingBio>,
-    read: Option<KBox<FileRead<F>>>,
+    read: Option<KBox<BackingRead<Share<F>>>>,
 }
 
 impl<'a, F: FillCompletion> Submitter<'a, F> {
@@ -237,9 +112,8 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
             // SAFETY: Its memory belongs to the fill, which lives until `bio_done` drops the share.
             unsafe { bindings::bio_submit(bio.as_ptr()) };
         }
-        if let Some(mut read) = self.read.take() {
-            read.share = Some(self.fill.share());
-            FileRead::submit(read, self.direct);
+        if let Some(read) = self.read.take() {
+            BackingRead::submit(read, self.fill.share(), self.direct);
         }
     }
 
@@ -354,25 +228,15 @@ impl<'a, F: FillCompletion> Submitter<'a, F> {
             return Err(EIO);
         }
         let read = self.read.as_ref();
-        if !read.is_some_and(|read| read.file == file && read.continues_at(addr)) {
+        if !read.is_some_and(|read| read.continues_at(file, addr)) {
             self.flush();
             // SAFETY: The mount holds the file open, and waits for its fills before it lets go of
             // it.
-            self.read = Some(unsafe { FileRead::new(file, addr) }?);
+            self.read = Some(unsafe { BackingRead::new(file, addr) }?);
         }
         let read = self.read.as_mut().ok_or(EIO)?;
-        let nr = read.nr;
-        let slot = read.bvecs.get_mut(nr).ok_or(EIO)?;
-        slot.write(bindings::bio_vec {
-            bv_page: folio.page_of(offset),
-            bv_len: len as u32,
-            bv_offset: (offset & (PAGE_SIZE - 1)) as u32,
-        });
-        read.nr += 1;
-        if wanted != 0 {
-            read.wanted = read.bytes.saturating_add(wanted);
-        }
-        read.bytes = read.bytes.saturating_add(len);
-        Ok(())
+        // SAFETY: The range is inside the folio, which is the fill's until the read's share of that
+        // is gone.
+        unsafe { read.add(folio, offset, len, wanted) }
     }
 }

@@ -2,7 +2,7 @@
 
 //! How the page cache of an inode is filled: its `address_space_operations`.
 //!
-//! iomap reads straight from the device (bios) or the backing file (`io::file_read`),
+//! iomap reads straight from the device (bios) or the backing file (`io::iomap_read`),
 //! asynchronously. Inline data is copied out of the metadata block. What has to be decoded is read
 //! by `sharing`.
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     bindings,
-    io::{file_read::FILE_READ_OPS, folio::Folio, readahead::Readahead},
+    io::{folio::Folio, iomap_read::FILE_READ_OPS, readahead::Readahead},
 };
 
 /// `address_space_operations` of the inodes of `T`.
