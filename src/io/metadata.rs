@@ -5,15 +5,19 @@
 use core::{marker::PhantomData, ops::Deref};
 
 use kernel::{
-    error::from_err_ptr,
     page::{PAGE_SHIFT, PAGE_SIZE},
     prelude::*,
 };
 
-use super::{folio::HeldFolio, mapping::Mapping, page::PageState};
+use super::{
+    folio::HeldFolio,
+    mapping::Mapping,
+    page::{PageRef, PageState},
+};
 use crate::{
     bindings,
     format::{self, error::Kind, source::Source},
+    race::race_point,
 };
 
 /// Why metadata could not be read: the image says nonsense, or reading failed.
@@ -144,24 +148,38 @@ impl<'a> CacheBytes<'a> {
     }
 
     /// The folio with page `index`, uptodate, with a reference. A fatal signal ends the wait for
-    /// it, also if another task is reading it, for which `read_cache_folio()` waits whatever
+    /// it, also if another task is reading it, for which `read_cache_folio()` would wait whatever
     /// happens.
     fn folio(&self, index: usize) -> Result<HeldFolio> {
+        let (mapping, no_file) = (self.mapping, core::ptr::null_mut());
+        // The page that has been read here: an error of that read counts.
+        let mut mine: Option<PageRef> = None;
         loop {
-            match PageState::find(self.mapping, index as u64) {
+            let failed = match PageState::find(mapping, index as u64) {
                 PageState::Ready(folio) => {
                     folio.mark_accessed();
                     return Ok(folio.into_held());
                 }
-                PageState::Locked(folio) => folio.wait()?,
-                PageState::Absent | PageState::Failed(_) => break,
+                PageState::Locked(folio) => {
+                    folio.wait()?;
+                    continue;
+                }
+                PageState::Absent => {
+                    race_point!(c"metadata_absent");
+                    // SAFETY: There is no file.
+                    mine = unsafe { PageRef::add_and_read(mapping, index, no_file) }?;
+                    continue;
+                }
+                PageState::Failed(folio) => folio,
+            };
+            if mine.as_ref().is_some_and(|mine| mine.is(&failed)) {
+                return Err(EIO);
+            }
+            // SAFETY: There is no file.
+            if unsafe { failed.read_again(mapping, no_file) }? {
+                mine = Some(failed);
             }
         }
-        let (mapping, none) = (self.mapping.as_ptr(), core::ptr::null_mut());
-        // SAFETY: By the type invariants the mapping is live and has a `read_folio`.
-        let folio = unsafe { bindings::read_cache_folio(mapping, index, None, none) };
-        // SAFETY: The folio comes with a reference.
-        unsafe { HeldFolio::from_raw(from_err_ptr(folio)?) }.ok_or(EIO)
     }
 
     /// Like [`Source::bread`], with the lifetime of the inode instead of `self`.

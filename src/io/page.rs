@@ -4,7 +4,10 @@
 
 use core::ops::Deref;
 
-use kernel::{error::from_err_ptr, prelude::*};
+use kernel::{
+    error::{from_err_ptr, to_result},
+    prelude::*,
+};
 
 use super::{
     folio::{Folio, FolioRef, HeldFolio},
@@ -54,8 +57,70 @@ impl Deref for PageRef {
 }
 
 impl PageRef {
+    /// Adds a new folio of one page to a page cache, and starts to read it. `None` if the place is
+    /// taken.
+    ///
+    /// # Safety
+    ///
+    /// * `file` is null, or an open file that is read through `mapping`.
+    pub(crate) unsafe fn add_and_read(
+        mapping: Mapping<'_>,
+        index: usize,
+        file: *mut bindings::file,
+    ) -> Result<Option<Self>> {
+        let page = Self::add(mapping, index)?;
+        if let Some(page) = &page {
+            // SAFETY: The new folio is locked; the file is as this function's requirements say.
+            unsafe { page.start_read(mapping, file) }?;
+        }
+        Ok(page)
+    }
+
+    /// Starts to read a folio again of which a read failed. `Ok(false)`: it is in use for something
+    /// else.
+    ///
+    /// # Safety
+    ///
+    /// * `file` is null, or an open file that is read through `mapping`.
+    pub(crate) unsafe fn read_again(
+        &self,
+        mapping: Mapping<'_>,
+        file: *mut bindings::file,
+    ) -> Result<bool> {
+        if !self.try_lock() {
+            return Ok(false);
+        }
+        if !self.wants_read(mapping) {
+            // SAFETY: It was locked just now.
+            unsafe { self.unlock() };
+            return Ok(false);
+        }
+        // SAFETY: It was locked just now, and is in this mapping; the file is as this function's
+        // requirements say.
+        unsafe { self.start_read(mapping, file) }?;
+        Ok(true)
+    }
+
+    /// Reads the folio through `->read_folio`, which unlocks it in the end.
+    ///
+    /// # Safety
+    ///
+    /// * It is in `mapping`, and locked; the lock passes on.
+    /// * `file` is null, or an open file that is read through `mapping`.
+    unsafe fn start_read(&self, mapping: Mapping<'_>, file: *mut bindings::file) -> Result {
+        // SAFETY: A live mapping has operations.
+        let read_folio = unsafe { (*(*mapping.as_ptr()).a_ops).read_folio };
+        let Some(read_folio) = read_folio else {
+            // SAFETY: By this function's requirements the lock is the caller's, which passes it on.
+            unsafe { self.unlock() };
+            return Err(EIO);
+        };
+        // SAFETY: By this function's requirements the folio is locked, and the lock passes on.
+        to_result(unsafe { read_folio(file, self.as_ptr()) })
+    }
+
     /// Adds a new folio of one page to a page cache, locked. `None` if the place is taken.
-    pub(crate) fn add(mapping: Mapping<'_>, index: usize) -> Result<Option<Self>> {
+    fn add(mapping: Mapping<'_>, index: usize) -> Result<Option<Self>> {
         // SAFETY: The type invariants of `Mapping` say that the mapping is live.
         let folio = from_err_ptr(unsafe { bindings::filemap_add(mapping.as_ptr(), index) });
         match folio {
@@ -77,7 +142,7 @@ impl PageRef {
 
     /// Whether the folio, which the caller has locked, is to be read: it belongs to `mapping`
     /// still, and is not uptodate.
-    pub(crate) fn wants_read(&self, mapping: Mapping<'_>) -> bool {
+    fn wants_read(&self, mapping: Mapping<'_>) -> bool {
         // Without the lock it would be a racy look, whose result is compared only.
         self.mapping() == mapping.as_ptr() && !self.is_uptodate()
     }

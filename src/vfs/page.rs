@@ -8,7 +8,7 @@
 //! that the reader gets its bytes from its own image, through its own page cache, and for
 //! [`IMPATIENCE`] it does not wait for other images at all.
 
-use kernel::{error::to_result, prelude::*, sync::atomic::Relaxed};
+use kernel::{prelude::*, sync::atomic::Relaxed};
 
 use super::{file::OpenFile, sharing::FileMapping, FileSystem, Inode};
 use crate::{
@@ -84,7 +84,8 @@ impl<T: FileSystem> OpenFile<'_, T> {
                     return Ok(folio);
                 }
                 PageState::Absent => {
-                    mine = self.add_page(mapping, index)?;
+                    // SAFETY: The file is open, and is read through this mapping.
+                    mine = unsafe { PageRef::add_and_read(mapping, index, self.as_ptr()) }?;
                     continue;
                 }
                 PageState::Locked(folio) => {
@@ -104,7 +105,10 @@ impl<T: FileSystem> OpenFile<'_, T> {
             if pages.end - pages.start > 1 {
                 // A large folio fails as a whole. Without it the page is read by itself.
                 folio.remove_failed(mapping);
-            } else if self.read_again(&folio, mapping)? {
+                continue;
+            }
+            // SAFETY: The file is open, and is read through this mapping.
+            if unsafe { folio.read_again(mapping, self.as_ptr()) }? {
                 mine = Some(folio);
             }
         }
@@ -151,52 +155,6 @@ impl<T: FileSystem> OpenFile<'_, T> {
             FileMapping::Shared(binding) => binding.wait_may_fill(),
             FileMapping::Own | FileMapping::Stale(_) => true,
         }
-    }
-
-    /// Adds a page to a page cache and starts to read it in the name of this file. `None`: the
-    /// place has been taken meanwhile.
-    fn add_page(self, mapping: Mapping<'_>, index: usize) -> Result<Option<PageRef>> {
-        let folio = PageRef::add(mapping, index)?;
-        if let Some(folio) = &folio {
-            // SAFETY: The new folio is locked.
-            unsafe { self.start_read(folio, mapping) }?;
-        }
-        Ok(folio)
-    }
-
-    /// Starts to read a folio of one page again, in the name of this file. `Ok(false)`: it is in
-    /// use for something else.
-    fn read_again(self, folio: &PageRef, mapping: Mapping<'_>) -> Result<bool> {
-        if !folio.try_lock() {
-            return Ok(false);
-        }
-        if !folio.wants_read(mapping) {
-            // SAFETY: It was locked just now.
-            unsafe { folio.unlock() };
-            return Ok(false);
-        }
-        // SAFETY: It was locked just now, and is in this mapping.
-        unsafe { self.start_read(folio, mapping) }?;
-        Ok(true)
-    }
-
-    /// Reads a locked folio through `->read_folio`, which unlocks it in the end.
-    ///
-    /// # Safety
-    ///
-    /// * `folio` is one of `mapping`.
-    /// * It is locked, and the lock passes on.
-    unsafe fn start_read(self, folio: &PageRef, mapping: Mapping<'_>) -> Result {
-        // SAFETY: A live mapping has operations.
-        let read_folio = unsafe { (*(*mapping.as_ptr()).a_ops).read_folio };
-        let Some(read_folio) = read_folio else {
-            // SAFETY: By this function's requirements the lock is the caller's, which passes it on.
-            unsafe { folio.unlock() };
-            return Err(EIO);
-        };
-        // SAFETY: By this function's requirements the folio is locked, and the lock passes on; the
-        // file is open.
-        to_result(unsafe { read_folio(self.as_ptr(), folio.as_ptr()) })
     }
 }
 
