@@ -30,6 +30,7 @@ const INODE_SHARE: u8 = 8;
 const SHARE: u8 = 9;
 const SHARE_BLOCKS: u8 = 10;
 const VERIFY: u8 = 11;
+const DAX_MODE: u8 = 12;
 
 const DAX_NEVER: i32 = 1;
 const ON: i32 = 1;
@@ -68,7 +69,7 @@ pub(super) static PARAMS: ParamTable = ParamTable(&[
     Param::flag_no(c"acl", ACL),
     Param::choice(c"cache_strategy", CACHE_STRATEGY, &CACHE_STRATEGIES),
     Param::flag(c"dax", DAX),
-    Param::choice(c"dax", DAX, &DAX_MODES),
+    Param::choice(c"dax", DAX_MODE, &DAX_MODES),
     Param::string(c"device", DEVICE),
     Param::string(c"domain_id", DOMAIN_ID),
     Param::flag_no(c"directio", DIRECTIO),
@@ -255,8 +256,8 @@ pub(super) fn parse(
             let path = CString::try_from(path)?;
             options.devices.push(path, GFP_KERNEL)?;
         }
-        (DAX, ParamValue::Choice(DAX_NEVER)) => options.set(FLAG_DAX_NEVER, true),
-        (DAX, _) => {
+        (DAX_MODE, ParamValue::Choice(DAX_NEVER)) => options.set(FLAG_DAX_NEVER, true),
+        (DAX | DAX_MODE, _) => {
             return Err(fc.invalid(fmt!(
                 "dax: not supported (file data lives in the page cache here); use dax=never or leave it out"
             )))

@@ -17,7 +17,7 @@ use kernel::{
 
 use super::{
     export::ExportOps,
-    param::{Param, ParamValue, SOURCE},
+    param::{ParamValue, SOURCE},
     super_ops::SuperOps,
     superblock::{self, SbInfo, INSTANCES},
     xattr::XattrHandlers,
@@ -163,12 +163,8 @@ impl<T: FileSystem> FsContext<'_, T> {
         param: &'a bindings::fs_parameter,
         result: &bindings::fs_parse_result,
     ) -> Result<ParamValue<'a>> {
-        let fits = |p: &&Param| p.0.opt == opt && Self::same_kind(p, param);
-        let all = T::PARAMS.0.iter();
-        let spec = all
-            .filter(|p| !p.0.name.is_null())
-            .find(fits)
-            .ok_or(EINVAL)?;
+        let mut all = T::PARAMS.0.iter().filter(|p| !p.0.name.is_null());
+        let spec = all.find(|p| p.0.opt == opt).ok_or(EINVAL)?;
         Ok(match spec.0.type_ {
             None => ParamValue::Flag(!result.negated),
             Some(_) if !spec.0.data.is_null() => {
@@ -190,12 +186,6 @@ impl<T: FileSystem> FsContext<'_, T> {
                 ParamValue::String(unsafe { CStr::from_char_ptr(string) })
             }
         })
-    }
-
-    /// An option can be in the table twice, as a flag and with a value (`dax`, `dax=`).
-    fn same_kind(spec: &Param, param: &bindings::fs_parameter) -> bool {
-        let is_flag = param.type_() == bindings::VALUE_IS_FLAG as i32;
-        spec.0.type_.is_none() == is_flag
     }
 
     /// Takes the source, which passes to the context or its state.

@@ -18,7 +18,8 @@ pub(crate) struct Choice(bindings::constant_table);
 /// The values of an enumerated option.
 pub(crate) struct Choices(pub(crate) &'static [Choice]);
 
-/// All mount options, ended by [`Param::END`].
+/// All mount options, each with a number of its own, ended by [`Param::END`]. A name that is a flag
+/// and takes a value, too, is two of them.
 pub(crate) struct ParamTable(pub(crate) &'static [Param]);
 
 // SAFETY: The tables are constant; their pointers are to static strings.
