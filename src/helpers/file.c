@@ -45,10 +45,11 @@ static bool file_has_pages(struct file *file, loff_t pos, size_t bytes)
  * and none of them are in its page cache. Those that are, of an image that was
  * just written for example, are not read again.
  *
- * Nor while something writes to the file: a direct read takes the inode's lock in
- * many filesystems, and this task may have it. (It writes to the image what it has
- * mapped from a mount of the same, and faults on that.) The lock may be taken right
- * after this test, as on filesystems of which all reads take it, such as XFS.
+ * Nor while something has the file open to write: a direct read takes the inode's
+ * lock in many filesystems, and this task may have it. (It writes to the image what
+ * it has mapped from a mount of the same, and faults on that.) The file may be opened
+ * and the lock taken right after this test, as on filesystems of which all reads take
+ * it, such as XFS.
  *
  * Return: Whether to.
  */
@@ -62,10 +63,8 @@ bool erofs_shared_file_wants_direct(struct file *file, loff_t pos, size_t bytes)
 	/* The filesystem may find that out behind the first of several extents. */
 	if (bdev && !IS_ALIGNED(pos | bytes, bdev_logical_block_size(bdev)))
 		return false;
-	if (file_has_pages(file, pos, bytes) || !inode_trylock_shared(inode))
-		return false;
-	inode_unlock_shared(inode);
-	return true;
+	return !file_has_pages(file, pos, bytes) &&
+	       !inode_is_open_for_write(inode);
 }
 
 /**
