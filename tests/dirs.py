@@ -14,6 +14,8 @@ import random
 import sys
 import threading
 
+from tap import result
+
 libc = ctypes.CDLL(None, use_errno=True)
 libc.opendir.restype = libc.readdir64.restype = ctypes.c_void_p
 libc.readdir64.argtypes = libc.telldir.argtypes = libc.closedir.argtypes = libc.rewinddir.argtypes = [ctypes.c_void_p]
@@ -24,13 +26,6 @@ libc.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
 class Dirent(ctypes.Structure):
     _fields_ = [("ino", ctypes.c_uint64), ("off", ctypes.c_int64), ("reclen", ctypes.c_uint16),
                 ("type", ctypes.c_uint8), ("name", ctypes.c_char * 256)]
-
-
-def test(what, good, detail=""):
-    if not good and detail:
-        print(f"# {detail}")
-    print("ok" if good else "not ok", what)
-    sys.stdout.flush()
 
 
 def read(stream):
@@ -54,39 +49,39 @@ def big(path):
             break
         seen.append((at, entry.name.decode(), entry.ino, entry.type))
     names = [name for _, name, _, _ in seen]
-    test(f"{len(names)} entries, none twice", len(set(names)) == len(names) and len(names) > 1000)
-    test(". and .. are there", {".", ".."} <= set(names))
+    result(len(set(names)) == len(names) and len(names) > 1000, f"{len(names)} entries, none twice")
+    result({".", ".."} <= set(names), ". and .. are there")
     listed = set(os.listdir(path))
-    test("two ways to list agree", listed == set(names) - {".", ".."})
+    result(listed == set(names) - {".", ".."}, "two ways to list agree")
     r, wrong = random.Random(7), None
     for at, name, _, _ in r.sample(seen, 300):
         libc.seekdir(stream, at)
         entry = read(stream)
         if not entry or entry.name.decode() != name:
             wrong = f"{name} at {at}: {entry and entry.name}"
-    test("telldir and seekdir, in random order", not wrong, wrong)
+    result(not wrong, "telldir and seekdir, in random order", wrong)
     libc.rewinddir(stream)
-    test("rewinddir", read(stream).name.decode() == names[0])
+    result(read(stream).name.decode() == names[0], "rewinddir")
     libc.closedir(stream)
     wrong = [n for at, n, ino, kind in r.sample(seen, 300) if n not in (".", "..")
              and (os.lstat(f"{path}/{n}").st_ino != ino or os.lstat(f"{path}/{n}").st_mode >> 12 != kind)]
-    test("lookup gives the inode and type that the listing says", not wrong, str(wrong[:3]))
+    result(not wrong, "lookup gives the inode and type that the listing says", str(wrong[:3]))
     absent = [n for n in (names[5] + "x", "0", "~", "a", "\x01", names[9][:-1], "x" * 255, "\xff\xff")
               if n not in listed and os.path.lexists(f"{path}/{n}")]
-    test("names that are not there are not found, twice", not absent and not os.path.lexists(f"{path}/nothing")
-         and not os.path.lexists(f"{path}/nothing"), str(absent))
+    result(not absent and not os.path.lexists(f"{path}/nothing")
+         and not os.path.lexists(f"{path}/nothing"), "names that are not there are not found, twice", str(absent))
     try:
         os.lstat(f"{path}/{'x' * 256}")
-        test("a name of 256 bytes", False)
+        result(False, "a name of 256 bytes")
     except OSError as err:
-        test("a name of 256 bytes is too long", err.errno == errno.ENAMETOOLONG, str(err))
+        result(err.errno == errno.ENAMETOOLONG, "a name of 256 bytes is too long", str(err))
     counts = []
     threads = [threading.Thread(target=lambda: counts.append(len(os.listdir(path)))) for _ in range(4)]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
-    test("4 listings at once", counts == [len(listed)] * 4, str(counts))
+    result(counts == [len(listed)] * 4, "4 listings at once", str(counts))
 
 
 def broken(path):
@@ -98,8 +93,8 @@ def broken(path):
     except OSError as err:
         error = err.errno
     libc.closedir(stream)
-    test("a bogus entry ends the listing with EUCLEAN", error == errno.EUCLEAN, f"{count} entries, error {error}")
-    test("and no entry comes again and again", count < 100000)
+    result(error == errno.EUCLEAN, "a bogus entry ends the listing with EUCLEAN", f"{count} entries, error {error}")
+    result(count < 100000, "no entry comes again and again")
 
 
 def order(path):
@@ -111,8 +106,8 @@ def order(path):
                 os.lstat(f"{where}/{name}")
             except OSError as err:
                 errors[err.errno] = errors.get(err.errno, 0) + 1
-    test("lookups among names out of order end, some with EUCLEAN", errno.EUCLEAN in errors, str(errors))
-    test("and with no other error than that or ENOENT", set(errors) <= {errno.EUCLEAN, errno.ENOENT}, str(errors))
+    result(errno.EUCLEAN in errors, "lookups among names out of order end, some with EUCLEAN", str(errors))
+    result(set(errors) <= {errno.EUCLEAN, errno.ENOENT}, "they end with no other error than that or ENOENT", str(errors))
 
 
 {"big": big, "broken": broken, "order": order}[sys.argv[1]](sys.argv[2])

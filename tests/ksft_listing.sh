@@ -8,21 +8,9 @@ ktap_print_header
 
 A=/mnt/a
 
-# tap ARGUMENTS: numbers the lines of dirs.py
-tap() {
-	local result rest
-	while read -r result rest; do
-		case $result in
-		ok) ktap_test_pass "$rest" ;;
-		not) ktap_test_fail "${rest#ok }" ;;
-		*) echo "# $result $rest" ;;
-		esac
-	done < <(python3 "$(dirname "$0")/dirs.py" "$@" 2>&1)
-}
-
 at "$FSTYPE" "$IMAGES/bigdir" $A
 big=$(find $A -mindepth 1 -maxdepth 1 -type d -printf '%s %p\n' | sort -rn | head -n 1 | cut -d' ' -f2)
-tap big "${big:-$A}"
+numbered dirs.py big "${big:-$A}"
 away $A
 
 # The second name of a directory block gets an offset beyond its block: entry n is good, entry n + 1 is not.
@@ -48,12 +36,12 @@ ok "an image with a bogus entry" test $? = 0
 L=$(loop "$TMP/img")
 LOOPS+=("$L")
 at "$FSTYPE" "$L" $A
-tap broken $A/dir
+numbered dirs.py broken $A/dir
 away $A
 
 at "$FSTYPE" "$IMAGES/order" $A
 log_mark
-tap order $A
+numbered dirs.py order $A
 ok "names out of order: the log says so" grep -q 'out of order' <(log_since)
 away $A
 

@@ -29,20 +29,13 @@ head -c 20000 /dev/urandom > "$TMP/tree/sparse"
 truncate -s 300000 "$TMP/tree/sparse"
 head -c 5000 /dev/urandom >> "$TMP/tree/sparse"
 
-# ways LABEL SOURCE direct|nodirect [OPTIONS]: numbers the lines of ways.py
+# ways LABEL SOURCE direct|nodirect [OPTIONS]
 ways() {
-	local result rest
 	# What is in the image's own page cache is not read directly.
 	sync
 	drop
 	at "$FSTYPE" "$2" $A "${4-}" || { ktap_test_fail "$1: mount"; return; }
-	while read -r result rest; do
-		case $result in
-		ok) ktap_test_pass "$1: $rest" ;;
-		not) ktap_test_fail "$1: ${rest#ok }" ;;
-		*) echo "$result $rest" ;;
-		esac
-	done < <(python3 "$(dirname "$0")/ways.py" "$TMP/tree" $A "$3" 2>&1)
+	results "$1" python3 "$HERE/ways.py" "$TMP/tree" $A "$3"
 	away $A
 }
 

@@ -26,16 +26,8 @@ OPTIONS=${SHARE_OPTIONS:-}
 mounts() { at "$FSTYPE" "$mine" $MINE "$OPTIONS" && at "$FSTYPE" "$other" $OTHER "$OPTIONS"; }
 # a mount that has not read a byte yet: what it found out before is gone
 anew() { away "$1" && at "$FSTYPE" "$2" "$1" "$OPTIONS"; }
-tap() {
-	local result rest
-	while read -r result rest; do
-		case $result in
-		ok) ktap_test_pass "$rest" ;;
-		not) ktap_test_fail "${rest#ok }" ;;
-		*) echo "$result $rest" ;;
-		esac
-	done
-}
+# ways LABEL ARGUMENT...: every way or one, to bytes that must be the right ones
+ways() { results "$1" share_ways "${@:2}"; }
 # the marker in the text is another than the one in the data only in a mixed program
 markers() { echo "erofs-shared text marker $1 erofs-shared data marker $1"; }
 
@@ -50,14 +42,14 @@ fi
 # --- files -----------------------------------------------------------------------------------------------------------------
 for way in "${WAYS[@]}"; do
 	anew $MINE "$mine" || ktap_test_fail "fresh: $way: mount"
-	tap < <(share_ways -w "$way" fresh $MINE "$TMP/mine" $OTHER "$TMP/other" "${FILES[@]}")
+	ways fresh -w "$way" fresh $MINE "$TMP/mine" $OTHER "$TMP/other" "${FILES[@]}"
 done
 # the other way round: what was first is now second
 drop
 for scenario in between old; do
 	for way in "${WAYS[@]}"; do
 		anew $OTHER "$other" || ktap_test_fail "$scenario: $way: mount"
-		tap < <(share_ways -w "$way" $scenario $OTHER "$TMP/other" $MINE "$TMP/mine" "${SOME[@]}")
+		ways $scenario -w "$way" $scenario $OTHER "$TMP/other" $MINE "$TMP/mine" "${SOME[@]}"
 	done
 done
 
@@ -69,7 +61,7 @@ MOUNTS+=("$TMP/over")
 for way in read "pread at random" splice "sendfile to memory" io_uring "mmap private, one page and those around it" \
 	"mmap populated, shared" process_vm_readv; do
 	echo 2 > /proc/sys/vm/drop_caches
-	tap < <(share_ways -w "$way" fresh "$TMP/over" "$TMP/mine" $OTHER "$TMP/other" "${SOME[@]}" | sed 's/fresh:/overlayfs:/')
+	ways overlayfs -w "$way" fresh "$TMP/over" "$TMP/mine" $OTHER "$TMP/other" "${SOME[@]}"
 done
 ok "exec through overlayfs: the other's program" test "$($OTHER/program marker)" = "$(markers 1)"
 ok "exec through overlayfs: its own" test "$("$TMP/over/program" marker)" = "$(markers 2)"

@@ -72,19 +72,25 @@ is() {
 	fi
 }
 
-# numbered PROGRAM ARG...: runs a Python program of this directory (tap.py) and makes TAP of its lines
-numbered() {
-	local program=$1 result rest
+# results LABEL COMMAND...: runs a program that says in lines of TAP what came of its tests (tap.py, kselftest.h). They become tests of
+# this script, with the label before each, if there is one.
+results() {
+	local label=$1 line
 	shift
-	while read -r result rest; do
-		case $result in
-		ok) ktap_test_pass "$rest" ;;
-		not) ktap_test_fail "${rest#ok }" ;;
-		'#') echo "# $rest" ;;
-		*) ktap_test_fail "$program $1: $result $rest" ;;
-		esac
-	done < <(python3 "$(dirname "$0")/$program" "$@" 2>&1)
+	while read -r line; do
+		if [[ $line =~ ^(not )?ok\ [0-9]+\ (.*) ]]; then
+			line=${label:+$label: }${BASH_REMATCH[2]}
+			if [ -n "${BASH_REMATCH[1]}" ]; then ktap_test_fail "$line"; else ktap_test_pass "$line"; fi
+		elif [[ $line = "#"* ]]; then
+			echo "$line"
+		else
+			ktap_test_fail "${label:+$label: }$1: $line"
+		fi
+	done < <("$@" 2>&1)
 }
+
+# numbered PROGRAM ARG...: the same of a Python program of this directory
+numbered() { results "" python3 "$HERE/$1" "${@:2}"; }
 
 # shellcheck source=tests/settled.sh
 . "$HERE/settled.sh"

@@ -123,7 +123,7 @@ compile() {
 	# one visit to the Debian tree for all
 	# shellcheck disable=SC2016
 	scripts/in-debian bash -ec 'while read -r program source; do
-			'"$compiler"' -std=gnu17 -Wall -Wextra -Werror -O2 -static -pthread -o "$program" "$source"
+			'"$compiler"' -std=gnu17 -Wall -Wextra -Werror -O2 -static -pthread -isystem build/linux/tools/testing/selftests -o "$program" "$source"
 		done < "$1"' bash "$list"
 }
 programs=(tests/*.c)

@@ -13,7 +13,7 @@
  *   old       MINE's file and mapping are from before it was found to differ
  *
  * A process reads and the parent looks on, so that what kills it is seen, too.
- * One TAP line for each way, without a plan; "list" as SCENARIO lists the ways.
+ * One line of TAP for each way, without a plan; "list" as SCENARIO lists the ways.
  * "marker" as SCENARIO prints what this program was marked with, see
  * ksft_share_ways.sh; "folios FILE" how many pages its largest folio has.
  */
@@ -39,6 +39,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kselftest.h"
+
 #ifndef RWF_DONTCACHE
 #define RWF_DONTCACHE	0x80
 #endif
@@ -49,7 +51,6 @@
 #define MADV_POPULATE_READ	22
 #endif
 
-#define ARRAY_SIZE(array)	(sizeof(array) / sizeof((array)[0]))
 #define PAGE	4096UL
 #define HUGE	(2UL << 20)
 #define LARGE	(1UL << 20)
@@ -1044,7 +1045,6 @@ static int folios(const char *path)
 int main(int argc, char **argv)
 {
 	const char *only = NULL;
-	int failures = 0;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc > 2 && !strcmp(argv[1], "-w")) {
@@ -1094,8 +1094,7 @@ int main(int argc, char **argv)
 				printf("# %s: signal %s\n", argv[i], sigabbrev_np(WTERMSIG(status)));
 			wrong += !!status;
 		}
-		printf("%s %s: %s\n", wrong ? "not ok" : "ok", argv[1], name_of(way));
-		failures += !!wrong;
+		ksft_test_result(!wrong, "%s\n", name_of(way));
 	}
-	return failures ? 1 : 0;
+	return ksft_get_fail_cnt() ? 1 : 0;
 }

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The lines of a Python program that a test of this directory runs: `numbered` in lib.sh makes TAP of them."""
+"""What came of the tests of a Python program, in lines of TAP without a plan: `results` in lib.sh reads them."""
 
-_failures = 0
+_count = _failures = 0
 
 
 def result(good, what, *notes):
-    """One check: "ok WHAT", or what is to be known of it and "not ok WHAT"."""
-    global _failures
+    """One check: "ok N WHAT", or what is to be known of it and "not ok N WHAT"."""
+    global _count, _failures
+    _count += 1
     for note in notes if not good else ():
         print(f"# {note}")
-    print(f"{'ok' if good else 'not ok'} {what}", flush=True)
+    print(f"{'ok' if good else 'not ok'} {_count} {what}", flush=True)
     _failures += not good
 
 

@@ -15,6 +15,8 @@ import socket
 import sys
 import threading
 
+import tap
+
 TREE, MOUNT, DIRECT = sys.argv[1:4]
 FILES = sorted(f for f in os.listdir(TREE) if os.path.isfile(f"{TREE}/{f}"))
 DATA = {f: open(f"{TREE}/{f}", "rb").read() for f in FILES}
@@ -40,11 +42,9 @@ def way(what):
                         check(name, fd, DATA[name])
                     finally:
                         os.close(fd)
-            print(f"ok {what}")
+            tap.result(True, what)
         except Exception as err:  # the test continues with the next way
-            print(f"# {type(err).__name__}: {err}")
-            print(f"not ok {what}")
-        sys.stdout.flush()
+            tap.result(False, what, f"{type(err).__name__}: {err}")
     return run
 
 
