@@ -173,6 +173,22 @@ for place in $DISK $RAM; do
 	rm "$TMP/go" $place/mapped
 done
 
+# open for writing while it is mounted for the first time: what is written then and later is not seen in its times
+cp "$TMP/mapped-one" $DISK/written
+exec 9<> $DISK/written
+ok "an image that is open for writing is mounted" at "$FSTYPE" $DISK/written $DIR/written
+exec 9>&-
+ok "when it is not any more it is mounted again" at "$FSTYPE" $DISK/written $DIR/written-2
+ok "that has a superblock of its own" other written written-2
+ok "it is mounted once more" at "$FSTYPE" $DISK/written $DIR/written-3
+ok "that is the superblock of the second mount" same written-2 written-3
+exec 9<> $DISK/written
+ok "it is mounted while it is open for writing again" at "$FSTYPE" $DISK/written $DIR/written-4
+exec 9>&-
+ok "that has a superblock of its own, too" other written written-2 written-4
+away $DIR/written $DIR/written-2 $DIR/written-3 $DIR/written-4
+rm $DISK/written
+
 # --- extra devices -------------------------------------------------------------------------------------------------------
 
 : > $DISK/blob

@@ -75,6 +75,26 @@ ok "compressed: the image is mounted" both $S/image directio $DISK/b
 scenarios "compressed" $S "$TMP/z" "${compressed[@]}"
 ok "compressed: the image is unmounted" away $A $B $S
 
+# --- a mount that hangs ---------------------------------------------------------------------------------------------------------
+
+# waiting N: whether N reads of the image hang
+waiting() { grep -q "waiting $1\$" $S/ctl; }
+ok "a store without a page cache is mounted" store -d "$TMP/a" $S
+MOUNTS+=("$S")
+echo "hang all" > $S/ctl
+mnt "$FSTYPE" $S/image $A '' & first=$!
+ok "a mount hangs" soon waiting 1
+fsctx "$FSTYPE" $B "source=$S/image" & second=$!
+ok "one by fsopen(2) does not wait for it, but reads the image" soon waiting 2
+echo ok > $S/ctl
+ok "the first ends when the store is well" wait $first
+ok "the second ends, too" wait $second
+MOUNTS+=("$A" "$B")
+ok "each has a superblock of its own" [ "$(stat -c %d $A $B | sort -u | wc -l)" = 2 ]
+ok "the files of the first are right" cmp $A/one "$TMP/tree/one"
+ok "those of the second are right" cmp $B/one "$TMP/tree/one"
+ok "all are unmounted" away $A $B $S
+
 # --- a block device that hangs, is slow, fails --------------------------------------------------------------------------------
 dmsetup create store-test --readonly --table "0 $(blockdev --getsz "$dev") linear $dev 0"
 dmsetup mknodes
