@@ -4,7 +4,7 @@
 # The guest's part of scripts/density: how many containers of one image, and then a fleet of images, cost, for one contender after
 # the other. Prints lines "CONTENDER CONTAINERS ROW VALUE..." (memory in KiB, time in nanoseconds of the processor that the guest has).
 # Disk vda: ext4 with layers/NAME.erofs and trees/NAME, the same as directories; list has the fleet (scripts/fleet). Which contenders,
-# with commas; the numbers of containers.
+# with commas; the numbers of containers, or "short": as many as there is memory for.
 
 set -eu -o pipefail
 programs=/project/build/bench
@@ -35,8 +35,9 @@ memory() {
 	echo "$1 $2 kernel $((kernel - kernel0))"
 	echo "$1 $2 available $((available0 - available))"
 	[ ! -e /sys/fs/erofs-shared ] || echo "$1 $2 checked $(($(cat /sys/fs/erofs-shared/stats/blocks_hashed) + $(cat /sys/fs/erofs-shared/stats/blocks_compared)))"
-	echo "$1 $2 sectors $(awk '$3 == "vda" { print $6 }' /proc/diskstats)"
+	echo "$1 $2 sectors $(sectors)"
 }
+sectors() { awk '$3 == "vda" { print $6 }' /proc/diskstats; }
 
 # as NAME: sets how, where the layers are, and what their names end in; the module that the name erofs belongs to
 as() {
@@ -67,6 +68,27 @@ one_image() {
 	done
 	[ "$(cat /mnt/pods/*/answer | sort -u)" = "the common base" ]
 	pods stop /mnt/pods 0 "$had" > /dev/null
+	rm -r /mnt/pods/*
+}
+
+# short NAME: containers of the image until less than a tenth of the memory is available; then each runs the same program once more
+short() {
+	local name=$1 number=0 least layer python=() i before ran
+	least=$(($(value MemTotal) / 10))
+	for layer in python-2 python-1 python-0; do python+=("$layers$layer$ends"); done
+	begin
+	while [ "$(value MemAvailable)" -gt "$least" ]; do
+		pods start "$how" /mnt/pods $number 1 "${python[@]}" -- python3.13 -c "$PYTHON" > /tmp/started || break
+		number=$((number + 1))
+	done
+	echo "$name $number short_cache $(($(value 'Buffers|Cached') - $(value Shmem) - cache0))"
+	before=$(sectors) ran=$(date +%s%N)
+	for ((i = 0; i < number; i++)); do
+		[ "$(chroot /mnt/pods/$i/rootfs python3.13 -c 'print(open("/srv/base/keep").read().strip())')" = "the common base" ]
+	done
+	echo "$name $number short_again $((($(date +%s%N) - ran) / number))"
+	echo "$name $number short_read $((($(sectors) - before) / 2 / number))"
+	pods stop /mnt/pods 0 $number > /dev/null
 	rm -r /mnt/pods/*
 }
 
@@ -106,6 +128,10 @@ fleet() {
 
 for name in $contenders; do
 	as "$name"
+	if [ "$counts" = short ]; then
+		short "$name"
+		continue
+	fi
 	[ -z "$counts" ] || one_image "$name"
 	as "$name"
 	# To tell what as many mounts cost by themselves
