@@ -2,7 +2,7 @@
 
 //! Where a file's bytes are.
 
-use core::ops::Range;
+use core::{cell::Cell, ops::Range};
 
 use kernel::{prelude::*, sync::SetOnce};
 
@@ -33,10 +33,21 @@ use crate::{
 pub(super) fn map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent<'_>> {
     match inode.data()? {
         Data::Meta => meta_map(inode, pos),
-        Data::Encoded(image, header) => encoded_map(inode, header, pos, report)
+        Data::Encoded(image, header) => encoded_map(inode, header, pos, report, &Cell::new(None))
             .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err)),
         Data::Image(image) => image_map(inode, pos, report)
             .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err)),
+    }
+}
+
+/// As `map`, for a read that asks for one extent after the other. Where lengths have to be added
+/// up from the file's start, each is found from the one before.
+pub(super) fn map_in_order<'a>(inode: &'a Inode<Erofs>) -> impl Fn(u64) -> Result<Extent<'a>> + 'a {
+    let before = Cell::new(None);
+    move |pos| match inode.data()? {
+        Data::Encoded(image, header) => encoded_map(inode, header, pos, false, &before)
+            .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err)),
+        Data::Meta | Data::Image(_) => map(inode, pos, false),
     }
 }
 
@@ -123,11 +134,13 @@ fn image_map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent<'_>,
     })
 }
 
-/// The extent of a compressed inode that holds `pos`.
+/// The extent of a compressed inode that holds `pos`. `before` is one of its extents, if one is
+/// known.
 fn extent(
     inode: &Inode<Erofs>,
     header: &SetOnce<zmap::Header>,
     pos: u64,
+    before: Option<ZExtent>,
 ) -> Result<ZExtent, ReadError> {
     let (image, sb) = parts(inode)?;
     let info = inode.sb().info();
@@ -141,7 +154,11 @@ fn extent(
             &read
         }
     };
-    zmap::map(sb, info.compression()?, image, header, &area, pos)
+    let compression = info.compression()?;
+    match before.filter(|before| before.end() == pos) {
+        Some(before) => zmap::map_next(sb, compression, image, header, &area, &before),
+        None => zmap::map(sb, compression, image, header, &area, pos),
+    }
 }
 
 fn encoded_map<'a>(
@@ -149,13 +166,16 @@ fn encoded_map<'a>(
     header: &SetOnce<zmap::Header>,
     pos: u64,
     report: bool,
+    before: &Cell<Option<ZExtent>>,
 ) -> Result<Extent<'a>, ReadError> {
     let (image, sb) = parts(inode)?;
     let info = inode.sb().info();
     if pos >= image.size {
         return Ok(hole(pos));
     }
-    let ZExtent { la, llen, data } = extent(inode, header, pos)?;
+    let found = extent(inode, header, pos, before.get())?;
+    before.set(Some(found));
+    let ZExtent { la, llen, data } = found;
     let target = match data {
         zmap::Data::Hole => Target::Hole,
         zmap::Data::Fragment { .. } if report => Target::EncodedAt(None),
@@ -235,7 +255,7 @@ pub(super) fn expand_to_extents(inode: &Inode<Erofs>, bytes: Range<u64>) -> Rang
         return bytes;
     };
     // Ignore errors here: the read itself reports them.
-    let whole = |pos: u64| match extent(inode, header, pos) {
+    let whole = |pos: u64| match extent(inode, header, pos, None) {
         Ok(extent) => match extent.data {
             zmap::Data::Pcluster(pcluster) => Some((extent, pcluster.coding)),
             _ => None,

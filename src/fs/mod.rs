@@ -220,6 +220,10 @@ impl FileData for Erofs {
         data::map(inode, pos, report)
     }
 
+    fn map_in_order<'a>(inode: &'a Inode<Self>) -> impl Fn(u64) -> Result<Extent<'a>> + 'a {
+        data::map_in_order(inode)
+    }
+
     fn direct_io(info: &Self::Info) -> bool {
         let is_on_disk = || info.primary().is_ok_and(crate::io::Device::is_file_on_disk);
         info.options.direct_io() && (info.options.direct_io_anywhere() || is_on_disk())

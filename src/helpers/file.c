@@ -82,6 +82,19 @@ bool erofs_shared_file_on_disk(struct file *file)
 	return file_inode(file)->i_sb->s_bdev;
 }
 
+/* Whether @inode has changed so lately that another change may have the same time. */
+static bool is_recent(struct inode *inode, const struct kstat *stat)
+{
+	/* More than a tick of any clock, those of network filesystems' servers too. */
+	s64 tick = 2 * NSEC_PER_SEC + inode->i_sb->s_time_gran;
+	struct timespec64 now;
+
+	if (is_mgtime(inode) || stat->result_mask & STATX_CHANGE_COOKIE)
+		return false;
+	ktime_get_real_ts64(&now);
+	return timespec64_to_ns(&now) - timespec64_to_ns(&stat->ctime) < tick;
+}
+
 /**
  * erofs_shared_file_state() - what tells whether a file has changed
  * @file: an image file
@@ -111,10 +124,12 @@ int erofs_shared_file_state(struct file *file,
 	/*
 	 * What is written through a shared mapping changes the file's times at the
 	 * first fault on a page only, and on tmpfs never; what one write(2) writes,
-	 * before it begins.
+	 * before it begins. Where times are coarse, what is written within a tick of
+	 * the last time may not change it again.
 	 */
 	state->may_change = mapping_writably_mapped(file->f_mapping) ||
-			    inode_is_open_for_write(file_inode(file));
+			    inode_is_open_for_write(file_inode(file)) ||
+			    is_recent(file_inode(file), &stat);
 	return 0;
 }
 

@@ -194,10 +194,11 @@ impl Device {
     pub(crate) fn claim(path: &CStr, sb: SuperPtr) -> Result<Self> {
         let sb = sb.0;
         let (path, mode) = (path.as_char_ptr(), bindings::BLK_OPEN_READ);
-        // The type is the holder, as in-tree, so that several mounts can have the same extra
-        // device. (A primary device's holder is its superblock.)
-        // SAFETY: By the type invariants of `SuperPtr` the superblock is allocated.
-        let holder = unsafe { (*sb.as_ptr()).s_type.cast() };
+        // The module is the holder, so that several mounts can have the same extra device, whatever
+        // type they are of; in-tree it is the type. (A primary device's holder is its superblock.)
+        // SAFETY: By the type invariants of `SuperPtr` the superblock is allocated; its type is the
+        // module's.
+        let holder = unsafe { (*(*sb.as_ptr()).s_type).owner.cast() };
         // SAFETY: `path` is NUL-terminated, and `sb` allocated.
         let file = unsafe { bindings::bdev_open(path, mode, holder, sb.as_ptr()) };
         let file = NonNull::new(from_err_ptr(file)?).ok_or(EIO)?;

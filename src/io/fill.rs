@@ -17,13 +17,19 @@ use super::{
     submit::Submitter,
     CacheBytes, Device, Extent, ReadError, Target,
 };
-use crate::{compat::code::EFSCORRUPTED, io::wait::is_dying};
+use crate::{
+    compat::code::EFSCORRUPTED,
+    io::wait::{cond_resched, is_dying},
+};
 
-pub(crate) use super::fill_state::FillCompletion;
+pub(crate) use super::fill_state::{FillCompletion, FillGuard};
 
 /// Compressed bytes that one fill holds at most, as long as each extent alone does not have more:
 /// what is beyond is read and decoded bit by bit.
 const MAX_INPUT: usize = 2 << 20;
+
+/// Extents after which a fill looks whether it has to end.
+const MANY_EXTENTS: u32 = 8;
 
 /// What to read: a file's bytes from `pos` on.
 pub(crate) struct Plan {
@@ -58,17 +64,17 @@ pub(crate) fn fill<'a, F: FillCompletion>(
     }
 }
 
-/// What keeps the devices open while they are read, and says what is wrong with what they give.
-pub(crate) trait FillGuard: Send + Unpin + 'static {
-    /// As [`FillCompletion::bad_data`].
-    fn bad_data(&self, pos: u64, what: &'static str);
-}
-
 /// Keeps something until a fill is over. What is filled goes nowhere.
 struct Guarded<K>(K);
 
 impl<K: FillGuard> FillCompletion for Guarded<K> {
+    type Guard = K;
+
     fn complete(self, _folios: FolioList, _result: Result) {}
+
+    fn guard(&self) -> &K {
+        &self.0
+    }
 
     fn bad_data(&self, pos: u64, what: &'static str) {
         self.0.bad_data(pos, what);
@@ -84,27 +90,19 @@ pub(crate) fn fill_and_wait<'a, K: FillGuard>(
     keep: K,
 ) -> Result<FolioList> {
     let fill = start(folios, plan, map, Guarded(keep)).map_err(|(_, _, err)| err)?;
-    fill.wait(true)
-}
-
-/// What has nothing to do after a fill, which is waited for.
-struct NoCompletion;
-
-impl FillCompletion for NoCompletion {
-    fn complete(self, _folios: FolioList, _result: Result) {}
-
-    fn bad_data(&self, _pos: u64, _what: &'static str) {}
+    fill.wait()
 }
 
 /// Reads `len` bytes from `addr` on into `folios`, of which the first `wanted` matter, and waits
-/// for that.
-fn read_now(
+/// for that; see [`fill_and_wait`].
+fn read_now<K: FillGuard>(
     folios: FolioList,
     plan: &Plan,
     device: &Device,
     addr: u64,
     len: usize,
     wanted: usize,
+    keep: K,
 ) -> Result<FolioList> {
     let plan = Plan {
         pos: 0,
@@ -118,8 +116,7 @@ fn read_now(
             target: Target::Disk(device, addr),
         })
     };
-    let fill = start(folios, &plan, extent, NoCompletion).map_err(|(_, _, err)| err)?;
-    fill.wait(false)
+    fill_and_wait(folios, &plan, extent, keep)
 }
 
 /// Starts a fill. On failure gives back what it was given.
@@ -152,7 +149,17 @@ fn gather<'a, F: FillCompletion>(
 ) -> Result {
     let bytes = rest.folios.bytes();
     let mut input = 0usize;
-    while *done < bytes {
+    for number in 1u32.. {
+        if *done >= bytes {
+            break;
+        }
+        // An image may have an extent for each byte.
+        if number % MANY_EXTENTS == 0 {
+            cond_resched();
+            if is_dying() {
+                return Err(EINTR);
+            }
+        }
         let at = *done;
         let pos = plan.pos.checked_add(at as u64).ok_or(EFSCORRUPTED)?;
         let Some(left) = plan.size.checked_sub(pos).filter(|left| *left != 0) else {
@@ -261,12 +268,13 @@ fn add_encoded<F: FillCompletion>(
     let mut job = DecompressJob::new(request, encoded.plen, len, &mut rest.folios)?;
     *input = input.saturating_add(job.input().bytes());
     if *input > MAX_INPUT && !rest.jobs.is_empty() {
-        // This waits for each extent, of which an image may have one for each byte.
+        // This waits for each extent.
         if is_dying() {
             return Err(EINTR);
         }
         submitter.before_others();
-        let folios = read_now(job.take_input(), plan, device, start, len, wanted)?;
+        let keep = rest.filled.guard().another();
+        let folios = read_now(job.take_input(), plan, device, start, len, wanted, keep)?;
         job.put_input(folios);
         let result = job.decompress(&mut rest.folios);
         return rest.decoded(request.pos, result);

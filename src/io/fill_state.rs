@@ -25,12 +25,28 @@ use super::{
 };
 use crate::{bindings, compat::code::EFSCORRUPTED};
 
+/// What keeps the devices open while they are read, and says what is wrong with what they give.
+pub(crate) trait FillGuard: Send + Unpin + Sized + 'static {
+    /// As [`FillCompletion::bad_data`].
+    fn bad_data(&self, pos: u64, what: &'static str);
+
+    /// Another one, for a read that may last longer than this. Called in process context, while a
+    /// fill that this belongs to is being submitted.
+    fn another(&self) -> Self;
+}
+
 /// What comes after the I/O.
 pub(crate) trait FillCompletion: Send + Unpin + Sized + 'static {
     /// Whether [`FillCompletion::complete`] may be called, and this dropped, in any context, an
     /// interrupt's among them. A fill that decodes nothing then ends with its I/O, without a
     /// worker.
     const ANY_CONTEXT: bool = false;
+
+    /// What keeps the devices open.
+    type Guard: FillGuard;
+
+    /// That.
+    fn guard(&self) -> &Self::Guard;
 
     /// Takes the folios that were filled. When something went wrong (`result`), these are the ones
     /// in front of the first that could not be filled, perhaps none; the others are given up
@@ -329,8 +345,8 @@ impl<F: FillCompletion> Submission<F> {
     /// Waits for the I/O, all of which has been submitted, and gives the folios.
     /// [`FillCompletion::complete`] is not called.
     ///
-    /// If `killable`, a fatal signal ends the wait, and a worker ends the fill.
-    pub(super) fn wait(self, killable: bool) -> Result<FolioList> {
+    /// A fatal signal ends the wait, and a worker ends the fill.
+    pub(super) fn wait(self) -> Result<FolioList> {
         let fill = self.0 .0;
         // This task is the only one that ends the fill from here on, so the fill lives longer than
         // the share.
@@ -340,16 +356,12 @@ impl<F: FillCompletion> Submission<F> {
             // SAFETY: The fill is freed below, or, when `WORKER` has replaced `WAITER`, by a
             // worker.
             let this = unsafe { fill.as_ref() };
-            let waited = if killable {
-                this.over.wait_killable()
-            } else {
-                Ok(())
-            };
-            if waited.is_err() && this.owner.cmpxchg(WAITER, WORKER, Full).is_ok() {
-                return Err(waited.err().unwrap_or(EINTR));
-            }
-            if !killable || waited.is_err() {
-                // In the second case it is done, or as good as.
+            let waited = this.over.wait_killable();
+            if let Err(err) = waited {
+                if this.owner.cmpxchg(WAITER, WORKER, Full).is_ok() {
+                    return Err(err);
+                }
+                // It is done, or as good as.
                 this.over.wait();
             }
             waited

@@ -23,10 +23,12 @@ use crate::{
 pub(super) struct AddressSpaceOps<T>(PhantomData<T>);
 
 impl<T: FileSystem> AddressSpaceOps<T> {
-    /// For data that lies as it is on a block device: only that has block numbers to tell (FIBMAP).
+    /// For data that lies as it is on a block device: only that has block numbers to tell (FIBMAP),
+    /// and is there for direct I/O.
     pub(super) const BLOCK: bindings::address_space_operations =
         bindings::address_space_operations {
             bmap: Some(Self::bmap),
+            direct_IO: Some(bindings::noop_direct_IO),
             ..Self::TABLE
         };
 
@@ -35,7 +37,6 @@ impl<T: FileSystem> AddressSpaceOps<T> {
         bindings::address_space_operations {
             read_folio: Some(Self::read_folio),
             readahead: Some(Self::readahead),
-            direct_IO: Some(bindings::noop_direct_IO),
             release_folio: Some(bindings::iomap_release_folio),
             invalidate_folio: Some(bindings::iomap_invalidate_folio),
             ..pin_init::zeroed()

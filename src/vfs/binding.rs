@@ -283,7 +283,7 @@ impl<T: FileSystem> Inode<T> {
         let mut folios = fill_and_wait(
             folios,
             &self.plan(0, false),
-            |pos| T::map(self, pos, false),
+            T::map_in_order(self),
             InFlight::new(self),
         )?;
         folios.zero_tail(0, self.size());

@@ -60,6 +60,12 @@ impl<T: FileSystem> CacheFill<T> {
 }
 
 impl<T: FileSystem> FillCompletion for CacheFill<T> {
+    type Guard = InFlight<T>;
+
+    fn guard(&self) -> &InFlight<T> {
+        &self.in_flight
+    }
+
     fn complete(self, mut folios: FolioList, _result: Result) {
         // Those that failed are not uptodate: the next reader retries the read.
         let inode = self.in_flight.inode();
@@ -109,6 +115,12 @@ pub(super) struct OwnFill<T: FileSystem> {
 }
 
 impl<T: FileSystem> FillCompletion for OwnFill<T> {
+    type Guard = InFlight<T>;
+
+    fn guard(&self) -> &InFlight<T> {
+        &self.in_flight
+    }
+
     fn complete(self, mut folios: FolioList, _result: Result) {
         // As for `CacheFill`.
         let pos = folios.pos();
@@ -132,7 +144,7 @@ pub(super) struct UncheckedFill<T: FileSystem> {
     size: u64,
     _reading: Reading,
     // Last, so that everything else is gone when an unmount continues.
-    _under_way: SuperInFlight<T>,
+    under_way: SuperInFlight<T>,
 }
 
 impl<T: FileSystem> UncheckedFill<T> {
@@ -141,13 +153,19 @@ impl<T: FileSystem> UncheckedFill<T> {
         Self {
             size: inode.size(),
             _reading: Reading::of(binding.shared()),
-            _under_way: SuperInFlight::new(inode),
+            under_way: SuperInFlight::new(inode),
         }
     }
 }
 
 impl<T: FileSystem> FillCompletion for UncheckedFill<T> {
+    type Guard = SuperInFlight<T>;
+
     const ANY_CONTEXT: bool = true;
+
+    fn guard(&self) -> &SuperInFlight<T> {
+        &self.under_way
+    }
 
     fn complete(self, mut folios: FolioList, _result: Result) {
         // As for `CacheFill`.

@@ -45,11 +45,11 @@ impl<T: FileSystem> FileOps<T> {
         let inode = unsafe { Inode::<T>::from_raw(inode) };
         // SAFETY: The file is being opened by this task, so that its fields are not used by others.
         let fields = unsafe { &mut *file };
-        let direct = fields.f_flags & bindings::O_DIRECT != 0;
         // Direct I/O goes to the block device; a backing file has none to offer, and what has to be
-        // decoded is not there.
-        if direct && (!inode.sb().is_block() || T::is_compressed(inode)) {
-            return EINVAL.to_errno();
+        // decoded is not there. To open these for it is refused by the VFS. (A shared page cache
+        // does not say which it is.)
+        if inode.sb().is_block() && !T::is_compressed(inode) {
+            fields.f_mode |= bindings::FMODE_CAN_ODIRECT;
         }
         let fast = inode.fast_mapping_ptr();
         fields.f_mode |= bindings::FMODE_NOWAIT;
@@ -257,6 +257,11 @@ impl<T: FileSystem> FileOps<T> {
                 Ok(Splice::Again) => continue,
                 Err(err) => return err.to_errno() as isize,
             };
+            // The binding by which it has been verified has to be the one that was counted.
+            if inode.compares_bytes(mapping) && !inode.through(mapping).belongs_to(binding.as_ref())
+            {
+                continue;
+            }
             race_point!(c"splice_ready");
             // SAFETY: By this function's requirements these are valid; the file is open.
             let ret = unsafe { bindings::filemap_splice_read(file, ppos, pipe, len, flags) };

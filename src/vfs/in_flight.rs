@@ -27,13 +27,26 @@ impl<T: FileSystem> SuperInFlight<T> {
     /// To be called while the superblock is in use: with an open file, or while it is being
     /// mounted.
     pub(super) fn new(inode: &Inode<T>) -> Self {
-        let count = inode.sb().in_flight();
+        Self::count(inode.sb().in_flight())
+    }
+
+    fn count(count: &Atomic<u32>) -> Self {
         count.add(1, Relaxed);
         // INVARIANT: Counted just now.
         Self {
             count: count.into(),
             _fs: PhantomData,
         }
+    }
+}
+
+impl<T: FileSystem> FillGuard for SuperInFlight<T> {
+    // What is read by it needs no decoding.
+    fn bad_data(&self, _pos: u64, _what: &'static str) {}
+
+    fn another(&self) -> Self {
+        // SAFETY: The superblock, in which the count lies, is there as long as this.
+        Self::count(unsafe { self.count.as_ref() })
     }
 }
 
@@ -71,5 +84,9 @@ impl<T: FileSystem> InFlight<T> {
 impl<T: FileSystem> FillGuard for InFlight<T> {
     fn bad_data(&self, pos: u64, what: &'static str) {
         T::report_data(self.inode(), pos, what);
+    }
+
+    fn another(&self) -> Self {
+        Self::new(self.inode())
     }
 }

@@ -159,6 +159,8 @@ pub(crate) trait FileData: Mount {
     fn report_data(inode: &Inode<Self>, pos: u64, what: &'static str);
     /// What holds the byte at `pos`. `report`: the bytes of inline data are not wanted.
     fn map(inode: &Inode<Self>, pos: u64, report: bool) -> Result<Extent<'_>>;
+    /// As `map`, for a read that asks for one extent after the other.
+    fn map_in_order<'a>(inode: &'a Inode<Self>) -> impl Fn(u64) -> Result<Extent<'a>> + 'a;
     /// Whether to read a file that holds data with direct I/O.
     fn direct_io(info: &Self::Info) -> bool;
 }

@@ -29,7 +29,6 @@ impl<T: FileSystem> SharedAops<T> {
         bindings::address_space_operations {
             read_folio: Some(Self::read_folio),
             readahead: Some(Self::readahead),
-            direct_IO: Some(bindings::noop_direct_IO),
             release_folio: Some(Self::release_folio),
             migrate_folio: Some(bindings::migrate_folio),
             ..pin_init::zeroed()

@@ -77,6 +77,14 @@ impl FileMapping {
             Self::Own | Self::Stale(_) => None,
         }
     }
+
+    /// Whether `binding` is what [`FileMapping::binding`] gives.
+    pub(super) fn belongs_to(self, binding: Option<&Arc<Binding>>) -> bool {
+        match (self.binding(), binding) {
+            (Some(this), Some(binding)) => Arc::ptr_eq(&this, binding),
+            (this, binding) => this.is_none() && binding.is_none(),
+        }
+    }
 }
 
 impl<T: FileSystem> Inode<T> {
@@ -192,7 +200,7 @@ impl<T: FileSystem> Inode<T> {
         filled: F,
     ) {
         self.trace_read(plan.pos, folios.bytes());
-        fill(folios, plan, |pos| T::map(self, pos, false), filled);
+        fill(folios, plan, T::map_in_order(self), filled);
     }
 
     /// Tells tracers that `len` bytes from `pos` on are read from this inode's image.

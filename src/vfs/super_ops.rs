@@ -4,7 +4,7 @@
 
 use core::marker::PhantomData;
 
-use kernel::prelude::*;
+use kernel::{prelude::*, sync::atomic::Relaxed};
 
 use super::{
     fs_type::inode_cache,
@@ -166,6 +166,9 @@ impl<T: FileSystem> SuperOps<T> {
         // constant.
         let is_anon = private.is_null() || unsafe { (*private).source.is_some() };
         if !private.is_null() {
+            // A mount does not wait for this to end, which may take as long as a device hangs.
+            // SAFETY: The state is live.
+            unsafe { (*private).given_at.store(0, Relaxed) };
             // SAFETY: The state is live. No file is open any more, so no read of the image begins.
             unsafe { bindings::wait_zero((&raw mut (*private).in_flight).cast()) };
         }

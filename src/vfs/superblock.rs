@@ -29,7 +29,7 @@ pub(super) struct SbInfo<T: Mount> {
     /// `put_super` has to itself while others look at this.
     pub(super) key: Option<T::Key>,
     /// When a mount got the superblock by mount(2) the last time, or it was ready, by
-    /// [`clock::now`]; 0: it is not ready yet.
+    /// [`clock::now`]; 0: it is not ready yet, or being unmounted.
     pub(super) given_at: Atomic<i64>,
     /// Reads of image data under way whose end nothing else waits for; see
     /// [`InFlight`](super::in_flight::InFlight).
@@ -47,7 +47,7 @@ pub(super) struct SbInfo<T: Mount> {
 /// is not, and mount it there (containerd 2.1 for layers that several images have) therefore get a
 /// superblock each, if the second comes soon. With `fsopen` nothing is refused.
 ///
-/// One that is not ready is not waited for: its device may hang.
+/// One that is not ready, or is being unmounted, is not waited for: its device may hang.
 pub(super) fn take(given_at: &Atomic<i64>, oldapi: bool) -> bool {
     let given = given_at.load(Relaxed);
     let delay = i64::from(params::reuse_delay()) * 1_000_000;
@@ -56,11 +56,8 @@ pub(super) fn take(given_at: &Atomic<i64>, oldapi: bool) -> bool {
     }
     let now = clock::now();
     let may = now.saturating_sub(given) >= delay;
-    if may {
-        // The caller has `sb_lock`.
-        given_at.store(now, Relaxed);
-    }
-    may
+    // The caller has `sb_lock`, but `kill_sb` has not.
+    may && given_at.cmpxchg(given, now, Relaxed).is_ok()
 }
 
 /// Superblocks of the module so far, those included that came to nothing.

@@ -39,6 +39,12 @@ struct WindowFill<T: FileSystem> {
 }
 
 impl<T: FileSystem> FillCompletion for WindowFill<T> {
+    type Guard = InFlight<T>;
+
+    fn guard(&self) -> &InFlight<T> {
+        &self.in_flight
+    }
+
     fn complete(self, mut folios: FolioList, result: Result) {
         let inode = self.in_flight.inode();
         let mut block = self.window.blocks.start;
