@@ -46,6 +46,8 @@ struct folio *erofs_shared_folio_alloc(unsigned int order, bool cache,
 				       bool charged);
 bool erofs_shared_folio_charged(struct folio *folio);
 void *erofs_shared_bvec_address(const struct bio_vec *bvec);
+ssize_t erofs_shared_filemap_read_nofault(struct kiocb *iocb,
+					  struct iov_iter *to);
 void erofs_shared_iomap_finish_bvec(const struct bio_vec *bvec, int error);
 bool erofs_shared_folio_ready(struct folio *folio, loff_t pos, size_t *offset,
 			      size_t *size);

@@ -181,6 +181,18 @@ size_t erofs_shared_resident(struct address_space *mapping, pgoff_t index,
 	return min(count, max);
 }
 
+/* filemap_read(), to what of @to can be written to without a fault: else -EFAULT. */
+ssize_t erofs_shared_filemap_read_nofault(struct kiocb *iocb,
+					  struct iov_iter *to)
+{
+	ssize_t ret;
+
+	pagefault_disable();
+	ret = filemap_read(iocb, to, 0);
+	pagefault_enable();
+	return ret;
+}
+
 /**
  * erofs_shared_filemap_add() - add a folio of one page
  * @mapping: the page cache

@@ -4,6 +4,8 @@
 
 use core::{marker::PhantomData, ptr::NonNull};
 
+use kernel::prelude::*;
+
 use super::folio::FolioRef;
 use crate::bindings;
 
@@ -159,6 +161,31 @@ impl ReadRequest<'_> {
         // SAFETY: By the type invariants these are the arguments of a `->read_iter` of an open
         // file, whose `f_mapping` is a page cache of this module.
         unsafe { bindings::filemap_read(self.iocb.as_ptr(), self.to.as_ptr(), copied as isize) }
+    }
+
+    /// As [`ReadRequest::filemap_read`] with these flags in addition, to what can be written to
+    /// without a page fault: `-EFAULT` if that is nothing.
+    pub(crate) fn filemap_read_nofault(&mut self, more: u32) -> isize {
+        let flags = self.flags();
+        self.set_flags(flags | more);
+        // SAFETY: By the type invariants these are the arguments of a `->read_iter` of an open
+        // file, whose `f_mapping` is a page cache of this module.
+        let ret = unsafe { bindings::filemap_read_nofault(self.iocb.as_ptr(), self.to.as_ptr()) };
+        self.set_flags(flags);
+        ret
+    }
+
+    /// Has the memory of the next `bytes` bytes that are wanted written to without a page fault,
+    /// most likely. `EFAULT` if there is none.
+    pub(crate) fn fault_in(&mut self, bytes: usize) -> Result {
+        let bytes = bytes.min(self.wanted());
+        // SAFETY: `to` is live as long as this, and not used by others (type invariants).
+        let left = unsafe { bindings::fault_in_iov_iter_writeable(self.to.as_ptr(), bytes) };
+        if left < bytes {
+            Ok(())
+        } else {
+            Err(EFAULT)
+        }
     }
 
     /// As [`ReadRequest::filemap_read`], with these flags in addition.

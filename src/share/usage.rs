@@ -188,6 +188,9 @@ impl Usage {
 
     /// The real inode with this binding is not its user any more. Its memory may be freed.
     pub(super) fn park(&self, user: &dyn User) {
+        // Another user may get its address.
+        let address = core::ptr::from_ref(user).cast_mut().cast();
+        let _ = self.former.cmpxchg(address, core::ptr::null_mut(), Relaxed);
         let mut state = self.state.lock();
         let inode = match &*state {
             State::Sole(sole) if is_same(&*sole.user, user) => sole.inode,

@@ -13,6 +13,7 @@ use crate::{
     race::race_point,
     share::{
         alias::{self, Piece, MANY},
+        usage::SoleRead,
         Binding, BLOCK_SHIFT, BLOCK_SIZE,
     },
 };
@@ -85,7 +86,8 @@ impl<T: FileSystem> OpenFile<'_, T> {
         binding: &Arc<Binding>,
         blocks: Range<u64>,
     ) -> Result<usize, Unready> {
-        let shared = binding.shared();
+        // Before blocks are looked at, and until their folios are held.
+        let sole = binding.sole_read();
         let mut ready = binding.verified_prefix(blocks.clone());
         if ready == 0 {
             if request.is_nowait() {
@@ -95,15 +97,27 @@ impl<T: FileSystem> OpenFile<'_, T> {
         }
         let ready = blocks.start..blocks.start.saturating_add(ready);
         race_point!(c"pieces_ready");
-        let size = self.inode().size();
         let copied = match ready.end - ready.start {
-            1 => copy_pieces(request, size, &alias::gather::<1>(shared, ready, true)),
-            2..=FEW_BLOCKS => {
-                copy_pieces(request, size, &alias::gather::<FEW>(shared, ready, true))
-            }
-            _ => copy_pieces(request, size, &alias::gather::<MANY>(shared, ready, true)),
+            1 => self.copy_gathered::<1>(request, binding, ready, sole),
+            2..=FEW_BLOCKS => self.copy_gathered::<FEW>(request, binding, ready, sole),
+            _ => self.copy_gathered::<MANY>(request, binding, ready, sole),
         };
         Ok(copied?)
+    }
+
+    /// Copies the first `N` of these blocks, which are verified, with `sole` if that says so.
+    #[inline(always)]
+    fn copy_gathered<const N: usize>(
+        self,
+        request: &mut ReadRequest<'_>,
+        binding: &Binding,
+        blocks: Range<u64>,
+        sole: Option<SoleRead<'_>>,
+    ) -> Result<usize> {
+        let pieces = alias::gather::<N>(binding.shared(), blocks, true);
+        // The memory that they are copied to may need page faults: see `read_sole`.
+        drop(sole);
+        copy_pieces(request, self.inode().size(), &pieces)
     }
 }
 

@@ -80,7 +80,9 @@ impl<T: FileSystem> OpenFile<'_, T> {
             let folio = match state {
                 PageState::Ready(folio) => {
                     self.continue_readahead(mapping, &folio, index, want);
-                    inode.be_patient_again();
+                    if !own {
+                        inode.be_patient_again();
+                    }
                     return Ok(folio);
                 }
                 PageState::Absent => {
@@ -212,6 +214,14 @@ impl<T: FileSystem> Inode<T> {
     /// Other images are not waited for from now on, for [`IMPATIENCE`].
     fn lose_patience(&self) {
         self.set_impatient_until(now().saturating_add(IMPATIENCE));
+    }
+
+    /// A page comes into the inode's own page cache though a shared one is to have it: it is
+    /// dropped when pages come through that again.
+    pub(super) fn note_own_copy(&self) {
+        if self.impatient_until() == 0 {
+            self.set_impatient_until(now());
+        }
     }
 
     /// Until when this inode's readers do not wait for other images.

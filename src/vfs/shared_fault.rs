@@ -193,7 +193,10 @@ impl<'a, T: FileSystem> Fault<'a, T> {
                 }
                 FileMapping::Shared(binding) => match self.step(&binding, &mut failed) {
                     // The inode's own image has the bytes.
-                    Err((fault, Unready::Busy)) => fault.elsewhere(None),
+                    Err((fault, Unready::Busy)) => {
+                        inode.note_own_copy();
+                        fault.elsewhere(None)
+                    }
                     step => step,
                 },
             };

@@ -20,11 +20,17 @@ use crate::{
     bindings,
     io::{folio::FolioRef, mapping::Mapping, request::ReadRequest, wait::is_dying},
     race::race_point,
-    share::{Binding, Unheld, Verify, BLOCK_SHIFT, BLOCK_SIZE},
+    share::{usage::SoleRead, Binding, Unheld, Verify, BLOCK_SHIFT, BLOCK_SIZE},
 };
 
 /// Bytes that a read verifies before it copies them.
 const READ_BYTES: u64 = 256 << 10;
+
+/// Bytes that the only user of a shared inode reads in one step.
+const SOLE_BYTES: u64 = 1 << 20;
+
+/// How many times in a row memory is faulted in without a byte being written there.
+const MAX_FAULTS: u32 = 16;
 
 /// The least and the greatest number of blocks at the start of a file that are read together.
 const LEAST_START: u64 = 16;
@@ -166,10 +172,54 @@ impl<T: FileSystem> OpenFile<'_, T> {
             return None;
         }
         race_point!(c"read_fast");
-        if sole.is_some() || binding.shared().content().bound() <= 1 {
+        if let Some(sole) = sole {
+            return Some(self.read_sole(request, copied, &binding, sole));
+        }
+        if binding.shared().content().bound() <= 1 {
             return Some(request.filemap_read(copied));
         }
         Some(request.filemap_read_with(copied, bindings::IOCB_NOWAIT))
+    }
+
+    /// As [`OpenFile::read_fast`], by the only user of a shared inode, which `sole` says. Ends
+    /// early when it is not that any more.
+    ///
+    /// A page fault on the memory that is read into may wait for anything (a filesystem of the
+    /// reader's own, `userfaultfd`), and others do not get pages as long as `sole` is there. So
+    /// such memory is faulted in between two steps, each of which is short.
+    fn read_sole(
+        self,
+        request: &mut ReadRequest<'_>,
+        copied: usize,
+        binding: &Binding,
+        sole: SoleRead<'_>,
+    ) -> isize {
+        let size = self.inode().size();
+        let mut total = copied as isize;
+        let mut faults = 0;
+        let mut next = Some(sole);
+        while let Some(sole) = next {
+            let ret = request.limited(SOLE_BYTES, |request| request.filemap_read_nofault(0));
+            drop(sole);
+            total += ret.max(0);
+            let left = size.saturating_sub(request.pos() as u64);
+            if request.wanted() == 0 || left == 0 {
+                break;
+            }
+            let failed = match ret {
+                1.. => {
+                    faults = 0;
+                    is_dying()
+                }
+                0 => true,
+                _ => !may_fault_in(request, ret, &mut faults, left.min(SOLE_BYTES)),
+            };
+            if failed {
+                return if total > 0 { total } else { ret };
+            }
+            next = binding.sole_read();
+        }
+        total
     }
 
     /// Reads the start of a file of which nothing is cached, and of which nothing is checked, for a
@@ -198,6 +248,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
     pub(super) fn read_shared(self, mut request: ReadRequest<'_>) -> isize {
         let size = self.inode().size();
         let mut total = 0isize;
+        let mut faults = 0;
         loop {
             let (pos, left) = (request.pos() as u64, request.wanted() as u64);
             if left == 0 || pos >= size {
@@ -206,12 +257,28 @@ impl<T: FileSystem> OpenFile<'_, T> {
             let end = pos + left.min(size - pos);
             let step = match self.read_step(&mut request, pos..end) {
                 // Its own image has the bytes.
-                Err(Unready::Busy) => self.read_page(&mut request, None),
+                Err(Unready::Busy) => {
+                    self.inode().note_own_copy();
+                    self.read_page(&mut request, None)
+                }
                 step => step,
             };
             let err = match step {
                 Ok(copied) => {
                     total += copied as isize;
+                    if copied != 0 {
+                        faults = 0;
+                    }
+                    continue;
+                }
+                Err(Unready::Failed(err))
+                    if may_fault_in(
+                        &mut request,
+                        err.to_errno() as isize,
+                        &mut faults,
+                        (end - pos).min(READ_BYTES),
+                    ) =>
+                {
                     continue;
                 }
                 Err(Unready::Left) if !is_dying() => continue,
@@ -233,18 +300,18 @@ impl<T: FileSystem> OpenFile<'_, T> {
     fn read_step(self, request: &mut ReadRequest<'_>, range: Range<u64>) -> Result<usize, Unready> {
         let (inode, mapping) = (self.inode(), self.mapping());
         let shared;
-        let _sole;
+        let mut sole = None;
         let ready = match inode.file_mapping(mapping) {
             FileMapping::Own => range.end - range.start,
             FileMapping::Shared(binding) => {
-                // Before blocks are looked at, and until they are copied.
                 shared = binding;
-                _sole = shared.sole_read();
-                let binding = &shared;
                 let want = (range.end - range.start).min(READ_BYTES);
-                match self.ready_bytes(request, binding, range.start, want)? {
+                match self.ready_bytes(request, &shared, range.start, want)? {
                     Ready::Copied(copied) => return Ok(copied),
-                    Ready::Bytes(bytes) => bytes,
+                    Ready::Bytes(bytes, of_sole) => {
+                        sole = of_sole;
+                        bytes
+                    }
                 }
             }
             FileMapping::Stale(_) if request.is_nowait() => {
@@ -252,8 +319,24 @@ impl<T: FileSystem> OpenFile<'_, T> {
             }
             FileMapping::Stale(binding) => return self.read_page(request, binding.as_ref()),
         };
+        self.copy_step(request, range, ready, sole)
+    }
+
+    /// Copies up to `ready` of the bytes `range` of a file, which [`OpenFile::ready_bytes`] has
+    /// found, with `sole` if that gave it; or brings their first page in.
+    fn copy_step(
+        self,
+        request: &mut ReadRequest<'_>,
+        range: Range<u64>,
+        ready: u64,
+        sole: Option<SoleRead<'_>>,
+    ) -> Result<usize, Unready> {
+        let (inode, mapping) = (self.inode(), self.mapping());
         let own = mapping == inode.own_mapping();
-        match copy_ready(request, ready, own) {
+        let copied = copy_ready(request, ready, own, sole.is_some());
+        // Pages are waited for without it.
+        drop(sole);
+        match copied {
             // There is something to copy, so this is no end of the file.
             0 => Err(Unready::Failed(EIO)),
             copied @ 1.. => Ok(copied as usize),
@@ -280,13 +363,13 @@ impl<T: FileSystem> OpenFile<'_, T> {
 
     /// Verifies blocks for a read of `want` bytes from `pos` on, and says how many bytes may be
     /// copied from the page cache of `binding`; or copies what is elsewhere, if there are aliases.
-    fn ready_bytes(
+    fn ready_bytes<'b>(
         self,
         request: &mut ReadRequest<'_>,
-        binding: &Arc<Binding>,
+        binding: &'b Arc<Binding>,
         pos: u64,
         want: u64,
-    ) -> Result<Ready, Unready> {
+    ) -> Result<Ready<'b>, Unready> {
         let inode = self.inode();
         let mut blocks = blocks_of(pos, want, binding.blocks());
         let start = blocks.start;
@@ -306,6 +389,8 @@ impl<T: FileSystem> OpenFile<'_, T> {
             }
             blocks.end = next.min(blocks.end);
         }
+        // Before blocks are looked at, and until they are copied.
+        let sole = binding.sole_read();
         let run = if !request.is_nowait() {
             self.ensure(binding, blocks)?
         } else {
@@ -314,7 +399,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
                 run => run,
             }
         };
-        Ok(Ready::Bytes(bytes_in(start, run, pos).min(want)))
+        Ok(Ready::Bytes(bytes_in(start, run, pos).min(want), sole))
     }
 
     /// Copies the rest of a folio from where the inode's data is now.
@@ -402,20 +487,41 @@ impl<T: FileSystem> OpenFile<'_, T> {
     }
 }
 
+/// Whether a read that failed with `ret` is to be tried again, since that was for want of page
+/// faults on the memory that it reads into; they have been made then, for `bytes` bytes. `faults`
+/// counts that, and is 0 after each success: there is memory that is not writable though it can be
+/// faulted in.
+#[cold]
+fn may_fault_in(request: &mut ReadRequest<'_>, ret: isize, faults: &mut u32, bytes: u64) -> bool {
+    *faults += 1;
+    ret == EFAULT.to_errno() as isize
+        && *faults <= MAX_FAULTS
+        && !is_dying()
+        && request.fault_in(bytes as usize).is_ok()
+}
+
 /// What a read finds of verified blocks.
-enum Ready {
+enum Ready<'a> {
     /// This number of bytes have been copied from elsewhere, perhaps none.
     Copied(usize),
-    /// This number of bytes may be copied from the page cache.
-    Bytes(u64),
+    /// This number of bytes may be copied from the page cache; by its only user, with what says so,
+    /// while that is there.
+    Bytes(u64, Option<SoleRead<'a>>),
 }
 
 /// `filemap_read()` of up to `ready` bytes. From a page cache that is not the inode's own only what
-/// can be had without waiting: `-EAGAIN` if that is nothing.
-fn copy_ready(request: &mut ReadRequest<'_>, ready: u64, own: bool) -> isize {
+/// can be had without waiting: `-EAGAIN` if that is nothing. With `nofault` see
+/// [`ReadRequest::filemap_read_nofault`].
+fn copy_ready(request: &mut ReadRequest<'_>, ready: u64, own: bool, nofault: bool) -> isize {
     request.limited(ready, |request| {
         race_point!(c"read_ready");
-        if request.is_nowait() {
+        if nofault {
+            let more = match request.is_nowait() {
+                true => bindings::IOCB_NOIO,
+                false => bindings::IOCB_NOWAIT,
+            };
+            request.filemap_read_nofault(more)
+        } else if request.is_nowait() {
             // Reading ahead looks for extents, which may sleep on metadata.
             request.filemap_read_with(0, bindings::IOCB_NOIO)
         } else if !own {
