@@ -189,6 +189,23 @@ ok "that has a superblock of its own, too" other written written-2 written-4
 away $DIR/written $DIR/written-2 $DIR/written-3 $DIR/written-4
 rm $DISK/written
 
+# A filesystem whose times are coarse: another image of the same size may have the same
+modprobe vfat
+truncate -s 32M "$TMP/fat"
+python3 "$HERE/fat16.py" "$TMP/fat" $((32 << 20))
+mkdir -p $DIR/fat
+ok "a FAT filesystem is mounted" mount -o loop "$TMP/fat" $DIR/fat
+MOUNTS+=("$DIR/fat")
+cp "$TMP/mapped-one" $DIR/fat/image
+ok "an image on it that was just written is mounted" at "$FSTYPE" $DIR/fat/image $DIR/coarse
+dd if="$TMP/mapped-two" of=$DIR/fat/image conv=notrunc status=none
+touch -d @1700000000 $DIR/fat/image
+ok "after it was written again it is mounted again" at "$FSTYPE" $DIR/fat/image $DIR/coarse-2
+ok "that has a superblock of its own" other coarse coarse-2
+is "its content is the new one" "$(cat $DIR/coarse-2/file)" two
+away $DIR/coarse $DIR/coarse-2
+away $DIR/fat
+
 # --- extra devices -------------------------------------------------------------------------------------------------------
 
 : > $DISK/blob

@@ -276,6 +276,22 @@ is "containerd has no complaint about layers and mounts" \
 ok "its filesystem can be unmounted" away $CONTAINERD_ROOT
 ok "its disk is removed" dmsetup remove slow
 if ours; then
+	# One extra device for mounts of both types
+	mkdir "$TMP/multi"
+	echo content > "$TMP/multi/file"
+	truncate -s 1M "$TMP/blob"
+	mkfs.erofs --quiet --chunksize=4096 --blobdev="$TMP/blob" "$TMP/multi.1" "$TMP/multi" > /dev/null
+	cp "$TMP/multi.1" "$TMP/multi.2"
+	blob=$(loop "$TMP/blob") one=$(loop "$TMP/multi.1") two=$(loop "$TMP/multi.2")
+	LOOPS+=("$blob" "$one" "$two")
+	ok "an image with an extra device is mounted as erofs" at erofs "$one" "$TMP/erofs" "device=$blob"
+	ok "one with the same extra device is mounted as erofs-shared" at erofs-shared "$two" "$TMP/erofs-shared" "device=$blob"
+	is "the first has its file" "$(cat "$TMP/erofs/file")" content
+	is "the second has its file" "$(cat "$TMP/erofs-shared/file")" content
+	ok "both are unmounted" away "$TMP/erofs" "$TMP/erofs-shared"
+	losetup -d "$blob" "$one" "$two"
+	LOOPS=("$D")
+
 	log_mark
 	drop
 	ok "the module can be unloaded" rmmod erofs_shared

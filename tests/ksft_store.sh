@@ -93,7 +93,37 @@ MOUNTS+=("$A" "$B")
 ok "each has a superblock of its own" [ "$(stat -c %d $A $B | sort -u | wc -l)" = 2 ]
 ok "the files of the first are right" cmp $A/one "$TMP/tree/one"
 ok "those of the second are right" cmp $B/one "$TMP/tree/one"
-ok "all are unmounted" away $A $B $S
+ok "both are unmounted" away $A $B
+
+# An unmount that waits for what hangs: of a file that nothing else has read
+echo inval > $S/ctl
+drop
+ok "the image is mounted" at "$FSTYPE" $S/image $A
+at=$(python3 -c 'import sys; print(open(sys.argv[1], "rb").read().index(open(sys.argv[2], "rb").read()))' "$TMP/a" "$TMP/tree/four")
+echo "hang $((at + 1048576))-$((at + 4194304))" > $S/ctl
+dd if=$A/four of=/dev/null bs=4096 skip=512 count=1 status=none & reader=$!
+ok "a read of it hangs" soon eval '! waiting 0'
+kill -9 $reader
+wait $reader || true
+umount $A & first=$!
+ok "unmounting it waits for that" soon grep -q "wait_zero\|kill_sb" /proc/$first/stack
+fsctx "$FSTYPE" $B "source=$S/image" & second=$!
+ok "a mount by fsopen(2) does not wait" soon eval "! kill -0 $second"
+echo ok > $S/ctl
+ok "it has succeeded" wait $second
+MOUNTS+=("$B")
+ok "the unmount ends when the store is well" wait $first
+unset 'MOUNTS[-2]'
+ok "the file is right in the second mount" cmp $B/four "$TMP/tree/four"
+ok "all are unmounted" away $B $S
+
+# A reader whose own memory hangs: others get the pages all the same
+ok "a store with its page cache is mounted" store "$TMP/a" $S
+MOUNTS+=("$S")
+drop
+ok "two images with the same content are mounted" both $dev "" "$b"
+numbered stalled.py $S $A/four $B/four "$TMP/tree/four"
+ok "they are unmounted" away $A $B $S
 
 # --- a block device that hangs, is slow, fails --------------------------------------------------------------------------------
 dmsetup create store-test --readonly --table "0 $(blockdev --getsz "$dev") linear $dev 0"

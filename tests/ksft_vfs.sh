@@ -153,6 +153,7 @@ attributes() {
 	both "$way: statfs" "stat -f -c '%t %s %S %b %f %a %c %d %l' @"
 	both "$way: statx" "cd @/data; vfs statx .. . file empty big link sub sub/deep/down fifo null setuid"
 	is "$way: volume label" "$(vfs label $dir) $(vfs label $dir/data/file)" "share-label share-label"
+	both "$way: direct I/O" "vfs direct @/data/big; vfs direct @/data/sub"
 	both "$way: other ioctls of a file" "vfs ioctls @/data/file"
 	both "$way: other ioctls of a directory" "vfs ioctls @/data"
 	both "$way: FIBMAP" "vfs fibmap @/data/big; vfs fibmap @/data/empty"
@@ -440,6 +441,7 @@ away $A $ORACLE_DIR
 
 mounted "compressed: mount" "$FSTYPE" $DISK/image.lz4 $A
 mounted "compressed: mount in-tree" $ORACLE $DISK/image.lz4 $ORACLE_DIR
+both "compressed: direct I/O" "vfs direct @/numbers"
 both "compressed: statx" "cd @; vfs statx . numbers deep deep/down"
 is "compressed: no volume label" "$(vfs label $A)" ""
 ok "compressed: the attribute is set" run "vfs statx $A/numbers | grep 'attributes [0-9a-f]*4 '"

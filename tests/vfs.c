@@ -327,6 +327,16 @@ static int cmd_idmap(char **arg)
 	return 0;
 }
 
+/* direct FILE: the two ways to ask for direct I/O */
+static int cmd_direct(char **arg)
+{
+	int fd = get(open(arg[0], O_RDONLY), "open");
+
+	say("open-direct", open(arg[0], O_RDONLY | O_DIRECT));
+	say("setfl-direct", fcntl(fd, F_SETFL, O_DIRECT));
+	return 0;
+}
+
 /* remount DIR ro|rw [OPTIONS]: mount(2) with MS_REMOUNT */
 static int cmd_remount(char **arg)
 {
@@ -465,6 +475,7 @@ static const struct command {
 	{ "open", 3, cmd_open },
 	{ "guess", 4, cmd_guess },
 	{ "idmap", 3, cmd_idmap },
+	{ "direct", 1, cmd_direct },
 	{ "remount", 2, cmd_remount },
 	{ "umount", 1, cmd_umount },
 	{ "freeze", 1, cmd_freeze },
