@@ -6,6 +6,9 @@
 # pages that cachestat(2) finds in the caches of the second image's files, and what the page cache has more after a second pass and after
 # a third, and what each of them reads, hashes and merges; and "SETTLED WAY SECONDS PERCENT": how long it took at most after all files of
 # an image were read until nothing was left to be merged, and what the thread that looks for equal blocks took of a processor then.
+#
+# With an argument, a command of both images, runs that in a container of each, on in-tree erofs and on this module: "RUN TYPE KIB" is
+# what the page cache grows by, those of the devices included, when all of the command has run and its daemons still do.
 
 set -eu
 STATS=/sys/fs/erofs-shared/stats
@@ -64,4 +67,47 @@ for way in whole blocks; do
 	seconds=0
 	umount /mnt/1 /mnt/2
 	drop
+done
+
+[ -n "${1:-}" ] || exit 0
+modprobe -a erofs overlay
+# shellcheck source=tests/bench/memory.sh
+. /project/tests/bench/memory.sh
+# in_container NUMBER COMMAND: in a copy of the image, until it is killed; what it says is in /tmp/said.NUMBER
+in_container() {
+	local dir=/mnt/run$1
+	mkdir -p "$dir"
+	mount -t tmpfs tmpfs "$dir"
+	mkdir "$dir/upper" "$dir/work" "$dir/root"
+	mount -t overlay -o "lowerdir=/mnt/$1,upperdir=$dir/upper,workdir=$dir/work" overlay "$dir/root"
+	mount -t tmpfs tmpfs "$dir/root/tmp"
+	chmod 1777 "$dir/root/tmp"
+	mount --rbind /dev "$dir/root/dev"
+	# shellcheck disable=SC2016 # for the inner shell
+	unshare --net --pid --fork --kill-child bash -c 'ip link set lo up; mount -t proc proc "$1/proc"; exec chroot "$1" bash -c "$2"' \
+		bash "$dir/root" "set -e; $2; echo is ready; sleep 1000000" > "/tmp/said.$1" 2>&1 &
+	containers+=($!)
+	until grep -q '^is ready' "/tmp/said.$1"; do
+		kill -0 "${containers[-1]}" 2> /dev/null || { tail -n 20 "/tmp/said.$1" >&2; return 1; }
+		sleep 1
+	done
+}
+for fs in warm-up erofs erofs-shared; do
+	containers=()
+	for number in 1 2; do
+		# What runs outside of the containers has run once.
+		mount -t "${fs/warm-up/erofs}" -o ro "/dev/vd$(tr 12 ab <<< $number)" /mnt/$number
+	done
+	drop
+	now
+	base=$cache
+	command=$1
+	[ $fs != warm-up ] || command=true
+	for number in 1 2; do in_container $number "$command"; done
+	now
+	[ $fs = warm-up ] || echo "RUN $fs $((cache - base))"
+	kill -9 "${containers[@]}"
+	{ wait "${containers[@]}" || true; } 2> /dev/null
+	umount -R /mnt/run1/root /mnt/run2/root
+	umount /mnt/run1 /mnt/run2 /mnt/1 /mnt/2
 done
