@@ -117,12 +117,17 @@ unset 'MOUNTS[-2]'
 ok "the file is right in the second mount" cmp $B/four "$TMP/tree/four"
 ok "all are unmounted" away $B $S
 
-# A reader whose own memory hangs: others get the pages all the same
+# A reader whose own memory hangs: others get the pages all the same. Of a file that nothing has read before: it is the only user.
+mkdir "$TMP/new"
+head -c 4194304 /dev/urandom > "$TMP/new/file"
+mkfs.erofs --quiet -Enoinline_data "$TMP/new.1" "$TMP/new" > /dev/null
+mkfs.erofs --quiet --chunksize=4096 "$TMP/new.2" "$TMP/new" > /dev/null
+new=("$(loop "$TMP/new.1")" "$(loop "$TMP/new.2")")
+LOOPS+=("${new[@]}")
 ok "a store with its page cache is mounted" store "$TMP/a" $S
 MOUNTS+=("$S")
-drop
-ok "two images with the same content are mounted" both $dev "" "$b"
-numbered stalled.py $S $A/four $B/four "$TMP/tree/four"
+ok "two images with a file of the same content are mounted" both "${new[0]}" "" "${new[1]}"
+numbered stalled.py $S $A/file $B/file "$TMP/new/file"
 ok "they are unmounted" away $A $B $S
 
 # --- a block device that hangs, is slow, fails --------------------------------------------------------------------------------
