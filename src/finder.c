@@ -82,8 +82,14 @@ bool erofs_shared_finder_sleep(unsigned int ms)
 {
 	long left = msecs_to_jiffies(ms);
 
-	while (left > 0 && !kthread_should_stop())
-		left = schedule_timeout_interruptible(left);
+	while (left > 0) {
+		/* kthread_stop() wakes the thread, but once. */
+		set_current_state(TASK_INTERRUPTIBLE);
+		if (kthread_should_stop())
+			break;
+		left = schedule_timeout(left);
+	}
+	__set_current_state(TASK_RUNNING);
 	return kthread_should_stop();
 }
 

@@ -115,6 +115,12 @@ impl Folio {
         unsafe { bindings::folio_readahead(self.as_ptr()) }
     }
 
+    /// Whether its memory has failed, or a part of it, so that its bytes must not be looked at.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        // SAFETY: The folio is live.
+        unsafe { bindings::folio_poisoned(self.as_ptr()) }
+    }
+
     /// Whether it is mapped into a process.
     pub(crate) fn is_mapped(&self) -> bool {
         // SAFETY: The folio is live.

@@ -93,8 +93,7 @@ impl LeavingFolio<'_> {
         if !self.0.is_uptodate() {
             return Leaving::Nothing;
         }
-        // SAFETY: The lock keeps the folio in its page cache, which has a reference to it.
-        if unsafe { bindings::folio_poisoned(self.as_ptr()) } {
+        if self.0.is_poisoned() {
             return Leaving::Lost;
         }
         // SAFETY: By the type invariants the folio is live, and nothing writes to an uptodate folio

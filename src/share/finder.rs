@@ -251,7 +251,11 @@ fn pass() -> Result<bool> {
         let blocks = shared.identity().blocks();
         while let Some(next) = shared.next_cached(at..blocks) {
             at = next + 1;
-            let Some(folio) = shared.folio(next) else {
+            let Some(folio) = shared.folio(next).filter(|folio| !folio.is_poisoned()) else {
+                // There may be many places of pages that have left.
+                if !pace.keep() {
+                    return Ok(false);
+                }
                 continue;
             };
             at = at.max(folio.pages().end);
@@ -268,8 +272,10 @@ fn pass() -> Result<bool> {
             }
         }
     }
+    drop(inodes);
     GLOBAL.add(Field::FinderPasses, 1);
-    Ok(missed)
+    // What is left of the time counts, too.
+    Ok(pace.keep() && missed)
 }
 
 /// Whether single blocks of a shared inode may be found by others.
@@ -373,7 +379,7 @@ fn unite(
         // What is read in again is entered then.
         return Ok(ours.content().has_same_digest(block, theirs.content(), at));
     }
-    let resident = theirs.folio(at);
+    let resident = theirs.folio(at).filter(|folio| !folio.is_poisoned());
     if let Some(resident) = &resident {
         let skip = at.saturating_sub(resident.pages().start) as usize * BLOCK_SIZE;
         let theirs = resident.bytes().get(skip..skip.saturating_add(BLOCK_SIZE));

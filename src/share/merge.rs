@@ -208,7 +208,7 @@ fn merge(shared: &SharedInode, blocks: Range<u64>) -> bool {
     while let Some(next) = shared.next_cached(at..blocks.end) {
         cond_resched();
         at = next + 1;
-        let Some(folio) = shared.folio(next) else {
+        let Some(folio) = shared.folio(next).filter(|folio| !folio.is_poisoned()) else {
             continue;
         };
         let pages = folio.pages();
