@@ -242,9 +242,8 @@ is "all layers are mounted" ${#layers[@]} 20
 sync
 drop
 pages=$(cached)
-# Each file once, not by its other name, too: what is used again is not taken apart (Documentation/sharing.md, "Merging"). On one
-# processor: the list of new folios of one from which the reader is taken away keeps references to up to 31 of them.
-taskset -c 0 find "${layers[@]}" -type f ! -name link -exec cat {} + > /dev/null
+# Each file once, not by its other name, too: what is used again is not taken apart (Documentation/sharing.md, "Merging").
+find "${layers[@]}" -type f ! -name link -exec cat {} + > /dev/null
 settled
 saved=$(($(cat $STATS/bytes_saved) - before))
 note "estimated $estimated of $all, saved $saved; page cache grew by $((($(cached) - pages) * 4096))"
