@@ -46,8 +46,6 @@ struct folio *erofs_shared_folio_alloc(unsigned int order, bool cache,
 				       bool charged);
 bool erofs_shared_folio_charged(struct folio *folio);
 void *erofs_shared_bvec_address(const struct bio_vec *bvec);
-ssize_t erofs_shared_filemap_read_nofault(struct kiocb *iocb,
-					  struct iov_iter *to);
 void erofs_shared_iomap_finish_bvec(const struct bio_vec *bvec, int error);
 bool erofs_shared_folio_ready(struct folio *folio, loff_t pos, size_t *offset,
 			      size_t *size);
@@ -83,6 +81,8 @@ bool erofs_shared_folio_locked(struct folio *folio);
 bool erofs_shared_folio_trylock(struct folio *folio);
 struct folio *erofs_shared_filemap_add(struct address_space *mapping,
 				       pgoff_t index);
+ssize_t erofs_shared_filemap_read_nofault(struct kiocb *iocb,
+					  struct iov_iter *to);
 bool erofs_shared_fault_unlock(struct vm_fault *vmf, struct file *file);
 bool erofs_shared_fault_nowait(struct vm_fault *vmf);
 int erofs_shared_folio_wait_killable(struct folio *folio);

@@ -14,25 +14,17 @@ import sys
 import time
 
 import tap
+from share_trees import cachestat
 from tap import result
 
 PAGE = 4096
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def cached(fd, pos=0, length=0):
-    """Pages of a range that are in the page cache."""
-    where = (ctypes.c_uint64 * 2)(pos, length)
-    stat = (ctypes.c_uint64 * 5)()
-    if libc.syscall(451, fd, where, stat, 0) != 0:
-        raise OSError(ctypes.get_errno(), "cachestat")
-    return stat[0]
-
-
 def comes(fd, pos, length, pages):
     """Whether this number of pages of a range comes into memory within ten seconds."""
     for _ in range(200):
-        if cached(fd, pos, length) >= pages:
+        if cachestat(fd, pos, length) >= pages:
             return True
         time.sleep(0.05)
     return False
@@ -42,7 +34,7 @@ def dropped(fd, most):
     """Pages that are left after POSIX_FADV_DONTNEED. What is in use stays, so it is said again until these are few."""
     for _ in range(200):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        left = cached(fd)
+        left = cachestat(fd)
         if left <= most:
             break
         time.sleep(0.05)
@@ -59,7 +51,7 @@ def opened(path, at=0, length=0):
     drop()
     fd = os.open(path, os.O_RDONLY)
     for _ in range(200):
-        if not length or not cached(fd, at, length):
+        if not length or not cachestat(fd, at, length):
             break
         time.sleep(0.05)
         drop()
@@ -73,21 +65,21 @@ def alone(label, path):
     pages = length // PAGE
 
     fd = opened(path, at, length)
-    result(cached(fd, at, length) == 0, f"{label}: the file is cold before the advice", cached(fd, at, length))
+    result(cachestat(fd, at, length) == 0, f"{label}: the file is cold before the advice", cachestat(fd, at, length))
     os.posix_fadvise(fd, at, length, os.POSIX_FADV_WILLNEED)
-    result(comes(fd, at, length, pages), f"{label}: POSIX_FADV_WILLNEED reads the range", cached(fd, at, length))
+    result(comes(fd, at, length, pages), f"{label}: POSIX_FADV_WILLNEED reads the range", cachestat(fd, at, length))
     result(os.pread(fd, length, at) == data[at:at + length], f"{label}: the bytes of that range are right")
     os.close(fd)
 
     fd = opened(path, at, length)
     libc.readahead(fd, ctypes.c_long(at), ctypes.c_size_t(length))
-    result(comes(fd, at, length, pages), f"{label}: readahead(2) reads the range", cached(fd, at, length))
+    result(comes(fd, at, length, pages), f"{label}: readahead(2) reads the range", cachestat(fd, at, length))
     os.close(fd)
 
     fd = opened(path, at, length)
     m = mmap.mmap(fd, len(data), flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     m.madvise(mmap.MADV_WILLNEED, at, length)
-    result(comes(fd, at, length, pages), f"{label}: MADV_WILLNEED reads the range", cached(fd, at, length))
+    result(comes(fd, at, length, pages), f"{label}: MADV_WILLNEED reads the range", cachestat(fd, at, length))
     result(m[at:at + length] == data[at:at + length], f"{label}: the mapped bytes of that range are right")
     m.close()
     os.close(fd)
@@ -100,7 +92,7 @@ def alone(label, path):
         for pos in range(at, at + 4 * PAGE, PAGE):
             os.pread(fd, PAGE, pos)
         time.sleep(0.2)
-        count = cached(fd, at, 1 << 20)
+        count = cachestat(fd, at, 1 << 20)
         os.close(fd)
         return count
 
@@ -116,12 +108,12 @@ def alone(label, path):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         os.pread(fd, 1, 0)
         time.sleep(0.2)
-        result(cached(fd) == 1, f"{label}: POSIX_FADV_RANDOM reads one page of the start, too", cached(fd))
+        result(cachestat(fd) == 1, f"{label}: POSIX_FADV_RANDOM reads one page of the start, too", cachestat(fd))
         os.close(fd)
 
     fd = opened(path)
     whole = len(os.pread(fd, len(data), 0))
-    before = cached(fd)
+    before = cachestat(fd)
     after = dropped(fd, before // 20)
     result(whole == len(data) and before >= whole // PAGE and after <= before // 20,
            f"{label}: POSIX_FADV_DONTNEED drops the pages of the only user", whole, before, after)
@@ -144,7 +136,7 @@ def shared(label, path, twin, kept):
     pages = len(data) // PAGE
     if kept == "yes":
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        left = cached(fd)
+        left = cachestat(fd)
     else:
         left = dropped(fd, pages // 20)
     good = left >= pages if kept == "yes" else left <= pages // 20

@@ -146,9 +146,9 @@ def verify(mount, name):
     return wrong == 0 and count > 0
 
 
-def cachestat(fd):
-    """Pages of an open file in the page cache."""
-    where, out = (ctypes.c_uint64 * 2)(0, 0), (ctypes.c_uint64 * 5)()
+def cachestat(fd, pos=0, length=0):
+    """Pages of an open file in the page cache: of these bytes, or of all."""
+    where, out = (ctypes.c_uint64 * 2)(pos, length), (ctypes.c_uint64 * 5)()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(451, fd, where, out, 0):
         raise OSError(ctypes.get_errno(), "cachestat")

@@ -6,59 +6,37 @@ FIRST and SECOND are the same file of two mounts, FILE what it was made of, STOR
 into a mapping of the store's image, which hangs: then SECOND, read by another, has to come into the shared page cache all the same.
 """
 
-import ctypes
 import mmap
 import os
-import signal
 import sys
-import time
 
 import tap
+from backing import PAGE, Child, Store, read
+from share_trees import cachestat
 from tap import result
 
-libc = ctypes.CDLL(None, use_errno=True)
 
-
-def resident(path):
-    """How many pages of a file are in its page cache."""
-    with open(path, "rb") as f:
-        size = os.fstat(f.fileno()).st_size
-        address = libc.mmap(None, ctypes.c_size_t(size), mmap.PROT_READ, mmap.MAP_SHARED, f.fileno(), ctypes.c_long(0))
-        pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
-        assert libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), pages) == 0
-        libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(size))
-        return sum(page & 1 for page in pages), len(pages)
+def stall(path, file):
+    """Reads a file into memory that is a mapping of another one."""
+    memory = mmap.mmap(os.open(path, os.O_RDONLY), 1 << 20, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+    # Behind what is read when it is opened, which needs no page cache of others.
+    os.preadv(os.open(file, os.O_RDONLY), [memory], 2 << 20)
+    return b""
 
 
 def main():
-    store, first, second, tree = sys.argv[1:]
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-    with open(f"{store}/ctl", "w") as ctl:
-        ctl.write("hang all\n")
-    child = os.fork()
-    if child == 0:
-        memory = mmap.mmap(os.open(f"{store}/image", os.O_RDONLY), 1 << 20, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
-        # Behind what is read when it is opened, which needs no page cache of others.
-        os.preadv(os.open(first, os.O_RDONLY), [memory], 2 << 20)
-        os._exit(0)
-    for _ in range(100):
-        time.sleep(0.1)
-        with open(f"{store}/ctl") as ctl:
-            if not ctl.read().split()[-1] == "0":
-                break
-    else:
-        sys.exit("the reader does not hang")
-    with open(second, "rb") as a, open(tree, "rb") as b:
-        right = a.read() == b.read()
+    directory, first, second, tree = sys.argv[1:]
+    store = Store(directory)
+    store.say("hang all")
+    child = Child(stall, store.image, first)
+    result(store.wait_for(1), "a reader whose own memory hangs: it does")
+    right = read(second) == read(tree)
     # Once more: what was read past the shared page cache comes there now.
-    with open(second, "rb") as a:
-        a.read()
-    there, pages = resident(first)
-    os.kill(child, signal.SIGKILL)
-    with open(f"{store}/ctl", "w") as ctl:
-        ctl.write("ok\n")
-    os.waitpid(child, 0)
+    read(second)
+    with open(first, "rb") as f:
+        there, pages = cachestat(f.fileno()), -(-os.fstat(f.fileno()).st_size // PAGE)
+    result(child.kill(), "a reader whose own memory hangs: it can be killed")
+    store.say("ok")
     print(f"# {there} of {pages} pages are in the page cache of the first, too")
     result(right, "a reader whose own memory hangs: another one's file is right")
     result(there == pages, "a reader whose own memory hangs: others bring pages into what they share with it")

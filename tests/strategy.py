@@ -6,11 +6,12 @@
                               "from the start", "the extent", or the pages
 """
 
-import ctypes
 import fcntl
 import os
 import struct
 import sys
+
+from share_trees import cachestat
 
 PAGE = 4096
 FS_IOC_FIEMAP = 0xC020660B
@@ -35,15 +36,7 @@ def extents(fd):
 
 def resident(fd, first, end):
     """The pages of first..end that are in the page cache."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    found = []
-    for page in range(first, end):
-        where, out = (ctypes.c_uint64 * 2)(page * PAGE, PAGE), (ctypes.c_uint64 * 5)()
-        if libc.syscall(451, fd, where, out, 0):
-            raise OSError(ctypes.get_errno(), "cachestat")
-        if out[0]:
-            found.append(page)
-    return found
+    return [page for page in range(first, end) if cachestat(fd, page * PAGE, PAGE)]
 
 
 def main(oracle, name):

@@ -31,23 +31,29 @@ use crate::{
 /// What holds the byte at `pos`; a hole from the end of the file on. With `report` inline data is
 /// not read, only placed.
 pub(super) fn map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent<'_>> {
-    match inode.data()? {
-        Data::Meta => meta_map(inode, pos),
-        Data::Encoded(image, header) => encoded_map(inode, header, pos, report, &Cell::new(None))
-            .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err)),
-        Data::Image(image) => image_map(inode, pos, report)
-            .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err)),
-    }
+    map_after(inode, pos, report, &Cell::new(None))
 }
 
 /// As `map`, for a read that asks for one extent after the other. Where lengths have to be added
 /// up from the file's start, each is found from the one before.
 pub(super) fn map_in_order<'a>(inode: &'a Inode<Erofs>) -> impl Fn(u64) -> Result<Extent<'a>> + 'a {
     let before = Cell::new(None);
-    move |pos| match inode.data()? {
-        Data::Encoded(image, header) => encoded_map(inode, header, pos, false, &before)
+    move |pos| map_after(inode, pos, false, &before)
+}
+
+/// As `map`; of a compressed inode `before` is the extent that was found last, if any.
+fn map_after<'a>(
+    inode: &'a Inode<Erofs>,
+    pos: u64,
+    report: bool,
+    before: &Cell<Option<ZExtent>>,
+) -> Result<Extent<'a>> {
+    match inode.data()? {
+        Data::Meta => meta_map(inode, pos),
+        Data::Encoded(image, header) => encoded_map(inode, header, pos, report, before)
             .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err)),
-        Data::Meta | Data::Image(_) => map(inode, pos, false),
+        Data::Image(image) => image_map(inode, pos, report)
+            .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err)),
     }
 }
 

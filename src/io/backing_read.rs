@@ -146,13 +146,6 @@ impl<T: ReadEnd> BackingRead<T> {
         got.min(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
-    /// The memory, in the order of the file's bytes.
-    fn ranges(&self) -> impl Iterator<Item = &bindings::bio_vec> {
-        let bvecs = self.bvecs.iter().take(self.nr);
-        // SAFETY: These are initialised (type invariants).
-        bvecs.map(|bvec| unsafe { bvec.assume_init_ref() })
-    }
-
     /// Its `kiocb`: direct I/O if that is wanted, the file has it, none of the bytes are in its
     /// page cache, and nothing writes to it.
     fn kiocb(&self, direct: bool) -> bindings::kiocb {
@@ -187,7 +180,7 @@ impl<T: ReadEnd> BackingRead<T> {
             // SAFETY: Completion's reference, since the file will not call back. Nothing changes
             // the read meanwhile.
             unsafe { (*this).got = (*this).bytes_read(ret) };
-            // SAFETY: The same, and this is process context.
+            // SAFETY: The read is over, in process context. Completion's reference is given up.
             unsafe { Self::end(this) };
         }
         // SAFETY: The submitter's reference.
@@ -278,29 +271,28 @@ impl<T: ReadEnd> EndedRead<T> {
         self.read().got >= self.read().wanted
     }
 
-    /// The memory, in the order of the file's bytes, each with whether all of it has been read.
-    pub(super) fn ranges(&self) -> impl Iterator<Item = (&bindings::bio_vec, bool)> {
-        let mut left = self.read().got;
-        self.read().ranges().map(move |bvec| {
-            let rest = left.checked_sub(bvec.bv_len as usize);
-            left = rest.unwrap_or(0);
-            (bvec, rest.is_some())
+    /// The memory, in the order of the file's bytes, each with how many bytes of it have come.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (&bindings::bio_vec, usize)> {
+        let read = self.read();
+        let mut left = read.got;
+        read.bvecs.iter().take(read.nr).map(move |bvec| {
+            // SAFETY: It is initialised (type invariants of the read).
+            let bvec = unsafe { bvec.assume_init_ref() };
+            let here = left.min(bvec.bv_len as usize);
+            left -= here;
+            (bvec, here)
         })
     }
 
     /// Clears the memory for which no bytes have come.
     pub(super) fn zero_rest(&self) {
-        let mut skip = self.read().got;
-        for bvec in self.read().ranges() {
-            let len = bvec.bv_len as usize;
-            let skipped = skip.min(len);
-            skip -= skipped;
+        for (bvec, here) in self.ranges() {
             // SAFETY: It describes memory inside a folio, which has not been given up (type
             // invariants).
             let start = unsafe { bindings::bvec_address(bvec) }.cast::<u8>();
-            let rest = start.wrapping_add(skipped);
-            // SAFETY: The memory is the read's, and `len` bytes from `start` on.
-            unsafe { rest.write_bytes(0, len - skipped) };
+            let rest = start.wrapping_add(here);
+            // SAFETY: The memory is the read's, and `bv_len` bytes from `start` on.
+            unsafe { rest.write_bytes(0, bvec.bv_len as usize - here) };
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) use super::fill_state::{FillCompletion, FillGuard};
 const MAX_INPUT: usize = 2 << 20;
 
 /// Extents after which a fill looks whether it has to end.
-const MANY_EXTENTS: u32 = 8;
+const MANY_EXTENTS: usize = 8;
 
 /// What to read: a file's bytes from `pos` on.
 pub(crate) struct Plan {
@@ -74,10 +74,6 @@ impl<K: FillGuard> FillCompletion for Guarded<K> {
 
     fn guard(&self) -> &K {
         &self.0
-    }
-
-    fn bad_data(&self, pos: u64, what: &'static str) {
-        self.0.bad_data(pos, what);
     }
 }
 
@@ -149,12 +145,11 @@ fn gather<'a, F: FillCompletion>(
 ) -> Result {
     let bytes = rest.folios.bytes();
     let mut input = 0usize;
-    for number in 1u32.. {
-        if *done >= bytes {
-            break;
-        }
+    let mut extents = 0usize;
+    while *done < bytes {
         // An image may have an extent for each byte.
-        if number % MANY_EXTENTS == 0 {
+        extents += 1;
+        if extents % MANY_EXTENTS == 0 {
             cond_resched();
             if is_dying() {
                 return Err(EINTR);
@@ -227,7 +222,7 @@ fn copy_cached<F: FillCompletion>(
         let data = data.map_err(|err| match err {
             ReadError::Io(err) => err,
             ReadError::Format(err) => {
-                rest.filled.bad_data(pos, err.what);
+                rest.filled.guard().bad_data(pos, err.what);
                 EFSCORRUPTED
             }
         })?;
@@ -268,10 +263,6 @@ fn add_encoded<F: FillCompletion>(
     let mut job = DecompressJob::new(request, encoded.plen, len, &mut rest.folios)?;
     *input = input.saturating_add(job.input().bytes());
     if *input > MAX_INPUT && !rest.jobs.is_empty() {
-        // This waits for each extent.
-        if is_dying() {
-            return Err(EINTR);
-        }
         submitter.before_others();
         let keep = rest.filled.guard().another();
         let folios = read_now(job.take_input(), plan, device, start, len, wanted, keep)?;

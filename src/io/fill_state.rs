@@ -27,7 +27,8 @@ use crate::{bindings, compat::code::EFSCORRUPTED};
 
 /// What keeps the devices open while they are read, and says what is wrong with what they give.
 pub(crate) trait FillGuard: Send + Unpin + Sized + 'static {
-    /// As [`FillCompletion::bad_data`].
+    /// Says that the extent at byte `pos` of the file cannot be decoded, and why. Called before
+    /// [`FillCompletion::complete`], in process context.
     fn bad_data(&self, pos: u64, what: &'static str);
 
     /// Another one, for a read that may last longer than this. Called in process context, while a
@@ -53,10 +54,6 @@ pub(crate) trait FillCompletion: Send + Unpin + Sized + 'static {
     /// already. Called once, in process context unless [`FillCompletion::ANY_CONTEXT`]; may sleep
     /// there.
     fn complete(self, folios: FolioList, result: Result);
-
-    /// Says that the extent at byte `pos` of the file cannot be decoded, and why. Called before
-    /// `filled`, in process context.
-    fn bad_data(&self, pos: u64, what: &'static str);
 }
 
 /// Bytes that are worth a worker of their own although they are there already.
@@ -150,7 +147,7 @@ impl<F: FillCompletion> Rest<F> {
         result.map_err(|failure| match failure {
             DecompressError::Error(err) => err,
             DecompressError::Corrupted(what) => {
-                self.filled.bad_data(pos, what);
+                self.filled.guard().bad_data(pos, what);
                 EFSCORRUPTED
             }
         })

@@ -25,8 +25,11 @@ unsafe impl ReadEnd for IomapRead {
         if enough {
             read.zero_rest();
         }
-        for (bvec, is_read) in read.ranges() {
-            let error = if enough || is_read { 0 } else { EIO.to_errno() };
+        for (bvec, here) in read.ranges() {
+            let error = match enough || here == bvec.bv_len as usize {
+                true => 0,
+                false => EIO.to_errno(),
+            };
             // SAFETY: `read_folio_range` has added a range of a locked folio, whose completion came
             // with it; this is the only one.
             unsafe { bindings::iomap_finish_bvec(bvec, error) };

@@ -166,13 +166,11 @@ impl ReadRequest<'_> {
     /// As [`ReadRequest::filemap_read`] with these flags in addition, to what can be written to
     /// without a page fault: `-EFAULT` if that is nothing.
     pub(crate) fn filemap_read_nofault(&mut self, more: u32) -> isize {
-        let flags = self.flags();
-        self.set_flags(flags | more);
-        // SAFETY: By the type invariants these are the arguments of a `->read_iter` of an open
-        // file, whose `f_mapping` is a page cache of this module.
-        let ret = unsafe { bindings::filemap_read_nofault(self.iocb.as_ptr(), self.to.as_ptr()) };
-        self.set_flags(flags);
-        ret
+        self.with_flags(more, |this| {
+            // SAFETY: By the type invariants these are the arguments of a `->read_iter` of an open
+            // file, whose `f_mapping` is a page cache of this module.
+            unsafe { bindings::filemap_read_nofault(this.iocb.as_ptr(), this.to.as_ptr()) }
+        })
     }
 
     /// Has the memory of the next `bytes` bytes that are wanted written to without a page fault,
@@ -190,11 +188,16 @@ impl ReadRequest<'_> {
 
     /// As [`ReadRequest::filemap_read`], with these flags in addition.
     pub(crate) fn filemap_read_with(&mut self, copied: usize, more: u32) -> isize {
+        self.with_flags(more, |this| this.filemap_read(copied))
+    }
+
+    /// Calls `f` with a request that has these flags in addition.
+    fn with_flags<R>(&mut self, more: u32, f: impl FnOnce(&mut Self) -> R) -> R {
         let flags = self.flags();
         self.set_flags(flags | more);
-        let ret = self.filemap_read(copied);
+        let result = f(self);
         self.set_flags(flags);
-        ret
+        result
     }
 
     /// Calls `f` with a request that wants no more than `max` bytes.

@@ -9,11 +9,7 @@ use super::{
     FileSystem, Inode,
 };
 use crate::{
-    io::{
-        fill::{FillCompletion, FillGuard},
-        folio_list::FolioList,
-        wait::cond_resched,
-    },
+    io::{fill::FillCompletion, folio_list::FolioList, wait::cond_resched},
     race::race_point,
     share::{finder::Reading, Binding, Verify, BLOCK_SHIFT, BLOCK_SIZE},
 };
@@ -103,10 +99,6 @@ impl<T: FileSystem> FillCompletion for CacheFill<T> {
             cond_resched();
         }
     }
-
-    fn bad_data(&self, pos: u64, what: &'static str) {
-        self.in_flight.bad_data(pos, what);
-    }
 }
 
 /// A folio's bytes, being read for the page cache of an inode that is not shared.
@@ -129,10 +121,6 @@ impl<T: FileSystem> FillCompletion for OwnFill<T> {
             folios.finish_first();
             cond_resched();
         }
-    }
-
-    fn bad_data(&self, pos: u64, what: &'static str) {
-        self.in_flight.bad_data(pos, what);
     }
 }
 
@@ -175,7 +163,4 @@ impl<T: FileSystem> FillCompletion for UncheckedFill<T> {
             folios.finish_first();
         }
     }
-
-    // Nothing is decoded.
-    fn bad_data(&self, _pos: u64, _what: &'static str) {}
 }

@@ -513,22 +513,20 @@ enum Ready<'a> {
 /// can be had without waiting: `-EAGAIN` if that is nothing. With `nofault` see
 /// [`ReadRequest::filemap_read_nofault`].
 fn copy_ready(request: &mut ReadRequest<'_>, ready: u64, own: bool, nofault: bool) -> isize {
+    let more = if request.is_nowait() {
+        // Reading ahead looks for extents, which may sleep on metadata.
+        bindings::IOCB_NOIO
+    } else if !own {
+        // It reads ahead all the same, but does not wait for what it finds locked.
+        bindings::IOCB_NOWAIT
+    } else {
+        0
+    };
     request.limited(ready, |request| {
         race_point!(c"read_ready");
-        if nofault {
-            let more = match request.is_nowait() {
-                true => bindings::IOCB_NOIO,
-                false => bindings::IOCB_NOWAIT,
-            };
-            request.filemap_read_nofault(more)
-        } else if request.is_nowait() {
-            // Reading ahead looks for extents, which may sleep on metadata.
-            request.filemap_read_with(0, bindings::IOCB_NOIO)
-        } else if !own {
-            // It reads ahead all the same, but does not wait for what it finds locked.
-            request.filemap_read_with(0, bindings::IOCB_NOWAIT)
-        } else {
-            request.filemap_read(0)
+        match nofault {
+            true => request.filemap_read_nofault(more),
+            false => request.filemap_read_with(0, more),
         }
     })
 }

@@ -14,7 +14,7 @@ use super::{file::OpenFile, in_flight::InFlight, page::Unready, FileSystem, Inod
 use crate::{
     bindings,
     io::{
-        fill::{FillCompletion, FillGuard},
+        fill::FillCompletion,
         folio_list::FolioList,
         lock::lock_killable,
         wait::{cond_resched, is_dying},
@@ -70,10 +70,6 @@ impl<T: FileSystem> FillCompletion for WindowFill<T> {
         };
         // What could be read is verified, whatever became of the rest.
         self.window.over.complete_all(check().and(result));
-    }
-
-    fn bad_data(&self, pos: u64, what: &'static str) {
-        self.in_flight.bad_data(pos, what);
     }
 }
 

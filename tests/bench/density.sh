@@ -53,12 +53,13 @@ as() {
 	ours) insmod /project/build/erofs_shared.ko ;;
 	*) echo "no contender $1" >&2; exit 1 ;;
 	esac
+	# The layers of the image of which there are many
+	python=("$layers"python-{2,1,0}"$ends")
 }
 
 PYTHON='import time; print(open("/srv/base/keep").read().strip(), flush=True); time.sleep(1e6)'
 one_image() {
-	local name=$1 count had=0 layer python=()
-	for layer in python-2 python-1 python-0; do python+=("$layers$layer$ends"); done
+	local name=$1 count had=0
 	begin
 	for count in $counts; do
 		pods start "$how" /mnt/pods $had $((count - had)) "${python[@]}" -- python3.13 -c "$PYTHON" > /tmp/started
@@ -73,9 +74,8 @@ one_image() {
 
 # short NAME: containers of the image until less than a tenth of the memory is available; then each runs the same program once more
 short() {
-	local name=$1 number=0 least layer python=() i before ran
+	local name=$1 number=0 least i before ran
 	least=$(($(value MemTotal) / 10))
-	for layer in python-2 python-1 python-0; do python+=("$layers$layer$ends"); done
 	begin
 	while [ "$(value MemAvailable)" -gt "$least" ]; do
 		pods start "$how" /mnt/pods $number 1 "${python[@]}" -- python3.13 -c "$PYTHON" > /tmp/started || break
