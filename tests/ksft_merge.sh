@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # What the merge worker does: who is charged for what is left of a folio that is broken up; twins that were in use are
-# merged later, fresh ones without waiting for them; blocks that are the same within one folio keep a copy.
+# merged later, fresh ones without waiting for them; blocks that are the same within one folio keep a copy; none of many
+# blocks is overlooked.
 
 . "$(dirname "$0")/lib.sh"
 ktap_print_header
@@ -13,7 +14,7 @@ mkdir -p $A "$TMP/tree"
 # A file of 1 MiB, and one of which half of each 64 KiB is the same, in runs of 8 blocks
 head -c 1048576 /dev/urandom > "$TMP/tree/first"
 python3 - "$TMP/tree" << 'END'
-import os, sys
+import os, random, sys
 first = open(sys.argv[1] + '/first', 'rb').read()
 half = bytearray(os.urandom(len(first)))
 for at in range(0, len(first), 65536):
@@ -24,6 +25,12 @@ one, two, three = os.urandom(4096), os.urandom(4096), os.urandom(4096)
 open(sys.argv[1] + '/within', 'wb').write((one + two + three) * 4 + one * 4)
 open(sys.argv[1] + '/late', 'wb').write(first[::-1])
 open(sys.argv[1] + '/late2', 'wb').write(first[::-1][:524288] + os.urandom(4096))
+# A third is zeros, as in programs with parts that begin at multiples of 64 KiB
+open(sys.argv[1] + '/padded', 'wb').write(os.urandom(5 * 4096) + bytes(6 * 4096) + os.urandom(5 * 4096))
+# Nearly as many as half of a table has places, and some of them again in another order
+many = [os.urandom(4096) for _ in range(3300)]
+open(sys.argv[1] + '/many', 'wb').write(b''.join(many))
+open(sys.argv[1] + '/some', 'wb').write(b''.join(random.sample(many, 600)))
 END
 mkfs.erofs --quiet "$TMP/img" "$TMP/tree" > /dev/null
 # in a file on a disk, and on a block device
@@ -89,6 +96,11 @@ for source in "$L" /mnt/e/img; do
 	is "$kind: it is right afterwards" "$(sum_of $A/within)" "$(sum_of "$TMP/tree/within")"
 	is "$kind: each of them is in memory still" "$(checked)" "$checked"
 
+	mark
+	cat $A/padded > /dev/null
+	ok "$kind: a folio of which a third is zeros is broken up" merged 6
+	is "$kind: its file is right" "$(sum_of $A/padded)" "$(sum_of "$TMP/tree/padded")"
+
 	# Mapped pages are busy; they are tried again, and fresh twins do not wait for that.
 	cat $A/late > /dev/null
 	mark
@@ -109,6 +121,15 @@ END
 	wait $mapper
 	ok "$kind: they are merged when they are not mapped any more" merged 120
 	is "$kind: the file is right" "$(sum_of $A/late2)" "$(sum_of "$TMP/tree/late2")"
+
+	drop
+	drop
+	mark
+	cat $A/many $A/some > /dev/null
+	# A processor's list of pages that are new has them in use until it is full.
+	echo 1 > /proc/sys/vm/compact_memory
+	ok "$kind: each of 600 blocks is found among 3,300" merged 600
+	is "$kind: they are right" "$(sum_of $A/some)" "$(sum_of "$TMP/tree/some")"
 	away $A
 	drop
 	drop

@@ -129,6 +129,11 @@ impl Unheld {
     pub(crate) fn folio(&self, block: u64) -> Option<FolioRef> {
         FolioRef::find(self.mapping(), block)
     }
+
+    /// As [`Unheld::folio`], unless its memory has failed.
+    pub(super) fn sound_folio(&self, block: u64) -> Option<FolioRef> {
+        self.folio(block).filter(|folio| !folio.is_poisoned())
+    }
 }
 
 impl SharedInode {

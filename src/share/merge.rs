@@ -6,8 +6,8 @@
 //! A file is merged when that is worth it: when one block in sixteen of it is elsewhere. The worker
 //! waits for nothing: a page that is locked, mapped, or otherwise in use stays, and is tried again
 //! a few times. A large folio that is only in part what another place has is broken up if that
-//! frees half of it: what is unique is copied to smaller folios first. A folio that is used a lot
-//! is left alone.
+//! frees a third of it: what is unique is copied to smaller folios first. A folio that is used a
+//! lot is left alone.
 
 use core::ops::Range;
 
@@ -42,6 +42,10 @@ const DELAY: u32 = 200;
 /// Merge a file only if at least one block in this number is a duplicate: a file that is scattered
 /// over several mappings is slower to read.
 const WORTH: u64 = 16;
+
+/// Break up a large folio only if at least one block in this number is a duplicate: the others are
+/// copied.
+const WORTH_COPIES: u64 = 3;
 
 /// Largest folio that is put in the place of a part of a larger one: 64 KiB.
 const PART_ORDER: u32 = 4;
@@ -183,9 +187,7 @@ fn merge_file(shared: SharedRef, tries: u32) {
     if all.saturating_mul(WORTH) < shared.identity().blocks() {
         // More may be found.
         for blocks in Iterator::chain(ranges.into_iter(), [more]) {
-            if !blocks.is_empty() {
-                content.add_merge_candidates(blocks);
-            }
+            put_back(&shared, blocks);
             cond_resched();
         }
         return;
@@ -200,6 +202,17 @@ fn merge_file(shared: SharedRef, tries: u32) {
     }
 }
 
+/// Leaves blocks for another time, if any of them is resident: what that takes is charged to the
+/// cgroup that was charged for its page.
+fn put_back(shared: &SharedInode, blocks: Range<u64>) {
+    let Some(next) = shared.next_cached(blocks.clone()) else {
+        return;
+    };
+    let payer = shared.folio(next).map(|folio| Payer::of(&folio));
+    let _paying = payer.as_ref().map(Payer::pays);
+    shared.content().add_merge_candidates(blocks);
+}
+
 /// Drops the pages of these blocks that are elsewhere. Tells whether something was in the way that
 /// may be gone later; those blocks are duplicates still.
 fn merge(shared: &SharedInode, blocks: Range<u64>) -> bool {
@@ -208,7 +221,7 @@ fn merge(shared: &SharedInode, blocks: Range<u64>) -> bool {
     while let Some(next) = shared.next_cached(at..blocks.end) {
         cond_resched();
         at = next + 1;
-        let Some(folio) = shared.folio(next).filter(|folio| !folio.is_poisoned()) else {
+        let Some(folio) = shared.sound_folio(next) else {
             continue;
         };
         let pages = folio.pages();
@@ -219,7 +232,7 @@ fn merge(shared: &SharedInode, blocks: Range<u64>) -> bool {
             Merge::Partly => GLOBAL.add(Field::MergeSkipped, 1),
             Merge::Busy => {
                 GLOBAL.add(Field::MergeBusy, 1);
-                shared.content().add_merge_candidates(pages);
+                put_back(shared, pages);
                 busy = true;
             }
         }
@@ -258,7 +271,7 @@ fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
         race_point!(c"merge_decided");
         return drop_pages(shared, &pages, blocks);
     }
-    if count * 2 < all || folio.is_hot() {
+    if count.saturating_mul(WORTH_COPIES) < all || folio.is_hot() {
         return Merge::Partly;
     }
     let is_duplicate = |block: &u64| {
