@@ -3,7 +3,7 @@
 //! `erofs-shared top`
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, IsTerminal, Write},
     time::{Duration, Instant},
 };
@@ -222,7 +222,7 @@ impl Top {
             By::Container | By::Pod => {
                 let mut all: BTreeMap<String, Entry> = BTreeMap::new();
                 for mount in &status.mounts {
-                    let mut names: Vec<String> = mount
+                    let names: BTreeSet<String> = mount
                         .containers
                         .iter()
                         .filter_map(|container| match by {
@@ -230,7 +230,6 @@ impl Top {
                             _ => Some(container.label()),
                         })
                         .collect();
-                    names.dedup();
                     for name in names {
                         let added = of_mount(mount, name.clone(), 1);
                         let entry = all.entry(name.clone()).or_insert_with(|| Entry {

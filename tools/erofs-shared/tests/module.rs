@@ -434,3 +434,19 @@ fn json_tells_why_there_is_nothing_else() {
     wrong(1, &["top", "--json"]);
     wrong(2, &["estimate", "--running", "--json"]);
 }
+
+#[test]
+fn top_counts_a_layer_once_for_each_pod() {
+    let fake = Fake::new(&[ALWAYS]);
+    fake.containers(&[("aaa", "web"), ("bbb", "db"), ("ccc", "web")]);
+    let top = fake.json(&["top", "--by", "pod"]);
+    let entries = top["entries"].as_array().unwrap();
+    let found: Vec<_> = entries
+        .iter()
+        .map(|entry| (&entry["name"], &entry["images"], &entry["saved_bytes"]))
+        .map(|(name, images, saved)| serde_json::json!([name, images, saved]))
+        .collect();
+    let saved = 4 << 20;
+    let wanted = serde_json::json!([["default/db", 1, saved], ["default/web", 1, saved]]);
+    assert_eq!(serde_json::Value::from(found), wanted);
+}

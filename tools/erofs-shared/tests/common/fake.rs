@@ -100,6 +100,23 @@ impl Fake {
         fs::write(path, what).unwrap();
     }
 
+    /// Has the first image be the layer of containers, each with an id and a pod.
+    pub fn containers(&self, all: &[(&str, &str)]) {
+        let tasks = "run/containerd/io.containerd.runtime.v2.task/k8s.io";
+        let mut mounts = String::new();
+        for (id, pod) in all {
+            let rootfs = format!("/{tasks}/{id}/rootfs");
+            mounts += &format!("40 1 7:0 / {rootfs} ro - erofs-shared /srv/a.erofs ro\n");
+            let config = serde_json::json!({ "annotations": {
+                "io.kubernetes.cri.sandbox-namespace": "default",
+                "io.kubernetes.cri.sandbox-name": pod,
+            } });
+            let file = format!("proc/1/root/{tasks}/{id}/config.json");
+            self.write(&file, &config.to_string());
+        }
+        self.write("proc/self/mountinfo", &mounts);
+    }
+
     pub fn run(&self, command: &[&str]) -> (i32, String, String) {
         self.run_with(command, &[])
     }
