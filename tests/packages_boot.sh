@@ -129,6 +129,8 @@ case $boot in
 	is "nor Node Feature Discovery" "$(ls -A /etc/kubernetes/node-feature-discovery/features.d)" ""
 	ok "apt purges them" apt-get purge -y 'erofs-shared*'
 	in_use
+	# As "Go back" in Documentation/containers.md has it.
+	is "modprobe erofs leads to the kernel's own again" "$(modprobe -n -v erofs 2>&1 | grep -c erofs_shared)" 0
 	ctr tasks kill -s KILL sleeper
 	until_is 30 "the container ends" STOPPED eval "ctr tasks ls | awk '\$1 == \"sleeper\" { print \$3 }'"
 	ctr tasks rm sleeper > /dev/null
