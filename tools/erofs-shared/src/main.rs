@@ -16,6 +16,7 @@ mod names;
 mod output;
 mod picture;
 mod prewarm;
+mod server;
 mod status;
 mod system;
 mod text;
@@ -104,7 +105,7 @@ fn main() -> ExitCode {
         // The reader of the output has seen enough; say no more.
         Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => 2,
         Err(err) => {
-            eprintln!("erofs-shared: cannot write the output: {err}");
+            output::complain(format!("cannot write the output: {err}"));
             2
         }
     })

@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    future::IntoFuture,
     io::{self, Write},
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
@@ -20,6 +21,7 @@ use serde::Serialize;
 use crate::{
     mounts::foreign_mounts,
     output::{complain, fail, json},
+    server::{Limited, Stop, GRACE},
     status::{denied, Status},
     system::System,
     Outcome,
@@ -96,11 +98,26 @@ fn totals(metrics: &Metrics, status: &Status) -> prometheus::Result<()> {
     let totals = &status.totals;
     let figures = &totals.figures;
     let m = metrics;
-    m.integer(
-        "erofs_shared_saved_bytes",
-        "Page cache that sharing saves: what would be there without it minus what is.",
-        status.saved_bytes,
-    )?;
+    // While mounts come and go the module does not know these.
+    if let Some(saved) = figures.bytes_saved {
+        m.integer(
+            "erofs_shared_saved_bytes",
+            "Page cache that sharing saves: what would be there without it minus what is.",
+            saved,
+        )?;
+        m.gauge(
+            "erofs_shared_profit_bytes",
+            "Page cache saved minus the memory that sharing itself takes.",
+            status.profit_bytes as f64,
+        )?;
+    }
+    if let Some(pages) = figures.pages_shared {
+        m.integer(
+            "erofs_shared_pages_shared",
+            "Pages that serve more than one file.",
+            pages,
+        )?;
+    }
     m.integer(
         "erofs_shared_metadata_bytes",
         "Memory for digests, bitmaps and bindings.",
@@ -110,16 +127,6 @@ fn totals(metrics: &Metrics, status: &Status) -> prometheus::Result<()> {
         "erofs_shared_index_bytes",
         "Memory for the index, without the digests.",
         totals.index_bytes,
-    )?;
-    m.gauge(
-        "erofs_shared_profit_bytes",
-        "Page cache saved minus the memory that sharing itself takes.",
-        status.profit_bytes as f64,
-    )?;
-    m.integer(
-        "erofs_shared_pages_shared",
-        "Pages that serve more than one file.",
-        figures.pages_shared.unwrap_or(0),
     )?;
     m.integer(
         "erofs_shared_shared_inodes",
@@ -294,14 +301,16 @@ fn mounts(metrics: &Metrics, status: &Status) -> prometheus::Result<()> {
     for mount in &status.mounts {
         let image = mount.image.as_deref().unwrap_or_default();
         let labels = [mount.device.as_str(), image];
-        let set = |gauges: &IntGaugeVec, value: u64| {
-            gauges
-                .with_label_values(&labels)
-                .set(i64::try_from(value).unwrap_or(i64::MAX));
+        let set = |gauges: &IntGaugeVec, value: Option<u64>| {
+            if let Some(value) = value {
+                gauges
+                    .with_label_values(&labels)
+                    .set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
         };
-        set(&saved, mount.figures.bytes_saved.unwrap_or(0));
-        set(&shared, mount.figures.pages_shared.unwrap_or(0));
-        set(&bound, mount.figures.bound_inodes);
+        set(&saved, mount.figures.bytes_saved);
+        set(&shared, mount.figures.pages_shared);
+        set(&bound, Some(mount.figures.bound_inodes));
         diverged
             .with_label_values(&labels)
             .inc_by(mount.figures.blocks_diverged);
@@ -460,17 +469,17 @@ async fn serve(system: Arc<System>, with_mounts: bool, address: SocketAddr) -> i
     );
     let listener = tokio::net::TcpListener::bind(address).await?;
     // With port 0 the kernel chooses one.
-    println!("listening on {}", listener.local_addr()?);
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let stop = async move {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => (),
-            _ = terminate.recv() => (),
-        }
-    };
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop)
-        .await
+    writeln!(io::stdout(), "listening on {}", listener.local_addr()?)?;
+    let (mut first, mut later) = (Stop::new()?, Stop::new()?);
+    let server = axum::serve(Limited(listener), app)
+        .with_graceful_shutdown(async move { first.requested().await });
+    tokio::select! {
+        done = server.into_future() => done,
+        () = async {
+            later.requested().await;
+            let _ = tokio::time::timeout(GRACE, later.requested()).await;
+        } => Ok(()),
+    }
 }
 
 /// Runs it.

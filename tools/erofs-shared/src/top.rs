@@ -26,6 +26,7 @@ use crate::{
     output::{complain, fail, json, signed, size, table},
     status::{denied, Status},
     system::{System, TopFile, PAGE},
+    text::show,
     Outcome,
 };
 
@@ -116,11 +117,11 @@ impl Sort {
     }
 
     /// What is larger of a row that comes earlier.
-    fn key(self, entry: &Entry) -> (u64, u64) {
+    fn key(self, entry: &Entry) -> (Option<u64>, Option<u64>) {
         match self {
             Sort::Saved => (entry.saved_bytes, entry.shared_bytes),
             Sort::Shared => (entry.shared_bytes, entry.saved_bytes),
-            Sort::Files => (entry.files, entry.saved_bytes),
+            Sort::Files => (Some(entry.files), entry.saved_bytes),
         }
     }
 }
@@ -130,9 +131,10 @@ impl Sort {
 pub struct Entry {
     pub name: String,
     /// Page cache saved; of a container or pod, by the images that it has as layers.
-    pub saved_bytes: u64,
-    /// Page cache that serves more than one file.
-    pub shared_bytes: u64,
+    /// null while its images are being mounted or unmounted.
+    pub saved_bytes: Option<u64>,
+    /// Page cache that serves more than one file; null as above.
+    pub shared_bytes: Option<u64>,
     /// Files in memory that are bound (of a file: that share it).
     pub files: u64,
     /// Images (of an image and a mount: times it is mounted).
@@ -164,11 +166,23 @@ pub struct Top {
     pub named_all: Option<bool>,
 }
 
+fn bytes(pages: u64) -> u64 {
+    pages.saturating_mul(PAGE)
+}
+
+/// A sum that has what is known in it.
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 fn of_mount(mount: &Mount, name: String, images: u64) -> Entry {
     Entry {
         name,
-        saved_bytes: mount.figures.bytes_saved.unwrap_or(0),
-        shared_bytes: mount.figures.pages_shared.unwrap_or(0).saturating_mul(PAGE),
+        saved_bytes: mount.figures.bytes_saved,
+        shared_bytes: mount.figures.pages_shared.map(bytes),
         files: mount.figures.bound_inodes,
         images,
         blocks_diverged: mount.figures.blocks_diverged,
@@ -179,8 +193,8 @@ fn of_mount(mount: &Mount, name: String, images: u64) -> Entry {
 fn of_file(file: TopFile) -> Entry {
     Entry {
         name: file.key,
-        saved_bytes: file.saved_bytes,
-        shared_bytes: file.pages.saturating_mul(PAGE),
+        saved_bytes: Some(file.saved_bytes),
+        shared_bytes: Some(bytes(file.pages)),
         files: file.sharers,
         images: 0,
         blocks_diverged: 0,
@@ -236,8 +250,8 @@ impl Top {
                             name,
                             ..Entry::default()
                         });
-                        entry.saved_bytes += added.saved_bytes;
-                        entry.shared_bytes += added.shared_bytes;
+                        entry.saved_bytes = sum(entry.saved_bytes, added.saved_bytes);
+                        entry.shared_bytes = sum(entry.shared_bytes, added.shared_bytes);
                         entry.files += added.files;
                         entry.images += 1;
                         entry.blocks_diverged += added.blocks_diverged;
@@ -292,13 +306,14 @@ impl Top {
                 value.to_string()
             }
         };
+        let known = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), size);
         [
-            size(entry.saved_bytes),
-            size(entry.shared_bytes),
+            known(entry.saved_bytes),
+            known(entry.shared_bytes),
             entry.files.to_string(),
             number(entry.images),
             number(entry.blocks_diverged),
-            entry.label().to_owned(),
+            show(entry.label().as_bytes()),
         ]
     }
 }
@@ -452,7 +467,7 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(90, 6)).unwrap();
         let entry = |name: &str, saved_bytes| Entry {
             name: name.into(),
-            saved_bytes,
+            saved_bytes: Some(saved_bytes),
             ..Entry::default()
         };
         let top = Top {
@@ -483,9 +498,9 @@ mod tests {
     }
     #[test]
     fn orders() {
-        let entry = |saved_bytes, shared_bytes, files| Entry {
-            saved_bytes,
-            shared_bytes,
+        let entry = |saved, shared, files| Entry {
+            saved_bytes: Some(saved),
+            shared_bytes: Some(shared),
             files,
             ..Entry::default()
         };

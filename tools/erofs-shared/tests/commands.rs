@@ -10,6 +10,8 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use common::{json, mkfs, ours, text, tree};
@@ -315,6 +317,39 @@ fn metrics_as_a_file_and_by_http() {
     assert!(get("/nothing").starts_with("HTTP/1.1 404"));
     terminate(server.id());
     assert!(server.wait().unwrap().success());
+}
+
+#[test]
+fn an_open_connection_does_not_keep_the_exporter() {
+    let without = Without::new();
+    let mut server = Command::new(env!("CARGO_BIN_EXE_erofs-shared"))
+        .args(without.args(&["metrics", "--listen", "127.0.0.1:0"]))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(server.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on ").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    // One that is answered tells that the other has been taken.
+    stream.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
+    let mut other = TcpStream::connect(address).unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
+    other.write_all(request).unwrap();
+    other.read_to_string(&mut String::new()).unwrap();
+    terminate(server.id());
+    let begin = Instant::now();
+    let ended = loop {
+        match server.try_wait().unwrap() {
+            None if begin.elapsed() < Duration::from_secs(20) => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            ended => break ended,
+        }
+    };
+    server.kill().unwrap();
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }
 
 /// SIGTERM, as systemd sends it.

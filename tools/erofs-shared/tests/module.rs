@@ -450,3 +450,29 @@ fn top_counts_a_layer_once_for_each_pod() {
     let wanted = serde_json::json!([["default/db", 1, saved], ["default/web", 1, saved]]);
     assert_eq!(serde_json::Value::from(found), wanted);
 }
+
+#[test]
+fn figures_that_are_not_known_are_left_out() {
+    let fake = Fake::new(&[ALWAYS]);
+    for dir in ["stats", "mounts/7:0"] {
+        for name in ["bytes_saved", "pages_shared"] {
+            let file = format!("sys/fs/erofs-shared/{dir}/{name}");
+            fs::remove_file(fake.path(&file)).unwrap();
+        }
+    }
+    let (status, out, err) = fake.run(&["metrics"]);
+    assert_eq!(status, 0, "{err}");
+    for name in ["saved_bytes", "profit_bytes", "pages_shared"] {
+        assert!(!out.contains(&format!("\nerofs_shared_{name} ")), "{out}");
+    }
+    for name in ["saved_bytes", "pages_shared"] {
+        let of = |device: &str| format!("\nerofs_shared_mount_{name}{{device=\"{device}\"");
+        assert!(
+            !out.contains(&of("7:0")) && out.contains(&of("7:1")),
+            "{out}"
+        );
+    }
+    let top = fake.json(&["top"]);
+    assert_eq!(top["entries"][1]["saved_bytes"], serde_json::Value::Null);
+    assert_eq!(top["entries"][1]["shared_bytes"], serde_json::Value::Null);
+}
