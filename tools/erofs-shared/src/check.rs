@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::{
     image::{open, Location, OpenError},
+    output::complain,
     walk::{part_problem, Counts, Problem, Walk},
     Outcome,
 };
@@ -139,7 +140,7 @@ fn check(path: &Path, options: &Options) -> io::Result<Report> {
             report.inos = Some(volume.sb.inos);
         }
         Err(OpenError::Usage(text)) => {
-            eprintln!("erofs-shared: {text}");
+            complain(&text);
             report.error = Some(text);
         }
         Err(err @ OpenError::Bad(_)) => add(Problem {

@@ -22,6 +22,7 @@ use crate::{
     names::Names,
     output::{fail, json, size},
     system::{display, MountInfo, System, TopFile},
+    text::{printable, show},
     Outcome,
 };
 
@@ -407,7 +408,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
         writeln!(
             out,
             "{}: {}, {}",
-            report.path,
+            show(report.path.as_bytes()),
             size(report.size),
             if report.shareable {
                 "can be shared"
@@ -416,16 +417,16 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
             }
         )?;
         if let Some(layer) = &report.layer_path {
-            writeln!(out, "  in the layer  {layer}")?;
+            writeln!(out, "  in the layer  {}", show(layer.as_bytes()))?;
         }
         if let Some(image) = &report.image {
-            writeln!(out, "  image         {image}")?;
+            writeln!(out, "  image         {}", show(image.as_bytes()))?;
         }
         if let Some(key) = &report.key {
             writeln!(out, "  key           {key}")?;
         }
         for reason in &report.reasons {
-            writeln!(out, "  - {reason}")?;
+            writeln!(out, "  - {}", printable(reason))?;
         }
         for peer in &report.peers {
             let how = match peer.differs_at {
@@ -435,7 +436,8 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
                     peer.same_blocks
                 ),
             };
-            writeln!(out, "  {}  ({}): {how}", peer.path, peer.image)?;
+            let [path, image] = [&peer.path, &peer.image].map(|name| show(name.as_bytes()));
+            writeln!(out, "  {path}  ({image}): {how}")?;
         }
     }
     Ok(if report.shareable {

@@ -13,6 +13,8 @@ use owo_colors::{OwoColorize, Style};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::text::printable;
+
 /// Writes `value` as JSON.
 pub fn json<T: Serialize + ?Sized>(value: &T) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -121,7 +123,9 @@ pub fn byte_bar(total: u64) -> ProgressBar {
 
 /// Says on standard error what went wrong.
 pub fn complain(what: impl std::fmt::Display) {
-    eprintln!("erofs-shared: {what}");
+    // Where standard error cannot be written, nothing can be said.
+    let what = printable(&what.to_string());
+    let _ = writeln!(io::stderr(), "erofs-shared: {what}");
 }
 
 #[cfg(test)]

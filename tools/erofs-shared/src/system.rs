@@ -5,7 +5,7 @@
 use std::{
     ffi::OsString,
     fs, io,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
 
@@ -430,9 +430,9 @@ pub fn release() -> String {
     uname.release().to_string_lossy().into_owned()
 }
 
-/// Whether a path has bytes that mountinfo shows as they are.
+/// A path as text, for JSON and labels; what goes to a terminal is escaped there.
 pub fn display(path: &Path) -> String {
-    crate::text::show(path.as_os_str().as_bytes())
+    path.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -22,6 +22,18 @@ pub fn show(bytes: &[u8]) -> String {
     out
 }
 
+/// A message on one line; names in it may be escaped already, so that backslashes stay.
+pub fn printable(text: &str) -> String {
+    let mut out = String::new();
+    for ch in text.chars() {
+        match ch.is_control() {
+            true => out.extend(ch.escape_default()),
+            false => out.push(ch),
+        }
+    }
+    out
+}
+
 /// Seconds since 1970 as a date in UTC, without the nanoseconds.
 pub fn date(secs: i64) -> String {
     let (days, rest) = (secs.div_euclid(86400), secs.rem_euclid(86400));
@@ -84,6 +96,7 @@ mod tests {
     #[test]
     fn names() {
         assert_eq!(show("grün".as_bytes()), "grün");
+        assert_eq!(printable("a\x1b[2J\\\u{9b}b\n"), "a\\u{1b}[2J\\\\u{9b}b\\n");
         assert_eq!(show(b"a\x1b[2J\n\xff\\"), "a\\u{1b}[2J\\n\\xff\\\\");
     }
 }

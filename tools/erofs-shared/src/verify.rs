@@ -29,6 +29,7 @@ use crate::{
     mounts::{device_text, mount_of},
     output::{byte_bar, fail, json, size},
     system::{display, System},
+    text::{printable, show},
     xattr, Outcome,
 };
 
@@ -421,7 +422,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
         }
     };
     let bar = byte_bar(volume.primary.len());
-    bar.set_message(display(&target));
+    bar.set_message(printable(&display(&target)));
     let mut verify = Verify {
         volume: &volume,
         bar,
@@ -447,9 +448,11 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
     } else {
         let mut out = io::stdout().lock();
         for difference in &report.differences {
-            writeln!(out, "{}: {}", difference.path, difference.what)?;
+            let path = show(difference.path.as_bytes());
+            writeln!(out, "{path}: {}", printable(&difference.what))?;
         }
         for path in &report.covered {
+            let path = show(path.as_bytes());
             writeln!(
                 out,
                 "{path}: something else is mounted there; it was not compared"
@@ -463,7 +466,7 @@ pub fn run(options: &Options) -> io::Result<Outcome> {
         writeln!(
             out,
             "{}: {} entries, {} files with {}: {verdict}",
-            report.mount,
+            show(report.mount.as_bytes()),
             report.entries,
             report.files,
             size(report.bytes)

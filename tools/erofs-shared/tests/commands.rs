@@ -352,6 +352,25 @@ fn an_open_connection_does_not_keep_the_exporter() {
     assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }
 
+#[test]
+fn output_that_cannot_be_written() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let program = || Command::new(env!("CARGO_BIN_EXE_erofs-shared"));
+    let run = program()
+        .args(["check", "/nonexistent"])
+        .stderr(full())
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(2), "{run:?}");
+    let without = Without::new();
+    let run = program()
+        .args(without.args(&["metrics", "--listen", "127.0.0.1:0"]))
+        .stdout(full())
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(2), "{run:?}");
+}
+
 /// SIGTERM, as systemd sends it.
 fn terminate(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();

@@ -476,3 +476,28 @@ fn figures_that_are_not_known_are_left_out() {
     assert_eq!(top["entries"][1]["saved_bytes"], serde_json::Value::Null);
     assert_eq!(top["entries"][1]["shared_bytes"], serde_json::Value::Null);
 }
+
+#[test]
+fn names_are_escaped_for_terminals_only() {
+    let fake = Fake::new(&[ALWAYS]);
+    fake.containers(&[("a", "web\x1b[2J")]);
+    let line = "30 1 7:0 / /mnt/a ro - erofs-shared /srv/a\\134b.erofs ro\n";
+    let infos = fs::read_to_string(fake.path("proc/self/mountinfo")).unwrap();
+    fake.write("proc/self/mountinfo", &(line.to_owned() + &infos));
+    let got = fake.json(&["status"]);
+    assert_eq!(got["mounts"][0]["image"], "/srv/a\\b.erofs");
+    let (_, out, _) = fake.run(&["status"]);
+    assert!(out.contains("/srv/a\\\\b.erofs"), "{out}");
+    assert!(
+        out.contains("web\\u{1b}[2J") && !out.contains('\x1b'),
+        "{out}"
+    );
+    let (_, out, _) = fake.run(&["top", "--once", "--by", "pod"]);
+    assert!(
+        out.contains("web\\u{1b}[2J") && !out.contains('\x1b'),
+        "{out}"
+    );
+    // A label has one backslash, which Prometheus's format doubles.
+    let (_, out, _) = fake.run(&["metrics"]);
+    assert!(out.contains("image=\"/srv/a\\\\b.erofs\""), "{out}");
+}

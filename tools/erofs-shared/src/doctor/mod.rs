@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::{
     output::{json, paint},
     system::System,
+    text::printable,
     Outcome,
 };
 
@@ -145,9 +146,9 @@ fn text(report: &Report) -> io::Result<()> {
             Level::Error => ("error", Style::new().red().bold()),
         };
         let word = paint(&format!("{word:<8}"), style);
-        writeln!(out, "{word} {}: {}", finding.id, finding.found)?;
+        writeln!(out, "{word} {}: {}", finding.id, printable(&finding.found))?;
         if let Some(advice) = &finding.advice {
-            writeln!(out, "         -> {advice}")?;
+            writeln!(out, "         -> {}", printable(advice))?;
         }
     }
     match report.problems {

@@ -23,7 +23,7 @@ use serde::Serialize;
 use self::{inode::ShownInode, superblock::ShownSuperblock};
 use crate::{
     image::{open, Location, Volume},
-    output::fail,
+    output::{complain, fail},
     text::show,
     Outcome,
 };
@@ -95,7 +95,7 @@ fn show_all(options: &Options) -> Shown<String> {
             ),
         })?;
     for finding in &findings {
-        eprintln!("erofs-shared: warning: {}: {}", finding.part, finding.err);
+        complain(format!("warning: {}: {}", finding.part, finding.err));
     }
     let nid = match (&options.path, options.nid) {
         (Some(path), _) => resolve(&volume, path)?,

@@ -19,6 +19,7 @@ use crate::{
     output::{complain, fail, json, paint, signed, size, table},
     picture,
     system::{release, System, Totals},
+    text::show,
     Outcome,
 };
 
@@ -363,7 +364,7 @@ fn text(status: &Status) -> io::Result<()> {
         };
         vec![
             mount.device.clone(),
-            mount.label(),
+            show(mount.label().as_bytes()),
             format!("{share}{verify}"),
             mount.targets.len().to_string(),
             mount.figures.bound_inodes.to_string(),
@@ -374,7 +375,7 @@ fn text(status: &Status) -> io::Result<()> {
             mount
                 .containers
                 .iter()
-                .map(|container| container.label())
+                .map(|container| show(container.label().as_bytes()))
                 .collect::<Vec<_>>()
                 .join(" "),
         ]
