@@ -392,3 +392,115 @@ fn what_is_damaged_does_not_count() {
         "{out}"
     );
 }
+
+/// What `docker save` writes: a manifest, and files.
+fn saved(dir: &Path, name: &str, layers: serde_json::Value, files: &[(&str, &[u8])]) -> PathBuf {
+    let content = dir.join("saved");
+    fs::create_dir_all(&content).unwrap();
+    for (name, bytes) in files {
+        fs::write(content.join(name), bytes).unwrap();
+    }
+    let manifest = serde_json::json!([{ "RepoTags": ["a:1"], "Layers": layers }]);
+    fs::write(content.join("manifest.json"), manifest.to_string()).unwrap();
+    let archive = dir.join(name);
+    fs::write(&archive, tar_of(&content)).unwrap();
+    fs::remove_dir_all(&content).unwrap();
+    archive
+}
+
+/// A layer with a file.
+fn small(dir: &Path, seed: u64) -> Vec<u8> {
+    let files = dir.join(format!("small-{seed}"));
+    fs::create_dir_all(&files).unwrap();
+    fs::write(files.join("file"), data(seed, 40_960)).unwrap();
+    tar_of(&files)
+}
+
+#[test]
+fn layers_with_the_same_name_in_two_archives() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let [one, two] = [1, 2].map(|seed| {
+        let tar = small(dir, seed);
+        let layers = serde_json::json!(["layer.tar"]);
+        saved(dir, &format!("{seed}.tar"), layers, &[("layer.tar", &tar)])
+    });
+    let got = json(&["estimate", "--json", text(&one), text(&two)]);
+    assert_eq!(got["total"]["layers_bytes"], 2 * 40_960, "{got}");
+    // An image without layers
+    let none = saved(dir, "none.tar", serde_json::Value::Null, &[]);
+    let got = json(&["estimate", "--json", text(&none)]);
+    assert_eq!(got["images"][0]["layers"], 0, "{got}");
+}
+
+#[test]
+fn layers_that_are_not_what_they_should_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let wrong = |path: &Path, says: &str| {
+        let (status, _, err) = ours(&["estimate", text(path)]);
+        assert!(status == 2 && err.contains(says), "{status}: {err}");
+    };
+    let tar = small(dir, 1);
+    let with = |bytes: &[u8]| {
+        let layers = serde_json::json!(["layer.tar"]);
+        saved(dir, "a.tar", layers, &[("layer.tar", bytes)])
+    };
+    // Between two entries, and nothing at all
+    let boundary = 2 * 512 + 40_960;
+    wrong(&with(&tar[..boundary]), "cut off");
+    wrong(&with(b""), "cut off");
+    wrong(&with(b"\xfd7zXZ\0and more"), "compressed by xz");
+    let one = dir.join("one");
+    let blob = |bytes: &[u8]| one.join("blobs").join(put(&one, bytes).0.replace(':', "/"));
+    layout(&one, "one", std::slice::from_ref(&tar), Packing::Plain);
+    let path = blob(&tar);
+    fs::write(&path, &tar[..boundary + 512]).unwrap();
+    wrong(&one, &format!("bytes in place of {}", tar.len()));
+    fs::write(&path, small(dir, 2)).unwrap();
+    wrong(&one, "another digest");
+    fs::remove_file(&path).unwrap();
+    let made = Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    wrong(&one, "no regular file");
+    wrong(&path, "neither a file");
+    wrong(Path::new("/proc/self"), "is in proc");
+}
+
+#[test]
+fn a_sparse_file_without_end_does_not_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = dir.path().join("files");
+    fs::create_dir_all(&files).unwrap();
+    let sparse = File::create(files.join("sparse")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    sparse.write_all_at(b"start", 0).unwrap();
+    let made = Command::new("tar")
+        .args(["--format=gnu", "--sparse", "-C", text(&files), "-cf", "-"])
+        .arg("sparse")
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let layers = serde_json::json!(["layer.tar"]);
+    let archive = saved(dir.path(), "a.tar", layers, &[("layer.tar", &made.stdout)]);
+    let (status, out, err) = ours(&["estimate", "--json", text(&archive)]);
+    assert_eq!(status, 1, "{out}");
+    assert!(err.contains("too large to be read"), "{err}");
+}
+
+#[test]
+fn names_do_not_reach_the_terminal_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let layers = serde_json::json!(["\u{1b}[2J"]);
+    let (_, _, err) = ours(&["estimate", text(&saved(dir, "a.tar", layers, &[]))]);
+    assert!(err.contains("\\u{1b}[2J") && !err.contains('\x1b'), "{err}");
+    let names = ["a\x1b[2J", "b\x1b[2J"].map(|name| dir.join(name));
+    for name in &names {
+        fs::create_dir(name).unwrap();
+        fs::write(name.join("file"), data(1, 5000)).unwrap();
+    }
+    let (_, out, _) = ours(&["estimate", "--pairs", text(&names[0]), text(&names[1])]);
+    assert!(out.contains("have in common"), "{out}");
+    assert!(!out.contains('\x1b'), "{out}");
+}

@@ -31,6 +31,7 @@ use crate::{
     output::{byte_bar, complain, fail, json, percent, size, table},
     picture,
     system::{MountInfo, System, PAGE},
+    text::{printable, show},
     Outcome,
 };
 
@@ -38,7 +39,8 @@ use crate::{
 #[derive(Args)]
 #[command(
     after_help = "Sources are EROFS images, OCI archives and layouts (as skopeo, docker save and ctr images export write them; \
-        layers may be compressed by gzip or zstd) and directories, in any mixture. Each layer of a container image counts as \
+        layers may be compressed by gzip or zstd) and directories, \
+        without what is mounted inside them, in any mixture. Each layer of a container image counts as \
         an image of its own, as containerd mounts it; one that several images have is read once.\n\nThe columns: page cache of \
         all files without any sharing, with each layer there once, with each content of a file there once, and with each block \
         of 4096 bytes there once and blocks of zeros not at all. It is what is needed when all files are read. Of what is mounted (--running) \
@@ -109,13 +111,15 @@ pub struct Need {
 }
 
 impl Need {
+    /// Files that are nothing but holes may have more bytes than can be counted.
     fn add(&mut self, other: &Self) {
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
         self.files += other.files;
-        self.no_sharing_bytes += other.no_sharing_bytes;
-        self.zero_bytes += other.zero_bytes;
-        self.layers_bytes += other.layers_bytes;
-        self.whole_files_bytes += other.whole_files_bytes;
-        self.blocks_bytes += other.blocks_bytes;
+        add(&mut self.no_sharing_bytes, other.no_sharing_bytes);
+        add(&mut self.zero_bytes, other.zero_bytes);
+        add(&mut self.layers_bytes, other.layers_bytes);
+        add(&mut self.whole_files_bytes, other.whole_files_bytes);
+        add(&mut self.blocks_bytes, other.blocks_bytes);
     }
 }
 
@@ -260,6 +264,11 @@ fn images(options: &Options) -> Result<Vec<Image>, String> {
     Ok(images)
 }
 
+/// Bytes of as many pages.
+fn bytes(pages: u64) -> u64 {
+    pages.saturating_mul(PAGE)
+}
+
 fn estimate(images: &[Image]) -> io::Result<Report> {
     let begin = Instant::now();
     // Each source once, however many images have it.
@@ -298,7 +307,7 @@ fn estimate(images: &[Image]) -> io::Result<Report> {
         pairs: Vec::new(),
         notes: notes(images),
         problems: complaints.into_inner().unwrap_or_default(),
-        read_bytes: parts.iter().map(|part| part.pages * PAGE).sum(),
+        read_bytes: parts.iter().map(|part| part.read).sum(),
         seconds: 0.0,
     };
     report.problems.sort();
@@ -310,13 +319,14 @@ fn estimate(images: &[Image]) -> io::Result<Report> {
             let at = index[key.as_str()];
             let part = &parts[at];
             let (whole_files, blocks) = seen.add(number, part);
+            let all = bytes(part.pages);
             need.add(&Need {
                 files: part.files,
-                no_sharing_bytes: part.pages * PAGE,
-                zero_bytes: part.zero_pages * PAGE,
-                layers_bytes: if known[at] { 0 } else { part.pages * PAGE },
-                whole_files_bytes: whole_files * PAGE,
-                blocks_bytes: blocks * PAGE,
+                no_sharing_bytes: all,
+                zero_bytes: bytes(part.zero_pages),
+                layers_bytes: if known[at] { 0 } else { all },
+                whole_files_bytes: bytes(whole_files),
+                blocks_bytes: bytes(blocks),
             });
             known[at] = true;
         }
@@ -335,8 +345,8 @@ fn estimate(images: &[Image]) -> io::Result<Report> {
         .map(|((first, second), common)| Pair {
             first: images[first].name.clone(),
             second: images[second].name.clone(),
-            whole_files_bytes: common.whole_files * PAGE,
-            blocks_bytes: common.blocks * PAGE,
+            whole_files_bytes: bytes(common.whole_files),
+            blocks_bytes: bytes(common.blocks),
         })
         .collect();
     report.seconds = begin.elapsed().as_secs_f64();
@@ -390,14 +400,14 @@ fn text(report: &Report, pairs: bool) -> io::Result<()> {
     let row = |name: &str, layers: String, need: &Need| {
         let all = need.no_sharing_bytes;
         let mut row = vec![
-            crate::text::show(name.as_bytes()),
+            show(name.as_bytes()),
             layers,
             need.files.to_string(),
             size(all),
         ];
         for bytes in [need.layers_bytes, need.whole_files_bytes, need.blocks_bytes] {
             row.push(size(bytes));
-            row.push(format!("-{}", percent(all - bytes, all)));
+            row.push(format!("-{}", percent(all.saturating_sub(bytes), all)));
         }
         row
     };
@@ -423,8 +433,8 @@ fn text(report: &Report, pairs: bool) -> io::Result<()> {
     if pairs {
         let rows = report.pairs.iter().map(|pair| {
             vec![
-                pair.first.clone(),
-                pair.second.clone(),
+                show(pair.first.as_bytes()),
+                show(pair.second.as_bytes()),
                 size(pair.whole_files_bytes),
                 size(pair.blocks_bytes),
             ]
@@ -433,7 +443,7 @@ fn text(report: &Report, pairs: bool) -> io::Result<()> {
         writeln!(out, "\n{}", table(&header, rows.collect(), 2))?;
     }
     for note in &report.notes {
-        writeln!(out, "\nnote: {note}")?;
+        writeln!(out, "\nnote: {}", printable(note))?;
     }
     let speed = (report.read_bytes as f64 / report.seconds.max(1e-9)) as u64;
     writeln!(
@@ -443,4 +453,21 @@ fn text(report: &Report, pairs: bool) -> io::Result<()> {
         report.seconds,
         size(speed)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_holes_than_can_be_counted() {
+        let one = Need {
+            no_sharing_bytes: bytes(1 << 51),
+            ..Need::default()
+        };
+        let mut all = Need::default();
+        (0..3).for_each(|_| all.add(&one));
+        assert_eq!(all.no_sharing_bytes, u64::MAX);
+        assert_eq!(bytes(3 << 51), u64::MAX);
+    }
 }

@@ -17,6 +17,8 @@ pub struct Blob {
     pub file: PathBuf,
     pub offset: u64,
     pub len: u64,
+    /// The digest that it is to have, in hexadecimal; what is read is verified.
+    pub sha256: Option<String>,
 }
 
 impl Blob {
@@ -46,6 +48,7 @@ struct Descriptor {
     #[serde(rename = "mediaType", default)]
     media_type: String,
     digest: String,
+    size: Option<u64>,
     platform: Option<Platform>,
     #[serde(default)]
     annotations: HashMap<String, String>,
@@ -69,8 +72,9 @@ struct Manifest {
 struct Saved {
     #[serde(rename = "RepoTags")]
     tags: Option<Vec<String>>,
+    /// An image without layers may have null.
     #[serde(rename = "Layers")]
-    layers: Vec<String>,
+    layers: Option<Vec<String>>,
 }
 
 /// Where the files of a layout are.
@@ -95,13 +99,17 @@ impl Store {
                     return Err(bad(format!("bad name {name:?}")));
                 }
                 let file = dir.join(name);
-                let len = fs::metadata(&file)
-                    .map_err(|err| io::Error::new(err.kind(), format!("{name}: {err}")))?
-                    .len();
+                let meta = fs::metadata(&file)
+                    .map_err(|err| io::Error::new(err.kind(), format!("{name}: {err}")))?;
+                // A pipe would be waited for.
+                if !meta.is_file() {
+                    return Err(bad(format!("{name} is no regular file")));
+                }
                 Ok(Blob {
                     file,
                     offset: 0,
-                    len,
+                    len: meta.len(),
+                    sha256: None,
                 })
             }
             Store::Archive(files) => files.get(name).cloned().ok_or_else(|| {
@@ -111,12 +119,27 @@ impl Store {
     }
 
     fn json<T: DeserializeOwned>(&self, name: &str) -> io::Result<T> {
-        let blob = self.find(name)?;
+        Self::parse(name, &self.find(name)?)
+    }
+
+    fn parse<T: DeserializeOwned>(name: &str, blob: &Blob) -> io::Result<T> {
         if blob.len > MANIFEST_MAX {
             return Err(bad(format!("{name} is too large for a manifest")));
         }
         serde_json::from_reader(io::BufReader::new(blob.open()?))
             .map_err(|err| bad(format!("{name}: {err}")))
+    }
+
+    /// What a descriptor is of.
+    fn described(&self, descriptor: &Descriptor) -> io::Result<Blob> {
+        let digest = &descriptor.digest;
+        let mut blob = self.find(&Self::blob(digest)?)?;
+        if let Some(size) = descriptor.size.filter(|size| *size != blob.len) {
+            let what = format!("{digest}: it has {} bytes in place of {size}", blob.len);
+            return Err(bad(what));
+        }
+        blob.sha256 = digest.strip_prefix("sha256:").map(str::to_lowercase);
+        Ok(blob)
     }
 
     fn blob(digest: &str) -> io::Result<String> {
@@ -158,12 +181,13 @@ impl Store {
             .iter()
             .find_map(|key| descriptor.annotations.get(*key));
             let name = own.map(String::as_str).or(name);
-            let manifest: Manifest = self.json(&Self::blob(&descriptor.digest)?)?;
+            let blob = self.described(&descriptor)?;
+            let manifest: Manifest = Self::parse(&descriptor.digest, &blob)?;
             match (manifest.manifests, manifest.layers) {
                 (Some(all), _) => self.index(all, name, platform, depth + 1, out)?,
                 (None, Some(layers)) => {
                     let layers = layers.into_iter().map(|layer| {
-                        let blob = self.find(&Self::blob(&layer.digest)?)?;
+                        let blob = self.described(&layer)?;
                         Ok((layer.digest, blob))
                     });
                     out.push(Image {
@@ -194,8 +218,8 @@ impl Store {
             }
             Err(err) if err.kind() == io::ErrorKind::NotFound => {
                 for saved in self.json::<Vec<Saved>>("manifest.json")? {
-                    let layers = saved
-                        .layers
+                    let layers = saved.layers.unwrap_or_default();
+                    let layers = layers
                         .into_iter()
                         .map(|name| Ok((name.clone(), self.find(&name)?)));
                     images.push(Image {
@@ -228,7 +252,9 @@ pub fn layout(dir: &Path, platform: &(String, String)) -> io::Result<Vec<Image>>
 
 /// Images in an archive; `None` if it is a tar file of something else.
 pub fn archive(path: &Path, platform: &(String, String)) -> io::Result<Option<Vec<Image>>> {
-    let mut archive = tar::Archive::new(File::open(path)?);
+    let file = File::open(path)?;
+    let end = file.metadata()?.len();
+    let mut archive = tar::Archive::new(file);
     let mut files = HashMap::new();
     let mut links = Vec::new();
     for entry in archive.entries_with_seek()? {
@@ -244,7 +270,11 @@ pub fn archive(path: &Path, platform: &(String, String)) -> io::Result<Option<Ve
                     file: path.to_owned(),
                     offset: entry.raw_file_position(),
                     len: entry.size(),
+                    sha256: None,
                 };
+                if blob.offset.checked_add(blob.len).is_none_or(|to| to > end) {
+                    return Err(bad(format!("it ends inside {name}")));
+                }
                 files.insert(name, blob);
             }
             // Old versions of docker save refer to a layer that is there already by a link.

@@ -87,11 +87,11 @@ impl Seen {
     /// Adds a part of an image; images come one after the other. Returns the pages that are new: those of whole files,
     /// and blocks.
     pub fn add(&mut self, image: usize, part: &Part) -> (u64, u64) {
-        let (mut whole_files, mut blocks) = (0, 0);
+        let (mut whole_files, mut blocks) = (0u64, 0);
         for (content, pages) in &part.contents {
             let (set, _) = self.contents.entry(*content).or_insert((0, *pages));
             if *set == 0 {
-                whole_files += pages;
+                whole_files = pages.saturating_add(whole_files);
             }
             *set = self.sets.add(*set, image);
         }
@@ -109,7 +109,8 @@ impl Seen {
     pub fn pairs(&self) -> HashMap<(usize, usize), Common> {
         let mut counts = vec![Common::default(); self.sets.members.len()];
         for (set, pages) in self.contents.values() {
-            counts[*set as usize].whole_files += pages;
+            let common = &mut counts[*set as usize];
+            common.whole_files = common.whole_files.saturating_add(*pages);
         }
         for set in self.blocks.values() {
             counts[*set as usize].blocks += 1;
@@ -119,7 +120,7 @@ impl Seen {
             for (at, first) in members.iter().enumerate() {
                 for second in &members[at + 1..] {
                     let pair = pairs.entry((*first, *second)).or_default();
-                    pair.whole_files += count.whole_files;
+                    pair.whole_files = pair.whole_files.saturating_add(count.whole_files);
                     pair.blocks += count.blocks;
                 }
             }

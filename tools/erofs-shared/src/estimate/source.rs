@@ -6,7 +6,7 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, Read},
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::{FileExt, FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -14,6 +14,7 @@ use std::{
 use erofs_shared_format::{inode::Inode, map::Extent, source::read_exact, ReadError};
 use indicatif::ProgressBar;
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::{
     count::{self, Part, CHUNK},
@@ -23,6 +24,7 @@ use crate::{
     image::{open, Location, Volume},
     mounts::Share,
     system::PAGE,
+    text::hex,
     walk::{Problem, Walk},
 };
 
@@ -50,6 +52,39 @@ pub struct Image {
 /// What went wrong while files were read; the rest counts.
 pub type Complaints = Mutex<Vec<String>>;
 
+/// A sparse file in a layer is read with its holes; a larger one does not count.
+const SPARSE_MAX: u64 = 64 << 30;
+
+/// How bytes are compressed, by what they begin with.
+fn compression(head: &[u8]) -> Option<&'static str> {
+    const MAGIC: [(&[u8], &str); 5] = [
+        (&[0x1f, 0x8b], "gzip"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"BZh", "bzip2"),
+        (&[0x04, 0x22, 0x4d, 0x18], "lz4"),
+    ];
+    let found = MAGIC.iter().find(|(magic, _)| head.starts_with(magic));
+    found.map(|(_, name)| *name)
+}
+
+/// Filesystems whose files are made up as they are read, by their magic numbers.
+fn pseudo(dir: &Path) -> io::Result<Option<&'static str>> {
+    Ok(match rustix::fs::statfs(dir)?.f_type as u64 {
+        0x9fa0 => Some("proc"),
+        0x6265_6572 => Some("sysfs"),
+        0x7472_6163 => Some("tracefs"),
+        0x6462_6720 => Some("debugfs"),
+        0x7363_6673 => Some("securityfs"),
+        0x6367_7270 => Some("cgroup2"),
+        _ => None,
+    })
+}
+
+fn bad(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
 const EROFS_MAGIC: [u8; 4] = [0xe2, 0xe1, 0xf5, 0xe0];
 
 fn magic(path: &Path, offset: u64) -> io::Result<bool> {
@@ -71,11 +106,19 @@ pub fn find(path: &Path, platform: &(String, String)) -> io::Result<Vec<Image>> 
             parts: vec![(name.clone(), source)],
         }]
     };
-    let images = if fs::metadata(path)?.is_dir() {
+    let meta = fs::metadata(path)?;
+    let images = if meta.is_dir() {
         if !oci::is_layout(path) {
+            if let Some(name) = pseudo(path)? {
+                return Err(bad(format!("is in {name}, which has no files of its own")));
+            }
             return Ok(one(Source::Directory(path.to_owned())));
         }
         oci::layout(path, platform)?
+    } else if !meta.is_file() && !meta.file_type().is_block_device() {
+        return Err(bad(
+            "is neither a file, nor a block device, nor a directory",
+        ));
     } else if magic(path, 0)? {
         let location = Location {
             devices: Vec::new(),
@@ -88,18 +131,20 @@ pub fn find(path: &Path, platform: &(String, String)) -> io::Result<Vec<Image>> 
     } else {
         let mut head = [0; 512];
         let read = File::open(path)?.read_at(&mut head, 0)?;
-        let packed = head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
-        let found = if packed || read < 512 || &head[257..262] != b"ustar" {
+        if let Some(name) = compression(&head[..read]) {
+            return Err(bad(format!(
+                "is compressed as a whole by {name}: decompress it first, \
+                 its layers may stay compressed"
+            )));
+        }
+        let found = if read < 512 || &head[257..262] != b"ustar" {
             None
         } else {
             oci::archive(path, platform)?
         };
-        let what = if packed {
-            "is compressed as a whole: decompress it first, its layers may stay compressed"
-        } else {
-            "is neither an EROFS image, nor an OCI archive, nor what docker save writes"
-        };
-        found.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, what))?
+        found.ok_or_else(|| {
+            bad("is neither an EROFS image, nor an OCI archive, nor what docker save writes")
+        })?
     };
     let several = images.len() > 1;
     Ok(images
@@ -115,7 +160,11 @@ pub fn find(path: &Path, platform: &(String, String)) -> io::Result<Vec<Image>> 
             parts: image
                 .layers
                 .into_iter()
-                .map(|(digest, blob)| (digest, Source::Layer(blob)))
+                .map(|(key, blob)| match blob.sha256 {
+                    Some(_) => (key, Source::Layer(blob)),
+                    // Nothing tells that the same name means the same bytes elsewhere.
+                    None => (format!("{name}: {key}"), Source::Layer(blob)),
+                })
                 .collect(),
         })
         .collect())
@@ -151,28 +200,79 @@ fn complain(complaints: &Complaints, what: String) {
 
 // --- layers ----------------------------------------------------------------------------------------------------------
 
+/// A reader that notes what it has read.
+struct Noted<R> {
+    inner: R,
+    hash: Option<Sha256>,
+    /// The end was reached.
+    ended: bool,
+}
+
+impl<R> Noted<R> {
+    fn new(inner: R) -> Self {
+        Self {
+            inner,
+            hash: None,
+            ended: false,
+        }
+    }
+}
+
+impl<R: Read> Read for Noted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.ended |= read == 0 && !buffer.is_empty();
+        if let Some(hash) = &mut self.hash {
+            hash.update(&buffer[..read]);
+        }
+        Ok(read)
+    }
+}
+
+/// Reads a blob to its end, and fails if it has not the digest that is stated.
+fn verify(blob: &Blob, mut reader: Noted<impl Read>) -> io::Result<()> {
+    io::copy(&mut reader, &mut io::sink())?;
+    let found = reader.hash.map(|hash| hex(&hash.finalize()));
+    if found != blob.sha256 {
+        return Err(bad("its bytes have another digest"));
+    }
+    Ok(())
+}
+
 fn layer(blob: &Blob, bar: &ProgressBar, complaints: &Complaints) -> io::Result<Part> {
+    let hash = blob.sha256.as_ref().map(|_| Sha256::new());
     if magic(&blob.file, blob.offset)? {
         let location = Location {
             devices: Vec::new(),
             offset: blob.offset,
         };
+        let mut whole = Noted::new(blob.open()?);
+        whole.hash = hash;
+        verify(blob, whole)?;
         return erofs(&blob.file, &location, bar, complaints);
     }
-    let mut head = [0; 4];
+    let mut head = [0; 6];
     let read = blob.open()?.read(&mut head)?;
-    let raw = io::BufReader::with_capacity(256 << 10, bar.wrap_read(blob.open()?));
-    if head[..read].starts_with(&[0x1f, 0x8b]) {
-        tar_files(flate2::bufread::MultiGzDecoder::new(raw))
-    } else if head[..read] == [0x28, 0xb5, 0x2f, 0xfd] {
-        tar_files(zstd::stream::read::Decoder::with_buffer(raw)?)
-    } else {
-        tar_files(raw)
-    }
+    let mut raw = Noted::new(bar.wrap_read(blob.open()?));
+    raw.hash = hash;
+    let mut raw = io::BufReader::with_capacity(256 << 10, raw);
+    let part = match compression(&head[..read]) {
+        Some("gzip") => tar_files(flate2::bufread::MultiGzDecoder::new(&mut raw), complaints),
+        Some("zstd") => {
+            let reader = zstd::stream::read::Decoder::with_buffer(&mut raw)?;
+            tar_files(reader, complaints)
+        }
+        Some(name) => Err(bad(format!(
+            "it is compressed by {name}; only gzip and zstd are read"
+        ))),
+        None => tar_files(&mut raw, complaints),
+    }?;
+    verify(blob, raw.into_inner())?;
+    Ok(part)
 }
 
-fn tar_files(reader: impl Read) -> io::Result<Part> {
-    let mut archive = tar::Archive::new(reader);
+fn tar_files(reader: impl Read, complaints: &Complaints) -> io::Result<Part> {
+    let mut archive = tar::Archive::new(Noted::new(reader));
     let mut part = Part::default();
     let mut buffer = Vec::new();
     for entry in archive.entries()? {
@@ -184,13 +284,26 @@ fn tar_files(reader: impl Read) -> io::Result<Part> {
         ) {
             continue;
         }
-        let hidden = entry
-            .path()?
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b".wh."));
-        if !hidden {
-            part.add(&mut entry, &mut buffer)?;
+        let path = entry.path()?.into_owned();
+        let name = path.file_name().unwrap_or_default();
+        if name.as_encoded_bytes().starts_with(b".wh.") {
+            continue;
         }
+        let sparse = entry.header().entry_type() == tar::EntryType::GNUSparse;
+        if sparse && entry.size() > SPARSE_MAX {
+            let what = format!(
+                "{}: a sparse file of {} bytes",
+                path.display(),
+                entry.size()
+            );
+            complain(complaints, what + " is too large to be read");
+            continue;
+        }
+        part.add(&mut entry, &mut buffer)?;
+    }
+    // It is cut off at an entry otherwise.
+    if archive.into_inner().ended {
+        return Err(bad("the tar file has no end: it was cut off"));
     }
     Ok(part)
 }
@@ -200,15 +313,16 @@ fn tar_files(reader: impl Read) -> io::Result<Part> {
 fn directory(dir: &Path, bar: &ProgressBar, complaints: &Complaints) -> Part {
     let mut seen = HashSet::new();
     let mut files = Vec::new();
-    let mut total = 0;
-    for entry in walkdir::WalkDir::new(dir).sort_by_file_name() {
+    let mut total = 0u64;
+    let walk = walkdir::WalkDir::new(dir).same_file_system(true);
+    for entry in walk.sort_by_file_name() {
         let found = entry.map_err(io::Error::from).and_then(|entry| {
             let meta = entry.metadata()?;
             Ok((entry, meta))
         });
         match found {
             Ok((entry, meta)) if meta.is_file() && seen.insert((meta.dev(), meta.ino())) => {
-                total += meta.len();
+                total = meta.len().saturating_add(total);
                 files.push(entry.into_path());
             }
             Ok(_) => {}
