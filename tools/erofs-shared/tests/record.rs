@@ -123,7 +123,7 @@ impl Recording {
 
 #[test]
 fn a_signal_ends_it() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let mut recording = Recording::new(&[]);
         recording.read("alone", 1);
         recording.read("also", 0);
@@ -213,4 +213,19 @@ fn a_list_that_cannot_be_written_is_found_first() {
     assert_eq!(status, 2);
     assert!(err.contains("no tracefs"), "{err}");
     assert!(!list.exists());
+}
+
+#[test]
+fn the_old_list_stays_until_the_new_one_is_there() {
+    let mut recording = Recording::new(&[]);
+    let list = recording.fake.path("list");
+    // Recording has begun: what is there now is the file of before.
+    fs::write(&list, "old").unwrap();
+    let mut old = File::open(&list).unwrap();
+    recording.read("alone", 0);
+    recording.signal(Signal::TERM);
+    let (status, _, files, err) = recording.end();
+    assert_eq!(status, Some(0), "{err}");
+    assert_eq!(files.as_array().unwrap().len(), 1);
+    assert_eq!(std::io::read_to_string(&mut old).unwrap(), "old");
 }

@@ -7,7 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::{
-        fs::{MetadataExt, OpenOptionsExt},
+        fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
         process::ExitStatusExt,
     },
     path::{Path, PathBuf},
@@ -17,11 +17,11 @@ use std::{
 };
 
 use rustix::{
-    fs::OFlags,
+    fs::{Mode, OFlags},
     process::{kill_process, Pid, Signal},
 };
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
     iterator::Signals,
 };
 
@@ -183,46 +183,66 @@ fn paths(mount: &Path) -> Result<HashMap<u64, PathBuf>, String> {
     Ok(paths)
 }
 
-/// The file that the list goes to, opened before anything is recorded for it.
-struct Target<'o> {
-    path: &'o Path,
-    file: File,
-    /// It was not there before, and has nothing in it yet.
-    new: bool,
+/// Where the list goes, opened before anything is recorded for it.
+enum Target {
+    /// A file is written aside and renamed, so that the old list stays if the new one cannot be
+    /// written.
+    Aside {
+        path: PathBuf,
+        file: tempfile::NamedTempFile,
+    },
+    /// A device or a pipe.
+    There { path: PathBuf, file: File },
 }
 
-impl<'o> Target<'o> {
-    fn open(path: &'o Path) -> Result<Self, String> {
-        let new = !path.exists();
-        let opened = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path);
-        let file = opened.map_err(|err| format!("{}: {err}", path.display()))?;
-        Ok(Self { path, file, new })
-    }
-
-    fn write(mut self, list: &List) -> Result<(), String> {
-        let text = serde_json::to_string_pretty(list).map_err(|err| err.to_string())?;
-        let written = self.file.metadata().and_then(|meta| {
-            // Devices and pipes have no length.
-            if meta.is_file() {
-                self.file.set_len(0)?;
+impl Target {
+    fn open(path: &Path) -> Result<Self, String> {
+        let show = |err: io::Error| format!("{}: {err}", path.display());
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => Err(show(io::ErrorKind::IsADirectory.into())),
+            Ok(meta) if !meta.is_file() => {
+                let file = OpenOptions::new().write(true).open(path).map_err(show)?;
+                let path = path.to_owned();
+                Ok(Self::There { path, file })
             }
-            self.file.write_all((text + "\n").as_bytes())
-        });
-        written.map_err(|err| format!("{}: {err}", self.path.display()))?;
-        self.new = false;
-        Ok(())
-    }
-}
-
-impl Drop for Target<'_> {
-    fn drop(&mut self) {
-        if self.new {
-            let _ = fs::remove_file(self.path);
+            Ok(meta) => {
+                // A symbolic link stays one.
+                let path = fs::canonicalize(path).map_err(show)?;
+                Self::aside(path, meta.mode() & 0o777).map_err(show)
+            }
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                let umask = rustix::process::umask(Mode::empty());
+                rustix::process::umask(umask);
+                Self::aside(path.to_owned(), 0o666 & !umask.bits()).map_err(show)
+            }
+            Err(err) => Err(show(err)),
         }
+    }
+
+    fn aside(path: PathBuf, mode: u32) -> io::Result<Self> {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let file = tempfile::Builder::new()
+            .prefix(".erofs-shared-")
+            .suffix(".tmp")
+            .tempfile_in(dir.unwrap_or(Path::new(".")))?;
+        file.as_file()
+            .set_permissions(fs::Permissions::from_mode(mode))?;
+        Ok(Self::Aside { path, file })
+    }
+
+    fn write(self, list: &List) -> Result<(), String> {
+        let text = serde_json::to_string_pretty(list).map_err(|err| err.to_string())? + "\n";
+        let (path, written) = match self {
+            Self::There { path, mut file } => (path, file.write_all(text.as_bytes())),
+            Self::Aside { path, mut file } => {
+                let written = file.write_all(text.as_bytes());
+                let written = written.and_then(|()| file.as_file().sync_all());
+                let renamed =
+                    written.and_then(|()| file.persist(&path).map_err(|err| err.error).map(drop));
+                (path, renamed)
+            }
+        };
+        written.map_err(|err| format!("{}: {err}", path.display()))
     }
 }
 
@@ -303,7 +323,8 @@ pub fn record(options: &Record) -> Result<Report, String> {
     let info =
         info.ok_or_else(|| format!("{}: not a mount of erofs-shared", options.mount.display()))?;
     // From here on a signal ends the record, and not the process.
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|err| err.to_string())?;
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT]).map_err(|err| err.to_string())?;
     let target = Target::open(&options.output)?;
     // Before anything is read.
     let paths = paths(&info.target)?;
