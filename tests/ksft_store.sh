@@ -53,7 +53,7 @@ both() { at "$FSTYPE" "$1" $A "$2" && at "$FSTYPE" "$3" $B; }
 b=$(loop "$TMP/b") dev=$(loop "$TMP/a")
 LOOPS+=("$b" "$dev")
 # the scenarios that run; those of tests/store.py that take long are tried one way
-direct=(errors bad_block hang evicted kill killed cold opening fault fault_other slow short change)
+direct=(errors bad_block hang evicted kill killed cold opening fault fault_other fault_held slow short change)
 cached=(errors bad_block hang killed opening)
 compressed=(errors bad_extent kill killed cold memory)
 device=(errors bad_block kill killed cold opening)

@@ -485,7 +485,7 @@ def opening(p):
     check(Child(by_read, f"{p.a}/one").wait(), data, f"{p.label}: and the file is right afterwards")
 
 
-def fault(p, resident=False):
+def fault(p, resident=False, before=lambda: None):
     """A fault that waits for the store does not hold the lock of the address space."""
     p.fresh()
     fd = os.open(f"{p.a}/one", os.O_RDONLY)
@@ -493,8 +493,9 @@ def fault(p, resident=False):
     if resident:
         Child(by_read, f"{p.b}/one").wait()
     p.store.say("hang all")
-    label = f"{p.label}: a fault hangs" + (" on what others have" if resident else "")
-    with subprocess.Popen(["store_fault", f"{p.a}/one", str(500 << 10)], stdout=subprocess.PIPE) as child:
+    label = f"{p.label}: a fault hangs" + (" on what others have" if resident else before.__doc__ or "")
+    before()
+    with subprocess.Popen(["store_fault", f"{p.a}/one", str(500 << 10), "1000"], stdout=subprocess.PIPE) as child:
         seen, end = {}, time.monotonic() + p.late
         while len(seen) < 4 and select.select([child.stdout], [], [], max(0, end - time.monotonic()))[0]:
             line = os.read(child.stdout.fileno(), 4096)
@@ -521,6 +522,26 @@ def fault(p, resident=False):
 def fault_other(p):
     """The same, when the page is there, but through the other image."""
     fault(p, True)
+
+
+def fault_held(p):
+    """The same, when another mount of the image reads the page, which hangs as well."""
+    third = "/mnt/third"
+    os.makedirs(third, exist_ok=True)
+    # Not the superblock of the first, which has another option.
+    subprocess.run(["mount", "-t", os.environ.get("FSTYPE", "erofs-shared"), "-o", "directio,nouser_xattr", p.store.image, third], check=True)
+    fd = os.open(f"{third}/one", os.O_RDONLY)
+    readers = []
+
+    def begin():
+        """, which another reads"""
+        readers.append(Child(by_read, f"/proc/self/fd/{fd}", 490 << 10, 64 << 10))
+        p.store.wait_for(1)
+
+    fault(p, before=begin)
+    result(readers[0].kill(), f"{p.label}: that reader can be killed")
+    os.close(fd)
+    subprocess.run(["umount", third], check=True)
 
 
 def slow(p):

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * store_fault FILE OFFSET
+ * store_fault FILE OFFSET MILLISECONDS
  *
  * One thread touches a byte of a mapping of FILE, which is expected to take
- * long. Meanwhile another does what needs the lock of the address space, and
+ * long. After some time another does what needs the lock of the address space, and
  * prints a line with the milliseconds of each: "mmap", "munmap", "fork"
  * and "maps" (reading /proc/self/maps).
  * At the end it waits to be killed, or for the first thread: "touched".
@@ -56,7 +56,7 @@ int main(int argc, char **argv)
 	pid_t pid;
 	int fd;
 
-	if (argc != 3)
+	if (argc != 4)
 		return 2;
 	fd = open(argv[1], O_RDONLY);
 	if (fd < 0)
@@ -69,7 +69,7 @@ int main(int argc, char **argv)
 		return 1;
 	while (!about_to)
 		usleep(1000);
-	usleep(200000);
+	usleep(strtoul(argv[3], NULL, 0) * 1000);
 
 	start();
 	mine = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

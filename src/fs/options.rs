@@ -3,12 +3,14 @@
 //! Mount options: the names and meaning of in-tree erofs (`Documentation/filesystems/erofs.rst`),
 //! and `share=`, `share_blocks=`, `verify=`.
 
+use core::ops::Deref;
+
 use kernel::{
     prelude::*,
-    str::CString,
     sync::atomic::{Atomic, Relaxed},
 };
 
+use crate::io::memcg::CHARGED;
 use crate::params::{
     self, SHARE_CONTENT, SHARE_FINGERPRINT, SHARE_OFF, VERIFY_COMPARE, VERIFY_DIGEST,
 };
@@ -124,6 +126,31 @@ pub(super) enum CacheStrategy {
     ReadAround,
 }
 
+/// A path that `device=` gives. Anyone may give many, to a context that never mounts anything, so
+/// they are charged to the memory cgroup of the giver.
+///
+/// # Invariants
+///
+/// It ends with its only NUL.
+pub(super) struct DevicePath(KVec<u8>);
+
+impl DevicePath {
+    fn new(path: &CStr) -> Result<Self> {
+        let mut bytes = KVec::new();
+        bytes.extend_from_slice(path.to_bytes_with_nul(), CHARGED)?;
+        // INVARIANT: These are a `CStr`'s.
+        Ok(Self(bytes))
+    }
+}
+
+impl Deref for DevicePath {
+    type Target = CStr;
+
+    fn deref(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.0).unwrap_or(c"")
+    }
+}
+
 /// One mount's options. The flags may change by remount while others read them: each is used on its
 /// own, so relaxed order suffices.
 pub(super) struct Options {
@@ -142,7 +169,7 @@ pub(super) struct Options {
     /// `fsoffset=`, bytes.
     pub(super) fsoffset: u64,
     /// `device=`, in order.
-    pub(super) devices: KVec<CString>,
+    pub(super) devices: KVec<DevicePath>,
 }
 
 impl Options {
@@ -253,8 +280,7 @@ pub(super) fn parse(
             return Err(fc.invalid(fmt!("device: given more than 65535 times")))
         }
         (DEVICE, ParamValue::String(path)) => {
-            let path = CString::try_from(path)?;
-            options.devices.push(path, GFP_KERNEL)?;
+            options.devices.push(DevicePath::new(path)?, CHARGED)?;
         }
         (DAX_MODE, ParamValue::Choice(DAX_NEVER)) => options.set(FLAG_DAX_NEVER, true),
         (DAX | DAX_MODE, _) => {

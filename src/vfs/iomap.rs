@@ -9,7 +9,7 @@ use kernel::{error::from_result, prelude::*};
 use super::{FileSystem, Inode};
 use crate::{
     bindings,
-    io::{metadata::FolioBytes, Device, Extent, Target},
+    io::{metadata::FolioBytes, wait::is_dying, Device, Extent, Target},
 };
 
 /// `IOMAP_NULL_ADDR`
@@ -166,6 +166,10 @@ impl<T: FileSystem> IomapOps<T> {
         from_result(|| {
             // SAFETY: iomap passes the live inode of the operation, which is one of `T`.
             let inode = unsafe { Inode::<T>::from_raw(inode) };
+            // A file may have many extents, and what asks for them all does not look for signals.
+            if is_dying() {
+                return Err(EINTR);
+            }
             let extent = T::map(inode, pos as u64, true)?;
             // SAFETY: `iomap` is ours to fill.
             Self::fill(inode, extent, unsafe { &mut *iomap });

@@ -156,7 +156,7 @@ impl<'a, T: FileSystem> Fault<'a, T> {
     /// Does what may wait: without the fault's lock if the fault can be tried again, which it is
     /// then.
     fn work(self, work: impl FnOnce() -> Result<(), Unready>) -> Step<'a, T> {
-        let (vmf, file) = (self.vmf.as_ptr(), self.file.as_ptr());
+        let (vmf, file, index) = (self.vmf.as_ptr(), self.file, self.index());
         // SAFETY: `vmf` is live as long as the fault has its lock (type invariants); it is only
         // looked at.
         if unsafe { bindings::fault_nowait(vmf) } {
@@ -165,16 +165,18 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         // SAFETY: By the type invariants the fault has its lock. Without it the mapping may go;
         // then the file has a reference of its own, and with it its inode, and `vmf` is not used
         // any more.
-        if !unsafe { bindings::fault_unlock(vmf, file) } {
+        if !unsafe { bindings::fault_unlock(vmf, file.as_ptr()) } {
             return match work() {
                 Ok(()) => Ok(Next::Again(self)),
                 Err(why) => Err((self, why)),
             };
         }
         // An error comes again when the fault is tried again, and is returned then.
-        let _ = work();
+        if let Err(why) = work() {
+            file.prepare_elsewhere(index, why);
+        }
         // SAFETY: The reference that came with giving up the lock.
-        unsafe { bindings::fput(file) };
+        unsafe { bindings::fput(file.as_ptr()) };
         Ok(Next::Return(RETRY))
     }
 
@@ -304,6 +306,26 @@ impl<'a, T: FileSystem> Fault<'a, T> {
 }
 
 impl<T: FileSystem> OpenFile<'_, T> {
+    /// Brings in the page that a fault finds when it is tried again, since it cannot have it from
+    /// the shared inode that it has tried: that try has the fault's lock, under which nothing is to
+    /// be read.
+    fn prepare_elsewhere(self, index: usize, why: Unready) {
+        let inode = self.inode();
+        let binding = match (why, inode.through(self.mapping())) {
+            (Unready::Busy, _) => {
+                inode.note_own_copy();
+                None
+            }
+            (Unready::Left, FileMapping::Shared(binding)) => Some(binding),
+            (Unready::Left, FileMapping::Stale(binding)) => binding,
+            (Unready::Left, FileMapping::Own) | (Unready::Failed(_), _) => return,
+        };
+        if (index as u64) < inode.size().div_ceil(PAGE_SIZE as u64) {
+            // The fault says what is wrong when it is tried again.
+            let _ = self.folio_of(binding.as_ref(), index, 1);
+        }
+    }
+
     /// Brings a block into the page cache, with its folio verified as a whole.
     fn prepare_fault(self, binding: &Arc<Binding>, block: u64) -> Result<(), Unready> {
         let shared = binding.shared();

@@ -23,7 +23,8 @@ seconds=0 percent=0
 settle() {
 	local begin=${EPOCHREALTIME/./} found us
 	found=$(stat_of finder_ns)
-	settled || { echo "still merging after two minutes" >&2; return 1; }
+	# Half a gigabyte takes longer than settled waits, where the guest is emulated.
+	settled || settled || settled || { echo "still merging after six minutes" >&2; return 1; }
 	us=$((${EPOCHREALTIME/./} - begin))
 	[ $((us / 1000000)) -lt "$seconds" ] || {
 		seconds=$((us / 1000000))
