@@ -10,11 +10,16 @@ CONTAINERD_LAYERS=$CONTAINERD_ROOT/io.containerd.snapshotter.v1.erofs/snapshots
 CONTAINERD_LOG=/tmp/containerd.log
 CONTAINERD_PID=
 
-# operator_file PATH: the file that the page tells to write, by its first line
+# page_file PATH: what the page tells to write there, from the line that names the file on
+page_file() {
+	sed 's/^       //; t; s/^ *$//; t; s/^.*$/END/' "${PROJECT:-/project}/Documentation/containers.md" |
+		sed -n "/^# ${1//\//\\/}\$/,/^END/{/^END/!p}"
+}
+
+# operator_file PATH: it is written
 operator_file() {
 	mkdir -p "$(dirname "$1")"
-	sed 's/^       //; t; s/^ *$//; t; s/^.*$/END/' /project/Documentation/containers.md |
-		sed -n "/^# ${1//\//\\/}\$/,/^END/{/^END/!p}" > "$1"
+	page_file "$1" > "$1"
 	[ -s "$1" ]
 }
 

@@ -94,6 +94,8 @@ numbered() { results "" python3 "$HERE/$1" "${@:2}"; }
 
 # shellcheck source=tests/settled.sh
 . "$HERE/settled.sh"
+# shellcheck source=tests/parameters.sh
+. "$HERE/parameters.sh"
 
 # checked: how many blocks have been hashed, and compared, so far
 checked() { cat /sys/fs/erofs-shared/stats/blocks_{hashed,compared} | xargs; }
@@ -212,7 +214,7 @@ delays() {
 }
 
 # load [PARAMETER...]: the module, with the parameters that it has in each test
-load() { insmod $MODULE "verify=$VERIFY" finder_delay=0 finder_cpu=100 reuse_delay=0 "$@"; }
+load() { insmod $MODULE "verify=$VERIFY" "${PARAMETERS[@]}" "$@"; }
 
 # The guest of tests/run.sh has loaded it.
 if [ "$FSTYPE" = erofs-shared ] && ! [ -e /sys/module/erofs_shared ] && ! load; then

@@ -52,9 +52,12 @@ is "and parameters" "$(info parm | cut -d: -f1 | sort | xargs)" "charge directio
 ok "the package runs depmod" eval "dpkg-deb --ctrl-tarfile $D/erofs-shared-modules-*.deb | tar -xO ./postinst | grep -q 'depmod $KERNEL_RELEASE'"
 
 # As the page tells an operator to write them
-operator_file() { sed 's/^       //; t; s/^ *$//; t; s/^.*$/END/' Documentation/containers.md | sed -n "/^# ${1//\//\\/}\$/,/^END/{/^END/!p}" | grep -v '^# /etc' | sed '/^$/d'; }
+# shellcheck source=tests/containerd.sh
+. tests/containerd.sh
+PROJECT=.
+page_lines() { page_file "$1" | grep -v '^# /etc' | sed '/^$/d'; }
 for file in modprobe.d modules-load.d; do
-	is "$file is that of containers.md" "$(sed '/^$/d' "$tool/usr/lib/$file/erofs-shared.conf")" "$(operator_file "/etc/$file/erofs-shared.conf")"
+	is "$file is that of containers.md" "$(sed '/^$/d' "$tool/usr/lib/$file/erofs-shared.conf")" "$(page_lines "/etc/$file/erofs-shared.conf")"
 done
 # Pages, and what of them others name
 doc=$tool/usr/share/doc/erofs-shared
@@ -184,7 +187,7 @@ assert mounts == {v['name'] for v in pod['spec']['volumes']}"
 {
 	echo 'version = 3'
 	echo "imports = ['$PWD/$dist/kubernetes/containerd-runtime.toml']"
-	operator_file /etc/containerd/config.toml | grep -v '^version'
+	page_lines /etc/containerd/config.toml | grep -v '^version'
 } > "$T/config.toml"
 ok "containerd reads the page's configuration with Kubernetes' part" \
 	eval "debian build/packaging/tools/usr/bin/containerd --config $T/config.toml config dump > $T/config"

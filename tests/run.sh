@@ -242,8 +242,9 @@ options=()
 [ "$kernel" = stock ] || options=(--kernel "$kernel")
 [ "$FSTYPE" != erofs ] || options+=(--no-module)
 [ -z "${COUNT:-}" ] || options+=(--env "COUNT=$COUNT")
-# What looks for equal blocks does so at once, since the tests wait for it.
-options+=(--module-args "verify=${VERIFY:-compare} finder_delay=0 finder_cpu=100 reuse_delay=0" --env "VERIFY=${VERIFY:-compare}")
+# shellcheck source=tests/parameters.sh
+. tests/parameters.sh
+options+=(--module-args "verify=${VERIFY:-compare} ${PARAMETERS[*]}" --env "VERIFY=${VERIFY:-compare}")
 # guest NUMBER: its tests, in the order in which they were named; those that need another guest after the others
 guest() {
 	local name mine=() named=() counted=() vm='' status=0
