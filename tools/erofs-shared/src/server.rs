@@ -21,8 +21,9 @@ use tokio::{
 
 /// How long connections may take to end after the first signal.
 pub const GRACE: Duration = Duration::from_secs(2);
-/// How long a request may take to come, after the connection or the last answer.
-const REQUEST: Duration = Duration::from_secs(30);
+/// How long a request may take to come, after the connection or the last answer. Not as long as a
+/// usual interval between two requests, at which a connection would end as the next one comes.
+const REQUEST: Duration = Duration::from_secs(45);
 
 /// SIGTERM and SIGINT.
 pub struct Stop(Signal, Signal);
@@ -73,10 +74,11 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.limit.as_mut().poll(cx).is_ready() {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_pending() && self.limit.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        read
     }
 }
 

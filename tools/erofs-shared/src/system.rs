@@ -16,6 +16,11 @@ use serde::{de::DeserializeOwned, Deserialize, Serialize};
 /// Bytes in a page, and in a block that is shared.
 pub const PAGE: u64 = 4096;
 
+/// Bytes of as many pages.
+pub fn bytes(pages: u64) -> u64 {
+    pages.saturating_mul(PAGE)
+}
+
 /// The module's thread that looks for equal blocks.
 const FINDER: &str = "erofs_shared_finder";
 

@@ -25,7 +25,7 @@ use crate::{
     names::Names,
     output::{complain, fail, json, signed, size, table},
     status::{denied, Status},
-    system::{System, TopFile, PAGE},
+    system::{bytes, System, TopFile},
     text::show,
     Outcome,
 };
@@ -131,7 +131,7 @@ impl Sort {
 pub struct Entry {
     pub name: String,
     /// Page cache saved; of a container or pod, by the images that it has as layers.
-    /// null while its images are being mounted or unmounted.
+    /// Without those that are just being mounted or unmounted; null if these are all.
     pub saved_bytes: Option<u64>,
     /// Page cache that serves more than one file; null as above.
     pub shared_bytes: Option<u64>,
@@ -164,10 +164,6 @@ pub struct Top {
     /// Of files: whether all mounts were looked through for their paths.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub named_all: Option<bool>,
-}
-
-fn bytes(pages: u64) -> u64 {
-    pages.saturating_mul(PAGE)
 }
 
 /// A sum that has what is known in it.

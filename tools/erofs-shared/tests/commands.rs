@@ -363,12 +363,21 @@ fn output_that_cannot_be_written() {
         .unwrap();
     assert_eq!(run.status.code(), Some(2), "{run:?}");
     let without = Without::new();
-    let run = program()
+    let mut run = program()
         .args(without.args(&["metrics", "--listen", "127.0.0.1:0"]))
         .stdout(full())
-        .output()
+        .spawn()
         .unwrap();
-    assert_eq!(run.status.code(), Some(2), "{run:?}");
+    let mut status = None;
+    for _ in 0..100 {
+        status = run.try_wait().unwrap();
+        if status.is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let _ = run.kill();
+    assert_eq!(status.and_then(|status| status.code()), Some(2));
 }
 
 /// SIGTERM, as systemd sends it.

@@ -456,7 +456,7 @@ fn layers_that_are_not_what_they_should_be() {
     layout(&one, "one", std::slice::from_ref(&tar), Packing::Plain);
     let path = blob(&tar);
     fs::write(&path, &tar[..boundary + 512]).unwrap();
-    wrong(&one, &format!("bytes in place of {}", tar.len()));
+    wrong(&one, "another digest");
     fs::write(&path, small(dir, 2)).unwrap();
     wrong(&one, "another digest");
     fs::remove_file(&path).unwrap();
@@ -465,6 +465,11 @@ fn layers_that_are_not_what_they_should_be() {
     wrong(&one, "no regular file");
     wrong(&path, "neither a file");
     wrong(Path::new("/proc/self"), "is in proc");
+    // One that its digest says is whole needs no blocks of zeros at its end.
+    let short = dir.join("short");
+    layout(&short, "short", &[tar[..boundary].to_vec()], Packing::Plain);
+    let got = json(&["estimate", "--json", text(&short)]);
+    assert_eq!(got["total"]["layers_bytes"], 40_960, "{got}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ use crate::{
     mounts::{ours, share, Share},
     output::{byte_bar, complain, fail, json, percent, size, table},
     picture,
-    system::{MountInfo, System, PAGE},
+    system::{bytes, MountInfo, System},
     text::{printable, show},
     Outcome,
 };
@@ -40,7 +40,7 @@ use crate::{
 #[command(
     after_help = "Sources are EROFS images, OCI archives and layouts (as skopeo, docker save and ctr images export write them; \
         layers may be compressed by gzip or zstd) and directories, \
-        without what is mounted inside them, in any mixture. Each layer of a container image counts as \
+        without other filesystems inside them, in any mixture. Each layer of a container image counts as \
         an image of its own, as containerd mounts it; one that several images have is read once.\n\nThe columns: page cache of \
         all files without any sharing, with each layer there once, with each content of a file there once, and with each block \
         of 4096 bytes there once and blocks of zeros not at all. It is what is needed when all files are read. Of what is mounted (--running) \
@@ -262,11 +262,6 @@ fn images(options: &Options) -> Result<Vec<Image>, String> {
         images.extend(found);
     }
     Ok(images)
-}
-
-/// Bytes of as many pages.
-fn bytes(pages: u64) -> u64 {
-    pages.saturating_mul(PAGE)
 }
 
 fn estimate(images: &[Image]) -> io::Result<Report> {

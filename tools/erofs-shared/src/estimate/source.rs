@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     count::{self, Part, CHUNK},
-    oci::{self, Blob},
+    oci::{self, bad, Blob},
 };
 use crate::{
     image::{open, Location, Volume},
@@ -79,10 +79,6 @@ fn pseudo(dir: &Path) -> io::Result<Option<&'static str>> {
         0x6367_7270 => Some("cgroup2"),
         _ => None,
     })
-}
-
-fn bad(what: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
 const EROFS_MAGIC: [u8; 4] = [0xe2, 0xe1, 0xf5, 0xe0];
@@ -256,22 +252,27 @@ fn layer(blob: &Blob, bar: &ProgressBar, complaints: &Complaints) -> io::Result<
     let mut raw = Noted::new(bar.wrap_read(blob.open()?));
     raw.hash = hash;
     let mut raw = io::BufReader::with_capacity(256 << 10, raw);
+    // A digest tells that it is whole; some layers have no blocks of zeros at their end.
+    let must_end = blob.sha256.is_none();
     let part = match compression(&head[..read]) {
-        Some("gzip") => tar_files(flate2::bufread::MultiGzDecoder::new(&mut raw), complaints),
+        Some("gzip") => {
+            let reader = flate2::bufread::MultiGzDecoder::new(&mut raw);
+            tar_files(reader, must_end, complaints)
+        }
         Some("zstd") => {
             let reader = zstd::stream::read::Decoder::with_buffer(&mut raw)?;
-            tar_files(reader, complaints)
+            tar_files(reader, must_end, complaints)
         }
         Some(name) => Err(bad(format!(
             "it is compressed by {name}; only gzip and zstd are read"
         ))),
-        None => tar_files(&mut raw, complaints),
+        None => tar_files(&mut raw, must_end, complaints),
     }?;
     verify(blob, raw.into_inner())?;
     Ok(part)
 }
 
-fn tar_files(reader: impl Read, complaints: &Complaints) -> io::Result<Part> {
+fn tar_files(reader: impl Read, must_end: bool, complaints: &Complaints) -> io::Result<Part> {
     let mut archive = tar::Archive::new(Noted::new(reader));
     let mut part = Part::default();
     let mut buffer = Vec::new();
@@ -302,7 +303,7 @@ fn tar_files(reader: impl Read, complaints: &Complaints) -> io::Result<Part> {
         part.add(&mut entry, &mut buffer)?;
     }
     // It is cut off at an entry otherwise.
-    if archive.into_inner().ended {
+    if must_end && archive.into_inner().ended {
         return Err(bad("the tar file has no end: it was cut off"));
     }
     Ok(part)

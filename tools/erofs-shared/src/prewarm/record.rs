@@ -17,11 +17,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags},
+    fs::OFlags,
     process::{kill_process, Pid, Signal},
 };
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 
@@ -191,7 +191,7 @@ enum Target {
         path: PathBuf,
         file: tempfile::NamedTempFile,
     },
-    /// A device or a pipe.
+    /// A device, a pipe, or what a symbolic link names that is not there yet.
     There { path: PathBuf, file: File },
 }
 
@@ -208,25 +208,36 @@ impl Target {
             Ok(meta) => {
                 // A symbolic link stays one.
                 let path = fs::canonicalize(path).map_err(show)?;
-                Self::aside(path, meta.mode() & 0o777).map_err(show)
+                let target = Self::aside(path).map_err(show)?;
+                if let Self::Aside { file, .. } = &target {
+                    let file = file.as_file();
+                    // As far as that is allowed.
+                    let _ = std::os::unix::fs::fchown(file, Some(meta.uid()), Some(meta.gid()));
+                    let mode = fs::Permissions::from_mode(meta.mode() & 0o777);
+                    file.set_permissions(mode).map_err(show)?;
+                }
+                Ok(target)
             }
             Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                let umask = rustix::process::umask(Mode::empty());
-                rustix::process::umask(umask);
-                Self::aside(path.to_owned(), 0o666 & !umask.bits()).map_err(show)
+                if fs::symlink_metadata(path).is_err() {
+                    return Self::aside(path.to_owned()).map_err(show);
+                }
+                let mut options = OpenOptions::new();
+                let file = options.write(true).create(true).truncate(true).open(path);
+                let (path, file) = (path.to_owned(), file.map_err(show)?);
+                Ok(Self::There { path, file })
             }
             Err(err) => Err(show(err)),
         }
     }
 
-    fn aside(path: PathBuf, mode: u32) -> io::Result<Self> {
+    fn aside(path: PathBuf) -> io::Result<Self> {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         let file = tempfile::Builder::new()
             .prefix(".erofs-shared-")
             .suffix(".tmp")
+            .permissions(fs::Permissions::from_mode(0o666))
             .tempfile_in(dir.unwrap_or(Path::new(".")))?;
-        file.as_file()
-            .set_permissions(fs::Permissions::from_mode(mode))?;
         Ok(Self::Aside { path, file })
     }
 
@@ -237,8 +248,12 @@ impl Target {
             Self::Aside { path, mut file } => {
                 let written = file.write_all(text.as_bytes());
                 let written = written.and_then(|()| file.as_file().sync_all());
-                let renamed =
-                    written.and_then(|()| file.persist(&path).map_err(|err| err.error).map(drop));
+                let renamed = written.and_then(|()| match file.persist(&path) {
+                    Ok(_) => Ok(()),
+                    // What is mounted at that path cannot be replaced.
+                    Err(_) if path.is_file() => fs::write(&path, &text),
+                    Err(err) => Err(err.error),
+                });
                 (path, renamed)
             }
         };
@@ -309,6 +324,14 @@ fn follow(
     }
 }
 
+/// Whether a signal was ignored when this process began, as nohup has it.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    (set.unwrap_or(0) >> (signal - 1)) & 1 != 0
+}
+
 /// Records.
 pub fn record(options: &Record) -> Result<Report, String> {
     let system = &options.system;
@@ -323,8 +346,9 @@ pub fn record(options: &Record) -> Result<Report, String> {
     let info =
         info.ok_or_else(|| format!("{}: not a mount of erofs-shared", options.mount.display()))?;
     // From here on a signal ends the record, and not the process.
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT]).map_err(|err| err.to_string())?;
+    let mut taken = vec![SIGINT, SIGTERM];
+    taken.extend(Some(SIGHUP).filter(|signal| !is_ignored(*signal)));
+    let mut signals = Signals::new(taken).map_err(|err| err.to_string())?;
     let target = Target::open(&options.output)?;
     // Before anything is read.
     let paths = paths(&info.target)?;
