@@ -485,7 +485,7 @@ def opening(p):
     check(Child(by_read, f"{p.a}/one").wait(), data, f"{p.label}: and the file is right afterwards")
 
 
-def fault(p, resident=False, before=lambda: None):
+def fault(p, resident=False, what="", before=lambda: None):
     """A fault that waits for the store does not hold the lock of the address space."""
     p.fresh()
     fd = os.open(f"{p.a}/one", os.O_RDONLY)
@@ -493,7 +493,7 @@ def fault(p, resident=False, before=lambda: None):
     if resident:
         Child(by_read, f"{p.b}/one").wait()
     p.store.say("hang all")
-    label = f"{p.label}: a fault hangs" + (" on what others have" if resident else before.__doc__ or "")
+    label = f"{p.label}: a fault hangs" + (" on what others have" if resident else what)
     before()
     with subprocess.Popen(["store_fault", f"{p.a}/one", str(500 << 10), "1000"], stdout=subprocess.PIPE) as child:
         seen, end = {}, time.monotonic() + p.late
@@ -533,13 +533,14 @@ def fault_held(p):
     fd = os.open(f"{third}/one", os.O_RDONLY)
     readers = []
 
-    def begin():
-        """, which another reads"""
-        readers.append(Child(by_read, f"/proc/self/fd/{fd}", 490 << 10, 64 << 10))
-        p.store.wait_for(1)
+    at, size = 490 << 10, 64 << 10
 
-    fault(p, before=begin)
-    result(readers[0].kill(), f"{p.label}: that reader can be killed")
+    def begin():
+        readers.append(Child(by_read, f"/proc/self/fd/{fd}", at, size))
+        result(p.store.wait_for(1), f"{p.label}: another mount's reader hangs")
+
+    fault(p, what=", which another reads", before=begin)
+    check(readers[0].wait(), p.data("one")[at:at + size], f"{p.label}: the other mount's reader has its bytes then")
     os.close(fd)
     subprocess.run(["umount", third], check=True)
 

@@ -262,7 +262,7 @@ fn pass() -> Result<bool> {
                 GLOBAL.add(Field::FinderBlocks, looked_at);
                 missed |= look_at(&mut table, &inodes, number as u32, &folio, blocks);
             }
-            // There may be as many places of pages that have left.
+            // Also at places of pages that have left, of which there may be many.
             if !pace.keep() {
                 return Ok(false);
             }
@@ -336,6 +336,9 @@ fn look_for(
             break;
         }
         let other = inodes.get(probe.inode as usize).ok_or(EINVAL)?;
+        if other.identity().domain != ours.identity().domain {
+            continue;
+        }
         // Blocks that differ may have the same sample.
         if unite((ours, block), (other, u64::from(probe.block)), bytes, folio)? {
             break;
@@ -364,17 +367,15 @@ fn leave(
     Ok(())
 }
 
-/// If block `theirs` has these bytes, as block `ours` has: both get the digest, and are entered.
-/// `false`: it has others, or cannot be shared with. `EAGAIN`: one of them is not there, just now.
+/// If block `theirs`, of the same domain, has these bytes, as block `ours` has: both get the
+/// digest, and are entered. `false`: it has others, or has left. `EAGAIN`: one of them is not
+/// there, just now.
 fn unite(
     (ours, block): (&SharedInode, u64),
     (theirs, at): (&SharedInode, u64),
     bytes: &[u8],
     folio: &FolioRef,
 ) -> Result<bool> {
-    if ours.identity().domain != theirs.identity().domain {
-        return Ok(false);
-    }
     let is_known = theirs.content().is_recorded(at);
     if is_known && ours.content().is_recorded(block) {
         // What is read in again is entered then.

@@ -202,8 +202,8 @@ fn merge_file(shared: SharedRef, tries: u32) {
     }
 }
 
-/// Leaves blocks for another time, if any of them is resident: what that takes is charged to the
-/// cgroup that was charged for its page.
+/// Leaves blocks for another time: what that takes is charged to the cgroup that was charged for
+/// the first page that is resident. If none is, they are found anew when they are read in.
 fn put_back(shared: &SharedInode, blocks: Range<u64>) {
     let Some(next) = shared.next_cached(blocks.clone()) else {
         return;

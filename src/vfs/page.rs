@@ -212,7 +212,7 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Other images are not waited for from now on, for [`IMPATIENCE`].
-    fn lose_patience(&self) {
+    pub(super) fn lose_patience(&self) {
         self.set_impatient_until(now().saturating_add(IMPATIENCE));
     }
 

@@ -171,7 +171,7 @@ impl<'a, T: FileSystem> Fault<'a, T> {
                 Err(why) => Err((self, why)),
             };
         }
-        // An error comes again when the fault is tried again, and is returned then.
+        // What has failed fails again when the fault is tried again.
         if let Err(why) = work() {
             file.prepare_elsewhere(index, why);
         }
@@ -311,18 +311,26 @@ impl<T: FileSystem> OpenFile<'_, T> {
     /// be read.
     fn prepare_elsewhere(self, index: usize, why: Unready) {
         let inode = self.inode();
-        let binding = match (why, inode.through(self.mapping())) {
-            (Unready::Busy, _) => {
+        let is_busy = matches!(why, Unready::Busy);
+        let binding = match why {
+            Unready::Busy => {
                 inode.note_own_copy();
                 None
             }
-            (Unready::Left, FileMapping::Shared(binding)) => Some(binding),
-            (Unready::Left, FileMapping::Stale(binding)) => binding,
-            (Unready::Left, FileMapping::Own) | (Unready::Failed(_), _) => return,
+            Unready::Left => match inode.through(self.mapping()) {
+                FileMapping::Shared(binding) => Some(binding),
+                FileMapping::Stale(binding) => binding,
+                FileMapping::Own => return,
+            },
+            Unready::Failed(_) => return,
         };
         if (index as u64) < inode.size().div_ceil(PAGE_SIZE as u64) {
             // The fault says what is wrong when it is tried again.
             let _ = self.folio_of(binding.as_ref(), index, 1);
+        }
+        if is_busy {
+            // However long that has taken, it does not wait for the other image then.
+            inode.lose_patience();
         }
     }
 
