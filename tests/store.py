@@ -532,7 +532,6 @@ def fault_held(p):
     subprocess.run(["mount", "-t", os.environ.get("FSTYPE", "erofs-shared"), "-o", "directio,nouser_xattr", p.store.image, third], check=True)
     fd = os.open(f"{third}/one", os.O_RDONLY)
     readers = []
-
     at, size = 490 << 10, 64 << 10
 
     def begin():

@@ -3,4 +3,4 @@
 #
 # What the module is loaded with in each test, beside verify=: what looks for equal blocks does so at once, since the tests wait
 # for it, and an image that has just been mounted is the same image.
-PARAMETERS=(finder_delay=0 finder_cpu=100 reuse_delay=0)
+MODULE_ARGS=(finder_delay=0 finder_cpu=100 reuse_delay=0)
