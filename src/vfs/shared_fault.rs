@@ -306,31 +306,28 @@ impl<'a, T: FileSystem> Fault<'a, T> {
 }
 
 impl<T: FileSystem> OpenFile<'_, T> {
-    /// Brings in the page that a fault finds when it is tried again, since it cannot have it from
-    /// the shared inode that it has tried: that try has the fault's lock, under which nothing is to
-    /// be read.
+    /// Brings in the page, one of the file, that a fault finds when it is tried again, since it
+    /// cannot have it from the shared inode that it has tried: that try has the fault's lock, under
+    /// which nothing is to be read.
     fn prepare_elsewhere(self, index: usize, why: Unready) {
         let inode = self.inode();
-        let is_busy = matches!(why, Unready::Busy);
-        let binding = match why {
+        // The fault says what is wrong when it is tried again.
+        let bring_in = |binding: Option<&Arc<Binding>>| {
+            let _ = self.folio_of(binding, index, 1);
+        };
+        match why {
             Unready::Busy => {
                 inode.note_own_copy();
-                None
+                bring_in(None);
+                // However long that has taken, it does not wait for the other image then.
+                inode.lose_patience();
             }
             Unready::Left => match inode.through(self.mapping()) {
-                FileMapping::Shared(binding) => Some(binding),
-                FileMapping::Stale(binding) => binding,
-                FileMapping::Own => return,
+                FileMapping::Shared(binding) => bring_in(Some(&binding)),
+                FileMapping::Stale(binding) => bring_in(binding.as_ref()),
+                FileMapping::Own => {}
             },
-            Unready::Failed(_) => return,
-        };
-        if (index as u64) < inode.size().div_ceil(PAGE_SIZE as u64) {
-            // The fault says what is wrong when it is tried again.
-            let _ = self.folio_of(binding.as_ref(), index, 1);
-        }
-        if is_busy {
-            // However long that has taken, it does not wait for the other image then.
-            inode.lose_patience();
+            Unready::Failed(_) => {}
         }
     }
 
