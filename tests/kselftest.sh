@@ -23,12 +23,12 @@ if [ "$*" != all ]; then
 	options=()
 	for name; do options+=(-t "erofs-shared:ksft_$name.sh"); done
 fi
-# shellcheck source=tests/parameters.sh
-. tests/parameters.sh
+# shellcheck source=tests/module_args.sh
+. tests/module_args.sh
 # The runner writes beside its tests.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-scripts/vm --name kselftest --timeout 3000 --mem 3G --smp 2 --module-args "${PARAMETERS[*]}" \
+scripts/vm --name kselftest --timeout 3000 --mem 3G --smp 2 --module-args "${MODULE_ARGS[*]}" \
 	"cp -r /project/$D /tmp/kselftest && cd /tmp/kselftest && ./run_kselftest.sh ${options[*]}" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 passed=$(grep -c '^ok [0-9]* selftests: ' "$log")

@@ -94,8 +94,8 @@ numbered() { results "" python3 "$HERE/$1" "${@:2}"; }
 
 # shellcheck source=tests/settled.sh
 . "$HERE/settled.sh"
-# shellcheck source=tests/parameters.sh
-. "$HERE/parameters.sh"
+# shellcheck source=tests/module_args.sh
+. "$HERE/module_args.sh"
 
 # checked: how many blocks have been hashed, and compared, so far
 checked() { cat /sys/fs/erofs-shared/stats/blocks_{hashed,compared} | xargs; }
@@ -214,7 +214,7 @@ delays() {
 }
 
 # load [PARAMETER...]: the module, with the parameters that it has in each test
-load() { insmod $MODULE "verify=$VERIFY" "${PARAMETERS[@]}" "$@"; }
+load() { insmod $MODULE "verify=$VERIFY" "${MODULE_ARGS[@]}" "$@"; }
 
 # The guest of tests/run.sh has loaded it.
 if [ "$FSTYPE" = erofs-shared ] && ! [ -e /sys/module/erofs_shared ] && ! load; then

@@ -242,9 +242,9 @@ options=()
 [ "$kernel" = stock ] || options=(--kernel "$kernel")
 [ "$FSTYPE" != erofs ] || options+=(--no-module)
 [ -z "${COUNT:-}" ] || options+=(--env "COUNT=$COUNT")
-# shellcheck source=tests/parameters.sh
-. tests/parameters.sh
-options+=(--module-args "verify=${VERIFY:-compare} ${PARAMETERS[*]}" --env "VERIFY=${VERIFY:-compare}")
+# shellcheck source=tests/module_args.sh
+. tests/module_args.sh
+options+=(--module-args "verify=${VERIFY:-compare} ${MODULE_ARGS[*]}" --env "VERIFY=${VERIFY:-compare}")
 # guest NUMBER: its tests, in the order in which they were named; those that need another guest after the others
 guest() {
 	local name mine=() named=() counted=() vm='' status=0

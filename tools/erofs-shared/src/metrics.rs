@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::{
     mounts::foreign_mounts,
-    output::{complain, fail, json},
+    output::{aside, complain, fail, json},
     server::{Limited, Stop, GRACE},
     status::{denied, Status},
     system::System,
@@ -381,15 +381,7 @@ fn encode(registry: &Registry) -> io::Result<Vec<u8>> {
 
 /// Aside and renamed, so that no reader sees a part of it.
 fn write_textfile(path: &Path, text: &[u8]) -> io::Result<()> {
-    let dir = path
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    // Not *.prom: the collector reads all of those.
-    let mut file = tempfile::Builder::new()
-        .prefix(".erofs-shared-")
-        .suffix(".tmp")
-        .tempfile_in(dir)?;
+    let mut file = aside(path)?;
     file.write_all(text)?;
     file.as_file()
         .set_permissions(fs::Permissions::from_mode(0o644))?;

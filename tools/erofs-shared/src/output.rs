@@ -3,8 +3,10 @@
 //! How results are written: JSON or text, colours and progress only on a terminal.
 
 use std::{
-    env,
+    env, fs,
     io::{self, IsTerminal, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
 };
 
 use comfy_table::{presets, CellAlignment, Table};
@@ -119,6 +121,17 @@ pub fn byte_bar(total: u64) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+/// A new file beside `path`, to be renamed to it when it is complete. Its name ends in another way:
+/// some programs read all files that have the ending of `path`.
+pub fn aside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    tempfile::Builder::new()
+        .prefix(".erofs-shared-")
+        .suffix(".tmp")
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(dir.unwrap_or(Path::new(".")))
 }
 
 /// Says on standard error what went wrong.

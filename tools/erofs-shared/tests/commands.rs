@@ -9,7 +9,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -50,6 +50,21 @@ impl Without {
     fn run(&self, command: &[&str]) -> (i32, String, String) {
         let args = self.args(command);
         ours(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// `metrics` that listens, and where.
+    fn exporter(&self) -> (Child, String) {
+        let mut server = Command::new(env!("CARGO_BIN_EXE_erofs-shared"))
+            .args(self.args(&["metrics", "--listen", "127.0.0.1:0"]))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(server.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line.trim().strip_prefix("listening on ").unwrap();
+        (server, address.to_owned())
     }
 }
 
@@ -283,20 +298,7 @@ fn metrics_as_a_file_and_by_http() {
         .collect();
     names.sort();
     assert_eq!(names, ["erofs.prom", "proc", "sys"]);
-    let mut server = Command::new(env!("CARGO_BIN_EXE_erofs-shared"))
-        .args(without.args(&["metrics", "--listen", "127.0.0.1:0"]))
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(server.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let address = line
-        .trim()
-        .strip_prefix("listening on ")
-        .unwrap()
-        .to_owned();
+    let (mut server, address) = without.exporter();
     let get = |path: &str| {
         let mut stream = TcpStream::connect(&address).unwrap();
         write!(
@@ -322,33 +324,16 @@ fn metrics_as_a_file_and_by_http() {
 #[test]
 fn an_open_connection_does_not_keep_the_exporter() {
     let without = Without::new();
-    let mut server = Command::new(env!("CARGO_BIN_EXE_erofs-shared"))
-        .args(without.args(&["metrics", "--listen", "127.0.0.1:0"]))
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    let mut out = BufReader::new(server.stdout.take().unwrap());
-    out.read_line(&mut line).unwrap();
-    let address = line.trim().strip_prefix("listening on ").unwrap();
-    let mut stream = TcpStream::connect(address).unwrap();
+    let (mut server, address) = without.exporter();
+    let mut stream = TcpStream::connect(&address).unwrap();
     // One that is answered tells that the other has been taken.
     stream.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
-    let mut other = TcpStream::connect(address).unwrap();
+    let mut other = TcpStream::connect(&address).unwrap();
     let request = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
     other.write_all(request).unwrap();
     other.read_to_string(&mut String::new()).unwrap();
     terminate(server.id());
-    let begin = Instant::now();
-    let ended = loop {
-        match server.try_wait().unwrap() {
-            None if begin.elapsed() < Duration::from_secs(20) => {
-                thread::sleep(Duration::from_millis(20));
-            }
-            ended => break ended,
-        }
-    };
-    server.kill().unwrap();
+    let ended = ended(&mut server, 20);
     assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }
 
@@ -368,16 +353,24 @@ fn output_that_cannot_be_written() {
         .stdout(full())
         .spawn()
         .unwrap();
-    let mut status = None;
-    for _ in 0..100 {
-        status = run.try_wait().unwrap();
-        if status.is_some() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    let _ = run.kill();
+    let status = ended(&mut run, 10);
     assert_eq!(status.and_then(|status| status.code()), Some(2));
+}
+
+/// How a process ends within this time; it is killed then.
+fn ended(child: &mut Child, seconds: u64) -> Option<ExitStatus> {
+    let begin = Instant::now();
+    loop {
+        match child.try_wait().unwrap() {
+            None if begin.elapsed() < Duration::from_secs(seconds) => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            ended => {
+                let _ = child.kill();
+                return ended;
+            }
+        }
+    }
 }
 
 /// SIGTERM, as systemd sends it.

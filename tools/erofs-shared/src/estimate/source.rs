@@ -205,10 +205,10 @@ struct Noted<R> {
 }
 
 impl<R> Noted<R> {
-    fn new(inner: R) -> Self {
+    fn new(inner: R, hash: Option<Sha256>) -> Self {
         Self {
             inner,
-            hash: None,
+            hash,
             ended: false,
         }
     }
@@ -225,8 +225,11 @@ impl<R: Read> Read for Noted<R> {
     }
 }
 
-/// Reads a blob to its end, and fails if it has not the digest that is stated.
+/// Reads a blob to its end, and fails if it has not the digest that is stated, if one is.
 fn verify(blob: &Blob, mut reader: Noted<impl Read>) -> io::Result<()> {
+    if blob.sha256.is_none() {
+        return Ok(());
+    }
     io::copy(&mut reader, &mut io::sink())?;
     let found = reader.hash.map(|hash| hex(&hash.finalize()));
     if found != blob.sha256 {
@@ -242,15 +245,12 @@ fn layer(blob: &Blob, bar: &ProgressBar, complaints: &Complaints) -> io::Result<
             devices: Vec::new(),
             offset: blob.offset,
         };
-        let mut whole = Noted::new(blob.open()?);
-        whole.hash = hash;
-        verify(blob, whole)?;
+        verify(blob, Noted::new(blob.open()?, hash))?;
         return erofs(&blob.file, &location, bar, complaints);
     }
     let mut head = [0; 6];
     let read = blob.open()?.read(&mut head)?;
-    let mut raw = Noted::new(bar.wrap_read(blob.open()?));
-    raw.hash = hash;
+    let raw = Noted::new(bar.wrap_read(blob.open()?), hash);
     let mut raw = io::BufReader::with_capacity(256 << 10, raw);
     // A digest tells that it is whole; some layers have no blocks of zeros at their end.
     let must_end = blob.sha256.is_none();
@@ -273,7 +273,7 @@ fn layer(blob: &Blob, bar: &ProgressBar, complaints: &Complaints) -> io::Result<
 }
 
 fn tar_files(reader: impl Read, must_end: bool, complaints: &Complaints) -> io::Result<Part> {
-    let mut archive = tar::Archive::new(Noted::new(reader));
+    let mut archive = tar::Archive::new(Noted::new(reader, None));
     let mut part = Part::default();
     let mut buffer = Vec::new();
     for entry in archive.entries()? {

@@ -7,7 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::{
-        fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+        fs::{fchown, MetadataExt, OpenOptionsExt, PermissionsExt},
         process::ExitStatusExt,
     },
     path::{Path, PathBuf},
@@ -28,7 +28,7 @@ use signal_hook::{
 use super::{HotFile, List, Record, Report};
 use crate::{
     mounts::{device_text, mount_of, ours},
-    output::complain,
+    output::{aside, complain},
     system::{display, MountInfo, System, PAGE},
 };
 
@@ -208,37 +208,26 @@ impl Target {
             Ok(meta) => {
                 // A symbolic link stays one.
                 let path = fs::canonicalize(path).map_err(show)?;
-                let target = Self::aside(path).map_err(show)?;
-                if let Self::Aside { file, .. } = &target {
-                    let file = file.as_file();
-                    // As far as that is allowed.
-                    let _ = std::os::unix::fs::fchown(file, Some(meta.uid()), Some(meta.gid()));
-                    let mode = fs::Permissions::from_mode(meta.mode() & 0o777);
-                    file.set_permissions(mode).map_err(show)?;
-                }
-                Ok(target)
+                let file = aside(&path).map_err(show)?;
+                // As far as that is allowed.
+                let _ = fchown(file.as_file(), Some(meta.uid()), Some(meta.gid()));
+                let mode = fs::Permissions::from_mode(meta.mode() & 0o777);
+                file.as_file().set_permissions(mode).map_err(show)?;
+                Ok(Self::Aside { path, file })
             }
             Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                if fs::symlink_metadata(path).is_err() {
-                    return Self::aside(path.to_owned()).map_err(show);
+                let path = path.to_owned();
+                if fs::symlink_metadata(&path).is_err() {
+                    let file = aside(&path).map_err(show)?;
+                    return Ok(Self::Aside { path, file });
                 }
                 let mut options = OpenOptions::new();
-                let file = options.write(true).create(true).truncate(true).open(path);
-                let (path, file) = (path.to_owned(), file.map_err(show)?);
+                let file = options.write(true).create(true).truncate(true).open(&path);
+                let file = file.map_err(show)?;
                 Ok(Self::There { path, file })
             }
             Err(err) => Err(show(err)),
         }
-    }
-
-    fn aside(path: PathBuf) -> io::Result<Self> {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let file = tempfile::Builder::new()
-            .prefix(".erofs-shared-")
-            .suffix(".tmp")
-            .permissions(fs::Permissions::from_mode(0o666))
-            .tempfile_in(dir.unwrap_or(Path::new(".")))?;
-        Ok(Self::Aside { path, file })
     }
 
     fn write(self, list: &List) -> Result<(), String> {
