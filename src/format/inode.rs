@@ -72,23 +72,42 @@ impl FileType {
     }
 }
 
-/// A checked inode.
+/// A checked inode: what is needed to read its data and its extended attributes.
 #[derive(Clone, Copy, Debug)]
 pub struct Inode {
     /// Its number, with bit 63 for one in the metabox.
     pub nid: u64,
-    /// Where it lies.
-    pub area: Area,
     /// Its first byte in `area`.
     pub iloc: u64,
-    /// 32 or 64.
-    pub inode_isize: u8,
+    /// Size in bytes, below 2^63.
+    pub size: u64,
+    /// First block of flat data, or [`NO_BLOCK`].
+    start: u64,
     /// Bytes of inline xattrs behind it.
     pub xattr_isize: u32,
+    /// The header of its xattrs, if it has some and the header is right and was read with it.
+    pub xattr_header: Option<XattrHeader>,
+    /// `struct erofs_inode_chunk_info.format`
+    pub chunk_format: u16,
+    /// Where it lies.
+    pub area: Area,
+    /// 32 or 64.
+    pub inode_isize: u8,
     /// Layout of its data.
     pub layout: Layout,
     /// Type of the file.
     pub file_type: FileType,
+    /// A directory that does not store its entry `.`.
+    pub dot_omitted: bool,
+}
+
+/// A number that no block has: addresses of blocks have 48 bits.
+const NO_BLOCK: u64 = u64::MAX;
+
+/// What an inode says of its file for stat(2) alone. It is no part of [`Inode`], since the VFS's
+/// inode has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stat {
     /// `i_mode`
     pub mode: u16,
     /// User id.
@@ -101,22 +120,10 @@ pub struct Inode {
     pub mtime: i64,
     /// Nanoseconds of it, below 1e9.
     pub mtime_nsec: u32,
-    /// Size in bytes, below 2^63.
-    pub size: u64,
     /// Device number of a device node, in `new_encode_dev` form.
     pub rdev: u32,
-    /// First block of flat data; `None` for a hole.
-    pub startblk: Option<u64>,
-    /// Blocks of a compressed inode.
-    pub compressed_blocks: u64,
-    /// `struct erofs_inode_chunk_info.format`
-    pub chunk_format: u16,
-    /// A directory that does not store its entry `.`.
-    pub dot_omitted: bool,
-    /// 512-byte units as `stat` shows them.
+    /// 512-byte units that its data takes.
     pub blocks512: u64,
-    /// The header of its xattrs, if it has some and the header is right and was read with it.
-    pub xattr_header: Option<XattrHeader>,
 }
 
 /// `struct erofs_xattr_ibody_header`, which is behind an inode that has attributes.
@@ -240,10 +247,8 @@ impl Numbers {
 
 /// What an inode says of the blocks that its data takes.
 struct Blocks {
-    /// First block of flat data; `None` for a hole.
-    start: Option<u64>,
-    /// Blocks of a compressed inode.
-    compressed: u64,
+    /// First block of flat data, or [`NO_BLOCK`].
+    start: u64,
     /// 512-byte units as `stat` shows them.
     units: u64,
 }
@@ -263,8 +268,7 @@ impl Blocks {
             let pos = iloc + offset_of!(RawInodeExtended, i_u) as u64;
             let overflow = Error::corrupted("i_blocks", pos, number);
             return Ok(Self {
-                start: None,
-                compressed: number,
+                start: NO_BLOCK,
                 units: number.checked_mul(block / 512).ok_or(overflow)?,
             });
         }
@@ -272,8 +276,11 @@ impl Blocks {
         let null = (1u64 << numbers.addr_bits) - 1;
         let is_null = layout == Layout::FlatPlain && number & null == null;
         Ok(Self {
-            start: (is_flat && !is_null).then_some(number),
-            compressed: 0,
+            start: if is_flat && !is_null {
+                number
+            } else {
+                NO_BLOCK
+            },
             units: size.div_ceil(block) * (block / 512),
         })
     }
@@ -331,22 +338,24 @@ impl Inode {
     /// Reads the inode `nid` from the area that `sb.iloc(nid)` names.
     pub fn read<S: Source>(sb: &Superblock, nid: u64, src: &S) -> Result<Self, S::Error> {
         let (_, iloc) = sb.iloc(nid)?;
-        Self::read_at(sb, nid, &src.bread(iloc)?, src)
+        let (inode, _) = Self::read_at(sb, nid, &src.bread(iloc)?, src)?;
+        Ok(inode)
     }
 
-    /// As [`Inode::read`], where `bytes` is what `src` has from the inode on.
+    /// As [`Inode::read`], where `bytes` is what `src` has from the inode on; and what stat(2) shows
+    /// of it.
     #[inline]
     pub fn read_at<S: Source>(
         sb: &Superblock,
         nid: u64,
         bytes: &[u8],
         src: &S,
-    ) -> Result<Self, S::Error> {
+    ) -> Result<(Self, Stat), S::Error> {
         let (area, iloc) = sb.iloc(nid)?;
         let Some(raw) = RawInodeExtended::first(bytes) else {
             return Self::read_split(sb, nid, src);
         };
-        let mut inode = Self::parse(sb, nid, area, iloc, raw)?;
+        let (mut inode, stat) = Self::parse(sb, nid, area, iloc, raw)?;
         if inode.xattr_isize != 0 {
             inode.xattr_header = bytes
                 .get(usize::from(inode.inode_isize)..)
@@ -354,12 +363,12 @@ impl Inode {
                 .map(XattrHeader::parse)
                 .filter(|header| header.fits(inode.xattr_isize));
         }
-        Ok(inode)
+        Ok((inode, stat))
     }
 
     /// Reads an inode that is perhaps in two units.
     #[cold]
-    fn read_split<S: Source>(sb: &Superblock, nid: u64, src: &S) -> Result<Self, S::Error> {
+    fn read_split<S: Source>(sb: &Superblock, nid: u64, src: &S) -> Result<(Self, Stat), S::Error> {
         let (area, iloc) = sb.iloc(nid)?;
         let mut src = Reader::new(src);
         let mut raw = RawInodeExtended::new_zeroed();
@@ -381,7 +390,7 @@ impl Inode {
         area: Area,
         iloc: u64,
         raw: &RawInodeExtended,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, Stat), Error> {
         let layout = layout(raw, iloc)?;
         let format = raw.i_format.get();
         let extended = raw.version() != 0;
@@ -391,29 +400,36 @@ impl Inode {
         let nlink_one = !extended && !is_dir && format & FORMAT_BIT4 != 0;
         let numbers = Numbers::parse(sb, iloc, raw, nlink_one)?;
         let blocks = Blocks::new(sb, iloc, file_type, layout, &numbers)?;
-        Ok(Self {
+        let inode = Self {
             nid,
-            area,
             iloc,
-            inode_isize: numbers.inode_isize,
+            size: numbers.size,
+            start: blocks.start,
             xattr_isize: xattr_isize(raw),
+            xattr_header: None,
+            chunk_format: chunk_format(raw, layout, iloc)?,
+            area,
+            inode_isize: numbers.inode_isize,
             layout,
             file_type,
+            dot_omitted: is_dir && format & FORMAT_BIT4 != 0,
+        };
+        let stat = Stat {
             mode,
             uid: numbers.uid,
             gid: numbers.gid,
             nlink: numbers.nlink,
             mtime: numbers.mtime,
             mtime_nsec: numbers.mtime_nsec,
-            size: numbers.size,
             rdev: raw.rdev(),
-            startblk: blocks.start,
-            compressed_blocks: blocks.compressed,
-            chunk_format: chunk_format(raw, layout, iloc)?,
-            dot_omitted: is_dir && format & FORMAT_BIT4 != 0,
             blocks512: blocks.units,
-            xattr_header: None,
-        })
+        };
+        Ok((inode, stat))
+    }
+
+    /// The first block of flat data; `None` for a hole, and where the layout has no such address.
+    pub fn startblk(&self) -> Option<u64> {
+        (self.start != NO_BLOCK).then_some(self.start)
     }
 
     /// Whether its data is compressed.

@@ -88,7 +88,7 @@ fn map_flat(sb: &Superblock, inode: &Inode, la: u64) -> Result<Extent, Error> {
             });
         }
     }
-    Ok(match inode.startblk {
+    Ok(match inode.startblk() {
         None => Extent::Hole { la: 0, len: end },
         Some(start) => Extent::Mapped {
             la: 0,

@@ -4,7 +4,7 @@
 
 use core::{cell::Cell, ops::Range};
 
-use kernel::{prelude::*, sync::SetOnce};
+use kernel::prelude::*;
 
 use super::{
     inode::{corrupted, parts, Data},
@@ -22,8 +22,8 @@ use crate::{
         zmap::{self, Coding, ZExtent},
     },
     io::{
-        decode::CompressedSource, metadata::FolioBytes, CacheBytes, Device, Encoded, Extent,
-        ReadError, Target,
+        decode::CompressedSource, memcg::CHARGED, metadata::FolioBytes, once_box::OnceBox,
+        CacheBytes, Device, Encoded, Extent, ReadError, Target,
     },
     vfs::Inode,
 };
@@ -50,9 +50,11 @@ fn map_after<'a>(
 ) -> Result<Extent<'a>> {
     match inode.data()? {
         Data::Meta => meta_map(inode, pos),
-        Data::Encoded(image, header) => encoded_map(inode, header, pos, report, before)
-            .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err)),
-        Data::Image(image) => image_map(inode, pos, report)
+        Data::Image(image, header) if image.is_compressed() => {
+            encoded_map(inode, header, pos, report, before)
+                .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err))
+        }
+        Data::Image(image, _) => image_map(inode, pos, report)
             .map_err(|err| failed(inode.sb(), Place::Nid(image.nid), err)),
     }
 }
@@ -144,7 +146,7 @@ fn image_map(inode: &Inode<Erofs>, pos: u64, report: bool) -> Result<Extent<'_>,
 /// known.
 fn extent(
     inode: &Inode<Erofs>,
-    header: &SetOnce<zmap::Header>,
+    header: &OnceBox<zmap::Header>,
     pos: u64,
     before: Option<ZExtent>,
 ) -> Result<ZExtent, ReadError> {
@@ -152,11 +154,12 @@ fn extent(
     let info = inode.sb().info();
     let area = info.area(image.area)?;
     let read;
-    let header = match header.as_ref() {
+    let header = match header.get() {
         Some(header) => header,
         None => {
             read = zmap::Header::read(sb, image, &area)?;
-            header.populate(read);
+            // Without memory for it, it is read again.
+            let _ = header.get_or_init(read, CHARGED);
             &read
         }
     };
@@ -169,7 +172,7 @@ fn extent(
 
 fn encoded_map<'a>(
     inode: &'a Inode<Erofs>,
-    header: &SetOnce<zmap::Header>,
+    header: &OnceBox<zmap::Header>,
     pos: u64,
     report: bool,
     before: &Cell<Option<ZExtent>>,
@@ -240,12 +243,15 @@ fn encoded<'a>(
 /// These bytes of a compressed inode, and those that are compressed together with them, as far as
 /// the mount's `cache_strategy=` wants them kept. An extent has 12 MiB at most.
 pub(super) fn expand_to_extents(inode: &Inode<Erofs>, bytes: Range<u64>) -> Range<u64> {
-    let Ok(Data::Encoded(image, header)) = inode.data() else {
+    let Ok(Data::Image(image, header)) = inode.data() else {
         return bytes;
     };
     let Ok((_, sb)) = parts(inode) else {
         return bytes;
     };
+    if !image.is_compressed() {
+        return bytes;
+    }
     // What the image's own inodes hold is other files' and is asked for in small parts.
     let strategy = if image.nid == sb.packed_nid || Some(image.nid) == sb.metabox_nid {
         CacheStrategy::ReadAround

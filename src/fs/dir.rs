@@ -5,7 +5,7 @@
 use kernel::prelude::*;
 
 use super::{
-    inode::{iget, parts, Data},
+    inode::{iget, parts},
     report::{failed, Place},
     Erofs,
 };
@@ -25,7 +25,7 @@ const READ_AHEAD: u64 = 16384;
 fn bytes(dir: &Inode<Erofs>) -> Result<CacheBytes<'_>> {
     let bytes = dir.bytes()?;
     Ok(match dir.data() {
-        Ok(Data::Encoded(..)) => bytes.encoded(LockSubclass::Directory),
+        Ok(data) if data.is_compressed() => bytes.encoded(LockSubclass::Directory),
         _ => bytes,
     })
 }

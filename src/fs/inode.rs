@@ -4,7 +4,7 @@
 
 use core::ops::Deref;
 
-use kernel::{prelude::*, sync::SetOnce};
+use kernel::prelude::*;
 
 use super::{
     report::{failed, Place},
@@ -20,7 +20,7 @@ use crate::{
         xattr::XattrHeader,
         zmap,
     },
-    io::{CacheBytes, ReadError},
+    io::{once_box::OnceBox, CacheBytes, ReadError},
     vfs::{
         new_inode::{Fields, Iget, NewInode},
         Inode, InodeRef, SuperBlock,
@@ -34,19 +34,22 @@ const LINK_MAX: u64 = kernel::page::PAGE_SIZE as u64 - 1;
 pub(crate) enum Data {
     /// The metadata cache: the primary device's image, byte for byte.
     Meta,
-    /// An inode of the image.
-    Image(ImageInode),
-    /// A compressed one, and the header of its compressed data once that was read.
-    Encoded(ImageInode, SetOnce<zmap::Header>),
+    /// An inode of the image, and the header of its compressed data once that was read.
+    Image(ImageInode, OnceBox<zmap::Header>),
 }
 
 impl Data {
     /// The image's inode. `EIO` for internal ones, which are never asked.
     pub(super) fn image(&self) -> Result<&ImageInode> {
         match self {
-            Data::Image(inode) | Data::Encoded(inode, _) => Ok(inode),
+            Data::Image(inode, _) => Ok(inode),
             Data::Meta => Err(EIO),
         }
+    }
+
+    /// Whether it is an inode of the image whose data is compressed.
+    pub(super) fn is_compressed(&self) -> bool {
+        matches!(self, Data::Image(inode, _) if inode.is_compressed())
     }
 }
 
@@ -85,9 +88,8 @@ fn fill(
     let (area, iloc) = image.iloc(nid)?;
     let area = sb.info().area(area)?;
     let bytes = area.bytes(iloc)?;
-    let inode = ImageInode::read_at(image, nid, &bytes, &area)?;
-    let is_compressed = inode.is_compressed();
-    if is_compressed && !image.is_compressed() {
+    let (inode, stat) = ImageInode::read_at(image, nid, &bytes, &area)?;
+    if inode.is_compressed() && !image.is_compressed() {
         return Err(corrupted(
             &inode,
             "compressed inode in an image without compression",
@@ -106,21 +108,17 @@ fn fill(
         _ => None,
     };
     let fields = Fields {
-        mode: inode.mode,
-        uid: inode.uid,
-        gid: inode.gid,
-        nlink: inode.nlink,
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        nlink: stat.nlink,
         size: inode.size,
-        blocks: inode.blocks512,
-        mtime: inode.mtime,
-        mtime_nsec: inode.mtime_nsec,
-        rdev: inode.rdev,
+        blocks: stat.blocks512,
+        mtime: stat.mtime,
+        mtime_nsec: stat.mtime_nsec,
+        rdev: stat.rdev,
     };
-    let data = if is_compressed {
-        Data::Encoded(inode, SetOnce::new())
-    } else {
-        Data::Image(inode)
-    };
+    let data = Data::Image(inode, OnceBox::new());
     Ok(new.publish(&fields, data, link)?)
 }
 

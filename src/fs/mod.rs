@@ -205,7 +205,7 @@ impl Directories for Erofs {
 
 impl FileData for Erofs {
     fn is_compressed(inode: &Inode<Self>) -> bool {
-        matches!(inode.data(), Ok(inode::Data::Encoded(..)))
+        inode.data().is_ok_and(inode::Data::is_compressed)
     }
 
     fn expand_to_extents(inode: &Inode<Self>, bytes: Range<u64>) -> Range<u64> {

@@ -457,7 +457,7 @@ fn internal_file(
             sb.id(),
             field,
             nid,
-            image.mode
+            inode.mode()
         ));
         return Err(EFSCORRUPTED);
     }

@@ -103,8 +103,9 @@ pub(crate) enum Recording {
 
 /// Under one lock, which also guards which blocks have aliases.
 struct Aliases {
-    /// Blocks that were read in although another place has them, for the merge worker.
-    candidates: MergeCandidates,
+    /// Blocks that were read in although another place has them, for the merge worker; if there are
+    /// any.
+    candidates: Option<KBox<MergeCandidates>>,
 }
 
 /// Blocks that may be resident although another place has them.
@@ -125,6 +126,25 @@ impl MergeCandidates {
             more_count: 0,
         }
     }
+
+    fn add(&mut self, blocks: Range<u64>) {
+        if let Some(last) = self.ranges.last_mut() {
+            if last.end == blocks.start {
+                last.end = blocks.end;
+                return;
+            }
+        }
+        let room = self.ranges.len() < MAX_MERGE_RANGES;
+        if !room || self.ranges.push(blocks.clone(), CHARGED_NOWAIT).is_err() {
+            let count = blocks.end.saturating_sub(blocks.start);
+            self.more_count = self.more_count.saturating_add(count);
+            self.more = if self.more.is_empty() {
+                blocks
+            } else {
+                self.more.start.min(blocks.start)..self.more.end.max(blocks.end)
+            };
+        }
+    }
 }
 
 /// Ranges of duplicates that are remembered each for itself.
@@ -140,14 +160,17 @@ pub(crate) struct Content {
     /// Taken for a few instructions; nothing sleeps under it.
     #[pin]
     aliases: SpinLock<Aliases>,
-    /// Blocks with an alias. Changed under `aliases`.
-    aliased: Atomic<u64>,
+    /// Blocks with an alias: a shared inode has far less than 2^32. Changed under `aliases`.
+    aliased: Atomic<u32>,
+    /// There was no memory to remember blocks for the merge worker, which may be any then. Changed
+    /// under `aliases`.
+    missed: Atomic<bool>,
     /// Where the index has last led for one of them.
     hint: OnceBox<Hint>,
     /// Set while there are any: what reads look at that need not do more.
     mark: Mark,
     /// In the merge worker's queue.
-    queued: Atomic<u32>,
+    queued: Atomic<bool>,
     /// What is behind it there.
     link: GlobalLockedBy<Link, QUEUE>,
     /// Its users, if its pages are verified by their bytes.
@@ -167,12 +190,13 @@ impl Content {
             table: Table::new(),
             writer <- new_mutex!(Writer::new(), "erofs_shared::Content"),
             aliases <- new_spinlock!(Aliases {
-                candidates: MergeCandidates::new(),
+                candidates: None,
             }, "erofs_shared::Content::aliases"),
             aliased: Atomic::new(0),
+            missed: Atomic::new(false),
             hint: OnceBox::new(),
             mark,
-            queued: Atomic::new(0),
+            queued: Atomic::new(false),
             link: GlobalLockedBy::new(Link::new()),
             usage <- Usage::new(),
             bytes: Atomic::new(0),
@@ -372,7 +396,7 @@ impl Content {
     /// Blocks with an alias.
     #[inline]
     pub(crate) fn aliased(&self) -> u64 {
-        read_once(&self.aliased)
+        read_once(&self.aliased).into()
     }
 
     /// Whether a block has an alias.
@@ -419,29 +443,29 @@ impl Content {
         let _lock = self.aliases.lock();
         let mut changed = 0;
         for block in blocks {
-            changed += u64::from(self.table.set_aliased(block, aliased));
+            changed += u32::from(self.table.set_aliased(block, aliased));
         }
         race_point!(c"aliases_changed");
-        let before = self.aliased.load(Relaxed);
         if changed == 0 {
             return 0;
         }
+        let before = self.aliased.load(Relaxed);
         let after = if aliased {
-            GLOBAL.add(Field::Aliases, changed);
+            GLOBAL.add(Field::Aliases, changed.into());
             before.saturating_add(changed)
         } else {
-            GLOBAL.sub(Field::Aliases, changed);
+            GLOBAL.sub(Field::Aliases, changed.into());
             before.saturating_sub(changed)
         };
         self.aliased.store(after, Relaxed);
         self.mark.set(after != 0);
-        changed
+        changed.into()
     }
 
     /// The shared inode is being evicted: its aliases do not count any more. No other one is noted.
     pub(super) fn end_aliases(&self) {
         // The bits go with the table; a reader that still looks at one finds no page.
-        GLOBAL.sub(Field::Aliases, self.aliased.xchg(0, Relaxed));
+        GLOBAL.sub(Field::Aliases, self.aliased.xchg(0, Relaxed).into());
         self.mark.set(false);
     }
 
@@ -455,33 +479,27 @@ impl Content {
     /// Remembers blocks that another place has, too, for the merge worker.
     pub(super) fn add_merge_candidates(&self, blocks: Range<u64>) {
         let mut lock = self.aliases.lock();
-        let candidates = &mut lock.candidates;
-        if let Some(last) = candidates.ranges.last_mut() {
-            if last.end == blocks.start {
-                last.end = blocks.end;
-                return;
-            }
+        if lock.candidates.is_none() {
+            lock.candidates = KBox::new(MergeCandidates::new(), CHARGED_NOWAIT).ok();
         }
-        let room = candidates.ranges.len() < MAX_MERGE_RANGES;
-        if !room
-            || candidates
-                .ranges
-                .push(blocks.clone(), CHARGED_NOWAIT)
-                .is_err()
-        {
-            let count = blocks.end.saturating_sub(blocks.start);
-            candidates.more_count = candidates.more_count.saturating_add(count);
-            candidates.more = if candidates.more.is_empty() {
-                blocks
-            } else {
-                candidates.more.start.min(blocks.start)..candidates.more.end.max(blocks.end)
-            };
+        match &mut lock.candidates {
+            Some(candidates) => candidates.add(blocks),
+            None => self.missed.store(true, Relaxed),
         }
     }
 
-    /// The blocks that were remembered.
-    pub(super) fn take_merge_candidates(&self) -> MergeCandidates {
-        core::mem::replace(&mut self.aliases.lock().candidates, MergeCandidates::new())
+    /// The blocks that were remembered, of a file of `blocks` blocks.
+    pub(super) fn take_merge_candidates(&self, blocks: u64) -> MergeCandidates {
+        let mut lock = self.aliases.lock();
+        let taken = lock.candidates.take();
+        let missed = self.missed.xchg(false, Relaxed);
+        drop(lock);
+        let mut candidates = taken.map_or_else(MergeCandidates::new, KBox::into_inner);
+        if missed {
+            candidates.more = 0..blocks;
+            candidates.more_count = blocks;
+        }
+        candidates
     }
 
     /// Its place in the queue of the merge worker.
@@ -491,12 +509,12 @@ impl Content {
 
     /// Whether it was not in the queue of the merge worker, in which it is now.
     pub(super) fn enqueue(&self) -> bool {
-        self.queued.xchg(1, Relaxed) == 0
+        !self.queued.xchg(true, Relaxed)
     }
 
     /// It is not in the queue any more.
     pub(super) fn dequeue(&self) {
-        self.queued.store(0, Relaxed);
+        self.queued.store(false, Relaxed);
     }
 
     pub(super) fn count_bound(&self) {

@@ -172,7 +172,7 @@ fn merge_file(shared: SharedRef, tries: u32) {
         mut ranges,
         more,
         more_count,
-    } = content.take_merge_candidates();
+    } = content.take_merge_candidates(shared.identity().blocks());
     sort_by_start(&mut ranges);
     // Each block once, though it may have been found more often.
     let mut end = 0;

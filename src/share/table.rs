@@ -13,7 +13,7 @@ use core::{alloc::Layout, ptr::NonNull};
 use kernel::{
     alloc::{allocator::Kmalloc, Allocator, NumaNode},
     prelude::*,
-    sync::atomic::{Acquire, Atomic, Relaxed, Release},
+    sync::atomic::{Acquire, Atomic, AtomicType, Relaxed, Release},
 };
 
 use super::{
@@ -36,9 +36,10 @@ const MAX_CHUNK_SHIFT: u32 = 12;
 /// Digests in a chunk of the largest size.
 const CHUNK: u64 = (1 << MAX_CHUNK_SHIFT) / UNIT as u64 - 1;
 
-/// `READ_ONCE()`, which inlines: `load` calls a function.
+/// `READ_ONCE()`, which inlines: `load` calls a function. Of a pointer that was published with
+/// release semantics, loads through it are ordered by the address dependency.
 #[inline(always)]
-pub(super) fn read_once(value: &Atomic<u64>) -> u64 {
+pub(super) fn read_once<T: AtomicType>(value: &Atomic<T>) -> T {
     // SAFETY: A reference is valid; `Atomic` is only ever written as a whole.
     unsafe { core::ptr::read_volatile(value.as_ptr()) }
 }
@@ -50,17 +51,6 @@ pub(super) fn order_loads() {
     if !cfg!(CONFIG_X86_64) {
         smp_rmb();
     }
-}
-
-/// Like [`read_once`], for a pointer that was published with release semantics: loads through it
-/// are ordered by the address dependency.
-#[inline(always)]
-fn read_pointer<T>(value: &Atomic<*mut T>) -> *mut T
-where
-    *mut T: kernel::sync::atomic::AtomicType,
-{
-    // SAFETY: A reference is valid; `Atomic` is only ever written as a whole.
-    unsafe { core::ptr::read_volatile(value.as_ptr()) }
 }
 
 /// A block's digest, set once.
@@ -237,7 +227,7 @@ impl Table {
             return Some(&self.first);
         };
         // SAFETY: By the type invariants: it is null, or lives as long as the table.
-        let root = unsafe { read_pointer(&self.root).as_ref() }?;
+        let root = unsafe { read_once(&self.root).as_ref() }?;
         root.all().get(usize::try_from(behind).ok()?)
     }
 
@@ -245,7 +235,7 @@ impl Table {
         let place = self.place(block)?;
         // SAFETY: By the type invariants: it is null, or lives as long as the table.
         // INVARIANT: `slots_or_new` has set it up before it stored the pointer.
-        unsafe { read_pointer(place).as_ref() }.map(Chunk)
+        unsafe { read_once(place).as_ref() }.map(Chunk)
     }
 
     /// A block's digest, and log2 of the size of the chunk in which that lies; `None` if there is

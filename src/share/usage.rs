@@ -9,7 +9,7 @@
 use core::{ops::Range, ptr::NonNull};
 
 use kernel::{
-    ffi::c_void,
+    ffi::c_ulong,
     new_spinlock,
     prelude::*,
     sync::{
@@ -97,10 +97,41 @@ enum State {
     Unused,
     /// One is.
     Sole(Sole),
-    /// One was; its pages may still be there.
-    Parked(RealInode),
-    /// Several are or were.
-    Many,
+    /// One was, and its accesses end with a grace period from here; its pages may still be there.
+    Parked(RealInode, GracePeriod),
+    /// Several are or were. The accesses that the last sole user began without counting themselves
+    /// end with the grace period. The number is the address of that one's binding, or 0; to be
+    /// compared only.
+    Many(GracePeriod, usize),
+}
+
+/// What names a grace period.
+#[derive(Clone, Copy)]
+struct GracePeriod(c_ulong);
+
+impl GracePeriod {
+    /// One from here. Others' will do: one is asked for when it is waited for.
+    fn from_here() -> Self {
+        // SAFETY: No preconditions.
+        Self(unsafe { bindings::get_state_synchronize_rcu() })
+    }
+
+    /// Whether it is over.
+    fn is_over(self) -> bool {
+        // SAFETY: No preconditions.
+        unsafe { bindings::poll_state_synchronize_rcu(self.0) }
+    }
+
+    /// Waits for its end. May sleep; not to be called in an RCU section.
+    fn wait(self) {
+        // SAFETY: By this function's contract the caller may sleep, and is in no RCU section.
+        unsafe { bindings::cond_synchronize_rcu(self.0) };
+    }
+}
+
+/// Where a binding is.
+fn address(user: &dyn User) -> usize {
+    core::ptr::from_ref(user).cast::<()>().addr()
 }
 
 /// What a real inode is, among the users of a shared inode.
@@ -118,23 +149,19 @@ pub(crate) struct Usage {
     #[pin]
     state: SpinLock<State>,
     /// [`State::Many`] has been reached. Set under the lock, once.
-    many: Atomic<u32>,
+    many: Atomic<bool>,
     /// Reads of the sole user that are under way, or were begun by it: see [`Usage::read`].
     reads: Atomic<u32>,
     /// What the sole user has verified is noted; once there are many.
-    noted: Atomic<u32>,
+    noted: Atomic<bool>,
     /// No access that the sole user began before there were many is under way any more.
-    settled: Atomic<u32>,
+    settled: Atomic<bool>,
     /// A block has a digest.
-    records: Atomic<u32>,
+    records: Atomic<bool>,
     /// A mount with it shares single blocks.
-    shares_blocks: Atomic<u32>,
+    shares_blocks: Atomic<bool>,
     /// An inode has left while files had the pages: a read of it may count on what it had verified.
-    left: Atomic<u32>,
-    /// Names the grace period that such accesses end with, once there are many.
-    cookie: Atomic<u64>,
-    /// The address of the binding of the last sole user, once there are many. To be compared only.
-    former: Atomic<*mut c_void>,
+    left: Atomic<bool>,
 }
 
 /// A read of the sole user, which may look at all pages.
@@ -150,21 +177,19 @@ impl Usage {
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             state <- new_spinlock!(State::Unused, "erofs_shared::Usage::state"),
-            many: Atomic::new(0),
+            many: Atomic::new(false),
             reads: Atomic::new(0),
-            noted: Atomic::new(0),
-            settled: Atomic::new(0),
-            records: Atomic::new(0),
-            shares_blocks: Atomic::new(0),
-            left: Atomic::new(0),
-            cookie: Atomic::new(0),
-            former: Atomic::new(core::ptr::null_mut()),
+            noted: Atomic::new(false),
+            settled: Atomic::new(false),
+            records: Atomic::new(false),
+            shares_blocks: Atomic::new(false),
+            left: Atomic::new(false),
         })
     }
 
     /// Whether several inodes use it, or did.
     pub(super) fn is_many(&self) -> bool {
-        self.many.load(Acquire) != 0
+        self.many.load(Acquire)
     }
 
     /// Whether one real inode uses it, of which nothing is recorded.
@@ -175,7 +200,7 @@ impl Usage {
     /// As [`Usage::is_many`], when a change to many is not under way: it is over, or has not begun
     /// when this returns.
     pub(super) fn is_many_exactly(&self) -> bool {
-        self.is_many() || matches!(&*self.state.lock(), State::Many)
+        self.is_many() || matches!(&*self.state.lock(), State::Many(..))
     }
 
     /// Calls `f` if `user` is the sole one, which it stays meanwhile. `f` must not sleep.
@@ -188,16 +213,18 @@ impl Usage {
 
     /// The real inode with this binding is not its user any more. Its memory may be freed.
     pub(super) fn park(&self, user: &dyn User) {
-        // Another user may get its address.
-        let address = core::ptr::from_ref(user).cast_mut().cast();
-        let _ = self.former.cmpxchg(address, core::ptr::null_mut(), Relaxed);
         let mut state = self.state.lock();
-        let inode = match &*state {
+        let inode = match &mut *state {
             State::Sole(sole) if is_same(&*sole.user, user) => sole.inode,
+            State::Many(_, former) if *former == address(user) => {
+                // Another user may get its address.
+                *former = 0;
+                return;
+            }
             _ => return,
         };
-        let before = core::mem::replace(&mut *state, State::Parked(inode));
-        self.note_grace_period();
+        let parked = State::Parked(inode, GracePeriod::from_here());
+        let before = core::mem::replace(&mut *state, parked);
         drop(state);
         // This may drop the last reference to the binding, and sleep.
         drop(before);
@@ -217,18 +244,12 @@ impl Usage {
     /// Whether a page may be read in through the image of `user`: not while accesses may be under
     /// way that take any page for one of another image. Does not sleep.
     pub(crate) fn may_fill(&self, user: &dyn User) -> bool {
-        self.settled.load(Acquire) != 0 || self.is_own(user) || self.try_settle(false)
+        self.settled.load(Acquire) || self.try_settle(user, false)
     }
 
     /// As [`Usage::may_fill`], but waits for a grace period if that is all it takes. May sleep.
     pub(crate) fn wait_may_fill(&self, user: &dyn User) -> bool {
-        self.settled.load(Acquire) != 0 || self.is_own(user) || self.try_settle(true)
-    }
-
-    /// Whether the accesses in question are those of this binding, and so take any page for one of
-    /// its own image.
-    fn is_own(&self, user: &dyn User) -> bool {
-        !self.is_many() || core::ptr::addr_eq(self.former.load(Relaxed), user)
+        self.settled.load(Acquire) || self.try_settle(user, true)
     }
 
     /// Makes a real inode a user. `memory` is for what the only user has verified, should there be
@@ -242,19 +263,19 @@ impl Usage {
     ) -> Joined {
         let mut state = self.state.lock();
         let sole = match &*state {
-            State::Many => return Joined::As(Role::OneOfMany),
-            State::Parked(inode) if *inode != joining.inode => {
+            State::Many(..) => return Joined::As(Role::OneOfMany),
+            State::Parked(inode, accesses) if *inode != joining.inode => {
                 if memory.is_none() {
                     return Joined::NeedsMemory;
                 }
                 release_always();
                 // There is none to note it for.
                 self.noted();
-                self.many.store(1, Release);
-                *state = State::Many;
+                *state = State::Many(*accesses, 0);
+                self.many.store(true, Release);
                 return Joined::As(Role::OneOfMany);
             }
-            State::Unused | State::Parked(_) => {
+            State::Unused | State::Parked(..) => {
                 joining.user.become_sole();
                 // INVARIANT: By the requirements of `Joining::new`.
                 *state = State::Sole(Sole {
@@ -276,11 +297,9 @@ impl Usage {
         // SAFETY: By the type invariants of `Sole` it is valid as long as the state is that.
         unsafe { sole.fast.as_ref() }.set(core::ptr::null_mut());
         let former = sole.user.clone();
-        let address: *const dyn User = &raw const *former;
-        self.former.store(address.cast_mut().cast(), Relaxed);
-        self.note_grace_period();
-        self.many.store(1, Release);
-        let before = core::mem::replace(&mut *state, State::Many);
+        let many = State::Many(GracePeriod::from_here(), address(&*former));
+        let before = core::mem::replace(&mut *state, many);
+        self.many.store(true, Release);
         drop(state);
         drop(before);
         Joined::WithFormer(former)
@@ -288,66 +307,65 @@ impl Usage {
 
     /// What the former only user has verified is noted: only from here on others bring in pages.
     pub(super) fn noted(&self) {
-        self.noted.store(1, Release);
-    }
-
-    /// Accesses that the sole user has begun so far without counting themselves end with a grace
-    /// period from here.
-    fn note_grace_period(&self) {
-        // Others' grace periods will do: one is asked for when it is waited for.
-        // SAFETY: No preconditions.
-        let cookie = unsafe { bindings::get_state_synchronize_rcu() };
-        self.cookie.store(cookie as u64, Release);
+        self.noted.store(true, Release);
     }
 
     /// A block gets a digest: under the lock of its folio, or before there are pages.
     pub(super) fn note_record(&self) {
-        if self.records.load(Relaxed) == 0 {
-            self.records.store(1, Release);
+        if !self.records.load(Relaxed) {
+            self.records.store(true, Release);
         }
     }
 
     /// Whether a block may have a digest, so that what is read in has to be compared with that.
     pub(crate) fn has_records(&self) -> bool {
-        self.records.load(Acquire) != 0
+        self.records.load(Acquire)
     }
 
     /// Single blocks of it may be shared with other contents.
     pub(crate) fn share_blocks(&self) {
-        if self.shares_blocks.load(Relaxed) == 0 {
-            self.shares_blocks.store(1, Relaxed);
+        if !self.shares_blocks.load(Relaxed) {
+            self.shares_blocks.store(true, Relaxed);
         }
     }
 
     /// Whether single blocks of it may be shared with other contents.
     pub(super) fn shares_blocks(&self) -> bool {
-        self.shares_blocks.load(Relaxed) != 0
+        self.shares_blocks.load(Relaxed)
     }
 
     /// An inode leaves it while files may have its pages.
     pub(super) fn note_left(&self) {
-        self.left.xchg(1, Full);
+        self.left.xchg(true, Full);
     }
 
     /// Whether an inode has left it while files may have had its pages.
     pub(super) fn was_left(&self) -> bool {
-        self.left.load(Acquire) != 0
+        self.left.load(Acquire)
     }
 
-    fn try_settle(&self, wait: bool) -> bool {
-        if self.noted.load(Acquire) == 0 || self.reads.load(Acquire) != 0 {
+    /// Whether the accesses of the last sole user are over, or are those of this binding, which
+    /// takes any page for one of its own image. With `wait` this may sleep, and is not to be called
+    /// in an RCU section.
+    fn try_settle(&self, user: &dyn User, wait: bool) -> bool {
+        if !self.is_many() {
+            return true;
+        }
+        let accesses = match &*self.state.lock() {
+            State::Many(_, former) if *former == address(user) => return true,
+            State::Many(accesses, _) => *accesses,
+            _ => return true,
+        };
+        if !self.noted.load(Acquire) || self.reads.load(Acquire) != 0 {
             return false;
         }
-        let cookie = self.cookie.load(Acquire) as usize;
-        // SAFETY: No preconditions.
-        if !unsafe { bindings::poll_state_synchronize_rcu(cookie) } {
+        if !accesses.is_over() {
             if !wait {
                 return false;
             }
-            // SAFETY: By this function's contract the caller may sleep, and is in no RCU section.
-            unsafe { bindings::cond_synchronize_rcu(cookie) };
+            accesses.wait();
         }
-        self.settled.store(1, Release);
+        self.settled.store(true, Release);
         true
     }
 }

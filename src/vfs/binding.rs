@@ -3,11 +3,14 @@
 //! Which shared inode a real inode is bound to: found at the first open, and left when the content
 //! turns out to be another.
 
-use kernel::{prelude::*, sync::Arc};
+use kernel::{
+    prelude::*,
+    sync::{Arc, SpinLock},
+};
 
 use super::{
-    in_flight::InFlight, shared_aops::SharedAops, sharing::HashTime, state::Sharing,
-    verify::resident, FileSystem, Inode,
+    in_flight::InFlight, shared_aops::SharedAops, sharing::HashTime, verify::resident, FileSystem,
+    Inode,
 };
 use crate::{
     bindings,
@@ -17,7 +20,8 @@ use crate::{
     share::{
         digest::{digest_blocks, Digest, Key, KEY_DIGESTS},
         sha256::KernelSha256,
-        Binding, Domain, Identity, Recording, Scope, SharedInode, Verify, BLOCK_SHIFT, BLOCK_SIZE,
+        Binding, Bindings, Domain, Identity, Recording, Scope, SharedInode, Verify, BLOCK_SHIFT,
+        BLOCK_SIZE,
     },
     stats::{self, Field},
 };
@@ -45,8 +49,7 @@ impl<T: FileSystem> Inode<T> {
 
     /// The inode is being evicted.
     pub(super) fn evict_sharing(&self) {
-        let binding = self.sharing().and_then(|sharing| sharing.current());
-        if let Some(binding) = binding {
+        if let Some(binding) = self.sharing().current() {
             self.count_unbound();
             // Nothing refers to the inode through it any more.
             binding.retire_unused();
@@ -56,15 +59,15 @@ impl<T: FileSystem> Inode<T> {
     /// Block `block` of this inode has another digest than that of the shared inode to which it is
     /// bound: binds it to that which is named by this difference.
     pub(super) fn diverge(&self, old: &Arc<Binding>, block: u64, digest: &Digest) {
-        let Some(sharing) = self.sharing() else {
+        let Some(slots) = self.sharing().slots() else {
             return;
         };
-        let _lock = sharing.lock.lock();
+        let _lock = self.sharing().lock.lock();
         if !self.is_current(old) {
             return;
         }
         let changed = old.verified_prefix(block..block + 1) != 0;
-        if changed && sharing.slots.lock().is_first_change() {
+        if changed && slots.lock().is_first_change() {
             T::report_change(self, block);
         }
         stats::trace::diverge(self.sb().dev(), self.number(), block);
@@ -74,24 +77,24 @@ impl<T: FileSystem> Inode<T> {
         // Without memory for it the inode is bound anew at its next open.
         let next = self.variant(old, block, digest).ok();
         race_point!(c"diverged");
-        self.leave(sharing, next);
+        self.leave(slots, next);
     }
 
     /// There is no memory to verify more of this inode: until it is opened again, it keeps to its
     /// own page cache, which needs none.
     pub(super) fn retreat(&self, binding: &Arc<Binding>) {
-        if let Some(sharing) = self.sharing() {
-            let _lock = sharing.lock.lock();
+        if let Some(slots) = self.sharing().slots() {
+            let _lock = self.sharing().lock.lock();
             if self.is_current(binding) {
-                self.leave(sharing, None);
+                self.leave(slots, None);
             }
         }
     }
 
-    /// Leaves the current shared inode, for `next` if there is one. The caller holds
-    /// `sharing.lock`.
-    fn leave(&self, sharing: &Sharing, next: Option<Arc<Binding>>) {
-        let mut slots = sharing.slots.lock();
+    /// Leaves the current shared inode, for `next` if there is one. `slots` are this inode's. The
+    /// caller holds [`Sharing::lock`](super::state::Sharing).
+    fn leave(&self, slots: &SpinLock<Bindings>, next: Option<Arc<Binding>>) {
+        let mut slots = slots.lock();
         let left = slots.leave();
         self.fast_mapping().set(core::ptr::null_mut());
         let bound = next.as_ref().filter(|binding| slots.bind(binding));
@@ -136,8 +139,8 @@ impl<T: FileSystem> Inode<T> {
 
     /// What an open of the inode gets if that is settled: a binding, or `Some(None)`, by which it
     /// keeps to its own page cache.
-    fn settled(sharing: &Sharing) -> Option<Option<Arc<Binding>>> {
-        let mut slots = sharing.slots.lock();
+    fn settled(slots: &SpinLock<Bindings>) -> Option<Option<Arc<Binding>>> {
+        let mut slots = slots.lock();
         match slots.open() {
             Some(binding) => Some(Some(binding.clone())),
             None => slots.is_alone().then_some(None),
@@ -160,17 +163,17 @@ impl<T: FileSystem> Inode<T> {
             self.fast_mapping().set(self.own_mapping().as_ptr());
             return Ok(None);
         }
-        if let Some(settled) = self.sharing().and_then(Self::settled) {
+        if let Some(settled) = self.sharing().slots().and_then(Self::settled) {
             return Ok(settled);
         }
         let Some(scope) = T::scope(self)? else {
             self.fast_mapping().set(self.own_mapping().as_ptr());
             return Ok(None);
         };
-        let sharing = self.sharing_or_new()?;
+        let slots = self.sharing().slots_or_new()?;
         // The task that has it may be reading the beginning of the image's file.
-        let _lock = lock_killable(&sharing.lock)?;
-        if let Some(settled) = Self::settled(sharing) {
+        let _lock = lock_killable(&self.sharing().lock)?;
+        if let Some(settled) = Self::settled(slots) {
             return Ok(settled);
         }
         let binding = self.bind_in(scope)?;
@@ -183,7 +186,7 @@ impl<T: FileSystem> Inode<T> {
             shared.identity().variant,
         );
         race_point!(c"bind");
-        let mut slots = sharing.slots.lock();
+        let mut slots = slots.lock();
         if !slots.bind(&binding) {
             drop(slots);
             binding.retire_unused();

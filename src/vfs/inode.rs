@@ -13,8 +13,8 @@ use kernel::{
 use super::{state::Sharing, Mount, SuperBlock};
 use crate::{
     bindings,
-    compat::code::EFSCORRUPTED,
-    io::{mapping::Mapping, memcg::CHARGED, once_box::OnceBox, CacheBytes},
+    compat::{code::EFSCORRUPTED, raw_init},
+    io::{mapping::Mapping, CacheBytes},
     share::FastMapping,
 };
 
@@ -24,12 +24,12 @@ use crate::{
 ///
 /// `inode` is initialised (`inode_init_once` at slab construction, then by the VFS). `data` is
 /// written only by `alloc_inode` and while the inode is new; afterwards it is only read. `sharing`
-/// is freed with the inode.
+/// is initialised from `set_up` on, and not dropped: `free_sharing` frees what it has.
 #[repr(C)]
 pub(super) struct InodeSlot<T: Mount> {
     data: UnsafeCell<Option<T::Inode>>,
     fast: FastMapping,
-    sharing: OnceBox<Sharing>,
+    sharing: Sharing,
     inode: Opaque<bindings::inode>,
 }
 
@@ -53,7 +53,7 @@ impl<T: Mount> InodeSlot<T> {
         unsafe {
             (&raw mut (*node).data).write(UnsafeCell::new(None));
             (&raw mut (*node).fast).write(FastMapping::new());
-            (&raw mut (*node).sharing).write(OnceBox::new());
+            raw_init(&raw mut (*node).sharing, Sharing::new());
             Opaque::cast_into(&raw const (*node).inode)
         }
     }
@@ -67,6 +67,17 @@ impl<T: Mount> InodeSlot<T> {
     pub(super) unsafe fn set_data(inode: *mut bindings::inode, data: T::Inode) {
         // SAFETY: By this function's requirements the cell is the caller's alone.
         unsafe { *(*Self::of(inode)).data.get() = Some(data) };
+    }
+
+    /// Drops the filesystem's part, at the end of the object's life.
+    ///
+    /// # Safety
+    ///
+    /// * `node` is an object of the slab that was set up.
+    /// * Nothing else uses it, nor will.
+    pub(super) unsafe fn drop_data(node: *mut Self) {
+        // SAFETY: By this function's requirements the cell is the caller's alone.
+        drop(unsafe { (*node).data.get_mut() }.take());
     }
 
     /// Slab constructor.
@@ -181,7 +192,8 @@ impl<T: Mount> Inode<T> {
         Ok(unsafe { CacheBytes::new(self.own_mapping(), self.size()) })
     }
 
-    pub(super) fn mode(&self) -> u32 {
+    /// `i_mode`: its file type and permissions.
+    pub(crate) fn mode(&self) -> u32 {
         // SAFETY: Live inode.
         u32::from(unsafe { (*self.as_ptr()).i_mode })
     }
@@ -219,25 +231,19 @@ impl<T: Mount> Inode<T> {
         &self.node().fast
     }
 
-    /// Its state of sharing, if it has one.
-    pub(super) fn sharing(&self) -> Option<&Sharing> {
-        self.node().sharing.get()
+    /// Its state of sharing.
+    pub(super) fn sharing(&self) -> &Sharing {
+        &self.node().sharing
     }
 
-    /// Frees its state of sharing, at the end of its life.
+    /// Frees what its state of sharing has, at the end of its life.
     ///
     /// # Safety
     ///
-    /// * There is no reference to the state of sharing.
+    /// * There is no reference to its bindings.
     /// * None is made any more.
     pub(super) unsafe fn free_sharing(&self) {
-        // SAFETY: By this function's requirements there is no reference to it, and none is made.
-        unsafe { self.node().sharing.clear() }
-    }
-
-    /// Its state of sharing, made if it has none.
-    pub(super) fn sharing_or_new(&self) -> Result<&Sharing> {
-        let (sharing, _) = self.node().sharing.get_or_init(Sharing::new(), CHARGED)?;
-        Ok(sharing)
+        // SAFETY: By this function's requirements there is no reference to them, and none is made.
+        unsafe { self.sharing().free_slots() }
     }
 }

@@ -87,7 +87,7 @@ pub(crate) trait Mount: Sized + Send + Sync + 'static {
     type Key: Send + Sync;
     /// What a mount holds, as [`Mount::put_super`] gives it back.
     type Held;
-    /// One inode's state; plain data, which is not dropped.
+    /// One inode's state. It is dropped in an RCU callback, which must not sleep.
     type Inode: Send + Sync;
 
     /// Fresh state with default options.

@@ -8,7 +8,7 @@
 //! that the reader gets its bytes from its own image, through its own page cache, and for
 //! [`IMPATIENCE`] it does not wait for other images at all.
 
-use kernel::{prelude::*, sync::atomic::Relaxed};
+use kernel::prelude::*;
 
 use super::{file::OpenFile, sharing::FileMapping, FileSystem, Inode};
 use crate::{
@@ -178,7 +178,7 @@ impl<T: FileSystem> Inode<T> {
             if folio.reader() == reader {
                 *since = None;
             } else {
-                let patience = if begin < self.impatient_until() {
+                let patience = if begin < self.sharing().impatient_until() {
                     0
                 } else {
                     PATIENCE
@@ -213,36 +213,25 @@ impl<T: FileSystem> Inode<T> {
 
     /// Other images are not waited for from now on, for [`IMPATIENCE`].
     pub(super) fn lose_patience(&self) {
-        self.set_impatient_until(now().saturating_add(IMPATIENCE));
+        self.sharing()
+            .set_impatient_until(now().saturating_add(IMPATIENCE));
     }
 
     /// A page comes into the inode's own page cache though a shared one is to have it: it is
     /// dropped when pages come through that again.
     pub(super) fn note_own_copy(&self) {
-        if self.impatient_until() == 0 {
-            self.set_impatient_until(now());
-        }
-    }
-
-    /// Until when this inode's readers do not wait for other images.
-    fn impatient_until(&self) -> i64 {
-        self.sharing()
-            .map_or(0, |sharing| sharing.impatient_until.load(Relaxed))
-    }
-
-    fn set_impatient_until(&self, until: i64) {
-        if let Some(sharing) = self.sharing() {
-            sharing.impatient_until.store(until, Relaxed);
+        if self.sharing().impatient_until() == 0 {
+            self.sharing().set_impatient_until(now());
         }
     }
 
     /// Drops what was read past the shared page cache, once other images answer again.
     fn be_patient_again(&self) {
-        let until = self.impatient_until();
+        let until = self.sharing().impatient_until();
         if until == 0 || now() < until {
             return;
         }
-        self.set_impatient_until(0);
+        self.sharing().set_impatient_until(0);
         let own = self.own_mapping().as_ptr();
         // SAFETY: The type invariants of `Mapping` say that the mapping is live.
         unsafe { bindings::invalidate_mapping_pages(own, 0, usize::MAX) };

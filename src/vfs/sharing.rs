@@ -108,7 +108,7 @@ impl<T: FileSystem> Inode<T> {
         if mapping == self.own_mapping() {
             return FileMapping::Own;
         }
-        match self.sharing().and_then(|sharing| sharing.current()) {
+        match self.sharing().current() {
             Some(binding) if binding.shared().mapping() == mapping => {
                 if self.fast_mapping_ptr().is_null() && binding.is_complete() {
                     self.enable_fast_path(&binding);
@@ -120,27 +120,22 @@ impl<T: FileSystem> Inode<T> {
     }
 
     pub(super) fn is_current(&self, binding: &Arc<Binding>) -> bool {
-        self.sharing().is_some_and(|sharing| {
-            let slots = sharing.slots.lock();
-            slots.current().is_some_and(|at| Arc::ptr_eq(at, binding))
-        })
+        self.with_current(|at| Arc::ptr_eq(at, binding))
     }
 
     /// Whether the inode is bound and `test` holds of the current binding. `test` must not sleep.
     /// In any context but an interrupt's.
     pub(super) fn with_current(&self, test: impl Fn(&Arc<Binding>) -> bool) -> bool {
-        self.sharing().is_some_and(|sharing| {
-            let slots = sharing.slots.lock();
-            slots.current().is_some_and(test)
-        })
+        let slots = self.sharing().slots();
+        slots.is_some_and(|slots| slots.lock().current().is_some_and(test))
     }
 
     /// Lets files use a fully verified shared inode without further checks.
     pub(super) fn enable_fast_path(&self, binding: &Arc<Binding>) {
-        let Some(sharing) = self.sharing() else {
+        let Some(slots) = self.sharing().slots() else {
             return;
         };
-        let mut slots = sharing.slots.lock();
+        let mut slots = slots.lock();
         if slots.current().is_some_and(|at| Arc::ptr_eq(at, binding)) {
             self.publish(&mut slots, binding);
         }
@@ -396,11 +391,8 @@ impl<T: FileSystem> BoundInodes<T> {
             let inode = unsafe { Inode::<T>::from_raw(inode) };
             // SAFETY: By this function's requirements `data` is that closure.
             let f = unsafe { &mut *data.cast::<&mut dyn FnMut(&SharedInode)>() };
-            if let Some(sharing) = inode.sharing() {
-                let binding = sharing.slots.lock().current().cloned();
-                if let Some(binding) = binding {
-                    f(binding.shared());
-                }
+            if let Some(binding) = inode.sharing().current() {
+                f(binding.shared());
             }
         }
         let mut f = f;

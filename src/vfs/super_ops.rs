@@ -67,8 +67,12 @@ impl<T: FileSystem> InodeSlot<T> {
             // `kmemdup_nul`.
             unsafe { bindings::kfree((*inode).__bindgen_anon_5.i_link.cast()) };
         }
+        // SAFETY: The inode lies in an object of the slab, which is this call's.
+        let node = unsafe { Self::of(inode) };
+        // SAFETY: The same; `alloc` set it up.
+        unsafe { Self::drop_data(node) };
         // SAFETY: The whole object came from a slab, which `kfree` finds by itself.
-        unsafe { bindings::kfree(Self::of(inode).cast()) };
+        unsafe { bindings::kfree(node.cast()) };
     }
 }
 

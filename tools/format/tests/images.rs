@@ -4,6 +4,8 @@
 //!
 //! `MKFS_EROFS` names the program, else the one in PATH is taken, else those that `make setup` puts in build/.
 
+mod common;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -19,7 +21,7 @@ use std::{
 use erofs_shared_format::{
     dirent::{lookup, DirBlock},
     error::Kind,
-    inode::{FileType, Inode, Layout},
+    inode::{FileType, Inode, Layout, Stat},
     map::{map_blocks, Extent},
     source::read_exact,
     superblock::{Area, Superblock},
@@ -202,6 +204,11 @@ impl Image {
         inode
     }
 
+    fn stat(&self, nid: u64) -> Stat {
+        let found = common::inode_and_stat(&self.sb, nid, &self.bytes);
+        found.expect("an inode").1
+    }
+
     /// All data of an inode, extent by extent.
     fn data(&self, inode: &Inode) -> Vec<u8> {
         let mut out = vec![0xEE; inode.size as usize];
@@ -330,24 +337,24 @@ struct Expect {
 
 /// Compares an inode and all below it with the tree; gives the number of entries.
 fn compare(image: &Image, nid: u64, path: &Path, expect: &Expect) -> usize {
-    let inode = image.inode(nid);
+    let (inode, stat) = (image.inode(nid), image.stat(nid));
     let meta = fs::symlink_metadata(path).expect("an entry of the tree");
     let what = path.display();
-    assert_eq!(u32::from(inode.mode), meta.mode(), "mode of {what}");
+    assert_eq!(u32::from(stat.mode), meta.mode(), "mode of {what}");
     assert_eq!(
-        (inode.uid, inode.gid),
+        (stat.uid, stat.gid),
         (meta.uid(), meta.gid()),
         "owner of {what}"
     );
     if expect.times {
-        assert_eq!(inode.mtime, meta.mtime(), "time of {what}");
+        assert_eq!(stat.mtime, meta.mtime(), "time of {what}");
         // A compact inode's nanoseconds are those of the superblock.
         let nsec = match (expect.nanoseconds, inode.inode_isize) {
             (false, 32) => image.sb.fixed_nsec.into(),
             _ => meta.mtime_nsec(),
         };
         assert_eq!(
-            i64::from(inode.mtime_nsec),
+            i64::from(stat.mtime_nsec),
             nsec,
             "nanoseconds of {what}, {} bytes of inode",
             inode.inode_isize
@@ -393,7 +400,7 @@ fn compare(image: &Image, nid: u64, path: &Path, expect: &Expect) -> usize {
         }
         FileType::Regular => {
             assert_eq!(
-                (inode.size, u64::from(inode.nlink)),
+                (inode.size, u64::from(stat.nlink)),
                 (meta.len(), meta.nlink()),
                 "size and links of {what}"
             );
@@ -457,7 +464,8 @@ fn one_time_for_all() {
     };
     let (image, _tree) = check(&mkfs(), &["-T1234567"], &expect);
     let inode = image.find("file-100");
-    assert_eq!((inode.mtime, inode.inode_isize), (1_234_567, 32));
+    let mtime = image.stat(inode.nid).mtime;
+    assert_eq!((mtime, inode.inode_isize), (1_234_567, 32));
 }
 
 #[test]

@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::{Head, RawInode};
+use common::{inode_and_stat, Head, RawInode};
 use erofs_shared_format::{
     error::{Error, Kind},
-    inode::{FileType, Inode, Layout},
+    inode::{FileType, Inode, Layout, Stat},
     superblock::{incompat, Area, NID_METABOX},
     Bytes,
 };
@@ -38,6 +38,12 @@ fn good(raw: &RawInode) -> Inode {
         .expect("a good inode")
 }
 
+/// As `good`, and what stat(2) shows of it.
+fn both(raw: &RawInode) -> (Inode, Stat) {
+    raw.read_both(&Head::default().superblock())
+        .expect("a good inode")
+}
+
 #[test]
 fn compact() {
     let mut head = Head::default();
@@ -52,19 +58,19 @@ fn compact() {
         gid: 0xFFFD,
         ..RawInode::default()
     };
-    let inode = raw.read(&head.superblock()).expect("a good inode");
+    let (inode, stat) = raw.read_both(&head.superblock()).expect("a good inode");
     assert_eq!((inode.nid, inode.area, inode.iloc), (0, Area::Image, 4096));
     assert_eq!((inode.inode_isize, inode.xattr_isize), (32, 0));
     assert_eq!(inode.layout, Layout::FlatPlain);
     assert_eq!(inode.file_type, FileType::Regular);
-    assert_eq!((inode.mode, inode.nlink), (0o100644, 7));
-    assert_eq!((inode.uid, inode.gid), (0xFFFE, 0xFFFD));
-    assert_eq!(inode.mtime, 1_000_000_000_000 + i64::from(u32::MAX));
-    assert_eq!(inode.mtime_nsec, 123);
+    assert_eq!((stat.mode, stat.nlink), (0o100644, 7));
+    assert_eq!((stat.uid, stat.gid), (0xFFFE, 0xFFFD));
+    assert_eq!(stat.mtime, 1_000_000_000_000 + i64::from(u32::MAX));
+    assert_eq!(stat.mtime_nsec, 123);
     assert_eq!(inode.size, 0xFFFF_FFFF);
     // The link count is no part of the block number.
-    assert_eq!(inode.startblk, Some(0x8765_4321));
-    assert_eq!(inode.blocks512, (1 << 20) * 8);
+    assert_eq!(inode.startblk(), Some(0x8765_4321));
+    assert_eq!(stat.blocks512, (1 << 20) * 8);
 }
 
 #[test]
@@ -80,14 +86,14 @@ fn extended() {
         nlink: u32::MAX - 2,
         ..EXTENDED
     };
-    let inode = good(&raw);
+    let (inode, stat) = both(&raw);
     assert_eq!(inode.inode_isize, 64);
-    assert_eq!((inode.uid, inode.gid), (u32::MAX, u32::MAX - 1));
-    assert_eq!(inode.nlink, u32::MAX - 2);
-    assert_eq!((inode.mtime, inode.mtime_nsec), (-9, 999_999_999));
+    assert_eq!((stat.uid, stat.gid), (u32::MAX, u32::MAX - 1));
+    assert_eq!(stat.nlink, u32::MAX - 2);
+    assert_eq!((stat.mtime, stat.mtime_nsec), (-9, 999_999_999));
     assert_eq!(inode.size, i64::MAX as u64);
-    assert_eq!(inode.startblk, Some(0x1234_5678_9ABC));
-    assert_eq!(inode.blocks512, 1 << 54);
+    assert_eq!(inode.startblk(), Some(0x1234_5678_9ABC));
+    assert_eq!(stat.blocks512, 1 << 54);
 }
 
 #[test]
@@ -98,9 +104,9 @@ fn link_count_of_one_frees_the_field() {
         i_u: 4,
         ..RawInode::default()
     };
-    let inode = good(&raw);
-    assert_eq!(inode.nlink, 1);
-    assert_eq!(inode.startblk, Some(0x0203_0000_0004));
+    let (inode, stat) = both(&raw);
+    assert_eq!(stat.nlink, 1);
+    assert_eq!(inode.startblk(), Some(0x0203_0000_0004));
     assert!(!inode.dot_omitted);
     // In a directory the same bit says that "." is not stored.
     let raw = RawInode {
@@ -108,8 +114,8 @@ fn link_count_of_one_frees_the_field() {
         nb: 9,
         ..raw
     };
-    let inode = good(&raw);
-    assert_eq!((inode.nlink, inode.startblk), (9, Some(4)));
+    let (inode, stat) = both(&raw);
+    assert_eq!((stat.nlink, inode.startblk()), (9, Some(4)));
     assert!(inode.dot_omitted);
     // An extended inode has a field of its own for either.
     let raw = RawInode {
@@ -118,14 +124,14 @@ fn link_count_of_one_frees_the_field() {
         nb: 1,
         ..EXTENDED
     };
-    let inode = good(&raw);
-    assert_eq!((inode.nlink, inode.startblk), (5, Some(1 << 32)));
+    let (inode, stat) = both(&raw);
+    assert_eq!((stat.nlink, inode.startblk()), (5, Some(1 << 32)));
     assert!(!inode.dot_omitted);
 }
 
 #[test]
 fn null_addresses_are_holes() {
-    let null = |raw: RawInode| good(&raw).startblk.is_none();
+    let null = |raw: RawInode| good(&raw).startblk().is_none();
     let compact = RawInode {
         i_u: u32::MAX,
         ..RawInode::default()
@@ -224,13 +230,13 @@ fn file_types() {
                 continue;
             }
         };
-        let inode = good(&raw);
+        let (inode, stat) = both(&raw);
         assert_eq!(inode.file_type, expected);
-        assert_eq!(inode.mode, raw.mode);
-        assert_eq!(inode.rdev, 0x0010_3007);
+        assert_eq!(stat.mode, raw.mode);
+        assert_eq!(stat.rdev, 0x0010_3007);
         // Only what has data has an address.
         let data = matches!(kind, 0o04 | 0o10 | 0o12);
-        assert_eq!(inode.startblk, data.then_some(0x0010_3007));
+        assert_eq!(inode.startblk(), data.then_some(0x0010_3007));
     }
 }
 
@@ -261,16 +267,16 @@ fn times_past_the_end() {
             mtime,
             ..RawInode::default()
         }
-        .read(&sb)
+        .read_both(&sb)
     };
-    assert_eq!(at(5).expect("the last second").mtime, i64::MAX);
+    assert_eq!(at(5).expect("the last second").1.mtime, i64::MAX);
     assert_eq!(at(6).expect_err("overflow").kind, Kind::Corrupted);
     // An extended inode does not count from there.
     let late = RawInode {
         mtime: i64::MIN as u64,
         ..EXTENDED
     };
-    assert_eq!(late.read(&sb).expect("its own time").mtime, i64::MIN);
+    assert_eq!(late.read_both(&sb).expect("its own time").1.mtime, i64::MIN);
 }
 
 #[test]
@@ -293,16 +299,15 @@ fn blocks_of_compressed_inodes() {
         size: 1 << 40,
         ..EXTENDED
     };
-    let inode = good(&raw);
-    assert_eq!(inode.compressed_blocks, 0x1234_0000_0005);
-    assert_eq!(inode.blocks512, 0x1234_0000_0005 * 8);
-    assert_eq!(inode.startblk, None);
+    let (inode, stat) = both(&raw);
+    assert_eq!(stat.blocks512, 0x1234_0000_0005 * 8);
+    assert_eq!(inode.startblk(), None);
     // A compact one has but 32 bits.
     let raw = RawInode {
         extended: false,
         ..raw
     };
-    assert_eq!(good(&raw).compressed_blocks, 5);
+    assert_eq!(both(&raw).1.blocks512, 5 * 8);
 }
 
 #[test]
@@ -317,7 +322,7 @@ fn chunk_formats() {
             ..raw
         });
         assert_eq!(inode.chunk_bits(&Head::default().superblock()), 12 + bits);
-        assert_eq!(inode.startblk, None);
+        assert_eq!(inode.startblk(), None);
     }
     for bit in 7..16 {
         let error = refusal(&RawInode {
@@ -384,8 +389,8 @@ fn across_units() {
         ..EXTENDED
     };
     image.extend(raw.bytes());
-    let inode = Inode::read(&sb, 127, &Bytes(&image)).expect("a good inode");
-    assert_eq!((inode.iloc, inode.nlink), (8192 - 32, 77));
+    let (inode, stat) = inode_and_stat(&sb, 127, &image).expect("a good inode");
+    assert_eq!((inode.iloc, stat.nlink), (8192 - 32, 77));
     // Cut there, a compact one is still whole.
     image.truncate(8192);
     assert!(Inode::read(&sb, 127, &Bytes(&image)).is_err());

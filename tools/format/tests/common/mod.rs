@@ -7,6 +7,8 @@
 use erofs_shared_format::{
     error::{Error, Kind},
     hash::Hasher,
+    inode::{Inode, Stat},
+    source::Source,
     superblock::{Superblock, SUPER_MAGIC, SUPER_OFFSET},
     Bytes, HostHash,
 };
@@ -152,9 +154,21 @@ impl RawInode {
         image
     }
 
-    pub fn read(&self, sb: &Superblock) -> Result<erofs_shared_format::inode::Inode, Error> {
-        erofs_shared_format::inode::Inode::read(sb, 0, &Bytes(&self.image(&[])))
+    pub fn read(&self, sb: &Superblock) -> Result<Inode, Error> {
+        Ok(self.read_both(sb)?.0)
     }
+
+    pub fn read_both(&self, sb: &Superblock) -> Result<(Inode, Stat), Error> {
+        inode_and_stat(sb, 0, &self.image(&[]))
+    }
+}
+
+/// An inode, and what stat(2) shows of it.
+pub fn inode_and_stat(sb: &Superblock, nid: u64, image: &[u8]) -> Result<(Inode, Stat), Error> {
+    let (_, iloc) = sb.iloc(nid)?;
+    let src = Bytes(image);
+    let bytes = src.bread(iloc)?;
+    Inode::read_at(sb, nid, bytes, &src)
 }
 
 /// The bytes of one directory block with these entries, in this order.
