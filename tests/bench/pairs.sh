@@ -109,6 +109,13 @@ for fs in warm-up erofs erofs-shared; do
 	[ $fs = warm-up ] || echo "RUN $fs $((cache - base))"
 	kill -9 "${containers[@]}"
 	{ wait "${containers[@]}" || true; } 2> /dev/null
-	umount -R /mnt/run1/root /mnt/run2/root
+	# Its PID namespace takes a while to end where a container has many processes.
+	for number in 1 2; do
+		for try in {1..30}; do
+			umount -R /mnt/run$number/root 2> /tmp/busy && break
+			[ "$try" != 30 ] || { cat /tmp/busy >&2; exit 1; }
+			sleep 1
+		done
+	done
 	umount /mnt/run1 /mnt/run2 /mnt/1 /mnt/2
 done
