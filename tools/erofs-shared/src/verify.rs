@@ -176,8 +176,9 @@ impl Verify<'_> {
 
     /// Compares a file of any type; directories become pending.
     fn entry(&mut self, path: PathBuf, nid: u64) {
-        let inode = match self.volume.inode(nid) {
-            Ok(inode) => inode,
+        let read = self.volume.inode(nid);
+        let (inode, stat) = match read.and_then(|inode| Ok((inode, self.volume.stat(nid)?))) {
+            Ok(both) => both,
             Err(err) => {
                 return self.differ(
                     &path,
@@ -195,15 +196,15 @@ impl Verify<'_> {
         }
         self.report.entries += 1;
         let numbers = [
-            ("mode", u64::from(inode.mode), u64::from(meta.mode())),
-            ("owner", inode.uid.into(), meta.uid().into()),
-            ("group", inode.gid.into(), meta.gid().into()),
-            ("link count", inode.nlink.into(), meta.nlink()),
+            ("mode", u64::from(stat.mode), u64::from(meta.mode())),
+            ("owner", stat.uid.into(), meta.uid().into()),
+            ("group", stat.gid.into(), meta.gid().into()),
+            ("link count", stat.nlink.into(), meta.nlink()),
             ("size", inode.size, meta.size()),
-            ("modification time", inode.mtime as u64, meta.mtime() as u64),
+            ("modification time", stat.mtime as u64, meta.mtime() as u64),
             (
                 "nanoseconds",
-                inode.mtime_nsec.into(),
+                stat.mtime_nsec.into(),
                 meta.mtime_nsec() as u64,
             ),
         ];

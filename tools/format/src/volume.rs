@@ -10,7 +10,7 @@ use crate::{
         compression::Compression,
         device::{map_dev, DeviceSlot},
         error::{Error, Kind},
-        inode::Inode,
+        inode::{Inode, Stat},
         map::{map_blocks, Extent},
         source::{read_exact, Source},
         superblock::{Area, Superblock},
@@ -235,6 +235,14 @@ impl Volume {
     pub fn inode(&self, nid: u64) -> Result<Inode, ReadError> {
         let (area, _) = self.sb.iloc(nid)?;
         Inode::read(&self.sb, nid, &self.area(area)?)
+    }
+
+    /// What an inode says for stat(2).
+    pub fn stat(&self, nid: u64) -> Result<Stat, ReadError> {
+        let (area, iloc) = self.sb.iloc(nid)?;
+        let area = self.area(area)?;
+        let (_, stat) = Inode::read_at(&self.sb, nid, &area.bread(iloc)?, &area)?;
+        Ok(stat)
     }
 
     /// The data of a file.

@@ -7,7 +7,7 @@
 #![no_main]
 
 use erofs_shared_format::{
-    inode::{FileType, Layout},
+    inode::{FileType, Inode, Layout},
     map::map_blocks,
 };
 use erofs_shared_fuzz::{check_error, check_extent, image_of, inode, superblock, Counting, Params};
@@ -24,11 +24,13 @@ fuzz_target!(|data: &[u8]| {
     let Some(inode) = inode(&sb, nid, &source) else {
         return;
     };
+    let (_, stat) = Inode::read_at(&sb, nid, &[], &source).expect("an inode that was read");
+    source.reads();
+    assert!(stat.mtime_nsec < 1_000_000_000);
     if inode.is_compressed() {
-        assert_eq!(inode.startblk, None);
+        assert_eq!(inode.startblk(), None);
     } else {
-        assert_eq!(inode.compressed_blocks, 0);
-        assert!(inode.blocks512 >= inode.size / 512);
+        assert!(stat.blocks512 >= inode.size / 512);
     }
     assert!(!inode.dot_omitted || inode.file_type == FileType::Directory);
     assert!(inode.chunk_format == 0 || inode.layout == Layout::ChunkBased);

@@ -288,7 +288,6 @@ pub fn inode(sb: &Superblock, nid: u64, image: &Counting<'_>) -> Option<Inode> {
     assert_eq!(found.nid, nid);
     assert!(matches!(found.inode_isize, 32 | 64));
     assert!(found.size <= i64::MAX as u64);
-    assert!(found.mtime_nsec < 1_000_000_000);
     assert!((9..=43).contains(&found.chunk_bits(sb)));
     assert!(found.xattr_isize == 0 || found.xattr_isize >= 12);
     assert!(found.area == Area::Image || sb.has_metabox());

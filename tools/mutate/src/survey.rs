@@ -269,7 +269,7 @@ impl<'v> Survey<'v> {
         self.add(structure, role, Some(nid), at);
         self.xattrs(inode, role)?;
         let body = inode.iloc + u64::from(inode.inode_isize) + u64::from(inode.xattr_isize);
-        if let Some(start) = inode.startblk {
+        if let Some(start) = inode.startblk() {
             self.block(kind, start);
         }
         if inode.layout == Layout::ChunkBased {

@@ -191,6 +191,7 @@ fn zextents(volume: &Volume, inode: &Inode) -> Result<Vec<ShownExtent>, ReadErro
 impl ShownInode {
     pub(super) fn new(volume: &Volume, inode: &Inode) -> Shown<Self> {
         let fail = |what: &str, err: &ReadError| bad(&format!("nid {}: {what}", inode.nid), err);
+        let stat = volume.stat(inode.nid).map_err(|err| fail("inode", &err))?;
         let with_data = matches!(
             inode.file_type,
             FileType::Regular | FileType::Directory | FileType::Symlink
@@ -223,24 +224,26 @@ impl ShownInode {
         } else {
             None
         };
-        let rdev = inode.rdev;
+        let rdev = stat.rdev;
         Ok(Self {
             nid: inode.nid,
             place: Place::of(inode.area).to_string(),
             offset: inode.iloc,
             inode_size: inode.inode_isize,
             file_type: format!("{:?}", inode.file_type).to_lowercase(),
-            mode: inode.mode,
-            uid: inode.uid,
-            gid: inode.gid,
-            nlink: inode.nlink,
+            mode: stat.mode,
+            uid: stat.uid,
+            gid: stat.gid,
+            nlink: stat.nlink,
             size: inode.size,
-            mtime: inode.mtime,
-            mtime_nsec: inode.mtime_nsec,
+            mtime: stat.mtime,
+            mtime_nsec: stat.mtime_nsec,
             layout: format!("{:?}", inode.layout),
             chunk_size: (inode.layout == erofs_shared_format::inode::Layout::ChunkBased)
                 .then(|| 1u64 << inode.chunk_bits(&volume.sb)),
-            compressed_blocks: inode.is_compressed().then_some(inode.compressed_blocks),
+            compressed_blocks: inode
+                .is_compressed()
+                .then(|| stat.blocks512 / (u64::from(volume.sb.block_size()) / 512)),
             index,
             rdev: matches!(
                 inode.file_type,
