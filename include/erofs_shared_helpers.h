@@ -42,8 +42,7 @@ void erofs_shared_read_around(struct address_space *mapping, pgoff_t index,
 			      unsigned long nr, unsigned int depth);
 void *erofs_shared_map_pages(struct page **pages, unsigned int count);
 void erofs_shared_unmap_pages(void *address, unsigned int count);
-struct folio *erofs_shared_folio_alloc(unsigned int order, bool cache,
-				       bool charged);
+struct folio *erofs_shared_folio_alloc(unsigned int order, gfp_t gfp);
 bool erofs_shared_folio_charged(struct folio *folio);
 void *erofs_shared_bvec_address(const struct bio_vec *bvec);
 void erofs_shared_iomap_finish_bvec(const struct bio_vec *bvec, int error);
@@ -85,6 +84,7 @@ ssize_t erofs_shared_filemap_read_nofault(struct kiocb *iocb,
 					  struct iov_iter *to);
 bool erofs_shared_fault_unlock(struct vm_fault *vmf, struct file *file);
 bool erofs_shared_fault_nowait(struct vm_fault *vmf);
+bool erofs_shared_fault_tried(struct vm_fault *vmf);
 int erofs_shared_folio_wait_killable(struct folio *folio);
 int erofs_shared_folio_lock_killable(struct folio *folio);
 bool erofs_shared_folio_uptodate(struct folio *folio);
@@ -151,6 +151,7 @@ dev_t erofs_shared_decode_dev(u32 dev);
 /* superblocks and filesystem contexts */
 void erofs_shared_fs_type_register_keys(struct file_system_type *type);
 void erofs_shared_fs_type_unregister_keys(struct file_system_type *type);
+void erofs_shared_fs_type_keep(struct file_system_type *type);
 void erofs_shared_super_identify(struct super_block *sb, const u8 *uuid,
 				 unsigned int len);
 int erofs_shared_get_tree_file(struct fs_context *fc,
@@ -179,6 +180,8 @@ void erofs_shared_bio_submit(struct bio *bio);
 size_t erofs_shared_iov_bytes(struct iov_iter *iter);
 void erofs_shared_iov_truncate(struct iov_iter *iter, u64 count);
 void erofs_shared_iov_reexpand(struct iov_iter *iter, size_t count);
+int erofs_shared_setlease(struct file *file, int type,
+			  struct file_lease **lease, void **priv);
 bool erofs_shared_file_wants_direct(struct file *file, loff_t pos,
 				    size_t bytes);
 bool erofs_shared_file_on_disk(struct file *file);

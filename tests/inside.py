@@ -24,6 +24,8 @@ IO = re.compile(r"\b(GFP_(KERNEL|USER|HIGHUSER|TRANSHUGE|NOFS)|__GFP_IO)")
 
 # The module's functions, in Rust and in C
 OURS = re.compile(r"_R\w+_6module|erofs_shared_")
+# Those that ask for memory of no page cache: buffers of decoding, windows of verification, and what is kept for both
+LOOKED_AT = re.compile(r"9FolioList6buffer|11open_window|10folio_pool")
 
 
 def events(path):
@@ -52,15 +54,15 @@ def judge(what, all_of_it, bad):
 
 def memory(path):
     """Only pages for a page cache are movable; what a fill allocates after its I/O does not wait for I/O."""
-    asked, cached, others, worker = {}, [], [], []
+    asked, cached, others, worker = set(), [], [], []
     for task, pid, name, fields, stack in events(path):
         if name == "folio_asked":
-            # a bool: the lowest byte of a register
-            asked[pid] = int(fields["cache"]) & 0xff
+            asked.add(pid)
         elif name == "mm_page_alloc":
             seen = fields, stack
             if pid in asked and "folio_alloc_noprof" in stack:
-                (cached if asked.pop(pid) else others).append(seen)
+                asked.remove(pid)
+                (others if any(map(LOOKED_AT.search, stack)) else cached).append(seen)
             # Stacks end with the work's function; merging has nothing to do with a fill.
             ours = [function for function in stack if OURS.match(function)]
             if task.startswith("kworker/") and ours and "5merge" not in ours[-1]:

@@ -27,10 +27,8 @@ right() { (cd "$1" && sha256sum -- *); }
 (cd "$TMP/one" && sha256sum -- *) > "$TMP/one.sums"
 (cd "$TMP/two" && sha256sum -- *) > "$TMP/two.sums"
 
-# The register of a function's second argument
-case $(uname -m) in aarch64) second=%x1 ;; *) second=%si ;; esac
 {
-	echo "p:inside/folio_asked erofs_shared_folio_alloc cache=$second:u32"
+	echo "p:inside/folio_asked erofs_shared_folio_alloc"
 	echo 'p:inside/page_looked_for erofs_shared_filemap_get'
 } > $TRACING/kprobe_events
 mkdir $INSTANCE

@@ -37,22 +37,18 @@ loff_t erofs_shared_folio_pos(struct folio *folio)
 /**
  * erofs_shared_folio_alloc() - get memory for bytes
  * @order: binary logarithm of the number of pages
- * @cache: for a page cache that takes any memory, which charges it when it gets it;
- *	only what is in a page cache can be moved
- * @charged: without @cache: at the expense of the task's cgroup
+ * @gfp: which memory, and at whose expense
  *
  * A large one is not worth freeing memory for.
  *
  * Return: The folio, with a reference, or NULL.
  */
-struct folio *erofs_shared_folio_alloc(unsigned int order, bool cache,
-				       bool charged)
+struct folio *erofs_shared_folio_alloc(unsigned int order, gfp_t gfp)
 {
-	gfp_t gfp = cache ? GFP_HIGHUSER_MOVABLE :
-			    charged ? GFP_KERNEL_ACCOUNT : GFP_KERNEL;
-
-	if (order)
+	if (order) {
+		gfp &= ~__GFP_RETRY_MAYFAIL;
 		gfp |= __GFP_NORETRY | __GFP_NOWARN;
+	}
 	return filemap_alloc_folio(gfp, order, NULL);
 }
 

@@ -60,6 +60,11 @@ bool erofs_shared_fault_nowait(struct vm_fault *vmf)
 	return vmf->flags & FAULT_FLAG_RETRY_NOWAIT;
 }
 
+bool erofs_shared_fault_tried(struct vm_fault *vmf)
+{
+	return vmf->flags & FAULT_FLAG_TRIED;
+}
+
 struct shrinker *
 erofs_shared_shrinker_register(erofs_shared_shrinker_fn count,
 			       erofs_shared_shrinker_fn scan, void *data)

@@ -6,7 +6,9 @@ use kernel::{page::PAGE_SIZE, prelude::*};
 
 use super::{
     decompress::{self, DecompressError},
+    folio::FolioMemory,
     folio_list::{FolioList, Pages},
+    folio_pool,
     metadata::FolioBytes,
     Device,
 };
@@ -202,10 +204,16 @@ impl DecompressRequest {
         };
         let count = self.scratch_pages();
         // There are few decoders, so there is little of this memory at a time, however many read.
+        // What they do not wait for, with a decoder in hand, is a memory cgroup that is full.
+        let scratch = |memory, max_order| FolioList::buffer(count as u64, max_order, memory);
         decompress::with(algorithm, count != 0, |decoder| {
             let mut scratch = match count {
                 0 => None,
-                _ => Some(FolioList::buffer(count as u64, MAX_ORDER)?),
+                _ => Some(
+                    scratch(FolioMemory::ChargedAtHand, MAX_ORDER)
+                        // None of the size that is kept, whose number is bounded.
+                        .or_else(|_| scratch(FolioMemory::Uncharged, folio_pool::ORDER - 1))?,
+                ),
             };
             let (at, skip, len) = (self.at, self.skip, self.len);
             let mut output = target.span(scratch.as_mut(), at, skip, len, pages)?;
@@ -231,10 +239,11 @@ impl DecompressJob {
         request: DecompressRequest,
         plen: usize,
         bytes: usize,
+        memory: FolioMemory,
         target: &mut FolioList,
     ) -> Result<Self> {
         let pages = bytes.div_ceil(PAGE_SIZE) as u64;
-        let input = FolioList::buffer(pages, MAX_ORDER)?;
+        let input = FolioList::buffer(pages, MAX_ORDER, memory)?;
         let page_list = request.pages(Some(&input), target)?;
         Ok(Self {
             request,

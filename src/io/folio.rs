@@ -186,6 +186,33 @@ impl Folio {
     }
 }
 
+/// At whose expense the memory of a folio is, and what is done to get it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum FolioMemory {
+    /// At that of the page cache that takes it, which charges it then. It can be moved.
+    Cache,
+    /// At that of the task's memory cgroup, which may have tasks killed for it.
+    Charged,
+    /// The same, if the cgroup has room for it, or can make some: none is killed.
+    ChargedIfRoom,
+    /// The same, if the cgroup has room for it now: nothing is waited for.
+    ChargedAtHand,
+    /// At that of the system.
+    Uncharged,
+}
+
+impl FolioMemory {
+    pub(super) fn gfp(self) -> bindings::gfp_t {
+        match self {
+            FolioMemory::Cache => bindings::GFP_CACHE,
+            FolioMemory::Charged => bindings::GFP_ACCOUNT,
+            FolioMemory::ChargedIfRoom => bindings::GFP_CHARGED,
+            FolioMemory::ChargedAtHand => bindings::GFP_CHARGED_NOWAIT,
+            FolioMemory::Uncharged => bindings::GFP_KERNEL,
+        }
+    }
+}
+
 /// A reference to a folio, in any state.
 ///
 /// # Invariants
@@ -232,11 +259,10 @@ impl HeldFolio {
         Self(folio)
     }
 
-    /// A new folio of no page cache: for one, or to be used for a while, at the expense of the
-    /// task's memory cgroup if it is `charged`.
-    pub(super) fn alloc(order: u32, cache: bool, charged: bool) -> Option<Self> {
+    /// A new folio of no page cache.
+    pub(super) fn alloc(order: u32, memory: FolioMemory) -> Option<Self> {
         // SAFETY: Allocating memory has no preconditions; the reference is ours.
-        unsafe { Self::from_raw(bindings::folio_alloc(order, cache, charged)) }
+        unsafe { Self::from_raw(bindings::folio_alloc(order, memory.gfp())) }
     }
 
     /// The folio with page `index` of a page cache, if there is one. May be called in atomic

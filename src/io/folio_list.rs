@@ -11,7 +11,7 @@ use core::{
 use kernel::{page::PAGE_SIZE, prelude::*};
 
 use super::{
-    folio::{Folio, HeldFolio},
+    folio::{Folio, FolioMemory, HeldFolio},
     folio_kind::FolioKind,
     folio_pool,
     readahead::Readahead,
@@ -117,19 +117,35 @@ impl FolioList {
     }
 
     /// Folios for the file's blocks from page `index` on, `pages` of them, that are to be looked at
-    /// only. The task's memory cgroup pays for most of them.
+    /// only. The task's memory cgroup pays for most of them: `ENOMEM` if it has no room now, for
+    /// which is not waited ([`FolioList::make_room`] does).
     pub(crate) fn scratch(index: u64, pages: u64, max_order: u32) -> Result<Self> {
-        Self::new(FolioKind::Scratch, index, pages, max_order)
+        let memory = FolioMemory::ChargedAtHand;
+        Self::new(FolioKind::Scratch, memory, index, pages, max_order)
+    }
+
+    /// Has the task's memory cgroup make room for [`FolioList::scratch`].
+    pub(crate) fn make_room(pages: u64, max_order: u32) {
+        let memory = FolioMemory::ChargedIfRoom;
+        // None that is reused, and given back at once: the cgroup has the room then.
+        drop(Self::new(FolioKind::New, memory, 0, pages, max_order));
     }
 
     /// As [`FolioList::scratch`], for [`FolioList::give`]: they are large where `index` allows, so
     /// that they may go into the page cache at that place, which then has them charged.
     pub(crate) fn for_cache(index: u64, pages: u64, max_order: u32) -> Result<Self> {
-        Self::new(FolioKind::New, index, pages, cache_order(max_order))
+        let max_order = cache_order(max_order);
+        Self::new(FolioKind::New, FolioMemory::Cache, index, pages, max_order)
     }
 
-    fn new(kind: FolioKind, index: u64, pages: u64, max_order: u32) -> Result<Self> {
-        let cache = kind == FolioKind::New;
+    fn new(
+        kind: FolioKind,
+        memory: FolioMemory,
+        index: u64,
+        pages: u64,
+        max_order: u32,
+    ) -> Result<Self> {
+        let may_reuse = kind == FolioKind::Scratch;
         // One folio for each bit of the number, and for as many steps up to its order.
         let likely = (u64::from(pages.count_ones()) + 2).min(pages) as usize;
         let mut this = Self {
@@ -149,10 +165,10 @@ impl FolioList {
             let mut order = fits.min(aligned).min(max_order);
             let folio = loop {
                 this.folios.reserve(1, GFP_KERNEL)?;
-                let spare = (!cache && order == folio_pool::ORDER)
+                let spare = (may_reuse && order == folio_pool::ORDER)
                     .then(folio_pool::get)
                     .flatten();
-                let folio = spare.or_else(|| HeldFolio::alloc(order, cache, true));
+                let folio = spare.or_else(|| HeldFolio::alloc(order, memory));
                 match (folio, order) {
                     (Some(folio), _) => break folio,
                     (None, 0) => return Err(ENOMEM),
@@ -166,8 +182,8 @@ impl FolioList {
         Ok(this)
     }
 
-    /// Memory for `pages` pages at least, of no page cache.
-    pub(super) fn buffer(pages: u64, max_order: u32) -> Result<Self> {
+    /// Memory for `pages` pages at least, of no page cache; `memory`, or some that is reused.
+    pub(super) fn buffer(pages: u64, max_order: u32, memory: FolioMemory) -> Result<Self> {
         if pages > 1 && pages <= 1 << folio_pool::ORDER {
             let mut this = Self::none();
             this.folios.reserve(1, GFP_KERNEL)?;
@@ -177,7 +193,7 @@ impl FolioList {
                 return Ok(this);
             }
         }
-        Self::scratch(0, pages, max_order)
+        Self::new(FolioKind::Scratch, memory, 0, pages, max_order)
     }
 
     fn push(&mut self, folio: NonNull<Folio>) {

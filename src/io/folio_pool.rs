@@ -6,7 +6,7 @@
 
 use kernel::{page::PAGE_SIZE, prelude::*};
 
-use super::folio::HeldFolio;
+use super::folio::{FolioMemory, HeldFolio};
 
 /// The order of those that are kept: 64 KiB.
 pub(super) const ORDER: u32 = 4;
@@ -80,7 +80,7 @@ pub(super) fn get() -> Option<HeldFolio> {
     if !may_make() {
         return None;
     }
-    let folio = HeldFolio::alloc(ORDER, false, false);
+    let folio = HeldFolio::alloc(ORDER, FolioMemory::Uncharged);
     if folio.is_none() {
         STACK.lock().made -= 1;
     }

@@ -31,6 +31,10 @@ pub(crate) const CHARGED: Flags = flags(bindings::GFP_CHARGED);
 /// As [`CHARGED`], where nothing may sleep.
 pub(crate) const CHARGED_NOWAIT: Flags = flags(bindings::GFP_CHARGED_NOWAIT);
 
+/// For memory that a thread of the module can do without: little is done to get it, and no task is
+/// killed for it.
+pub(crate) const OPTIONAL: Flags = flags(bindings::GFP_OPTIONAL);
+
 /// `ENOMEM` if the memory cgroup that pays now has hardly any room left beside these bytes for what
 /// it cannot do without, such as a page of a file. To be asked before memory is allocated that
 /// stays for as long as a file is open.

@@ -6,6 +6,7 @@ use core::ops::Range;
 
 use kernel::{
     new_mutex, new_spinlock,
+    page::PAGE_SIZE,
     prelude::*,
     sync::{Arc, Mutex, SpinLock},
 };
@@ -251,6 +252,21 @@ impl Binding {
                 self.counters.sub(Field::MetadataBytes, full.bytes());
             }
             return Ok(all);
+        }
+    }
+
+    /// Whether the memory cgroup has room for what is kept of these blocks when they are verified.
+    pub(crate) fn has_room_for(&self, blocks: Range<u64>) -> Result {
+        let needs = match &self.known.lock().verified {
+            Verified::Some(part) => part.set.need(blocks.clone()).is_some(),
+            Verified::All | Verified::Sole | Verified::Gone => false,
+        };
+        if needs {
+            has_room(PAGE_SIZE)?;
+        }
+        match self.shared.identity().verify {
+            Verify::Nothing => Ok(()),
+            Verify::Bytes | Verify::Digests => self.shared.content().has_room_for(blocks),
         }
     }
 

@@ -33,7 +33,7 @@ use crate::{
         delayed_work::Run,
         folio::FolioRef,
         locked::same_bytes,
-        memcg::Payer,
+        memcg::{Payer, OPTIONAL},
         thread::{self, Hurry, IdleThread},
         wait::cond_resched,
     },
@@ -49,6 +49,9 @@ const HASTE: u64 = 5;
 
 /// Places in the table at most: 12 MiB of them.
 const MAX_PLACES: usize = 1 << 20;
+
+/// Places in a table that is worth a pass, where there is no memory for more.
+const LEAST_PLACES: usize = 1 << 12;
 
 /// Places that are looked at for one block at most. With half of the table taken, one block in some
 /// 100,000 finds none.
@@ -180,14 +183,22 @@ impl Table {
     /// With room for `blocks` blocks, or for as many as there is room for at most.
     fn new(blocks: u64) -> Result<Self> {
         let want = usize::try_from(blocks.saturating_mul(2)).unwrap_or(MAX_PLACES);
-        let len = want.clamp(1, MAX_PLACES).next_power_of_two();
+        let mut len = want.clamp(1, MAX_PLACES).next_power_of_two();
         let none = Place {
             tag: 0,
             inode: 0,
             block: 0,
         };
+        let places = loop {
+            match KVVec::from_elem(none, len, OPTIONAL) {
+                Ok(places) => break places,
+                // In less of it fewer blocks are found.
+                Err(_) if len > LEAST_PLACES => len /= 2,
+                Err(err) => return Err(err.into()),
+            }
+        };
         Ok(Self {
-            places: KVVec::from_elem(none, len, GFP_KERNEL)?,
+            places,
             zero_tag: secret::sample(ZEROS) as u32 | 1,
         })
     }
@@ -242,7 +253,7 @@ fn pass() -> Result<bool> {
             return;
         }
         pages = pages.saturating_add(shared.pages());
-        result = inodes.push(shared.into(), GFP_KERNEL).map_err(Error::from);
+        result = inodes.push(shared.into(), OPTIONAL).map_err(Error::from);
     });
     result?;
     let mut table = Table::new(pages)?;

@@ -54,8 +54,8 @@ pub(crate) enum Field {
     BlocksMerged,
     /// Folios that were not merged because they were in use.
     MergeBusy,
-    /// Large folios that were not split: fewer than half of their blocks are elsewhere, or they are
-    /// used a lot.
+    /// Large folios that were not split: less than a third of their blocks is elsewhere, or they
+    /// are used a lot.
     MergeSkipped,
     /// Files of which blocks wait to be merged, or are being merged. Of no mount.
     MergesWaiting,

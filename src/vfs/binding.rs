@@ -5,7 +5,10 @@
 
 use kernel::{
     prelude::*,
-    sync::{Arc, SpinLock},
+    sync::{
+        lock::{spinlock::SpinLockBackend, Guard},
+        Arc, SpinLock,
+    },
 };
 
 use super::{
@@ -39,6 +42,9 @@ const HEAD_BLOCKS: u64 = 128;
 /// KiB, or up to the file's end.
 const MORE_BLOCKS: u64 = 64;
 
+/// The bindings of an inode, locked.
+type SlotsGuard<'a> = Guard<'a, Bindings, SpinLockBackend>;
+
 impl<T: FileSystem> Inode<T> {
     /// The inode is bound no more.
     fn count_unbound(&self) {
@@ -58,43 +64,47 @@ impl<T: FileSystem> Inode<T> {
 
     /// Block `block` of this inode has another digest than that of the shared inode to which it is
     /// bound: binds it to that which is named by this difference.
-    pub(super) fn diverge(&self, old: &Arc<Binding>, block: u64, digest: &Digest) {
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: the reader's memory cgroup has no room for that. The inode stays, for others.
+    pub(super) fn diverge(&self, old: &Arc<Binding>, block: u64, digest: &Digest) -> Result {
         let Some(slots) = self.sharing().slots() else {
-            return;
+            return Ok(());
         };
-        let _lock = self.sharing().lock.lock();
         if !self.is_current(old) {
-            return;
+            return Ok(());
         }
         let changed = old.verified_prefix(block..block + 1) != 0;
-        if changed && slots.lock().is_first_change() {
+        let next = match self.variant(old, block, digest) {
+            Err(err) if err == ENOMEM => return Err(err),
+            // Without one the inode is bound anew at its next open.
+            next => next.ok(),
+        };
+        race_point!(c"diverged");
+        let mut guard = slots.lock();
+        if !guard.current().is_some_and(|at| Arc::ptr_eq(at, old)) {
+            // Another block that differs was found meanwhile.
+            drop(guard);
+            if let Some(unused) = next {
+                unused.retire_unused();
+            }
+            return Ok(());
+        }
+        let report = changed && guard.is_first_change();
+        self.leave(guard, next);
+        if report {
             T::report_change(self, block);
         }
         stats::trace::diverge(self.sb().dev(), self.number(), block);
         if let Ok(counters) = T::counters(self.sb().info()) {
             counters.add(Field::InodesDiverged, 1);
         }
-        // Without memory for it the inode is bound anew at its next open.
-        let next = self.variant(old, block, digest).ok();
-        race_point!(c"diverged");
-        self.leave(slots, next);
+        Ok(())
     }
 
-    /// There is no memory to verify more of this inode: until it is opened again, it keeps to its
-    /// own page cache, which needs none.
-    pub(super) fn retreat(&self, binding: &Arc<Binding>) {
-        if let Some(slots) = self.sharing().slots() {
-            let _lock = self.sharing().lock.lock();
-            if self.is_current(binding) {
-                self.leave(slots, None);
-            }
-        }
-    }
-
-    /// Leaves the current shared inode, for `next` if there is one. `slots` are this inode's. The
-    /// caller holds [`Sharing::lock`](super::state::Sharing).
-    fn leave(&self, slots: &SpinLock<Bindings>, next: Option<Arc<Binding>>) {
-        let mut slots = slots.lock();
+    /// Leaves the current shared inode, for `next` if there is one. `slots` are this inode's.
+    fn leave(&self, mut slots: SlotsGuard<'_>, next: Option<Arc<Binding>>) {
         let left = slots.leave();
         self.fast_mapping().set(core::ptr::null_mut());
         let bound = next.as_ref().filter(|binding| slots.bind(binding));

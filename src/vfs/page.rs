@@ -41,7 +41,8 @@ pub(super) enum Unready {
     /// The real inode has left the shared inode: the bytes are elsewhere now.
     Left,
     /// The page is being read through another image, which takes too long, or lies in one folio
-    /// with pages that the reader's own image cannot verify. The reader's own image has the bytes.
+    /// with pages that the reader's own image cannot verify, or cannot be read and verified for
+    /// now. The reader's own image has the bytes.
     Busy,
     /// The read failed.
     Failed(Error),
@@ -97,7 +98,12 @@ impl<T: FileSystem> OpenFile<'_, T> {
                 PageState::Failed(folio) => folio,
             };
             if mine.as_ref().is_some_and(|mine| mine.is(&folio)) {
-                return Err(Unready::Failed(EIO));
+                return Err(match own {
+                    true => Unready::Failed(EIO),
+                    // The read has failed, or there was no memory to verify what it gave. That of
+                    // the inode's own page cache needs none, and says if it fails.
+                    false => Unready::Busy,
+                });
             }
             // Those around it do not come by a read that fails.
             want_ahead = None;

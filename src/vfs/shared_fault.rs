@@ -113,6 +113,17 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         unsafe { (*self.vmf.as_ptr()).__bindgen_anon_1.pgoff }
     }
 
+    /// Whether this is another try, which has the fault's lock, and the inode's own page cache has
+    /// the page: the try before could not have it from a shared inode ([`prepare_elsewhere`]).
+    ///
+    /// [`prepare_elsewhere`]: OpenFile::prepare_elsewhere
+    fn has_own_page(&self) -> bool {
+        // SAFETY: `vmf` is live as long as the fault has its lock (type invariants); it is only
+        // looked at.
+        let was_tried = unsafe { bindings::fault_tried(self.vmf.as_ptr()) };
+        was_tried && FolioRef::find(self.file.inode().own_mapping(), self.index() as u64).is_some()
+    }
+
     /// `filemap_fault()`, and the fault, unless it has given up its lock.
     #[inline(always)]
     fn filemap_fault(self) -> (bindings::vm_fault_t, Option<Self>) {
@@ -189,7 +200,7 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         loop {
             let step = match inode.through(mapping) {
                 FileMapping::Own => return self.filemap_fault().0,
-                FileMapping::Stale(binding) => self.elsewhere(binding.as_ref()),
+                FileMapping::Stale(_) => self.elsewhere(),
                 FileMapping::Shared(binding) if index as u64 >= binding.blocks() => {
                     return self.filemap_fault().0;
                 }
@@ -197,7 +208,7 @@ impl<'a, T: FileSystem> Fault<'a, T> {
                     // The inode's own image has the bytes.
                     Err((fault, Unready::Busy)) => {
                         inode.note_own_copy();
-                        fault.elsewhere(None)
+                        fault.elsewhere()
                     }
                     step => step,
                 },
@@ -217,6 +228,9 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         let inode = file.inode();
         let here = may_fault(binding, block, *failed);
         if !here || binding.shared().content().is_aliased(block) {
+            if self.has_own_page() {
+                return self.elsewhere();
+            }
             return self.work(|| match file.prepare_fault(binding, block) {
                 Err(_) if !inode.is_current(binding) => Err(Unready::Left),
                 done => done,
@@ -256,19 +270,22 @@ impl<'a, T: FileSystem> Fault<'a, T> {
         Ok(Next::Again(fault))
     }
 
-    /// Maps a page from where the inode's data is now: the page cache of `binding`, or the inode's
-    /// own.
-    fn elsewhere(mut self, binding: Option<&Arc<Binding>>) -> Step<'a, T> {
+    /// Maps a page from the inode's own page cache.
+    ///
+    /// Not from that of a shared inode whose pages the mapping's file does not have: those that
+    /// reclaim it would not find this mapping of the page, and could not free what is perhaps on
+    /// the account of another cgroup.
+    fn elsewhere(mut self) -> Step<'a, T> {
         let (file, index) = (self.file, self.index());
         let inode = file.inode();
         if index as u64 >= inode.size().div_ceil(PAGE_SIZE as u64) {
             return Ok(Next::Return(bindings::VM_FAULT_SIGBUS));
         }
         loop {
-            let mut found = inode.ready_folio(binding, index as u64);
+            let mut found = FolioRef::find(inode.own_mapping(), index as u64);
             if found.is_none() {
                 let next = self.work(|| {
-                    found = Some(file.folio_of(binding, index, 1)?);
+                    found = Some(file.page_in(inode.own_mapping(), index, 1)?);
                     Ok(())
                 })?;
                 self = match next {
@@ -312,19 +329,22 @@ impl<T: FileSystem> OpenFile<'_, T> {
     fn prepare_elsewhere(self, index: usize, why: Unready) {
         let inode = self.inode();
         // The fault says what is wrong when it is tried again.
-        let bring_in = |binding: Option<&Arc<Binding>>| {
-            let _ = self.folio_of(binding, index, 1);
-        };
+        let bring_in = || self.page_in(inode.own_mapping(), index, 1);
         match why {
             Unready::Busy => {
                 inode.note_own_copy();
-                bring_in(None);
-                // However long that has taken, it does not wait for the other image then.
-                inode.lose_patience();
+                if bring_in().is_ok() {
+                    // Should it be gone then, the other image is not waited for.
+                    inode.lose_patience();
+                }
             }
             Unready::Left => match inode.through(self.mapping()) {
-                FileMapping::Shared(binding) => bring_in(Some(&binding)),
-                FileMapping::Stale(binding) => bring_in(binding.as_ref()),
+                FileMapping::Shared(binding) => {
+                    let _ = self.folio_of(Some(&binding), index, 1);
+                }
+                FileMapping::Stale(_) => {
+                    let _ = bring_in();
+                }
                 FileMapping::Own => {}
             },
             Unready::Failed(_) => {}
@@ -378,16 +398,6 @@ impl<T: FileSystem> Inode<T> {
             pages: start.max(pages.start)..end.min(pages.end),
             _folios: [Some(middle), left, right],
         })
-    }
-
-    /// The folio with a page, from where the inode's data is now, if it is resident there and
-    /// verified as a whole.
-    fn ready_folio(&self, binding: Option<&Arc<Binding>>, index: u64) -> Option<FolioRef> {
-        let mapping = binding.map_or(self.own_mapping(), |binding| binding.shared().mapping());
-        let folio = FolioRef::find(mapping, index)?;
-        binding
-            .is_none_or(|binding| binding.covers(folio.pages()))
-            .then_some(folio)
     }
 }
 

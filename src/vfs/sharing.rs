@@ -5,8 +5,8 @@
 //!
 //! A file that was opened while its inode was bound has `f_mapping` of the shared inode, for good,
 //! since mappings of memory may hang on it. If the inode leaves that shared inode, the file is
-//! *stale*: its reads are copied from where the inode's data is now, and its faults map pages from
-//! there.
+//! *stale*: its reads are copied from where the inode's data is now, and its faults map pages of
+//! the inode's own page cache.
 //!
 //! Locks, outer ones first: [`lock`](super::state::Sharing::lock) or `Binding::windows` →
 //! `Content::digests`; `Sharing::slots` → `Binding::known`, both spinlocks.
@@ -184,6 +184,7 @@ impl<T: FileSystem> Inode<T> {
             size: self.size(),
             ahead,
             direct: T::direct_io(self.sb().info()),
+            at_hand: false,
         }
     }
 
@@ -224,9 +225,8 @@ impl<T: FileSystem> Inode<T> {
             Ok(Some((block, digest))) => {
                 T::counters(self.sb().info())?.add(Field::BlocksDiverged, 1);
                 race_point!(c"diverge");
-                self.diverge(binding, block, &digest);
+                self.diverge(binding, block, &digest)?;
             }
-            Err(err) if err == ENOMEM => self.retreat(binding),
             Err(err) => return Err(err),
         }
         Err(ESTALE)

@@ -20,7 +20,8 @@ use crate::{
 /// memory of their own, from its first open on.
 #[pin_data]
 pub(super) struct Sharing {
-    /// Held while the inode is bound, or bound anew.
+    /// Held by the open by which the inode is bound, which reads its image: so two do not. Nothing
+    /// but opens of the inode waits for it.
     #[pin]
     pub(super) lock: Mutex<()>,
     /// Its bindings. Taken for a few instructions; nothing sleeps under it.

@@ -14,7 +14,7 @@ use super::{file::OpenFile, in_flight::InFlight, page::Unready, FileSystem, Inod
 use crate::{
     bindings,
     io::{
-        fill::FillCompletion,
+        fill::{FillCompletion, Plan},
         folio_list::FolioList,
         lock::lock_killable,
         wait::{cond_resched, is_dying},
@@ -122,6 +122,11 @@ impl<T: FileSystem> OpenFile<'_, T> {
     /// Does one step towards the first of these blocks being verified.
     fn verify_at(self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<(), Unready> {
         let first = blocks.start..blocks.start + 1;
+        // What would be read could not be kept, each time anew. The reader's own page cache needs
+        // nothing of that.
+        binding
+            .has_room_for(first.clone())
+            .map_err(|_| Unready::Busy)?;
         let shared = binding.shared();
         if shared.content().next_alias(first.clone()).is_none() {
             let want = (blocks.end - blocks.start) as usize;
@@ -137,8 +142,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
         self.inode()
             .verify_resident(binding, blocks)
             .map_err(|err| match err {
-                // What is kept about the file cannot be charged to the reader's cgroup. Its own
-                // page cache needs nothing of that.
+                // As above.
                 err if err == ENOMEM => Unready::Busy,
                 err => Unready::Failed(err),
             })
@@ -171,6 +175,11 @@ impl<T: FileSystem> Inode<T> {
             }
             len = (len / 2).max(1);
             alone = len == 1;
+            if result == Err(ENOMEM) {
+                // The cgroup makes room for the next one before the lock of the windows is taken,
+                // under which memory is not waited for.
+                FolioList::make_room(len, KEY_DIGESTS.ilog2());
+            }
             result = self
                 .short_window(binding, at..at + len)
                 .and_then(|window| window.over.wait_killable());
@@ -276,13 +285,18 @@ impl<T: FileSystem> Inode<T> {
     ) -> Result<Arc<Window>> {
         let (start, len) = (blocks.start, blocks.end - blocks.start);
         let window = Window::new(blocks, is_ahead)?;
+        // Others wait for the lock of the windows.
         let folios = FolioList::scratch(start, len, KEY_DIGESTS.ilog2())?;
+        let plan = Plan {
+            at_hand: true,
+            ..self.plan(start << BLOCK_SHIFT, false)
+        };
         let filled = WindowFill {
             in_flight: InFlight::new(self),
             binding: binding.clone(),
             window: window.clone(),
         };
-        self.fill_from_image(folios, &self.plan(start << BLOCK_SHIFT, false), filled);
+        self.fill_from_image(folios, &plan, filled);
         Ok(window)
     }
 
