@@ -58,8 +58,8 @@ impl kernel::Module for ErofsShared {
         let decoders = io::decompress::Registration::new()?;
         let workers = io::workers::Workers::new()?;
         let stats = stats::Registration::new(&fs::HOOKS)?;
-        let mut registration = vfs::Registration::new(module)?;
-        fs::register_erofs(&mut registration, module)?;
+        // Nothing that can fail comes after it.
+        let registration = fs::register(module)?;
         Ok(Self {
             _top: stats::SharedFileListRegistration::new(&fs::HOOKS),
             _registration: registration,

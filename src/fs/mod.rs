@@ -33,8 +33,8 @@ use crate::{
     stats::{Counters, StatsProvider},
     vfs::{
         Attributes, Context, DirEmitter, Directories, ExtendedAttributes, FileData, Inode,
-        InodeRef, Mount, MountInfo, OpenDir, Options, ParamTable, ParamValue, Registration,
-        SharePolicy, Stat, SuperBlock,
+        InodeRef, Mount, MountInfo, OpenDir, Options, OtherName, ParamTable, ParamValue,
+        Registration, SharePolicy, Stat, SuperBlock,
     },
 };
 
@@ -61,36 +61,31 @@ fn filesystems() -> &'static CStr {
     }
 }
 
-/// Registers the type as [`EROFS`], too, as the parameter `register_erofs=` has it.
-pub(crate) fn register_erofs(
-    registration: &mut Registration<Erofs>,
-    module: &'static ThisModule,
-) -> Result {
+/// Registers the type, as [`EROFS`], too, if the parameter `register_erofs=` has it.
+pub(crate) fn register(module: &'static ThisModule) -> Result<Registration<Erofs>> {
     let how = params::register();
-    let registered = match how {
-        params::Register::Off => false,
-        params::Register::Auto | params::Register::On => {
-            match registration.register_also(EROFS, module) {
-                Ok(()) => true,
-                Err(err) if err == EBUSY && how == params::Register::Auto => {
-                    pr_info!("the in-tree erofs is loaded: mount with -t erofs-shared\n");
-                    false
-                }
-                Err(err) => {
-                    pr_err!(
-                        "cannot register the filesystem erofs ({:?}); unload the in-tree erofs, or use register_erofs=off\n",
-                        err
-                    );
-                    return Err(err);
-                }
-            }
-        }
+    let other = OtherName {
+        name: EROFS,
+        is_required: how == params::Register::On,
     };
-    IS_EROFS.store(u32::from(registered), Relaxed);
-    if registered {
-        pr_info!("registered as the filesystems erofs-shared and erofs\n");
+    let other = (how != params::Register::Off).then_some(other);
+    let registration = Registration::new(module, other).inspect_err(|err| {
+        if how == params::Register::On {
+            pr_err!(
+                "cannot register the filesystem erofs ({:?}); unload the in-tree erofs, or use register_erofs=off\n",
+                err
+            );
+        }
+    })?;
+    IS_EROFS.store(u32::from(registration.has_other_name()), Relaxed);
+    match how {
+        _ if registration.has_other_name() => {
+            pr_info!("registered as the filesystems erofs-shared and erofs\n");
+        }
+        params::Register::Off => {}
+        _ => pr_info!("the in-tree erofs is loaded: mount with -t erofs-shared\n"),
     }
-    Ok(())
+    Ok(registration)
 }
 
 /// The filesystem type.

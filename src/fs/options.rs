@@ -295,9 +295,6 @@ pub(super) fn parse(
         (SHARE_BLOCKS, ParamValue::Choice(on)) => options.set(FLAG_SHARE_BLOCKS, on == ON),
         (INODE_SHARE, ParamValue::Flag(_)) => options.share = Share::Fingerprint,
         (DOMAIN_ID, ParamValue::String(domain)) => {
-            if domain.to_bytes().is_empty() {
-                return Err(fc.invalid(fmt!("domain_id: needs a name")));
-            }
             options.domain = Domain::of::<KernelSha256>(domain.to_bytes());
             options.named_domain = true;
         }

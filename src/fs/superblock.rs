@@ -223,8 +223,8 @@ impl Info {
             },
             GFP_KERNEL,
         )?;
-        figures.counters.add(Field::Mounts, 1);
         set(&self.directory, MountDirectory::new(sb.dev(), figures)?)?;
+        self.counters()?.add(Field::Mounts, 1);
         Ok(())
     }
 

@@ -60,7 +60,7 @@ pub(crate) use dir::{DirEmitter, OpenDir};
 pub(crate) use inode::{Inode, InodeRef};
 pub(crate) use param::{ParamTable, ParamValue};
 pub(crate) use ratelimit::RateLimit;
-pub(crate) use registration::Registration;
+pub(crate) use registration::{OtherName, Registration};
 pub(crate) use sharing::BoundInodes;
 pub(crate) use superblock::{Options, Stat, SuperBlock};
 

@@ -9,15 +9,22 @@ use kernel::{error::to_result, prelude::*, types::Opaque};
 use super::{context, fs_type::Type, inode::InodeSlot, super_ops::SuperOps, FileSystem};
 use crate::{bindings, io::inode_cache::InodeCache};
 
-impl Type {
-    /// Registers a type of `T` with this name.
-    fn register<T: FileSystem>(
+/// A [`Type`] that is registered, or is going to be; unregistered and freed on drop.
+///
+/// # Invariants
+///
+/// The type does not move.
+struct Registered(KBox<Type>);
+
+impl Registered {
+    /// A type of `T` with this name.
+    fn new<T: FileSystem>(
         name: &'static CStr,
         cache: NonNull<bindings::kmem_cache>,
         module: &'static ThisModule,
-    ) -> Result<Registered> {
+    ) -> Result<Self> {
         let this = KBox::new(
-            Self {
+            Type {
                 fst: Opaque::new(bindings::file_system_type {
                     name: name.as_char_ptr(),
                     fs_flags: (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP) as i32,
@@ -32,27 +39,21 @@ impl Type {
             GFP_KERNEL,
         )?;
         // INVARIANT: The box is not opened.
-        let this = Registered(this);
+        let this = Self(this);
         let fst = this.fst();
         // SAFETY: `fst` stays where it is until it is unregistered, and its keys with it.
         unsafe { bindings::fs_type_register_keys(fst) };
-        // On failure the drop's unregistering is refused by the kernel, harmlessly.
-        // SAFETY: `fst` stays where it is until it is unregistered.
-        to_result(unsafe { bindings::register_filesystem(fst) })?;
         Ok(this)
     }
-}
 
-/// A [`Type`] that is registered; unregistered and freed on drop.
-///
-/// # Invariants
-///
-/// The type does not move.
-struct Registered(KBox<Type>);
-
-impl Registered {
     fn fst(&self) -> *mut bindings::file_system_type {
         self.0.fst.get()
+    }
+
+    /// Registers it. `EBUSY` if its name is taken.
+    fn register(&self) -> Result {
+        // SAFETY: By the type invariants it stays where it is until the drop unregisters it.
+        to_result(unsafe { bindings::register_filesystem(self.fst()) })
     }
 }
 
@@ -67,12 +68,20 @@ impl Drop for Registered {
     }
 }
 
-/// A filesystem that is registered under one name, or more; unregistered on drop.
+/// Another name for a filesystem.
+pub(crate) struct OtherName {
+    /// The name.
+    pub(crate) name: &'static CStr,
+    /// Without it the filesystem is not registered at all.
+    pub(crate) is_required: bool,
+}
+
+/// A filesystem that is registered under one name, or two; unregistered on drop.
 pub(crate) struct Registration<T: FileSystem> {
     also: Option<Registered>,
     _main: Registered,
     // The types use it.
-    cache: InodeCache,
+    _cache: InodeCache,
     _fs: core::marker::PhantomData<T>,
 }
 
@@ -82,26 +91,37 @@ unsafe impl<T: FileSystem> Send for Registration<T> {}
 unsafe impl<T: FileSystem> Sync for Registration<T> {}
 
 impl<T: FileSystem> Registration<T> {
-    /// Registers the filesystem by its own name, for `module`.
-    pub(crate) fn new(module: &'static ThisModule) -> Result<Self> {
+    /// Registers the filesystem by its own name, and by another one, for `module`. `EBUSY` if one
+    /// that is required is taken.
+    ///
+    /// This is the last thing that can fail in a load: a module whose load fails is freed, however
+    /// many contexts were opened meanwhile. So the name that may be taken is registered first, when
+    /// there is nothing yet that could be opened.
+    pub(crate) fn new(module: &'static ThisModule, other: Option<OtherName>) -> Result<Self> {
         let size = size_of::<InodeSlot<T>>();
         // SAFETY: The constructor is that of `InodeSlot<T>`, which has this size.
         let cache = unsafe { InodeCache::new(T::SLAB, size, InodeSlot::<T>::init_once) }?;
+        let main = Registered::new::<T>(T::NAME, cache.as_ptr(), module)?;
+        let mut also = None;
+        if let Some(OtherName { name, is_required }) = other {
+            let other = Registered::new::<T>(name, cache.as_ptr(), module)?;
+            match other.register() {
+                Ok(()) => also = Some(other),
+                Err(err) if err == EBUSY && !is_required => {}
+                Err(err) => return Err(err),
+            }
+        }
+        main.register()?;
         Ok(Self {
-            _main: Type::register::<T>(T::NAME, cache.as_ptr(), module)?,
-            also: None,
-            cache,
+            also,
+            _main: main,
+            _cache: cache,
             _fs: core::marker::PhantomData,
         })
     }
 
-    /// Registers it by another name, too. `EBUSY` if that is taken.
-    pub(crate) fn register_also(
-        &mut self,
-        name: &'static CStr,
-        module: &'static ThisModule,
-    ) -> Result {
-        self.also = Some(Type::register::<T>(name, self.cache.as_ptr(), module)?);
-        Ok(())
+    /// Whether it has the other name.
+    pub(crate) fn has_other_name(&self) -> bool {
+        self.also.is_some()
     }
 }
