@@ -6,6 +6,7 @@
  */
 #include <linux/fs_context.h>
 #include <linux/kdev_t.h>
+#include <linux/kmemleak.h>
 #include <linux/ratelimit.h>
 #include <linux/statfs.h>
 
@@ -43,13 +44,24 @@ void erofs_shared_fs_type_unregister_keys(struct file_system_type *type)
 	fs_type_keys(type, lockdep_unregister_key);
 }
 
+/* For a type with which an allocation begins that is never freed. */
+void erofs_shared_fs_type_keep(struct file_system_type *type)
+{
+	kmemleak_not_leak(type);
+	erofs_shared_fs_type_register_keys(type);
+}
+
 void erofs_shared_super_identify(struct super_block *sb, const u8 *uuid,
 				 unsigned int len)
 {
 	super_set_uuid(sb, uuid, len);
-	/* The directory that stats/sysfs.rs makes. */
-	super_set_sysfs_name_generic(sb, "mounts/%u:%u", MAJOR(sb->s_dev),
-				     MINOR(sb->s_dev));
+	/*
+	 * The directory that stats/sysfs.rs makes. The kernel puts the name of the
+	 * type before it, and there is no directory of the other one.
+	 */
+	if (!strcmp(sb->s_type->name, "erofs-shared"))
+		super_set_sysfs_name_generic(sb, "mounts/%u:%u",
+					     MAJOR(sb->s_dev), MINOR(sb->s_dev));
 }
 
 bool erofs_shared_super_is_anon(struct super_block *sb)

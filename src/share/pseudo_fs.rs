@@ -302,50 +302,50 @@ unsafe fn set_up_backing_device(sb: *mut bindings::super_block) -> Result {
     Ok(())
 }
 
-/// The type of the internal filesystem. It is not registered: nothing but this module mounts it.
-///
-/// # Invariants
-///
-/// It does not move, and its keys are registered.
-struct Type(KBox<Opaque<bindings::file_system_type>>);
+/// The name of the internal filesystem.
+const NAME: &CStr = c"erofs-shared-content";
 
-impl Type {
-    fn new() -> Result<Self> {
-        let fst = KBox::new(
-            Opaque::new(bindings::file_system_type {
-                name: c"erofs-shared-content".as_char_ptr(),
-                init_fs_context: Some(init_fs_context),
-                kill_sb: Some(bindings::kill_anon_super),
-                // No owner: its mount would keep the module from being unloaded, which unmounts it.
-                owner: core::ptr::null_mut(),
-                ..pin_init::zeroed()
-            }),
-            GFP_KERNEL,
-        )?;
-        // SAFETY: The type stays where it is until the drop, and its keys with it.
-        unsafe { bindings::fs_type_register_keys(fst.get()) };
-        // INVARIANT: The box is not opened, and the keys were registered just now.
-        Ok(Self(fst))
-    }
+/// A type with its name.
+#[repr(C)]
+struct NamedType {
+    fst: Opaque<bindings::file_system_type>,
+    name: [u8; NAME.to_bytes_with_nul().len()],
 }
 
-impl Drop for Type {
-    fn drop(&mut self) {
-        // SAFETY: The keys are registered (type invariants), and not used any more.
-        unsafe { bindings::fs_type_unregister_keys(self.0.get()) };
-    }
+/// Makes the type of the internal filesystem. It is not registered: nothing but this module mounts
+/// it.
+///
+/// It is never freed, nor are its keys: sync(2) and others that walk all superblocks keep the
+/// memory of one beyond its end, and look at its type when they let go of it. Of a registered type
+/// the module has a reference until then; this one has no owner, since its mount would keep the
+/// module from being unloaded, which unmounts it.
+fn new_type() -> Result<&'static Opaque<bindings::file_system_type>> {
+    let mut made = NamedType {
+        fst: Opaque::new(bindings::file_system_type {
+            init_fs_context: Some(init_fs_context),
+            kill_sb: Some(bindings::kill_anon_super),
+            owner: core::ptr::null_mut(),
+            ..pin_init::zeroed()
+        }),
+        name: [0; NAME.to_bytes_with_nul().len()],
+    };
+    made.name.copy_from_slice(NAME.to_bytes_with_nul());
+    let NamedType { fst, name } = KBox::leak(KBox::new(made, GFP_KERNEL)?);
+    // SAFETY: The type is new, and this task's.
+    unsafe { (*fst.get()).name = name.as_ptr().cast() };
+    // SAFETY: An allocation begins with the type, and stays.
+    unsafe { bindings::fs_type_keep(fst.get()) };
+    Ok(fst)
 }
 
 /// The mount of the internal filesystem.
 ///
 /// # Invariants
 ///
-/// It is live, and its inodes are of `_cache`. Fields are dropped in this order: nothing uses them
-/// any more when it is unmounted.
+/// It is live, and its inodes are of `_cache`, which nothing uses any more when it is unmounted.
 struct Mounted {
     mnt: NonNull<bindings::vfsmount>,
     _cache: InodeCache,
-    _fst: Type,
 }
 
 // SAFETY: It is only ever dropped, which may happen on any thread.
@@ -356,19 +356,18 @@ unsafe impl Sync for Mounted {}
 impl Mounted {
     /// Mounts it. Once in the life of the module.
     fn new() -> Result<Self> {
-        let fst = Type::new()?;
+        let fst = new_type()?;
         let (size, init) = (size_of::<SharedInodeSlot>(), SharedInodeSlot::init_once);
         // SAFETY: The constructor is that of `SharedInodeSlot`, which has this size.
         let cache = unsafe { InodeCache::new(c"erofs_shared_content", size, init) }?;
         CACHE.store(cache.as_ptr().as_ptr(), Relaxed);
-        // SAFETY: The type stays where it is until the mount is gone.
-        let mnt = from_err_ptr(unsafe { bindings::kern_mount(fst.0.get()) })?;
+        // SAFETY: The type stays where it is.
+        let mnt = from_err_ptr(unsafe { bindings::kern_mount(fst.get()) })?;
         // INVARIANT: Mounted just now, of this type. `SharedInodeSlot::alloc` takes inodes from the
         // cache.
         let this = Self {
             mnt: NonNull::new(mnt).ok_or(ENOMEM)?,
             _cache: cache,
-            _fst: fst,
         };
         let sb = this.superblock();
         // SAFETY: The superblock is live, and known to this task alone.
