@@ -112,6 +112,8 @@ if ours; then
 	stop_many once:erofs
 	run_many erofs
 	is "each layer has one superblock" "$(findmnt -rno MAJ:MIN -t erofs | sort | uniq -c | awk '{ print $1 }' | xargs)" "$COUNT $COUNT $COUNT"
+	is "sysfs has no directory of a mount by that name" "$(sysfs_of "$(findmnt -rno TARGET -t erofs | head -n 1)" 2>&1 | tail -n 1)" \
+		"OSError: [Errno 25] Inappropriate ioctl for device"
 	ok "the page cache is that of one (at most 1.02 times)" [ $((ALL * 100)) -le $((ONE * 102)) ]
 	is "nothing is hashed or compared after the first" "$(checked)" "$CHECKED"
 	is "no image is read after the first" "$READS" 0

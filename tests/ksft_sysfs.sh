@@ -209,12 +209,6 @@ away $A $B
 
 # --- where a program finds them ------------------------------------------------------------------------------------------
 
-# sysfs_of DIR: what FS_IOC_GETFSSYSFSPATH says
-sysfs_of() {
-	python3 -c 'import fcntl, os, sys
-buf = fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x80811501, bytes(129))
-print("/sys/fs/" + buf[1:1 + buf[0]].decode())' "$1"
-}
 at erofs-shared "$L" $A
 at erofs-shared /mnt/e/img $B
 is "the ioctl names the directory of a block device's mount" "$(sysfs_of $A)" "$SYS/mounts/$(number $A)"

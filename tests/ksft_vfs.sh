@@ -325,7 +325,7 @@ mounts() {
 	ok "$way: inotify tells of an open and a read" vfs inotify $dir/data file
 	both "$way: fanotify with handles" "vfs fanotify @ @/data/file"
 	is "$way: locks keep each other out" "$(vfs locks $dir/data/file | tr '\n' ' ')" \
-		"flock-exclusive=ok flock-second=EAGAIN flock-release=ok flock-again=ok posix-read=ok ofd-read=ok posix-write=EBADF lease-read=ok lease 0 lease-release=ok "
+		"flock-exclusive=ok flock-second=EAGAIN flock-release=ok flock-again=ok posix-read=ok ofd-read=ok posix-write=EBADF lease-read=ok lease 0 lease-release=ok lease-write=EAGAIN "
 }
 
 # A file of the image as a loop device

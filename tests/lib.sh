@@ -103,6 +103,13 @@ checked() { cat /sys/fs/erofs-shared/stats/blocks_{hashed,compared} | xargs; }
 # stat_of NAME: a figure that is about all mounts
 stat_of() { cat "/sys/fs/erofs-shared/stats/$1"; }
 
+# sysfs_of DIR: what FS_IOC_GETFSSYSFSPATH says of a mount
+sysfs_of() {
+	python3 -c 'import fcntl, os, sys
+buf = fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x80811501, bytes(129))
+print("/sys/fs/" + buf[1:1 + buf[0]].decode())' "$1"
+}
+
 # cached: pages of files in the page cache, without those of tmpfs and of block devices
 cached() { awk '$1 == "Cached:" { c = $2 } $1 == "Shmem:" { s = $2 } END { print int((c - s) / 4) }' /proc/meminfo; }
 

@@ -442,6 +442,9 @@ static int cmd_locks(char **arg)
 	say("lease-read", fcntl(a, F_SETLEASE, F_RDLCK));
 	printf("lease %d\n", fcntl(a, F_GETLEASE));
 	say("lease-release", fcntl(a, F_SETLEASE, F_UNLCK));
+	/* the only one that has it open */
+	close(b);
+	say("lease-write", fcntl(a, F_SETLEASE, F_WRLCK));
 	return 0;
 }
 

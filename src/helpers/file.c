@@ -7,6 +7,7 @@
 #include <linux/backing-dev.h>
 #include <linux/blkdev.h>
 #include <linux/cred.h>
+#include <linux/filelock.h>
 #include <linux/folio_batch.h>
 #include <linux/ioprio.h>
 #include <linux/pagemap.h>
@@ -33,6 +34,27 @@ static bool file_has_pages(struct file *file, loff_t pos, size_t bytes)
 {
 	return bytes && filemap_range_has_page(file->f_mapping, pos,
 					       pos + bytes - 1);
+}
+
+/**
+ * erofs_shared_setlease() - file_operations::setlease
+ * @file: a file
+ * @type: F_RDLCK, F_WRLCK, F_UNLCK
+ * @lease: as for generic_setlease()
+ * @priv: the same
+ *
+ * A write lease makes all others that open the file wait, up to 45 seconds, and a
+ * superblock may have mounts of several tenants. Nothing ends a read lease here.
+ *
+ * Return: As generic_setlease(); -EAGAIN for a write lease, as if the file
+ * were open elsewhere, too.
+ */
+int erofs_shared_setlease(struct file *file, int type,
+			  struct file_lease **lease, void **priv)
+{
+	if (type == F_WRLCK && S_ISREG(file_inode(file)->i_mode))
+		return -EAGAIN;
+	return generic_setlease(file, type, lease, priv);
 }
 
 /**

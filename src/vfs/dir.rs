@@ -103,7 +103,7 @@ impl<T: FileSystem> DirOps<T> {
         iterate_shared: Some(Self::iterate_shared),
         unlocked_ioctl: Some(FileOps::<T>::ioctl),
         compat_ioctl: Some(FileOps::<T>::ioctl),
-        setlease: Some(bindings::generic_setlease),
+        setlease: Some(bindings::setlease),
         ..pin_init::zeroed()
     };
 

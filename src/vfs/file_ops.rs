@@ -30,7 +30,7 @@ impl<T: FileSystem> FileOps<T> {
         get_unmapped_area: compat::GET_UNMAPPED_AREA,
         splice_read: Some(Self::splice_read),
         fadvise: Some(Self::fadvise),
-        setlease: Some(bindings::generic_setlease),
+        setlease: Some(bindings::setlease),
         ..pin_init::zeroed()
     };
 
