@@ -342,8 +342,8 @@ impl Inode {
         Ok(inode)
     }
 
-    /// As [`Inode::read`], where `bytes` is what `src` has from the inode on; and what stat(2) shows
-    /// of it.
+    /// As [`Inode::read`], where `bytes` is what `src` has from the inode on; and what stat(2)
+    /// shows of it.
     #[inline]
     pub fn read_at<S: Source>(
         sb: &Superblock,
