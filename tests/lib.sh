@@ -73,20 +73,33 @@ is() {
 }
 
 # results LABEL COMMAND...: runs a program that says in lines of TAP what came of its tests (tap.py, kselftest.h). They become tests of
-# this script, with the label before each, if there is one.
+# this script, with the label before each, if there is one. One more has failed if it says nothing, or ends with an error that no
+# "not ok" tells of.
 results() {
-	local label=$1 line
+	local label=${1:+$1: } line told=0 failed=0 status
 	shift
-	while read -r line; do
+	while read -r line || [ -n "$line" ]; do
 		if [[ $line =~ ^(not )?ok\ [0-9]+\ (.*) ]]; then
-			line=${label:+$label: }${BASH_REMATCH[2]}
-			if [ -n "${BASH_REMATCH[1]}" ]; then ktap_test_fail "$line"; else ktap_test_pass "$line"; fi
+			told=$((told + 1))
+			line=$label${BASH_REMATCH[2]}
+			if [ -z "${BASH_REMATCH[1]}" ]; then
+				ktap_test_pass "$line"
+				continue
+			fi
 		elif [[ $line = "#"* ]]; then
 			echo "$line"
+			continue
 		else
-			ktap_test_fail "${label:+$label: }$1: $line"
+			line="$label$1: $line"
 		fi
+		failed=$((failed + 1))
+		ktap_test_fail "$line"
 	done < <("$@" 2>&1)
+	wait $!
+	status=$?
+	if [ $failed = 0 ] && { [ $status != 0 ] || [ $told = 0 ]; }; then
+		ktap_test_fail "$label$*: it tells of $told tests, and ends with status $status"
+	fi
 }
 
 # numbered PROGRAM ARG...: the same of a Python program of this directory
