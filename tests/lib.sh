@@ -175,6 +175,7 @@ in_group() {
 
 # plan is known at the end only: so is the count
 finish() {
+	[ ! -e "$TMP/log-lost" ] || ktap_test_fail "the kernel's log holds all that this test looks for in it"
 	KSFT_NUM_TESTS=$((KTAP_TESTNO - 1))
 	echo "1..$KSFT_NUM_TESTS"
 	ktap_finished
@@ -242,12 +243,22 @@ if [ "$FSTYPE" = erofs-shared ] && ! [ -e /sys/module/erofs_shared ] && ! load; 
 	exit 4
 fi
 
-# log_mark, then log_since: the kernel's messages from there on
+# log_mark, then log_since: the kernel's messages from there on. If they have pushed the mark out of the log, this says so, and the
+# test fails at its end: what was looked for may have been there, or not.
 log_mark() {
 	LOG_MARK="mark $$ $RANDOM$RANDOM"
 	echo "$LOG_MARK" > /dev/kmsg
 }
-log_since() { dmesg | sed "1,/$LOG_MARK/d"; }
+log_since() {
+	local log
+	log=$(dmesg)
+	if [[ $log != *"$LOG_MARK"* ]]; then
+		: > "$TMP/log-lost"
+		echo "the $LOG_MARK is not in the kernel's log"
+		return 1
+	fi
+	sed "0,/$LOG_MARK/d" <<< "$log"
+}
 
 # reloaded: the module goes and comes again. Inodes that are still held would show: their cache is destroyed when it goes.
 reloaded() {
