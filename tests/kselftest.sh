@@ -18,6 +18,10 @@ die() { echo "tests/kselftest.sh: $*" >&2; echo "0 passed, 1 failed"; exit 1; }
 rm -rf $D/erofs-shared
 scripts/in-debian make --silent -C tests install runner "OUTPUT=$PWD/$D/programs" "INSTALL_PATH=$PWD/$D/erofs-shared" > /dev/null ||
 	die "tests/Makefile installs nothing"
+# What the tests source and run lies beside them.
+for name in $(grep -ohE '(\$HERE|\$\(dirname "\$0"\))"?/\w+\.(sh|py)|numbered \w+\.py' $D/erofs-shared/*.sh | grep -oE '\w+\.\w+$' | sort -u); do
+	[ -e "$D/erofs-shared/$name" ] || die "tests/Makefile does not install $name"
+done
 options=(-c erofs-shared)
 if [ "$*" != all ]; then
 	options=()
