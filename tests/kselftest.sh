@@ -6,7 +6,8 @@
 #
 #   tests/kselftest.sh [NAME...]    those named (tests/ksft_NAME.sh); all of TEST_PROGS if it is "all" (default: a short one)
 #
-# Prints what the runner prints, and ends with "N passed, N failed", which counts tests.
+# Prints what the runner prints, and ends with "N passed, N failed", which counts tests. One that is skipped is neither, and if no other
+# passed, that is a failure.
 
 set -u
 cd "$(dirname "$0")/.." || exit
@@ -35,9 +36,11 @@ trap 'rm -f "$log"' EXIT
 scripts/vm --name kselftest --timeout 3000 --mem 3G --smp 2 --module-args "${MODULE_ARGS[*]}" \
 	"cp -r /project/$D /tmp/kselftest && cd /tmp/kselftest && ./run_kselftest.sh ${options[*]}" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
-passed=$(grep -c '^ok [0-9]* selftests: ' "$log")
+skipped=$(grep -c '^ok [0-9]* selftests: .*# SKIP' "$log")
+passed=$(($(grep -c '^ok [0-9]* selftests: ' "$log") - skipped))
 failed=$(grep -c '^not ok [0-9]* selftests: ' "$log")
 [ "$status" = 0 ] || [ "$failed" != 0 ] || failed=1
 [ "$passed" != 0 ] || [ "$failed" != 0 ] || failed=1
+[ "$skipped" = 0 ] || echo "# $skipped skipped: $(sed -n 's/^ok [0-9]* selftests: \(.*\) # SKIP.*/\1/p' "$log" | xargs)"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
