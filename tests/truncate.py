@@ -102,7 +102,8 @@ def lost(ours, theirs):
 
 
 def all_of(found):
-    return all("0" not in bits for bits in found.values())
+    """Whether there are files, and all can be read."""
+    return bool(found) and all("0" not in bits for bits in found.values())
 
 
 def cut(disk):
@@ -145,7 +146,10 @@ def cut(disk):
                             fewer.setdefault(what, []).append(f"cut at {where}: no mount: {os.strerror(ctypes.get_errno())}")
                         failed += 1
                         continue
-                    other = mode != "share=off" and mount(FSTYPE, intact, OTHER, more[1:])
+                    other = mode != "share=off"
+                    if other and not mount(FSTYPE, intact, OTHER, more[1:]):
+                        harmed.setdefault(what, []).append(f"cut at {where}: no mount: {os.strerror(ctypes.get_errno())}")
+                        other = False
                     ours, bad = read(tree, ONE)
                     failed += not all_of(ours)
                     wrong.setdefault(what, []).extend(f"cut at {where}: {line}" for line in bad[:3])
