@@ -100,12 +100,12 @@ if ok "source as a descriptor" fsctx "$FSTYPE" $A fd:$E/img; then
 	}
 fi
 
-at "$FSTYPE" "$L" $A
-at "$FSTYPE" "$L" $B
+ok "a device is mounted" at "$FSTYPE" "$L" $A
+ok "a device is mounted a second time" at "$FSTYPE" "$L" $B
 is "a device mounted twice is one filesystem" "$(stat -c %d $A)" "$(stat -c %d $B)"
 away $A $B
-at "$FSTYPE" $E/img $A
-at "$FSTYPE" $E/img $B
+ok "a file is mounted" at "$FSTYPE" $E/img $A
+ok "a file is mounted a second time" at "$FSTYPE" $E/img $B
 is "a file mounted twice is one filesystem" "$(stat -c %d $A)" "$(stat -c %d $B)"
 is "the source of a mounted file cannot be freed" "$(umount $E 2>&1 | grep -o busy)" busy
 away $A $B
@@ -114,14 +114,14 @@ away $A $B
 
 for options in "" nouser_xattr noacl nouser_xattr,noacl user_xattr,acl cache_strategy=disabled \
 	cache_strategy=readahead cache_strategy=readaround nodirectio domain_id=secret; do
-	is "options shown as in-tree: '$options'" "$(shown "$FSTYPE" "$L" "$options")" "$(shown $ORACLE "$L" "$options")"
+	equal "options shown as in-tree: '$options'" "$(shown "$FSTYPE" "$L" "$options")" "$(shown $ORACLE "$L" "$options")"
 done
 # The in-tree erofs knows the dax options only in a kernel with FS_DAX, which the debug kernel is not. To be told not to do it is fine
 # with erofs-shared in any.
 wanted=$(shown $ORACLE "$L" dax=never 2> /dev/null) || wanted=$(shown $ORACLE "$L" ""),dax=never
-is "options are shown as in-tree: for dax=never" "$(shown "$FSTYPE" "$L" dax=never)" "$wanted"
-is "options are shown as in-tree: for directio" "$(shown "$FSTYPE" $E/img directio)" "$(shown $ORACLE $E/img directio)"
-is "options are shown as in-tree: for fsoffset=" "$(shown "$FSTYPE" "$S" fsoffset=1048576)" "$(shown $ORACLE "$S" fsoffset=1048576)"
+equal "options are shown as in-tree: for dax=never" "$(shown "$FSTYPE" "$L" dax=never)" "$wanted"
+equal "options are shown as in-tree: for directio" "$(shown "$FSTYPE" $E/img directio)" "$(shown $ORACLE $E/img directio)"
+equal "options are shown as in-tree: for fsoffset=" "$(shown "$FSTYPE" "$S" fsoffset=1048576)" "$(shown $ORACLE "$S" fsoffset=1048576)"
 
 at "$FSTYPE" "$L" $A nouser_xattr
 is "nouser_xattr hides user.*" "$(getfattr -d -m - $A/hello 2>&1 | grep -c user.mime)" 0
@@ -257,7 +257,7 @@ answer() {
 for source in "$multi" $E/multi; do
 	[ -b "$source" ] && way="block device" || way="file"
 	for kind in "${!kinds[@]}"; do
-		is "$way, device= that is a $kind: as in-tree" "$(answer "$FSTYPE" "$source" "${kinds[$kind]}")" \
+		equal "$way, device= that is a $kind: as in-tree" "$(answer "$FSTYPE" "$source" "${kinds[$kind]}")" \
 			"$(answer $ORACLE "$source" "${kinds[$kind]}")"
 	done
 	for kind in directory character; do

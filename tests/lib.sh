@@ -72,6 +72,9 @@ is() {
 	fi
 }
 
+# equal DESCRIPTION GOT WANTED: as "is", of what is never empty: what could not be looked at is not equal to what could not, either
+equal() { is "$1" "${2:-(nothing)}" "${3:-(something)}"; }
+
 # results LABEL COMMAND...: runs a program that says in lines of TAP what came of its tests (tap.py, kselftest.h). They become tests of
 # this script, with the label before each, if there is one. One more has failed if it says nothing, or ends with an error that no
 # "not ok" tells of.
