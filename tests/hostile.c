@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * hostile FSTYPE IMAGE SCRATCH LOOPDEV DIR COUNT SEED [OPTIONS]
+ * hostile FSTYPE IMAGE SCRATCH LOOPDEV DIR COUNT SEED
  *
  * Damage the metadata, and what is compressed, of a small image in COUNT ways, each time mount it, walk
  * it, read everything in it, and unmount it. Any error is a fine answer; what
@@ -84,7 +84,7 @@ static void add_inode(uint64_t nid)
 	}
 	tail = layout == 2 ? size & ((1u << bits) - 1) : 0;
 	if ((le16(at + 4) & S_IFMT) == S_IFDIR) {
-		region(DIRENT, (size_t)le32(at + (format & 1 ? 16 : 16)) << bits, size - tail);
+		region(DIRENT, (size_t)le32(at + 16) << bits, size - tail);
 		region(DIRENT, body, tail);
 	} else {
 		region(INLINE, body, tail);
@@ -246,13 +246,13 @@ static void too_long(int sig)
 
 int main(int argc, char **argv)
 {
-	const char *fstype, *scratch, *loop, *dir, *options, *name1, *name2;
+	const char *fstype, *scratch, *loop, *dir, *name1, *name2;
 	unsigned long count, seed, refused = 0, clean = 0, silent = 0, bad = 0;
 	unsigned long by_errno[256] = { 0 };
 	int fd, out, strict;
 
-	if (argc < 8) {
-		fprintf(stderr, "usage: hostile FSTYPE IMAGE SCRATCH LOOPDEV DIR COUNT SEED [OPTIONS]\n");
+	if (argc != 8) {
+		fprintf(stderr, "usage: hostile FSTYPE IMAGE SCRATCH LOOPDEV DIR COUNT SEED\n");
 		return 2;
 	}
 	fstype = argv[1];
@@ -261,7 +261,6 @@ int main(int argc, char **argv)
 	dir = argv[5];
 	count = strtoul(argv[6], NULL, 0);
 	seed = strtoul(argv[7], NULL, 0);
-	options = argc > 8 ? argv[8] : "";
 	strict = strcmp(fstype, "erofs") != 0;
 	name1 = strrchr(scratch, '/') ? strrchr(scratch, '/') + 1 : scratch;
 	name2 = strrchr(loop, '/') ? strrchr(loop, '/') + 1 : loop;
@@ -282,7 +281,7 @@ int main(int argc, char **argv)
 	lseek(kmsg, 0, SEEK_END);
 
 	if (pwrite(out, pristine, image_size, 0) != (ssize_t)image_size ||
-	    mount(scratch, dir, fstype, MS_RDONLY, options) < 0 ||
+	    mount(scratch, dir, fstype, MS_RDONLY, "") < 0 ||
 	    collect(dir, 0) < 0 || umount(dir) < 0) {
 		perror("hostile: the image before any damage");
 		return 2;
@@ -315,7 +314,7 @@ int main(int argc, char **argv)
 		}
 		alarm(30);
 		logged(fstype, name1, name2);
-		if (mount(source, dir, fstype, MS_RDONLY, options) < 0) {
+		if (mount(source, dir, fstype, MS_RDONLY, "") < 0) {
 			int err = errno;
 
 			refused++;

@@ -36,7 +36,7 @@ LOOPS+=("$L")
 
 bytes() { [ "$(cd $A && sha256sum hello ls)" = "$sum" ]; }
 try() { ok "$1" at "$FSTYPE" "$2" $A "${3-}" && { ok "$1: bytes" bytes; away $A; }; }
-# shown SOURCE OPTIONS: the options in /proc/mounts, of a mount by each of the two
+# shown FSTYPE SOURCE OPTIONS: the options in /proc/mounts, of a mount by one of the two
 shown() {
 	at "$1" "$2" $A "$3" || return
 	grep " $A " /proc/mounts | cut -d' ' -f4

@@ -22,10 +22,9 @@ mine=$(loop "$TMP/mine.erofs") other=$(loop "$TMP/other.erofs")
 LOOPS+=("$mine" "$other")
 blockdev --setra 8192 "$mine" "$other"
 
-OPTIONS=${SHARE_OPTIONS:-}
-mounts() { at "$FSTYPE" "$mine" $MINE "$OPTIONS" && at "$FSTYPE" "$other" $OTHER "$OPTIONS"; }
+mounts() { at "$FSTYPE" "$mine" $MINE && at "$FSTYPE" "$other" $OTHER; }
 # a mount that has not read a byte yet: what it found out before is gone
-anew() { away "$1" && at "$FSTYPE" "$2" "$1" "$OPTIONS"; }
+anew() { away "$1" && at "$FSTYPE" "$2" "$1"; }
 # ways LABEL ARGUMENT...: every way or one, to bytes that must be the right ones
 ways() { results "$1" share_ways "${@:2}"; }
 # the marker in the text is another than the one in the data only in a mixed program
