@@ -236,6 +236,7 @@ static void look_around(int fd, const char *name)
 static int do_lookup(const char *dir)
 {
 	int fd = open(dir, O_RDONLY | O_DIRECTORY), err;
+	char longest[256] = "";
 	size_t step;
 
 	if (fd < 0)
@@ -244,6 +245,11 @@ static int do_lookup(const char *dir)
 	if (err)
 		return fprintf(stderr, "%s\n", strerrorname_np(err)), 1;
 	qsort(list, count, sizeof(*list), by_name);
+	/* before all names, behind them, and of the greatest length */
+	memset(longest, 'x', 255);
+	for (const char *const *p = (const char *const[]){ "\1", "\xff", longest, NULL }; *p; p++)
+		if (!there(*p))
+			ask(fd, *p, ENOENT);
 	step = count > 4000 ? count / 4000 : 1;
 	for (size_t i = 0; i < count; i += i < 100 || i + 100 > count ? 1 : step)
 		look_around(fd, list[i].name);
