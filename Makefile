@@ -138,7 +138,7 @@ vm-run: export VM_COMMAND := $(value CMD)
 
 ##@ Test
 ##  make test               tests on the host, then the kselftests in the guest, then a short benchmark
-##  tests/run.sh NAME…      some of the tests in the guest (JOBS=1, FSTYPE=erofs, VM_KERNEL=debug; Documentation/testing.md)
+##  tests/run.sh NAME…      some of the tests in the guest (GUESTS=1, FSTYPE=erofs, VM_KERNEL=debug; Documentation/testing.md)
 ##  make test-debug         the kselftests and stress tests in the debug kernel (TEST_DEBUG=--bounded, --quick or --least: a short round)
 ##  make test-kernels       some of the tests in the guest, in each of the other kernels (NAMES='rt-amd64 …', TESTS=all or names)
 ##  tests/kselftest.sh      the tests as the kernel's selftests, in a guest (names, or all)

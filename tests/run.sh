@@ -15,8 +15,8 @@
 #
 # STRESS=SECONDS is how long each tests/stress_NAME.sh takes (60); if none is named, all are run after the others.
 #
-# JOBS=N is how many guests run side by side, with some of the tests each: two where there are two processors and the
-# memory for both; the output of all but the first comes at the end.  JOBS=1 shows everything as it happens.
+# GUESTS=N is how many guests run side by side, with some of the tests each: two where there are two processors and the
+# memory for both; the output of all but the first comes at the end.  GUESTS=1 shows everything as it happens.
 #
 # Prints the TAP of every test and ends with "N passed, N failed".
 
@@ -206,33 +206,33 @@ seconds() {
 }
 
 set -- "${tests[@]}" "${stress[@]}"
-if [ -z "${JOBS:-}" ]; then
-	JOBS=1
+if [ -z "${GUESTS:-}" ]; then
+	GUESTS=1
 	available=$(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo)
-	[ "$(nproc)" -lt 2 ] || [ "$available" -lt $((2 * ${memory%G} + 2)) ] || JOBS=2
+	[ "$(nproc)" -lt 2 ] || [ "$available" -lt $((2 * ${memory%G} + 2)) ] || GUESTS=2
 fi
-[ "$JOBS" -le $# ] || JOBS=$#
+[ "$GUESTS" -le $# ] || GUESTS=$#
 # A processor of a guest that has to wait for one of this machine keeps the guest's others waiting, and they turn in circles: two
 # guests with two each, on two processors, take more than twice as long as with one each. The debug kernel is to meet that.
 beside=("$@") several=() together=$smp
-if [ $kernel != debug ] && ((JOBS > 1 && $(nproc) < JOBS * smp)); then
+if [ $kernel != debug ] && ((GUESTS > 1 && $(nproc) < GUESTS * smp)); then
 	beside=()
 	for name; do
 		if [[ $SEVERAL = *" $name "* || $name = stress_* ]]; then several+=("$name"); else beside+=("$name"); fi
 	done
 	if [ ${#beside[@]} -lt 2 ]; then
-		beside=("$@") several=() JOBS=1
+		beside=("$@") several=() GUESTS=1
 	else
-		[ "$JOBS" -le ${#beside[@]} ] || JOBS=${#beside[@]}
+		[ "$GUESTS" -le ${#beside[@]} ] || GUESTS=${#beside[@]}
 		smp=1
 	fi
 fi
 # Those that take long first, each to the guest that has least to do.
 names=() load=()
-for ((job = 0; job < JOBS; job++)); do names[job]='' load[job]=0; done
+for ((n = 0; n < GUESTS; n++)); do names[n]='' load[n]=0; done
 while read -r took name; do
 	least=0
-	for ((job = 1; job < JOBS; job++)); do [ "${load[job]}" -ge "${load[least]}" ] || least=$job; done
+	for ((n = 1; n < GUESTS; n++)); do [ "${load[n]}" -ge "${load[least]}" ] || least=$n; done
 	names[least]+=" $name"
 	load[least]=$((load[least] + took))
 done < <(for name in "${beside[@]}"; do echo "$(seconds "$name") $name"; done | sort -s -k1,1nr)
@@ -296,9 +296,9 @@ stop() {
 	exit 130
 }
 trap stop INT TERM
-for ((job = 1; job < JOBS; job++)); do
-	echo "# in another guest:${names[job]}"
-	guest $job > "$out-$job" &
+for ((n = 1; n < GUESTS; n++)); do
+	echo "# in another guest:${names[n]}"
+	guest $n > "$out-$n" &
 	others+=($!)
 done
 # first: the guest with the first of $names, and what it prints
@@ -318,10 +318,10 @@ first() {
 }
 first
 status=$?
-for ((job = 1; job < JOBS; job++)); do
-	wait "${others[job - 1]}" || status=$?
-	tee -a "$out" < "$out-$job"
-	rm -f "$out-$job"
+for ((n = 1; n < GUESTS; n++)); do
+	wait "${others[n - 1]}" || status=$?
+	tee -a "$out" < "$out-$n"
+	rm -f "$out-$n"
 done
 if [ ${#several[@]} != 0 ]; then
 	others=() smp=$together names=(" ${several[*]}")
