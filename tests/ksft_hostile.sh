@@ -13,11 +13,8 @@ SUBJECTS=${SUBJECTS:-tiny tiny-flat}
 REF=${REF:-tiny}                        # what is in all of them
 
 # A file that can back a mount: not on tmpfs
-truncate -s 64M "$TMP/scratch.ext4"
-mke2fs -q -F -t ext4 -O ^has_journal "$TMP/scratch.ext4" || ktap_exit_fail_msg "mke2fs"
-mkdir -p "$TMP/scratch" /mnt/hostile
-mount -o loop "$TMP/scratch.ext4" "$TMP/scratch" || ktap_exit_fail_msg "no scratch file system"
-MOUNTS+=("$TMP/scratch")
+disk "$TMP/scratch" 64M || ktap_exit_fail_msg "no scratch file system"
+mkdir -p /mnt/hostile
 
 # run IMAGE: half through the file, half through a loop device over it
 run() {

@@ -9,11 +9,8 @@
 ktap_print_header
 
 D=/mnt/kinds SCRATCH=$TMP/scratch
-mkdir -p $D "$SCRATCH"
-truncate -s 64M "$TMP/scratch.ext4"
-mke2fs -q -F -t ext4 -O ^has_journal "$TMP/scratch.ext4" || ktap_exit_fail_msg "mke2fs"
-mount -o loop "$TMP/scratch.ext4" "$SCRATCH" || ktap_exit_fail_msg "no scratch file system"
-MOUNTS+=("$SCRATCH")
+mkdir -p $D
+disk "$SCRATCH" 64M || ktap_exit_fail_msg "no scratch file system"
 # Loop devices have whole sectors.
 copy() { cp "$1" "$2" && truncate -s %4096 "$2"; }
 change() { python3 /project/tests/kinds.py "$@"; }

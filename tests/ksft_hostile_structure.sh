@@ -14,12 +14,9 @@ IMAGES=/project/build/tests/structure
 mapfile -t subjects < <(grep -xE "${SUBJECTS:-.*}" "$IMAGES/list")
 
 # A file that can back a mount: not on tmpfs
-truncate -s 64M "$TMP/scratch.ext4"
-mke2fs -q -F -t ext4 -O ^has_journal "$TMP/scratch.ext4" || ktap_exit_fail_msg "mke2fs"
-mkdir -p "$TMP/scratch" /mnt/mutated /mnt/intact-{content,off,fingerprint,trusted}
-mount -o loop "$TMP/scratch.ext4" "$TMP/scratch" || ktap_exit_fail_msg "no scratch file system"
-MOUNTS+=("$TMP/scratch")
 S=$TMP/scratch
+disk "$S" 64M || ktap_exit_fail_msg "no scratch file system"
+mkdir -p /mnt/mutated /mnt/intact-{content,off,fingerprint,trusted}
 
 # intact NAME: what each mutation is compared with. A fingerprint is an administrator's word for it that files are the same:
 # mutations use those of the domain "trusted", where no other image relies on it, and the intact image is in another.

@@ -34,14 +34,7 @@ open(sys.argv[1] + '/some', 'wb').write(b''.join(random.sample(many, 600)))
 END
 mkfs.erofs --quiet "$TMP/img" "$TMP/tree" > /dev/null
 # in a file on a disk, and on a block device
-truncate -s 32M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 "$TMP/ext4"
-modprobe ext4
-D=$(losetup -f --show "$TMP/ext4")
-LOOPS+=("$D")
-mkdir -p /mnt/e
-mount "$D" /mnt/e
-MOUNTS+=(/mnt/e)
+disk /mnt/e 32M
 cp "$TMP/img" /mnt/e/img
 L=$(loop "$TMP/img")
 LOOPS+=("$L")

@@ -8,17 +8,11 @@
 ktap_print_header
 
 A=/mnt/a B=/mnt/b E=/mnt/e
-mkdir -p $A $B $E
+mkdir -p $A $B
 
 # --- images --------------------------------------------------------------------------------------------------------------
 
-modprobe ext4
-truncate -s 160M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 "$TMP/ext4"
-D=$(losetup -f --show "$TMP/ext4")
-LOOPS+=("$D")
-mount "$D" $E
-MOUNTS+=("$E")
+disk $E 160M
 
 mkdir "$TMP/tree"
 cp /usr/bin/ls "$TMP/tree"

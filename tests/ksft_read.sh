@@ -8,14 +8,8 @@
 ktap_print_header
 
 A=/mnt/a E=/mnt/e
-mkdir -p $E "$TMP/tree"
-modprobe ext4
-truncate -s 128M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 "$TMP/ext4"
-D=$(losetup -f --show "$TMP/ext4")
-LOOPS+=("$D")
-mount "$D" $E
-MOUNTS+=("$E")
+mkdir "$TMP/tree"
+disk $E 128M
 
 for size in 0 1 4095 4096 4097 100000 3000001; do
 	head -c $size /dev/urandom > "$TMP/tree/$size"

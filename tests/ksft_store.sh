@@ -9,8 +9,8 @@ ktap_print_header
 
 S=/mnt/store A=/mnt/store-a B=/mnt/store-b DISK=/mnt/store-disk
 modprobe -q fuse
-modprobe -a ext4 dm_mod dm_delay
-mkdir -p "$TMP/tree" "$TMP/more" $S $DISK
+modprobe -a dm_mod dm_delay
+mkdir -p "$TMP/tree" "$TMP/more" $S
 head -c 1000123 /dev/urandom > "$TMP/tree/one"
 head -c 4194304 /dev/urandom > "$TMP/tree/four"
 seq 180000 > "$TMP/tree/text"
@@ -26,10 +26,7 @@ cp "$TMP/tree/text" "$TMP/text/"
 python3 -c 'import sys
 for i in range(8192): sys.stdout.buffer.write(i.to_bytes(8, "little") + bytes([i % 251]) * 4088)' > "$TMP/text/big"
 mkfs.erofs --quiet -zlz4hc -C16384 "$TMP/z" "$TMP/text" > /dev/null
-truncate -s 32M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
-mount -o loop "$TMP/ext4" $DISK
-MOUNTS+=("$DISK")
+disk $DISK 32M
 cp "$TMP/b" $DISK/b
 
 # scenario NAME LABEL STORE IMAGE: numbers the lines of store.py

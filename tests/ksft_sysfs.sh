@@ -13,7 +13,6 @@ ABI=/project/Documentation/ABI/testing/sysfs-fs-erofs-shared
 SYS=/sys/fs/erofs-shared
 TOP=/sys/kernel/debug/erofs-shared/shared_files
 EVENTS=/sys/kernel/tracing/events/erofs_shared
-modprobe ext4
 
 mkdir -p $A $B "$TMP/tree/dir"
 cp /usr/bin/ls "$TMP/tree"
@@ -26,13 +25,7 @@ L2=$(loop "$TMP/img2")
 LOOPS+=("$L2")
 
 # A file on a disk, because images in files cannot be on tmpfs
-truncate -s 32M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 "$TMP/ext4"
-D=$(losetup -f --show "$TMP/ext4")
-LOOPS+=("$D")
-mkdir -p /mnt/e
-mount "$D" /mnt/e
-MOUNTS+=(/mnt/e)
+disk /mnt/e 32M
 cp "$TMP/img" /mnt/e/img
 
 # The same file in two mounts has two sharers exactly if this module shares by contents.

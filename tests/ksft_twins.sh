@@ -8,12 +8,8 @@
 ktap_print_header
 
 A=/mnt/twins-a B=/mnt/twins-b DISK=/mnt/twins-disk TREE=$TMP/tree
-modprobe -a ext4 loop
-mkdir -p $DISK "$TREE/lib"
-truncate -s 64M "$TMP/ext4"
-mke2fs -q -F -t ext4 -m 0 -O ^has_journal "$TMP/ext4"
-mount -o loop "$TMP/ext4" $DISK
-MOUNTS+=("$DISK")
+mkdir -p "$TREE/lib"
+disk $DISK 64M
 
 # Libraries, programs, text; files that end in the middle of a page, that are tiny, that do not compress, and one of zeros.
 cp -L "/$LIBRARIES/libc.so.6" /usr/bin/bash /usr/bin/python3 "$TREE/" 2> /dev/null

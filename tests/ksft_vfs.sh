@@ -23,15 +23,12 @@ mounted() {
 	shift
 	ok "$what" at "$@" && MOUNTS+=("$3")
 }
-other_mount() { mount "$@" && MOUNTS+=("${!#}"); }
 
 # --- the image -----------------------------------------------------------------------------------------------------------
 
-modprobe -a loop ext4 overlay
-truncate -s 1G "$TMP/disk"
-mke2fs -q -F -t ext4 -O ^has_journal "$TMP/disk"
-mkdir -p $DISK $A $B $ORACLE_DIR
-other_mount -o loop "$TMP/disk" $DISK
+modprobe overlay
+mkdir -p $A $B $ORACLE_DIR
+disk $DISK 1G
 tree=$DISK/tree
 mkdir -p $tree/data/sub/deep $tree/data/void $tree/system/{dev,proc,bin}
 for program in bash ls cat sleep; do
