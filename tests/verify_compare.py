@@ -12,7 +12,6 @@
   verify_compare.py restless IMAGE TREE     changes IMAGE, and changes it back, until it is killed
 """
 
-import ctypes
 import mmap
 import os
 import random
@@ -22,6 +21,7 @@ import sys
 import time
 
 import tap
+from share_trees import cachestat as cached
 from tap import result
 
 PAGE = 4096
@@ -30,7 +30,6 @@ SIZE = 21 * PAGE + 123  # of a file that changes
 LARGE = (2 << 20) + SIZE
 MADV_POPULATE_READ, MADV_PAGEOUT, MADV_COLLAPSE, MADV_HWPOISON, MADV_SOFT_OFFLINE = 22, 21, 25, 100, 101
 GROUP = "/sys/fs/cgroup/verify-compare"
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 def put(path, text):
@@ -55,14 +54,6 @@ def write(path, data):
 def stat(mount, name):
     dev = os.stat(mount).st_dev
     return int(read(f"/sys/fs/erofs-shared/mounts/{os.major(dev)}:{os.minor(dev)}/{name}"))
-
-
-def cached(fd):
-    """Pages of a file's page cache."""
-    where, counts = (ctypes.c_uint64 * 2)(0, 0), (ctypes.c_uint64 * 5)()
-    if libc.syscall(451, fd, where, counts, 0) != 0:
-        raise OSError(ctypes.get_errno(), "cachestat")
-    return counts[0]
 
 
 # --- files that are alike -----------------------------------------------------------------------------------------------------
