@@ -285,8 +285,12 @@ EXITS = {
     "umount": None,
 }
 
-# What has been read before the image changes
+# By these, pages leave memory in each case; POSIX_FADV_DONTNEED leaves those of a file that the other has, too.
+EVICT = ("drop", "drop-all", "reclaim", "pageout-a", "pageout-b", "migrate", "poison-a", "poison-b", "split", "collapse")
+
+# What has been read before the image changes, and in which of these cases the second has compared itself with the first
 PASTS = ("all", "some", "other", "sole", "warm")
+COMPARED = ("all", "some", "warm")
 
 
 def dontneed(path):
@@ -339,7 +343,7 @@ class Case:
         self.a, self.b = f"{a}/{name_of(case)}", f"{b}/{name_of(case)}"
         self.old, self.image = data, image
         self.new = bytes(byte ^ 0x21 for byte in data)
-        self.wrong, self.gone = [], None
+        self.wrong, self.compared, self.gone = [], None, None
         # The one that reads first may bring in what it has.
         self.order = ("ab", "ba")[(PASTS.index(self.past) + list(EXITS).index(self.way)) % 2]
 
@@ -409,7 +413,10 @@ class Case:
             drop()
 
     def run(self):
+        compared = stat(self.dir_b, "blocks_compared")
         self.begin()
+        if self.past in COMPARED:
+            self.compared = stat(self.dir_b, "blocks_compared") - compared
         self.leave()
         for who in self.order + "b":
             if who == "a":
@@ -428,17 +435,21 @@ def changed(label, a, b, tree, image, mount_a, mount_b):
     os.makedirs(GROUP, exist_ok=True)
     put(f"{GROUP}/cgroup.procs", str(os.getpid()))
     for way in EXITS:
-        wrong, gone = [], []
+        wrong, compared, gone = [], [], []
         mine = [case for case in cases_of(label) if case[0] == way]
         for case in mine:
             here = Case(case, label, a, b, read(f"{tree}/{name_of(case)}"), image, (mount_a, mount_b))
             here.run()
             wrong += here.wrong
+            compared.append(here.compared)
             gone.append(here.gone)
         if not mine:
             continue
         result(not wrong, f"{label}: {way}: none of the change is seen through the other image", *wrong[:6])
-        if way in ("drop", "reclaim", "pageout-b"):
+        compared = [count for count in compared if count is not None]
+        if compared:
+            result(all(compared), f"{label}: {way}: what the second image has was compared with the first one's", compared)
+        if way in EVICT:
             result(all(count and count > 0 for count in gone), f"{label}: {way}: pages leave memory", gone)
         elif gone[0] is not None:
             print(f"# {label}: {way}: pages that left memory: {gone}", flush=True)
