@@ -423,6 +423,11 @@ impl Bindings {
         self.current.as_ref()
     }
 
+    /// Whether `binding` is the current one.
+    pub(crate) fn is_current(&self, binding: &Arc<Binding>) -> bool {
+        self.current().is_some_and(|at| Arc::ptr_eq(at, binding))
+    }
+
     /// As [`Bindings::current`], for a file that gets its mapping.
     pub(crate) fn open(&mut self) -> Option<&Arc<Binding>> {
         self.opened |= self.current.is_some();

@@ -83,7 +83,7 @@ impl<T: FileSystem> Inode<T> {
         };
         race_point!(c"diverged");
         let mut guard = slots.lock();
-        if !guard.current().is_some_and(|at| Arc::ptr_eq(at, old)) {
+        if !guard.is_current(old) {
             // Another block that differs was found meanwhile.
             drop(guard);
             if let Some(unused) = next {

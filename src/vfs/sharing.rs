@@ -120,7 +120,8 @@ impl<T: FileSystem> Inode<T> {
     }
 
     pub(super) fn is_current(&self, binding: &Arc<Binding>) -> bool {
-        self.with_current(|at| Arc::ptr_eq(at, binding))
+        let slots = self.sharing().slots();
+        slots.is_some_and(|slots| slots.lock().is_current(binding))
     }
 
     /// Whether the inode is bound and `test` holds of the current binding. `test` must not sleep.
@@ -136,7 +137,7 @@ impl<T: FileSystem> Inode<T> {
             return;
         };
         let mut slots = slots.lock();
-        if slots.current().is_some_and(|at| Arc::ptr_eq(at, binding)) {
+        if slots.is_current(binding) {
             self.publish(&mut slots, binding);
         }
     }
