@@ -212,6 +212,7 @@ struct posix_acl *erofs_shared_acl_from_xattr(const void *value, size_t size);
 int erofs_shared_finder_start(void (*run)(void));
 void erofs_shared_finder_stop(void);
 void erofs_shared_finder_hurry(bool hurry);
+void erofs_shared_keep_processor(bool keep);
 void erofs_shared_finder_wake(void);
 bool erofs_shared_finder_sleep(unsigned int ms);
 u64 erofs_shared_finder_time(void);

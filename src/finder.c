@@ -4,6 +4,7 @@
  * nothing else wants the processor.
  */
 #include <linux/kthread.h>
+#include <linux/preempt.h>
 #include <linux/sched.h>
 #include <linux/wait.h>
 #include <uapi/linux/sched/types.h>
@@ -29,6 +30,21 @@ void erofs_shared_finder_hurry(bool hurry)
 	};
 
 	sched_setattr_nocheck(current, &attr);
+}
+
+/**
+ * erofs_shared_keep_processor() - begin or end a part that is not preempted
+ * @keep: begin it
+ *
+ * An RCU section in which a task is preempted that runs when nothing else does lasts
+ * as long as others want the processor, and nothing is freed meanwhile.
+ */
+void erofs_shared_keep_processor(bool keep)
+{
+	if (keep)
+		preempt_disable();
+	else
+		preempt_enable();
 }
 
 static int finder_thread(void *data)

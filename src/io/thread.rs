@@ -65,6 +65,26 @@ impl Drop for Hurry {
     }
 }
 
+/// While it lives, this task is not preempted: for RCU sections of the thread, which would last as
+/// long as others want the processor. Nothing sleeps meanwhile.
+pub(crate) struct KeepProcessor(PhantomData<*const ()>);
+
+impl KeepProcessor {
+    pub(crate) fn new() -> Self {
+        // SAFETY: No preconditions; the drop ends it, in the same task: the guard is not sent
+        // elsewhere.
+        unsafe { bindings::keep_processor(true) };
+        Self(PhantomData)
+    }
+}
+
+impl Drop for KeepProcessor {
+    fn drop(&mut self) {
+        // SAFETY: `new` has begun it, in this task.
+        unsafe { bindings::keep_processor(false) }
+    }
+}
+
 /// Whether the task at hand frees memory since there is too little of it; not if it drops caches
 /// because it was asked to.
 pub(crate) fn in_reclaim() -> bool {

@@ -15,7 +15,7 @@ use kernel::{
 
 use crate::{
     bindings,
-    io::{folio::FolioRef, folio_list::FolioList, mapping::Mapping},
+    io::{folio::FolioRef, folio_list::FolioList, mapping::Mapping, thread::KeepProcessor},
 };
 
 /// Largest folio order in a shared inode's page cache: below that of a PMD. So no page table entry
@@ -119,6 +119,8 @@ impl Unheld {
     /// at any time. Looks at what is there only, however many blocks these are.
     pub(super) fn next_cached(&self, blocks: Range<u64>) -> Option<u64> {
         let (from, to) = (blocks.start as usize, blocks.end as usize);
+        // The finder asks, too.
+        let _keep = KeepProcessor::new();
         // SAFETY: By the type invariants the inode is not freed, nor is its mapping.
         let next = unsafe { bindings::next_cached(self.mapping().as_ptr(), from, to) };
         Some(next as u64).filter(|next| *next < blocks.end)
@@ -132,6 +134,8 @@ impl Unheld {
 
     /// As [`Unheld::folio`], unless its memory has failed.
     pub(super) fn sound_folio(&self, block: u64) -> Option<FolioRef> {
+        // As for `next_cached`.
+        let _keep = KeepProcessor::new();
         self.folio(block).filter(|folio| !folio.is_poisoned())
     }
 }
