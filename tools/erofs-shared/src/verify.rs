@@ -176,8 +176,7 @@ impl Verify<'_> {
 
     /// Compares a file of any type; directories become pending.
     fn entry(&mut self, path: PathBuf, nid: u64) {
-        let read = self.volume.inode(nid);
-        let (inode, stat) = match read.and_then(|inode| Ok((inode, self.volume.stat(nid)?))) {
+        let (inode, stat) = match self.volume.inode_and_stat(nid) {
             Ok(both) => both,
             Err(err) => {
                 return self.differ(

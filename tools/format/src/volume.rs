@@ -237,12 +237,11 @@ impl Volume {
         Inode::read(&self.sb, nid, &self.area(area)?)
     }
 
-    /// What an inode says for stat(2).
-    pub fn stat(&self, nid: u64) -> Result<Stat, ReadError> {
+    /// Reads an inode, and what it says for stat(2).
+    pub fn inode_and_stat(&self, nid: u64) -> Result<(Inode, Stat), ReadError> {
         let (area, iloc) = self.sb.iloc(nid)?;
         let area = self.area(area)?;
-        let (_, stat) = Inode::read_at(&self.sb, nid, &area.bread(iloc)?, &area)?;
-        Ok(stat)
+        Inode::read_at(&self.sb, nid, &area.bread(iloc)?, &area)
     }
 
     /// The data of a file.

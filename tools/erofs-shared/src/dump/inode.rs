@@ -191,7 +191,9 @@ fn zextents(volume: &Volume, inode: &Inode) -> Result<Vec<ShownExtent>, ReadErro
 impl ShownInode {
     pub(super) fn new(volume: &Volume, inode: &Inode) -> Shown<Self> {
         let fail = |what: &str, err: &ReadError| bad(&format!("nid {}: {what}", inode.nid), err);
-        let stat = volume.stat(inode.nid).map_err(|err| fail("inode", &err))?;
+        let (_, stat) = volume
+            .inode_and_stat(inode.nid)
+            .map_err(|err| fail("inode", &err))?;
         let with_data = matches!(
             inode.file_type,
             FileType::Regular | FileType::Directory | FileType::Symlink
