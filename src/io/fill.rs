@@ -42,8 +42,8 @@ pub(crate) struct Plan {
     pub(crate) ahead: bool,
     /// Read backing files with direct I/O.
     pub(crate) direct: bool,
-    /// For compressed bytes there is only the memory that the task's cgroup has at hand: `ENOMEM`.
-    pub(crate) at_hand: bool,
+    /// Where the memory for compressed bytes is from.
+    pub(crate) memory: FolioMemory,
 }
 
 /// Fills `folios` with a file's bytes, which `map` finds, and calls `filled` when that is done:
@@ -263,11 +263,7 @@ fn add_encoded<F: FillCompletion>(
     let end = blocks_end.min(device.bytes().max(end));
     let len = usize::try_from(end - start)?;
     let wanted = usize::try_from(addr - start)?.saturating_add(encoded.plen);
-    let memory = match plan.at_hand {
-        true => FolioMemory::ChargedAtHand,
-        false => FolioMemory::Charged,
-    };
-    let mut job = DecompressJob::new(request, encoded.plen, len, memory, &mut rest.folios)?;
+    let mut job = DecompressJob::new(request, encoded.plen, len, plan.memory, &mut rest.folios)?;
     *input = input.saturating_add(job.input().bytes());
     if *input > MAX_INPUT && !rest.jobs.is_empty() {
         submitter.before_others();

@@ -188,7 +188,7 @@ impl Folio {
 
 /// At whose expense the memory of a folio is, and what is done to get it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum FolioMemory {
+pub(crate) enum FolioMemory {
     /// At that of the page cache that takes it, which charges it then. It can be moved.
     Cache,
     /// At that of the task's memory cgroup, which may have tasks killed for it.

@@ -288,8 +288,9 @@ impl Content {
         if !self.usage().is_many() {
             return Ok(());
         }
-        let first = self.slots(blocks.start).is_empty();
-        if first || self.slots(blocks.end.saturating_sub(1)).is_empty() {
+        let is_empty = |block| self.slots(block).is_empty();
+        let (first, last) = (blocks.start, blocks.end.saturating_sub(1));
+        if is_empty(first) || last != first && is_empty(last) {
             has_room(PAGE_SIZE)?;
         }
         Ok(())

@@ -303,13 +303,13 @@ unsafe fn set_up_backing_device(sb: *mut bindings::super_block) -> Result {
 }
 
 /// The name of the internal filesystem.
-const NAME: &CStr = c"erofs-shared-content";
+const NAME: &[u8; 21] = b"erofs-shared-content\0";
 
 /// A type with its name.
 #[repr(C)]
 struct NamedType {
     fst: Opaque<bindings::file_system_type>,
-    name: [u8; NAME.to_bytes_with_nul().len()],
+    name: [u8; NAME.len()],
 }
 
 /// Makes the type of the internal filesystem. It is not registered: nothing but this module mounts
@@ -320,16 +320,15 @@ struct NamedType {
 /// the module has a reference until then; this one has no owner, since its mount would keep the
 /// module from being unloaded, which unmounts it.
 fn new_type() -> Result<&'static Opaque<bindings::file_system_type>> {
-    let mut made = NamedType {
+    let made = NamedType {
         fst: Opaque::new(bindings::file_system_type {
             init_fs_context: Some(init_fs_context),
             kill_sb: Some(bindings::kill_anon_super),
             owner: core::ptr::null_mut(),
             ..pin_init::zeroed()
         }),
-        name: [0; NAME.to_bytes_with_nul().len()],
+        name: *NAME,
     };
-    made.name.copy_from_slice(NAME.to_bytes_with_nul());
     let NamedType { fst, name } = KBox::leak(KBox::new(made, GFP_KERNEL)?);
     // SAFETY: The type is new, and this task's.
     unsafe { (*fst.get()).name = name.as_ptr().cast() };

@@ -329,24 +329,18 @@ impl<T: FileSystem> OpenFile<'_, T> {
     fn prepare_elsewhere(self, index: usize, why: Unready) {
         let inode = self.inode();
         // The fault says what is wrong when it is tried again.
-        let bring_in = || self.page_in(inode.own_mapping(), index, 1);
         match why {
             Unready::Busy => {
                 inode.note_own_copy();
-                if bring_in().is_ok() {
+                if self.folio_of(None, index, 1).is_ok() {
                     // Should it be gone then, the other image is not waited for.
                     inode.lose_patience();
                 }
             }
-            Unready::Left => match inode.through(self.mapping()) {
-                FileMapping::Shared(binding) => {
-                    let _ = self.folio_of(Some(&binding), index, 1);
-                }
-                FileMapping::Stale(_) => {
-                    let _ = bring_in();
-                }
-                FileMapping::Own => {}
-            },
+            Unready::Left => {
+                let binding = inode.through(self.mapping()).binding();
+                let _ = self.folio_of(binding.as_ref(), index, 1);
+            }
             Unready::Failed(_) => {}
         }
     }

@@ -23,6 +23,7 @@ use crate::{
         clock::now,
         device::SuperPtr,
         fill::{fill, FillCompletion, Plan},
+        folio::FolioMemory,
         folio_list::FolioList,
         mapping::Mapping,
         readahead::Readahead,
@@ -185,7 +186,7 @@ impl<T: FileSystem> Inode<T> {
             size: self.size(),
             ahead,
             direct: T::direct_io(self.sb().info()),
-            at_hand: false,
+            memory: FolioMemory::Charged,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::{
     bindings,
     io::{
         fill::{FillCompletion, Plan},
+        folio::FolioMemory,
         folio_list::FolioList,
         lock::lock_killable,
         wait::{cond_resched, is_dying},
@@ -288,7 +289,7 @@ impl<T: FileSystem> Inode<T> {
         // Others wait for the lock of the windows.
         let folios = FolioList::scratch(start, len, KEY_DIGESTS.ilog2())?;
         let plan = Plan {
-            at_hand: true,
+            memory: FolioMemory::ChargedAtHand,
             ..self.plan(start << BLOCK_SHIFT, false)
         };
         let filled = WindowFill {
