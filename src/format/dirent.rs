@@ -4,11 +4,13 @@
 
 use core::{cmp::Ordering, mem::offset_of, ops::Range};
 
+use zerocopy::FromBytes;
+
 use super::{
     error::Error,
     ondisk::{Raw, RawDirent},
     source::Source,
-    words::{first_byte, first_bytes, word, zero_bytes, WORD},
+    words::{first_byte, word, zero_bytes, WORD},
 };
 
 /// Size of a record.
@@ -173,30 +175,30 @@ impl<'a> DirBlock<'a> {
         let (Some(mut start), true) = (self.nameoff(first), first < self.count) else {
             return Ok(true);
         };
+        // Each name begins where the one before it ends, and the last one ends at a NUL.
         let last = self.nameoff(self.count.wrapping_sub(1));
-        let names_end = self.last_end(last.unwrap_or(self.bytes.len()));
-        let bytes = self.bytes.get(..names_end).unwrap_or(self.bytes);
-        // Each name begins where the one before it ends.
-        if bytes.get(start..).is_none_or(has_separator) {
+        let mut names = self.bytes.get(start..).unwrap_or(&[]);
+        let len = before_separator(names);
+        let end = start.wrapping_add(len);
+        if last.is_none_or(|last| last >= end) || self.bytes.get(end) == Some(&b'/') {
             return self.for_each_alone(first, visit);
         }
+        names = names.get(..len).unwrap_or(names);
         let begin = first.wrapping_mul(DIRENT_SIZE);
         let end = self.count.wrapping_mul(DIRENT_SIZE);
-        let mut records = self
-            .bytes
-            .get(begin..end)
-            .unwrap_or(&[])
-            .chunks_exact(DIRENT_SIZE)
-            .map_while(RawDirent::first);
-        let mut next = records.next();
-        while let Some(record) = next {
-            next = records.next();
-            let end = match next {
-                Some(next) => usize::from(next.nameoff),
-                None => bytes.len(),
+        let records = self.bytes.get(begin..end).unwrap_or(&[]);
+        let records = <[RawDirent]>::ref_from_bytes(records).unwrap_or(&[]);
+        let mut records = records.iter().peekable();
+        while let Some(record) = records.next() {
+            let len = match records.peek() {
+                Some(next) => usize::from(next.nameoff).wrapping_sub(start),
+                None => names.len(),
             };
-            let name = match bytes.get(start..end) {
-                Some(name) if !name.is_empty() && name.len() <= NAME_LEN => name,
+            let name = match names.split_at_checked(len) {
+                Some((name, behind)) if len.wrapping_sub(1) < NAME_LEN => {
+                    (names, start) = (behind, start.wrapping_add(len));
+                    name
+                }
                 _ => return Err(self.first_bad(first)),
             };
             let more = visit(Dirent {
@@ -207,7 +209,6 @@ impl<'a> DirBlock<'a> {
             if !more {
                 return Ok(false);
             }
-            start = end;
         }
         Ok(true)
     }
@@ -224,7 +225,7 @@ impl<'a> DirBlock<'a> {
             let start = name.start;
             let entry = self.entry(index, name);
             let entry = entry.ok_or_else(|| self.bad_name(index))?;
-            if has_separator(entry.name) {
+            if before_separator(entry.name) < entry.name.len() {
                 let what = "dirent: NUL or slash in the name";
                 return Err(self.bad(index, what, start));
             }
@@ -245,8 +246,28 @@ impl<'a> DirBlock<'a> {
     /// Compares the name that is searched for with that of entry `index`.
     #[inline(always)]
     fn compare(&self, target: &Target<'_>, index: usize) -> Result<Compared, Error> {
+        if index.wrapping_add(1) == self.count {
+            return self.compare_last(target);
+        }
         match self.name(index) {
             Some(name) => Ok(target.compare(self.bytes, name)),
+            None => Err(self.bad_name(index)),
+        }
+    }
+
+    /// As [`DirBlock::compare`], of the last entry. Where that ends is looked at only if its first
+    /// bytes do not decide.
+    #[inline(never)]
+    fn compare_last(&self, target: &Target<'_>) -> Result<Compared, Error> {
+        let index = self.count.wrapping_sub(1);
+        let theirs = word(self.bytes, self.nameoff(index).unwrap_or(self.bytes.len()));
+        let compared = Compared::by_word(0, target.first, theirs);
+        let is_empty = theirs & 0xFF == 0;
+        if !is_empty && compared.common < target.name.len().min(WORD) {
+            return Ok(compared);
+        }
+        match self.name(index) {
+            Some(name) => Ok(target.compare_all(self.bytes, name)),
             None => Err(self.bad_name(index)),
         }
     }
@@ -305,21 +326,20 @@ impl<'a> DirBlock<'a> {
     }
 }
 
-/// Whether there is a NUL or a slash in names.
-fn has_separator(name: &[u8]) -> bool {
+/// How many bytes there are before the first NUL or slash, if there is one.
+fn before_separator(names: &[u8]) -> usize {
     let separators = |word: u64| zero_bytes(word) | zero_bytes(word ^ SLASHES);
-    let Some(last) = name.last_chunk() else {
-        // What is behind the end counts as neither.
-        let fill = u64::MAX.wrapping_shl(8 * name.len() as u32);
-        return separators(word(name, 0) | fill) != 0;
-    };
-    let words = name.chunks_exact(WORD);
-    // The last word may have bytes of the one before.
-    let mut found = separators(u64::from_le_bytes(*last));
-    for word in words.filter_map(|chunk| chunk.first_chunk()) {
-        found |= separators(u64::from_le_bytes(*word));
+    let mut at = 0usize;
+    let mut words = names.chunks_exact(WORD);
+    for word in words.by_ref().filter_map(|chunk| chunk.first_chunk()) {
+        let found = separators(u64::from_le_bytes(*word));
+        if found != 0 {
+            return at.wrapping_add(first_byte(found));
+        }
+        at = at.wrapping_add(WORD);
     }
-    found != 0
+    // Behind the end there are zeros.
+    at.wrapping_add(first_byte(separators(word(words.remainder(), 0))))
 }
 
 /// Where a name is in a block.
@@ -353,6 +373,20 @@ struct Compared {
     common: usize,
 }
 
+impl Compared {
+    /// The name searched for has `ours` at byte `at`, where the other one has `theirs`.
+    #[inline(always)]
+    fn by_word(at: usize, ours: u64, theirs: u64) -> Self {
+        Self {
+            order: match ours.swap_bytes() < theirs.swap_bytes() {
+                true => Ordering::Less,
+                false => Ordering::Greater,
+            },
+            common: at.wrapping_add(first_byte(ours ^ theirs)),
+        }
+    }
+}
+
 /// A name that is searched for.
 struct Target<'a> {
     name: &'a [u8],
@@ -372,63 +406,41 @@ impl<'a> Target<'a> {
     /// Compares it with the name at `other` in a block.
     #[inline(always)]
     fn compare(&self, block: &[u8], other: Range<usize>) -> Compared {
-        let len = other.end.wrapping_sub(other.start);
-        let shorter = len.min(self.name.len());
+        let shorter = other.end.wrapping_sub(other.start).min(self.name.len());
         // Mostly the first bytes decide.
         if let Some(theirs) = block.get(other.start..).and_then(|rest| rest.first_chunk()) {
-            let theirs = u64::from_le_bytes(*theirs);
-            let common = first_byte(self.first ^ theirs);
-            if common < shorter && common < WORD {
-                let order = match self.first.swap_bytes() < theirs.swap_bytes() {
-                    true => Ordering::Less,
-                    false => Ordering::Greater,
-                };
-                return Compared { order, common };
+            let compared = Compared::by_word(0, self.first, u64::from_le_bytes(*theirs));
+            if compared.common < shorter && compared.common < WORD {
+                return compared;
             }
         }
-        self.compare_rest(block, other)
+        self.compare_all(block, other)
     }
 
     /// As [`Target::compare`], where the first bytes do not decide.
     #[inline(never)]
-    fn compare_rest(&self, block: &[u8], other: Range<usize>) -> Compared {
-        let bytes = block.get(other.clone()).unwrap_or(&[]);
-        match self.name.get(..bytes.len()) {
-            // Where a name ends it is the smaller one.
-            Some(begin) if begin == bytes => Compared {
-                order: self.name.len().cmp(&bytes.len()),
-                common: bytes.len(),
-            },
-            _ => self.compare_all(block, other),
-        }
-    }
-
-    #[inline(never)]
     fn compare_all(&self, block: &[u8], other: Range<usize>) -> Compared {
-        let len = other.end.wrapping_sub(other.start);
-        let shorter = len.min(self.name.len());
+        let other = block.get(other).unwrap_or(&[]);
+        let shorter = other.len().min(self.name.len());
+        let ours = self.name.get(..shorter).unwrap_or(&[]);
+        let theirs = other.get(..shorter).unwrap_or(&[]);
         let mut at = 0;
-        let mut ours = self.first;
-        loop {
-            let theirs = word(block, other.start.wrapping_add(at));
-            let different = ours ^ (theirs & first_bytes(len.wrapping_sub(at)));
-            if different != 0 {
-                let order = match ours.swap_bytes() < (ours ^ different).swap_bytes() {
-                    true => Ordering::Less,
-                    false => Ordering::Greater,
-                };
-                let common = at.wrapping_add(first_byte(different)).min(shorter);
-                return Compared { order, common };
+        for (ours, theirs) in ours.chunks_exact(WORD).zip(theirs.chunks_exact(WORD)) {
+            let (ours, theirs) = (word(ours, 0), word(theirs, 0));
+            if ours != theirs {
+                return Compared::by_word(at, ours, theirs);
             }
             at = at.wrapping_add(WORD);
-            if at >= shorter {
-                break;
-            }
-            ours = word(self.name, at);
+        }
+        // The last word may have bytes of the one before.
+        let last = shorter.saturating_sub(WORD);
+        let (ours, theirs) = (word(ours, last), word(theirs, last));
+        if ours != theirs {
+            return Compared::by_word(last, ours, theirs);
         }
         // Where a name ends it is the smaller one.
         Compared {
-            order: self.name.len().cmp(&len),
+            order: self.name.len().cmp(&other.len()),
             common: shorter,
         }
     }

@@ -29,16 +29,6 @@ fn last_word(bytes: &[u8], at: usize) -> u64 {
     rest.first().map_or(0, |byte| u64::from(*byte))
 }
 
-/// All bits of the first `count` bytes of a word; of all if it has no more.
-#[inline(always)]
-pub(super) fn first_bytes(count: usize) -> u64 {
-    if count >= WORD {
-        u64::MAX
-    } else {
-        !u64::MAX.wrapping_shl(8 * count as u32)
-    }
-}
-
 /// Zero if no byte of `word` is; else its lowest bit that is set is in the first byte that is zero.
 #[inline(always)]
 pub(super) fn zero_bytes(word: u64) -> u64 {
