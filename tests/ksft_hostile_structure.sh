@@ -5,13 +5,14 @@
 # core describes, exchanged for every other kind by tools/mutate, singly and in pairs, on every layout. Each is mounted as a
 # file or a block device, with share=content, off or fingerprint, beside an intact image of the same content, which must not change.
 #
-# How many and which is given to tests/run.sh: COUNT=3000 SEED=20261124 (in the debug kernel 1000).
+# How many and which is given to tests/run.sh: COUNT=3000 SEED=20261124 (in the debug kernel 1000), LAYOUTS='flat|lz4' for
+# these layouts alone.
 
 . "$(dirname "$0")/lib.sh"
 ktap_print_header
 
 IMAGES=/project/build/tests/structure
-mapfile -t subjects < <(grep -xE "${SUBJECTS:-.*}" "$IMAGES/list")
+mapfile -t subjects < <(grep -xE "${LAYOUTS:-.*}" "$IMAGES/list")
 
 # A file that can back a mount: not on tmpfs
 S=$TMP/scratch

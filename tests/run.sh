@@ -242,6 +242,7 @@ options=()
 [ "$kernel" = stock ] || options=(--kernel "$kernel")
 [ "$FSTYPE" != erofs ] || options+=(--no-module)
 [ -z "${COUNT:-}" ] || options+=(--env "COUNT=$COUNT")
+[ -z "${LAYOUTS:-}" ] || options+=(--env "LAYOUTS=$LAYOUTS")
 # shellcheck source=tests/module_args.sh
 . tests/module_args.sh
 options+=(--module-args "verify=${VERIFY:-compare} ${MODULE_ARGS[*]}" --env "VERIFY=${VERIFY:-compare}")
