@@ -81,6 +81,8 @@ fingerprinted=$(cd "$SMALL" && find . -type f -printf '%s %P\n' | sort -rn | hea
 dev0=$(loop $DISK/0) dev1=$(loop $DISK/1) off0=$(loop $DISK/0) digest0=$(loop $DISK/digest) digest1=$(loop $DISK/digest)
 LOOPS+=("$dev0" "$dev1" "$off0" "$digest0" "$digest1")
 
+# files that have left what they shared
+parted() { cat $STATS/inodes_diverged; }
 counted() { cat $STATS/bound_inodes $STATS/shared_inodes $STATS/metadata_bytes | tr '\n' ' '; }
 # nothing of it is left, but what work queues and grace periods still have to do
 gone() {
@@ -128,9 +130,9 @@ for way in read mmap splice direct; do
 	cat $other/same > /dev/null
 	nth $way "share=content, another task has it" "$dev0" "" same "$TOP/0/same"
 	away $other
-	parted=$(cat $STATS/inodes_diverged)
+	before=$(parted)
 	nth $way "share=content, another task has a twin" "$dev0" domain_id=@ twin "$TOP/0/twin" "$dev1" $other
-	ok "the twins have parted" test "$(cat $STATS/inodes_diverged)" -gt "$parted"
+	ok "the twins have parted" test "$(parted)" -gt "$before"
 	nth $way "share=fingerprint" "$digest0" share=fingerprint,domain_id=@ "$fingerprinted" "$SMALL/$fingerprinted"
 	ok "another image with fingerprints" at "$FSTYPE" "$digest1" $other share=fingerprint,domain_id=fault
 	cat "$other/$fingerprinted" > /dev/null
@@ -143,7 +145,6 @@ ok "then nothing is left" gone
 # Twins are one file up to the block that differs. Without memory for another shared inode the second one stays bound to that of
 # the first, and parts when it is read again. Its readers get its own bytes, or an error.
 bound() { cat $STATS/bound_inodes; }
-parted() { cat $STATS/inodes_diverged; }
 waited=0 left=0 together=0 wrong=0
 for ((i = 0; i < 80 && waited < 3; i++)); do
 	at "$FSTYPE" "$dev1" $other domain_id=part$i || break
