@@ -241,8 +241,8 @@ impl ExtendedAttributes for Erofs {
 }
 
 impl SharePolicy for Erofs {
-    fn counters(info: &Self::Info) -> Result<&Arc<Counters>> {
-        info.counters()
+    fn counters(info: &Self::Info) -> &Arc<Counters> {
+        &info.counters
     }
 
     fn shares(info: &Self::Info) -> bool {

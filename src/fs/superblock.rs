@@ -2,9 +2,10 @@
 
 //! One mount: its devices, its metadata cache, and how it comes up.
 //!
-//! A mount comes up in steps, each of which uses the ones before: the primary device, the metadata
-//! cache over it, the superblock, the extra devices, the internal inodes (packed, metabox), the
-//! long xattr prefixes. Each is set once and then constant until `put_super`.
+//! A mount comes up in steps, each of which reads the image through the ones before, as later reads
+//! do: the primary device with the metadata cache over it; what the superblock says, with the extra
+//! devices; the metabox; the packed inode; the long xattr prefixes. Each is set once and then
+//! constant until `put_super`.
 
 use kernel::{
     fs::File,
@@ -110,9 +111,7 @@ impl Key {
 
 /// Says that the image of a superblock has been mounted again, and counts it.
 pub(super) fn mounted_again(sb: &SuperBlock<Erofs>, source: &CStr) {
-    if let Ok(counters) = sb.info().counters() {
-        counters.add(Field::Mounts, 1);
-    }
+    sb.info().counters.add(Field::Mounts, 1);
     if sb.info().log_limit.ask() {
         pr_info!(
             "(device {}): {} is mounted already, with these options: the same superblock\n",
@@ -127,17 +126,14 @@ pub(crate) struct Info {
     pub(super) options: Options,
     /// What `device=` names, for a mount of an image file.
     device_files: KVec<Result<ARef<File>>>,
-    is_file: Atomic<u32>,
     /// For all that is said of the image once it is read.
     pub(super) log_limit: RateLimit,
-    counters: SetOnce<Arc<Counters>>,
-    primary: SetOnce<Device>,
-    meta: SetOnce<InodeRef<Erofs>>,
-    image: SetOnce<Superblock>,
-    compression: SetOnce<Compression>,
-    devices: SetOnce<Devices>,
-    packed: SetOnce<InodeRef<Erofs>>,
+    /// What is counted for this mount.
+    pub(super) counters: Arc<Counters>,
+    source: SetOnce<Source>,
+    layout: SetOnce<Layout>,
     metabox: SetOnce<InodeRef<Erofs>>,
+    packed: SetOnce<InodeRef<Erofs>>,
     prefixes: SetOnce<KVVec<LongPrefix>>,
     directory: SetOnce<MountDirectory<MountStats>>,
 }
@@ -169,6 +165,22 @@ impl StatsSource for MountStats {
     }
 }
 
+/// What the image is read from.
+struct Source {
+    /// The metadata cache, over `primary`.
+    meta: InodeRef<Erofs>,
+    primary: Device,
+    /// Whether `primary` is a regular file.
+    is_file: bool,
+}
+
+/// What the superblock says.
+struct Layout {
+    image: Superblock,
+    compression: Compression,
+    devices: Devices,
+}
+
 /// The extra devices.
 struct Devices {
     slots: KVVec<DeviceSlot>,
@@ -185,9 +197,8 @@ pub(crate) struct Held {
     _prefixes: SetOnce<KVVec<LongPrefix>>,
     _metabox: SetOnce<InodeRef<Erofs>>,
     _packed: SetOnce<InodeRef<Erofs>>,
-    _meta: SetOnce<InodeRef<Erofs>>,
-    _devices: SetOnce<Devices>,
-    _primary: SetOnce<Device>,
+    _layout: SetOnce<Layout>,
+    _source: SetOnce<Source>,
 }
 
 fn take<T>(slot: &mut SetOnce<T>) -> SetOnce<T> {
@@ -199,16 +210,12 @@ impl Info {
         Ok(Self {
             options: Options::new(),
             device_files: KVec::new(),
-            is_file: Atomic::new(0),
             log_limit: RateLimit::new()?,
-            counters: SetOnce::new(),
-            primary: SetOnce::new(),
-            meta: SetOnce::new(),
-            image: SetOnce::new(),
-            compression: SetOnce::new(),
-            devices: SetOnce::new(),
-            packed: SetOnce::new(),
+            counters: Arc::new(Counters::of_mount(), GFP_KERNEL)?,
+            source: SetOnce::new(),
+            layout: SetOnce::new(),
             metabox: SetOnce::new(),
+            packed: SetOnce::new(),
             prefixes: SetOnce::new(),
             directory: SetOnce::new(),
         })
@@ -218,19 +225,14 @@ impl Info {
     pub(super) fn publish(&self, sb: &SuperBlock<Erofs>) -> Result {
         let figures = Arc::new(
             MountStats {
-                counters: self.counters()?.clone(),
+                counters: self.counters.clone(),
                 bound: sb.bound_inodes(),
             },
             GFP_KERNEL,
         )?;
         set(&self.directory, MountDirectory::new(sb.dev(), figures)?)?;
-        self.counters()?.add(Field::Mounts, 1);
+        self.counters.add(Field::Mounts, 1);
         Ok(())
-    }
-
-    /// What is counted for this mount.
-    pub(super) fn counters(&self) -> Result<&Arc<Counters>> {
-        self.counters.as_ref().ok_or(EIO)
     }
 
     /// Takes out all that has to be let go of before the superblock ends.
@@ -240,25 +242,32 @@ impl Info {
             _prefixes: take(&mut self.prefixes),
             _metabox: take(&mut self.metabox),
             _packed: take(&mut self.packed),
-            _meta: take(&mut self.meta),
-            _devices: take(&mut self.devices),
-            _primary: take(&mut self.primary),
+            _layout: take(&mut self.layout),
+            _source: take(&mut self.source),
         }
+    }
+
+    fn source(&self) -> Result<&Source> {
+        self.source.as_ref().ok_or(EIO)
+    }
+
+    fn layout(&self) -> Result<&Layout> {
+        self.layout.as_ref().ok_or(EIO)
     }
 
     /// Whether the source is a regular file.
     pub(super) fn is_file(&self) -> bool {
-        self.is_file.load(Relaxed) != 0
+        self.source().is_ok_and(|source| source.is_file)
     }
 
     /// Whether the image has compressed data.
     pub(super) fn has_compressed_data(&self) -> bool {
-        self.image.as_ref().is_some_and(|sb| sb.is_compressed())
+        self.image().is_ok_and(Superblock::is_compressed)
     }
 
     /// The image's compression configurations.
     pub(super) fn compression(&self) -> Result<&Compression> {
-        self.compression.as_ref().ok_or(EIO)
+        Ok(&self.layout()?.compression)
     }
 
     /// The data of the packed inode. `EFSCORRUPTED` if the image has none.
@@ -269,15 +278,11 @@ impl Info {
 
     /// The image's superblock.
     pub(super) fn image(&self) -> Result<&Superblock> {
-        self.image.as_ref().ok_or(EIO)
+        Ok(&self.layout()?.image)
     }
 
     pub(super) fn prefixes(&self) -> &[LongPrefix] {
         self.prefixes.as_ref().map_or(&[], |prefixes| prefixes)
-    }
-
-    fn meta(&self) -> Result<&Inode<Erofs>> {
-        Ok(self.meta.as_ref().ok_or(EIO)?)
     }
 
     fn internal(inode: &SetOnce<InodeRef<Erofs>>) -> Result<&Inode<Erofs>> {
@@ -287,7 +292,7 @@ impl Info {
     /// The bytes of an area. `EFSCORRUPTED` if the image has no such area.
     pub(super) fn area(&self, area: Area) -> Result<CacheBytes<'_>> {
         match area {
-            Area::Image => self.meta()?.bytes(),
+            Area::Image => self.source()?.meta.bytes(),
             Area::Metabox => Ok(Self::internal(&self.metabox)?
                 .bytes()?
                 .encoded(LockSubclass::Metabox)),
@@ -296,14 +301,14 @@ impl Info {
 
     /// The primary device.
     pub(super) fn primary(&self) -> Result<&Device> {
-        self.primary.as_ref().ok_or(EIO)
+        Ok(&self.source()?.primary)
     }
 
     /// The device and the byte on it that an extent's address means.
     pub(super) fn place(&self, device_id: u16, pa: u64) -> Result<(&Device, u64), ReadError> {
-        let devices = self.devices.as_ref().ok_or(EIO)?;
+        let Layout { image, devices, .. } = self.layout()?;
         let flat = devices.opened.is_empty();
-        let (index, addr) = device::map_dev(self.image()?, &devices.slots, flat, device_id, pa)?;
+        let (index, addr) = device::map_dev(image, &devices.slots, flat, device_id, pa)?;
         let device = match index.checked_sub(1) {
             None => self.primary()?,
             Some(extra) => devices.opened.get(extra).ok_or(ENODEV)?,
@@ -312,15 +317,16 @@ impl Info {
     }
 
     pub(super) fn stat(&self) -> Stat {
+        let layout = self.layout.as_ref();
         Stat {
-            blocks: self.devices.as_ref().map_or(0, |d| d.total_blocks),
-            inodes: self.image.as_ref().map_or(0, |sb| sb.inos),
+            blocks: layout.map_or(0, |layout| layout.devices.total_blocks),
+            inodes: layout.map_or(0, |layout| layout.image.inos),
             name_len: NAME_LEN,
         }
     }
 
     pub(super) fn label(&self) -> &[u8] {
-        self.image.as_ref().map_or(&[], |sb| sb.volume_name())
+        self.image().map_or(&[], Superblock::volume_name)
     }
 }
 
@@ -358,13 +364,8 @@ fn check_options(sb: &SuperBlock<Erofs>, fc: &Context<'_>) -> Result {
 }
 
 /// Checks that the image's blocks can be read where they lie.
-fn check_block_size(
-    sb: &SuperBlock<Erofs>,
-    fc: &Context<'_>,
-    primary: &Device,
-    block_size: u32,
-) -> Result {
-    let (id, smallest) = (sb.id(), primary.logical_block_size());
+fn check_block_size(sb: &SuperBlock<Erofs>, fc: &Context<'_>, block_size: u32) -> Result {
+    let (id, smallest) = (sb.id(), sb.info().primary()?.logical_block_size());
     if smallest > block_size {
         return Err(fc.invalid(fmt!(
             "(device {id}): block size {block_size} is smaller than the device's {smallest}"
@@ -401,26 +402,26 @@ pub(super) fn fill(
     let info = sb.info();
     let is_file = file.is_some();
     check_options(sb, fc)?;
-    set(&info.counters, Arc::new(Counters::of_mount(), GFP_KERNEL)?)?;
-    info.is_file.store(u32::from(is_file), Relaxed);
-    let primary = set(
-        &info.primary,
-        match file {
-            Some(file) => Device::of_file(file, info.options.fsoffset)?,
-            None => Device::of_super(sb.owner(), info.options.fsoffset)?,
-        },
-    )?;
-    set(
-        &info.meta,
-        sb.internal_inode(Data::Meta, primary.bytes(), meta_blkbits(primary))?,
-    )?;
-
-    let image = set(&info.image, read_superblock(sb, fc)?)?;
-    check_block_size(sb, fc, primary, image.block_size())?;
+    let primary = match file {
+        Some(file) => Device::of_file(file, info.options.fsoffset)?,
+        None => Device::of_super(sb.owner(), info.options.fsoffset)?,
+    };
+    let source = Source {
+        meta: sb.internal_inode(Data::Meta, primary.bytes(), meta_blkbits(&primary))?,
+        primary,
+        is_file,
+    };
+    set(&info.source, source)?;
+    let image = read_superblock(sb, fc)?;
+    check_block_size(sb, fc, image.block_size())?;
     sb.identify(image.blkszbits, &image.uuid);
-    set(&info.devices, open_devices(sb, fc, image, is_file)?)?;
-
-    set(&info.compression, read_compression(sb, fc, image)?)?;
+    let devices = open_devices(sb, fc, &image, is_file)?;
+    let layout = Layout {
+        compression: read_compression(sb, fc, &image, &devices)?,
+        image,
+        devices,
+    };
+    let image = &set(&info.layout, layout)?.image;
 
     if let Some(nid) = image.metabox_nid {
         set(&info.metabox, internal_file(sb, fc, "metabox_nid", nid)?)?;
@@ -489,12 +490,12 @@ fn read_compression(
     sb: &SuperBlock<Erofs>,
     fc: &Context<'_>,
     image: &Superblock,
+    devices: &Devices,
 ) -> Result<Compression> {
     let info = sb.info();
     let mut compression = Compression::read(image, &info.area(Area::Image)?)
         .map_err(|err| failed(sb, Place::Superblock, err))?;
     // All that an address without a device can mean.
-    let devices = info.devices.as_ref().ok_or(EIO)?;
     let ends = devices.slots.iter().map(|slot| {
         let blocks = slot.uniaddr.saturating_add(slot.blocks);
         blocks.saturating_mul(image.block_size().into())

@@ -181,7 +181,7 @@ pub(crate) trait ExtendedAttributes: Mount {
 /// With whom data is shared.
 pub(crate) trait SharePolicy: Mount {
     /// This mount's counters.
-    fn counters(info: &Self::Info) -> Result<&Arc<Counters>>;
+    fn counters(info: &Self::Info) -> &Arc<Counters>;
     /// Whether files of this mount are shared with any.
     fn shares(info: &Self::Info) -> bool;
     /// Whether single blocks that this mount's files bring into memory are shared between files.

@@ -225,7 +225,7 @@ impl<T: FileSystem> Inode<T> {
         match compared {
             Ok(None) => return Ok(()),
             Ok(Some((block, digest))) => {
-                T::counters(self.sb().info())?.add(Field::BlocksDiverged, 1);
+                T::counters(self.sb().info()).add(Field::BlocksDiverged, 1);
                 race_point!(c"diverge");
                 self.diverge(binding, block, &digest)?;
             }
@@ -253,7 +253,7 @@ impl<T: FileSystem> Inode<T> {
             let digests = digests.get_mut(..count).ok_or(EIO)?;
             let hashing = HashTime::start();
             digest_blocks::<KernelSha256>(run, digests);
-            let counters = T::counters(self.sb().info())?;
+            let counters = T::counters(self.sb().info());
             hashing.stop(counters, count as u64);
             match shared.record_or_compare(first, digests)? {
                 Recording::Agree { adopted } => {
