@@ -37,6 +37,8 @@ SKIP = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", 
         "usr/bin/dir", "usr/bin/vdir", *(f"usr/lib/x86_64-linux-gnu/{name}" for name in ("gconv", "libmvec.so.1", "libssl.so.3")))
 BASE = """base-files libc6 coreutils dash bash grep libacl1 libattr1 libcap2 libgmp10 libselinux1 libpcre2-8-0 libssl3t64
     libtinfo6 libzstd1 zlib1g""".split()
+# What overlayfs notes for itself, and the mark of a directory that shows nothing of those below
+OVERLAYS_OWN = [f"trusted.overlay.{name}" for name in ("impure", "nlink", "opaque", "origin", "upper", "uuid")]
 LANGUAGES = {
     "python": ["python3.13-minimal", "libpython3.13-minimal", "libexpat1"],
     "perl": ["perl-base", "libcrypt1"],
@@ -152,26 +154,50 @@ def settle(top):
         os.utime(path, (when, when), follow_symlinks=False)
 
 
-def pack(layer, removed, opaque):
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        marks = [os.path.join(os.path.dirname(n), f".wh.{os.path.basename(n)}") for n in removed]
-        marks += [os.path.join(n, ".wh..wh..opq") for n in opaque]
+def pack(layer, out, removed=(), opaque=()):
+    """
+    Write a directory to the file `out` as a layer, in tar's format. What overlayfs marks as removed or opaque in it is marked as in
+    OCI images, and so are the names in `removed` and the directories in `opaque`.
+    """
+    marks = {}
+    for name in removed:
+        marks.setdefault(os.path.dirname(name), []).append(f".wh.{os.path.basename(name)}")
+    for name in opaque:
+        marks.setdefault(name, []).append(".wh..wh..opq")
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(layer.rglob("*")):
-            entry = tar.gettarinfo(path, str(path.relative_to(layer)))
+            name, info = str(path.relative_to(layer)), path.lstat()
+            if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
+                tar.addfile(tarfile.TarInfo(os.path.join(os.path.dirname(name), f".wh.{path.name}")))
+                continue
+            entry = tar.gettarinfo(path, name)
             entry.uname = entry.gname = ""
-            entry.mtime = int(entry.mtime)
-            for name in os.listxattr(path, follow_symlinks=False) if entry.isreg() else ():
-                entry.pax_headers[f"SCHILY.xattr.{name}"] = os.getxattr(path, name).decode()
+            entry.mtime = int(info.st_mtime)
+            attributes = os.listxattr(path, follow_symlinks=False)
+            for attribute in attributes:
+                if attribute in OVERLAYS_OWN:
+                    continue
+                if attribute.startswith("trusted.overlay."):
+                    sys.exit(f"oci.py: {path} has {attribute}, which OCI images have no mark for")
+                value = os.getxattr(path, attribute, follow_symlinks=False)
+                entry.pax_headers[f"SCHILY.xattr.{attribute}"] = value.decode(errors="surrogateescape")
             if entry.isreg():
                 with open(path, "rb") as f:
                     tar.addfile(entry, f)
             else:
                 tar.addfile(entry)
-            for mark in [m for m in marks if entry.isdir() and os.path.dirname(m) == entry.name]:
-                tar.addfile(tarfile.TarInfo(mark))
-                marks.remove(mark)
+            if entry.isdir():
+                if "trusted.overlay.opaque" in attributes:
+                    marks.setdefault(name, []).append(".wh..wh..opq")
+                for mark in marks.pop(name, ()):
+                    tar.addfile(tarfile.TarInfo(f"{name}/{mark}"))
         assert not marks, marks
+
+
+def packed(layer, removed=(), opaque=()):
+    """The same, as bytes."""
+    data = io.BytesIO()
+    pack(layer, data, removed, opaque)
     return data.getvalue()
 
 
@@ -213,7 +239,7 @@ def many(work):
     def layer(name, text):
         put(work / f"{name}-{text}" / name, f"{text}\n")
         settle(work / f"{name}-{text}")
-        return pack(work / f"{name}-{text}", [], []), False
+        return packed(work / f"{name}-{text}"), False
 
     # Two layers, since containerd 2.1 takes a loop device where there is one below.
     bases = {base: [layer("base", base), layer("more", base)] for base in "abc"}
@@ -247,7 +273,7 @@ def main():
     base.mkdir(parents=True)
     base_layer(tree, base)
     settle(base)
-    packed_base = pack(base, [], [])
+    packed_base = packed(base)
     for name in LANGUAGES:
         language, app, result = (work / name / part for part in ("language", "app", "result"))
         for path in (language, app, result):
@@ -266,7 +292,7 @@ def main():
             put(top / "srv/SHA256SUMS", sums)
             os.utime(top / "srv/SHA256SUMS", (TIME, TIME))
             settle(top)
-        layers = [(packed_base, False), (pack(language, [], []), False), (pack(app, removed, opaque), True)]
+        layers = [(packed_base, False), (packed(language), False), (packed(app, removed, opaque), True)]
         archive({name: layers}, out / f"{name}.tar")
         layer_images(layers, name, out / "layers")
         for part in ("usr", "etc", "srv"):

@@ -72,7 +72,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, 'tests')
 import oci
-oci.archive({'busybox': [(oci.pack(Path('$P/layers') / n, [], []), False) for n in '12']}, '$root/root/busybox.tar')" || die "no container image"
+oci.archive({'busybox': [(oci.packed(Path('$P/layers') / n), False) for n in '12']}, '$root/root/busybox.tar')" || die "no container image"
 # As metrics.md tells, but sooner; an emulator takes seconds for a scrape
 cat > $root/etc/prometheus/prometheus.yml << 'END'
 global:
