@@ -76,13 +76,22 @@ static ssize_t list_xattrs(int at, const char *path, char *list, size_t size)
 	return n < 0 && errno == ERANGE ? syscall(__NR_listxattrat, at, path, AT_SYMLINK_NOFOLLOW, list, size) : n;
 }
 
+/* struct xattr_args, which headers have since 6.13 */
+struct args {
+	__aligned_u64 value;
+	__u32 size, flags;
+};
+
+static ssize_t xattr_size(int at, const char *path, const char *name)
+{
+	struct args args = { 0 };
+
+	return syscall(__NR_getxattrat, at, path, AT_SYMLINK_NOFOLLOW, name, &args, sizeof(args));
+}
+
 static ssize_t get_xattr(int at, const char *path, const char *name, char *value, size_t size)
 {
-	/* struct xattr_args, which headers have since 6.13 */
-	struct {
-		__aligned_u64 value;
-		__u32 size, flags;
-	} args = { .value = (uintptr_t)value, .size = SMALL };
+	struct args args = { .value = (uintptr_t)value, .size = SMALL };
 	ssize_t n = syscall(__NR_getxattrat, at, path, AT_SYMLINK_NOFOLLOW, name, &args, sizeof(args));
 
 	if (n >= 0 || errno != ERANGE)
@@ -111,10 +120,10 @@ static void use(int at, const char *name, int depth)
 	for (char *p = list; n > 0 && p < list + n; p += strlen(p) + 1)
 		if (get_xattr(at, name, p, value, sizeof(value)) < 0)
 			errors++;
-	get_xattr(at, name, "user.a", value, sizeof(value));
-	get_xattr(at, name, "trusted.overlay.x", value, sizeof(value));
-	get_xattr(at, name, "user.not-there", value, sizeof(value));
-	get_xattr(at, name, "system.posix_acl_access", value, sizeof(value));
+	/* Those that are there were read: how long these are, if at all, for which the kernel needs no buffer */
+	for (const char *const *p = (const char *const[]){ "user.a", "trusted.overlay.x", "user.not-there",
+							   "system.posix_acl_access", NULL }; *p; p++)
+		xattr_size(at, name, *p);
 
 	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
 		return;
