@@ -250,6 +250,7 @@ u32 erofs_shared_param_charge(void);
 bool erofs_shared_param_directio(void);
 u32 erofs_shared_param_finder_delay(void);
 u32 erofs_shared_param_finder_cpu(void);
+u32 erofs_shared_param_finder_memory(void);
 u32 erofs_shared_param_reuse_delay(void);
 void erofs_shared_param_domain(char name[EROFS_SHARED_DOMAIN_MAX + 1]);
 void erofs_shared_clear(void *memory, size_t bytes);

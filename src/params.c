@@ -92,6 +92,11 @@ module_param(finder_cpu, uint, 0644);
 MODULE_PARM_DESC(finder_cpu,
 		 "Percent of one processor that looking for equal blocks takes at most (1 to 100; default: 2)");
 
+static unsigned int finder_memory = 12 * 1024;
+module_param(finder_memory, uint, 0644);
+MODULE_PARM_DESC(finder_memory,
+		 "KiB that looking for equal blocks takes at most; with less of it, more is gone over (48 to 1048576; default: 12288)");
+
 static unsigned int reuse_delay = 1;
 module_param(reuse_delay, uint, 0644);
 MODULE_PARM_DESC(reuse_delay,
@@ -142,6 +147,11 @@ u32 erofs_shared_param_finder_delay(void)
 u32 erofs_shared_param_finder_cpu(void)
 {
 	return clamp(READ_ONCE(finder_cpu), 1U, 100U);
+}
+
+u32 erofs_shared_param_finder_memory(void)
+{
+	return clamp(READ_ONCE(finder_memory), 48U, 1024U * 1024U);
 }
 
 u32 erofs_shared_param_reuse_delay(void)

@@ -86,6 +86,12 @@ pub(crate) fn finder_cpu() -> u32 {
     unsafe { bindings::param_finder_cpu() }
 }
 
+/// `finder_memory=`, in KiB: 48 to 1048576.
+pub(crate) fn finder_memory() -> u32 {
+    // SAFETY: No preconditions.
+    unsafe { bindings::param_finder_memory() }
+}
+
 /// `reuse_delay=`, in milliseconds.
 pub(crate) fn reuse_delay() -> u32 {
     // SAFETY: No preconditions.

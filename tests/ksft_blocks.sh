@@ -77,6 +77,28 @@ ok "the merging ends" settled
 ok "only what is nowhere else takes memory" near $(($(cached) - base)) $((FEW + 1)) 128
 ok "a second pass is right" right $C c
 
+# --- a table that is too small for all blocks -----------------------------------------------------------------------------
+# few_places: the files are read while there is so little room that equal blocks are looked for in many rounds
+few_places() {
+	local parameter=/sys/module/erofs_shared/parameters/finder_memory before base blocks status=0
+	before=$(cat $parameter)
+	echo 48 > $parameter
+	cold
+	at_all "" "" || return
+	ls -l $A $B > /dev/null
+	base=$(cached) blocks=$(stat_of finder_blocks)
+	right $A a && right $B b && settled || status=1
+	echo "$before" > $parameter
+	echo "$(($(stat_of finder_blocks) - blocks)) blocks looked at"
+	[ $status = 0 ] || return
+	near "$(stat_of aliased_blocks)" $((2 * ORIG - CHANGED)) 256 && near $(($(cached) - base)) $((ORIG + CHANGED + INSERTED)) 256
+}
+if [ "$VERIFY" = compare ]; then
+	ok "with room for 4,096 blocks, equal ones are found in several rounds" few_places
+	ok "the third image is right" right $C c
+	ok "the merging ends" settled
+fi
+
 # --- every way to the bytes -----------------------------------------------------------------------------------------------
 cat > "$TMP/ways.py" << 'END'
 import hashlib, mmap, os, random, socket, sys, threading

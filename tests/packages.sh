@@ -48,7 +48,7 @@ info() { debian modinfo -F "$1" "$modules/$ko"; }
 is "the module is for the pinned kernel" "$(info vermagic | cut -d' ' -f1)" "$KERNEL_RELEASE"
 is "and signed by the key" "$(info signer)" "packages test"
 is "with its licence" "$(info license)" GPL
-is "and parameters" "$(info parm | cut -d: -f1 | sort | xargs)" "charge directio domain_id finder_cpu finder_delay register_erofs reuse_delay share verify"
+is "and parameters" "$(info parm | cut -d: -f1 | sort | xargs)" "charge directio domain_id finder_cpu finder_delay finder_memory register_erofs reuse_delay share verify"
 is "DKMS, which would move it away, is not installed beside it" "$(dpkg-deb -f $D/erofs-shared-modules-*.deb Conflicts)" erofs-shared-dkms
 ok "the package runs depmod" eval "dpkg-deb --ctrl-tarfile $D/erofs-shared-modules-*.deb | tar -xO ./postinst | grep -q 'depmod $KERNEL_RELEASE'"
 

@@ -7,7 +7,8 @@
 //! goes over the pages that are resident ([`pass`]). It takes a sample of each block, looks for it
 //! in a table, and compares the bytes of blocks with the same sample. Those that are equal get a
 //! digest, and with it a place in the block index, and wait for the merge worker: from there on all
-//! is as where every block has a digest.
+//! is as where every block has a digest. If the table, which takes `finder_memory=` KiB at most, is
+//! too small for all blocks, the pass has several rounds, each for a part of the samples.
 //!
 //! The thread sleeps so often that it takes no more than `finder_cpu=` percent of one processor.
 //! While memory is short it takes [`HASTE`] times that, and begins at once ([`pressure`]).
@@ -47,11 +48,11 @@ const SLICE: u64 = 1_000_000;
 /// How many times as much processor time it may take while memory is short.
 const HASTE: u64 = 5;
 
-/// Places in the table at most: 12 MiB of them.
-const MAX_PLACES: usize = 1 << 20;
-
 /// Places in a table that is worth a pass, where there is no memory for more.
 const LEAST_PLACES: usize = 1 << 12;
+
+/// Rounds of a pass at most. If they are too few for the table, some blocks find no place in it.
+const MAX_ROUNDS: u64 = 1 << 10;
 
 /// Places that are looked at for one block at most. With half of the table taken, one block in some
 /// 100,000 finds none.
@@ -172,27 +173,41 @@ struct Place {
     block: u32,
 }
 
-/// What is known of the blocks that a pass has gone over.
+impl Place {
+    const NONE: Self = Self {
+        tag: 0,
+        inode: 0,
+        block: 0,
+    };
+
+    /// How many a table has at most: a power of two.
+    fn most() -> usize {
+        let bytes = params::finder_memory() as usize * 1024;
+        let places = (bytes / core::mem::size_of::<Self>()).max(LEAST_PLACES);
+        1 << places.ilog2()
+    }
+}
+
+/// What is known of the blocks that a round has gone over.
 struct Table {
     places: KVVec<Place>,
     /// The tag of a block of zeros, which is not in it.
     zero_tag: u32,
+    /// Rounds of this pass, from 1 to [`MAX_ROUNDS`]: enough for half of it to stay empty.
+    rounds: u64,
+    /// Which of them this is.
+    round: u64,
 }
 
 impl Table {
-    /// With room for `blocks` blocks, or for as many as there is room for at most.
+    /// For a pass over `blocks` blocks.
     fn new(blocks: u64) -> Result<Self> {
-        let want = usize::try_from(blocks.saturating_mul(2)).unwrap_or(MAX_PLACES);
-        let mut len = want.clamp(1, MAX_PLACES).next_power_of_two();
-        let none = Place {
-            tag: 0,
-            inode: 0,
-            block: 0,
-        };
+        let want = blocks.saturating_mul(2).max(1);
+        let most = Place::most();
+        let mut len = usize::try_from(want).map_or(most, |want| want.min(most).next_power_of_two());
         let places = loop {
-            match KVVec::from_elem(none, len, OPTIONAL) {
+            match KVVec::from_elem(Place::NONE, len, OPTIONAL) {
                 Ok(places) => break places,
-                // In less of it fewer blocks are found.
                 Err(_) if len > LEAST_PLACES => len /= 2,
                 Err(err) => return Err(err.into()),
             }
@@ -200,7 +215,25 @@ impl Table {
         Ok(Self {
             places,
             zero_tag: secret::sample(ZEROS) as u32 | 1,
+            rounds: want.div_ceil(len as u64).min(MAX_ROUNDS),
+            round: 0,
         })
+    }
+
+    /// Begins the next round, with nothing in the table. `false`: this was the last one.
+    fn next_round(&mut self) -> bool {
+        self.round += 1;
+        if self.round >= self.rounds {
+            return false;
+        }
+        self.places.fill(Place::NONE);
+        true
+    }
+
+    /// Whether blocks with this sample are looked for in this round. Where they are in the table
+    /// depends on the lower half of the sample, and this on the upper one.
+    fn is_in_round(&self, sample: u64) -> bool {
+        (sample >> 32) * self.rounds >> 32 == self.round
     }
 
     /// The places at which a block with this tag may be, in the order in which they are taken.
@@ -244,9 +277,30 @@ impl Pace {
 /// on their way to another folio, or out.
 fn pass() -> Result<bool> {
     let mut pace = Pace::new();
+    let (mut inodes, pages) = list()?;
+    let mut table = Table::new(pages)?;
+    let mut missed = false;
+    loop {
+        let Some(some) = round(&mut table, &inodes, &mut pace) else {
+            return Ok(false);
+        };
+        missed |= some;
+        // What is not mounted any more is not to wait for the end of a long pass.
+        drop(inodes);
+        if !table.next_round() {
+            break;
+        }
+        (inodes, _) = list()?;
+    }
+    GLOBAL.add(Field::FinderPasses, 1);
+    // What is left of the time counts, too.
+    Ok(pace.keep() && missed)
+}
+
+/// The shared inodes with blocks that others may have, and how many pages these have.
+fn list() -> Result<(KVVec<SharedRef>, u64)> {
     let mut inodes = KVVec::<SharedRef>::new();
     let mut pages = 0u64;
-    let mut missed = false;
     let mut result = Ok(());
     for_each(&mut |shared| {
         if result.is_err() || !may_share(shared) {
@@ -256,7 +310,13 @@ fn pass() -> Result<bool> {
         result = inodes.push(shared.into(), OPTIONAL).map_err(Error::from);
     });
     result?;
-    let mut table = Table::new(pages)?;
+    Ok((inodes, pages))
+}
+
+/// Goes over the pages of these shared inodes, for the blocks of one round. Tells whether it has
+/// missed some, as [`pass`] does. `None`: the thread is to end.
+fn round(table: &mut Table, inodes: &[SharedRef], pace: &mut Pace) -> Option<bool> {
+    let mut missed = false;
     // They are listed from the newest on. What was there first stays, and stays charged as it is.
     for number in (0..inodes.len()).rev() {
         let Some(shared) = inodes.get(number) else {
@@ -271,18 +331,15 @@ fn pass() -> Result<bool> {
                 at = at.max(pages.end);
                 let looked_at = pages.end.min(blocks).saturating_sub(pages.start);
                 GLOBAL.add(Field::FinderBlocks, looked_at);
-                missed |= look_at(&mut table, &inodes, number as u32, &folio, blocks);
+                missed |= look_at(table, inodes, number as u32, &folio, blocks);
             }
             // Also at places of pages that have left, of which there may be many.
             if !pace.keep() {
-                return Ok(false);
+                return None;
             }
         }
     }
-    drop(inodes);
-    GLOBAL.add(Field::FinderPasses, 1);
-    // What is left of the time counts, too.
-    Ok(pace.keep() && missed)
+    Some(missed)
 }
 
 /// Whether single blocks of a shared inode may be found by others.
@@ -306,8 +363,12 @@ fn look_at(
         let Ok(block) = u32::try_from(block) else {
             return missed;
         };
+        let sample = secret::sample(bytes);
+        if !table.is_in_round(sample) {
+            continue;
+        }
         let here = Place {
-            tag: secret::sample(bytes) as u32 | 1,
+            tag: sample as u32 | 1,
             inode: number,
             block,
         };
