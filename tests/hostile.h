@@ -76,28 +76,22 @@ static ssize_t list_xattrs(int at, const char *path, char *list, size_t size)
 	return n < 0 && errno == ERANGE ? syscall(__NR_listxattrat, at, path, AT_SYMLINK_NOFOLLOW, list, size) : n;
 }
 
-/* struct xattr_args, which headers have since 6.13 */
-struct args {
-	__aligned_u64 value;
-	__u32 size, flags;
-};
-
-static ssize_t xattr_size(int at, const char *path, const char *name)
+static ssize_t read_xattr(int at, const char *path, const char *name, char *value, size_t size)
 {
-	struct args args = { 0 };
+	/* struct xattr_args, which headers have since 6.13 */
+	struct {
+		__aligned_u64 value;
+		__u32 size, flags;
+	} args = { .value = (uintptr_t)value, .size = size };
 
 	return syscall(__NR_getxattrat, at, path, AT_SYMLINK_NOFOLLOW, name, &args, sizeof(args));
 }
 
 static ssize_t get_xattr(int at, const char *path, const char *name, char *value, size_t size)
 {
-	struct args args = { .value = (uintptr_t)value, .size = SMALL };
-	ssize_t n = syscall(__NR_getxattrat, at, path, AT_SYMLINK_NOFOLLOW, name, &args, sizeof(args));
+	ssize_t n = read_xattr(at, path, name, value, SMALL);
 
-	if (n >= 0 || errno != ERANGE)
-		return n;
-	args.size = size;
-	return syscall(__NR_getxattrat, at, path, AT_SYMLINK_NOFOLLOW, name, &args, sizeof(args));
+	return n < 0 && errno == ERANGE ? read_xattr(at, path, name, value, size) : n;
 }
 
 static void use(int at, const char *name, int depth)
@@ -123,7 +117,7 @@ static void use(int at, const char *name, int depth)
 	/* Those that are there were read: how long these are, if at all, for which the kernel needs no buffer */
 	for (const char *const *p = (const char *const[]){ "user.a", "trusted.overlay.x", "user.not-there",
 							   "system.posix_acl_access", NULL }; *p; p++)
-		xattr_size(at, name, *p);
+		read_xattr(at, name, *p, NULL, 0);
 
 	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
 		return;

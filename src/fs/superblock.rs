@@ -170,8 +170,6 @@ struct Source {
     /// The metadata cache, over `primary`.
     meta: InodeRef<Erofs>,
     primary: Device,
-    /// Whether `primary` is a regular file.
-    is_file: bool,
 }
 
 /// What the superblock says.
@@ -257,7 +255,7 @@ impl Info {
 
     /// Whether the source is a regular file.
     pub(super) fn is_file(&self) -> bool {
-        self.source().is_ok_and(|source| source.is_file)
+        self.primary().is_ok_and(|primary| primary.bdev().is_none())
     }
 
     /// Whether the image has compressed data.
@@ -400,7 +398,6 @@ pub(super) fn fill(
     file: Option<ARef<File>>,
 ) -> Result<InodeRef<Erofs>> {
     let info = sb.info();
-    let is_file = file.is_some();
     check_options(sb, fc)?;
     let primary = match file {
         Some(file) => Device::of_file(file, info.options.fsoffset)?,
@@ -409,13 +406,12 @@ pub(super) fn fill(
     let source = Source {
         meta: sb.internal_inode(Data::Meta, primary.bytes(), meta_blkbits(&primary))?,
         primary,
-        is_file,
     };
     set(&info.source, source)?;
     let image = read_superblock(sb, fc)?;
     check_block_size(sb, fc, image.block_size())?;
     sb.identify(image.blkszbits, &image.uuid);
-    let devices = open_devices(sb, fc, &image, is_file)?;
+    let devices = open_devices(sb, fc, &image)?;
     let layout = Layout {
         compression: read_compression(sb, fc, &image, &devices)?,
         image,
@@ -511,12 +507,7 @@ fn read_compression(
     Ok(compression)
 }
 
-fn open_devices(
-    sb: &SuperBlock<Erofs>,
-    fc: &Context<'_>,
-    image: &Superblock,
-    is_file: bool,
-) -> Result<Devices> {
+fn open_devices(sb: &SuperBlock<Erofs>, fc: &Context<'_>, image: &Superblock) -> Result<Devices> {
     let info = sb.info();
     let count = if image.has_device_table() {
         image.extra_devices
@@ -543,7 +534,7 @@ fn open_devices(
         slots.push(slot, GFP_KERNEL)?;
     }
     for (index, path) in given.iter().enumerate() {
-        let device = open_device(sb, index, path, is_file).inspect_err(|err| {
+        let device = open_device(sb, index, path).inspect_err(|err| {
             fc.error(fmt!(
                 "(device {}): cannot open device={}: {:?}",
                 sb.id(),
@@ -560,8 +551,8 @@ fn open_devices(
     })
 }
 
-fn open_device(sb: &SuperBlock<Erofs>, index: usize, path: &CStr, is_file: bool) -> Result<Device> {
-    if !is_file {
+fn open_device(sb: &SuperBlock<Erofs>, index: usize, path: &CStr) -> Result<Device> {
+    if sb.is_block() {
         // A mount says by ENOTBLK that its *source* is no block device, on which its caller tries
         // again.
         return Device::claim(path, sb.owner())

@@ -48,7 +48,7 @@ type SlotsGuard<'a> = Guard<'a, Bindings, SpinLockBackend>;
 impl<T: FileSystem> Inode<T> {
     /// The inode is bound no more.
     fn count_unbound(&self) {
-        T::counters(self.sb().info()).sub(Field::BoundInodes, 1);
+        self.counters().sub(Field::BoundInodes, 1);
     }
 
     /// The inode is being evicted.
@@ -95,7 +95,7 @@ impl<T: FileSystem> Inode<T> {
             T::report_change(self, block);
         }
         stats::trace::diverge(self.sb().dev(), self.number(), block);
-        T::counters(self.sb().info()).add(Field::InodesDiverged, 1);
+        self.counters().add(Field::InodesDiverged, 1);
         Ok(())
     }
 
@@ -131,7 +131,7 @@ impl<T: FileSystem> Inode<T> {
             return self.join(&id).map(|(binding, _)| binding);
         }
         let shared = SharedInode::get(&id, &SharedAops::<T>::TABLE)?;
-        let binding = Binding::new(shared, T::counters(self.sb().info()))?;
+        let binding = Binding::new(shared, self.counters())?;
         let shared = binding.shared();
         let digests = core::slice::from_ref(digest);
         match shared.record_or_compare(block, digests)? {
@@ -200,7 +200,7 @@ impl<T: FileSystem> Inode<T> {
         }
         // The file that is being opened gets its mapping.
         slots.open();
-        T::counters(self.sb().info()).add(Field::BoundInodes, 1);
+        self.counters().add(Field::BoundInodes, 1);
         self.publish(&mut slots, &binding);
         drop(slots);
         Ok(Some(binding))
@@ -220,7 +220,7 @@ impl<T: FileSystem> Inode<T> {
     fn bind_to(&self, key: Key, domain: &Domain, verify: Verify) -> Result<Arc<Binding>> {
         let id = self.identity(key, domain, verify);
         let shared = SharedInode::get(&id, &SharedAops::<T>::TABLE)?;
-        Binding::new(shared, T::counters(self.sb().info()))
+        Binding::new(shared, self.counters())
     }
 
     fn bind_by_content(&self, domain: &Domain) -> Result<Arc<Binding>> {
@@ -235,7 +235,7 @@ impl<T: FileSystem> Inode<T> {
             digest_blocks::<KernelSha256>(bytes, now);
             rest = later;
         }
-        let counters = T::counters(self.sb().info());
+        let counters = self.counters();
         hashing.stop(counters, count);
 
         let key = Key::of_content::<KernelSha256>(domain, self.size(), digests);

@@ -43,7 +43,7 @@ impl<T: FileSystem> Inode<T> {
     /// Makes this inode a user of the shared inode `id`. It is not bound to it yet.
     pub(super) fn join(&self, id: &Identity) -> Result<(Arc<Binding>, Role)> {
         let shared = SharedInode::get(id, &SharedAops::<T>::TABLE)?;
-        let binding = Binding::new(shared, T::counters(self.sb().info()))?;
+        let binding = Binding::new(shared, self.counters())?;
         // SAFETY: The word is this inode's. Callers bind it to what this returns, and `leave` and
         // `evict_sharing` retire what it is bound to; or they retire it.
         let joining =
@@ -128,7 +128,7 @@ impl<T: FileSystem> Inode<T> {
         bytes: &[u8],
     ) -> Result<Option<Difference>> {
         let (shared, blocks) = (binding.shared(), binding.blocks());
-        let counters = T::counters(self.sb().info());
+        let counters = self.counters();
         let (mut at, mut rest, mut all) = (first, bytes, false);
         while let Some(block) = rest.get(..BLOCK_SIZE).filter(|_| at < blocks) {
             race_point!(c"compare_block");
@@ -179,12 +179,12 @@ impl<T: FileSystem> Inode<T> {
             return None;
         }
         if content.is_aliased(block) && alias::is_same(binding.shared(), block, bytes) {
-            T::counters(self.sb().info()).add(Field::BlocksCompared, 1);
+            self.counters().add(Field::BlocksCompared, 1);
             return None;
         }
         let hashing = HashTime::start();
         let digest = KernelSha256::digest(bytes);
-        hashing.stop(T::counters(self.sb().info()), 1);
+        hashing.stop(self.counters(), 1);
         let same = content.has_digest(block, &digest)?;
         (!same).then_some((block, digest))
     }

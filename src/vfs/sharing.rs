@@ -89,6 +89,11 @@ impl FileMapping {
 }
 
 impl<T: FileSystem> Inode<T> {
+    /// What is counted for its mount.
+    pub(super) fn counters(&self) -> &Arc<Counters> {
+        T::counters(self.sb().info())
+    }
+
     /// Whether the pages of `mapping` may be used without further checks.
     #[inline(always)]
     pub(super) fn is_fast(&self, mapping: Mapping<'_>) -> bool {
@@ -225,7 +230,7 @@ impl<T: FileSystem> Inode<T> {
         match compared {
             Ok(None) => return Ok(()),
             Ok(Some((block, digest))) => {
-                T::counters(self.sb().info()).add(Field::BlocksDiverged, 1);
+                self.counters().add(Field::BlocksDiverged, 1);
                 race_point!(c"diverge");
                 self.diverge(binding, block, &digest)?;
             }
@@ -253,7 +258,7 @@ impl<T: FileSystem> Inode<T> {
             let digests = digests.get_mut(..count).ok_or(EIO)?;
             let hashing = HashTime::start();
             digest_blocks::<KernelSha256>(run, digests);
-            let counters = T::counters(self.sb().info());
+            let counters = self.counters();
             hashing.stop(counters, count as u64);
             match shared.record_or_compare(first, digests)? {
                 Recording::Agree { adopted } => {
