@@ -136,6 +136,9 @@ struct kmem_cache *erofs_shared_inode_cache_create(const char *name,
 						   void (*ctor)(void *));
 void *erofs_shared_inode_alloc(struct super_block *sb,
 			       struct kmem_cache *cache);
+void erofs_shared_inode_lock(struct inode *inode);
+bool erofs_shared_inode_trylock(struct inode *inode);
+void erofs_shared_inode_unlock(struct inode *inode);
 bool erofs_shared_inode_is_new(struct inode *inode);
 typedef void (*erofs_shared_inode_fn)(struct inode *inode, void *data);
 void erofs_shared_visit_inodes(struct super_block *sb,

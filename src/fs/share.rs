@@ -76,7 +76,7 @@ pub(super) fn totals() -> Totals {
     let mut totals = Totals::default();
     share::for_each(&mut |shared| {
         totals.shared_inodes = totals.shared_inodes.saturating_add(1);
-        if shared.content().bound() > 1 {
+        if shared.content().usage().bound() > 1 {
             totals.pages_shared = totals.pages_shared.saturating_add(shared.pages());
         }
         let saved = shared.pages_saved().saturating_mul(PAGE_SIZE as u64);
@@ -94,10 +94,10 @@ pub(super) fn top(top: &mut SharedFileList) {
             .zip(id.key.bytes())
             .for_each(|(to, from)| *to = *from);
         top.offer(SharedFile {
-            sharers: u32::try_from(shared.content().bound()).unwrap_or(u32::MAX),
+            sharers: shared.content().usage().bound(),
             pages: shared.pages(),
             aliased: shared.content().aliased(),
-            size: id.size,
+            size: shared.size(),
             key,
         });
     });

@@ -153,7 +153,7 @@ impl StatsSource for MountStats {
         let mut totals = Totals::default();
         self.bound.for_each(&mut |shared| {
             // Each of those that share has its part of what is saved.
-            let sharers = shared.content().bound().max(1);
+            let sharers = u64::from(shared.content().usage().bound().max(1));
             totals.shared_inodes = totals.shared_inodes.saturating_add(1);
             if sharers > 1 {
                 totals.pages_shared = totals.pages_shared.saturating_add(shared.pages());

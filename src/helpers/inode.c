@@ -88,14 +88,37 @@ struct kmem_cache *erofs_shared_inode_cache_create(const char *name,
 						   unsigned int size,
 						   void (*ctor)(void *))
 {
-	return kmem_cache_create(name, size, 0,
-				 SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, ctor);
+	struct kmem_cache_args args = { .ctor = ctor };
+
+	/*
+	 * The first word is the caller's from alloc_inode to free_inode, so
+	 * that the pointer to the next free object needs no word behind it.
+	 */
+	args.use_freeptr_offset = true;
+	args.freeptr_offset = 0;
+	return kmem_cache_create(name, size, &args,
+				 SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT);
 }
 
 void *erofs_shared_inode_alloc(struct super_block *sb,
 			       struct kmem_cache *cache)
 {
 	return alloc_inode_sb(sb, cache, GFP_KERNEL);
+}
+
+void erofs_shared_inode_lock(struct inode *inode)
+{
+	inode_lock(inode);
+}
+
+bool erofs_shared_inode_trylock(struct inode *inode)
+{
+	return inode_trylock(inode);
+}
+
+void erofs_shared_inode_unlock(struct inode *inode)
+{
+	inode_unlock(inode);
 }
 
 bool erofs_shared_inode_is_new(struct inode *inode)

@@ -20,7 +20,8 @@ impl InodeCache {
     ///
     /// # Safety
     ///
-    /// * `init_once` initialises memory of `size` bytes, whatever is in it.
+    /// * `init_once` initialises memory of `size` bytes, whatever is in it. It leaves out the first
+    ///   word, which nothing looks at before it is set up after each allocation.
     pub(crate) unsafe fn new(
         name: &'static CStr,
         size: usize,

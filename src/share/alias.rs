@@ -227,7 +227,7 @@ pub(crate) fn present_prefix(shared: &Unheld, blocks: Range<u64>) -> u64 {
 /// sleep.
 fn elsewhere(shared: &Unheld, some: bool) -> u64 {
     let content = shared.content();
-    let end = shared.identity().blocks();
+    let end = shared.blocks();
     let (mut zeros, mut copies, mut at) = (0u64, 0u64, 0u64);
     while let Some(next) = content.next_alias(at..end) {
         let run = next..next.saturating_add(content.alias_run(next..end).max(1));
@@ -257,7 +257,7 @@ impl SharedInode {
     /// as many copies of its pages (also of those that are resident elsewhere) as those inodes have
     /// verified, less what is there. Looks at each block that has an alias; may sleep.
     pub(crate) fn pages_saved(&self) -> u64 {
-        let (pages, blocks) = (self.pages(), self.identity().blocks().max(1));
+        let (pages, blocks) = (self.pages(), self.blocks().max(1));
         let all = pages.saturating_add(elsewhere(self, pages != 0));
         let verified = match self.content().usage().is_sole() {
             // Nothing is recorded of it.

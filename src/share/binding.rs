@@ -160,9 +160,8 @@ impl Binding {
     /// A new tie, with nothing verified, or all of it if its fingerprint is trusted.
     pub(crate) fn new(shared: SharedRef, counters: &Arc<Counters>) -> Result<Arc<Self>> {
         has_room(size_of::<Self>())?;
-        let id = *shared.identity();
-        let blocks = id.blocks();
-        let trusted = id.verify == Verify::Nothing;
+        let blocks = shared.blocks();
+        let trusted = shared.identity().verify == Verify::Nothing;
         let verified = if trusted {
             Verified::All
         } else {
@@ -180,7 +179,7 @@ impl Binding {
             }),
             CHARGED,
         )?;
-        this.shared.content().count_bound();
+        this.shared.content().usage().count_bound();
         if trusted {
             this.shared.content().count_verified(blocks);
         }
@@ -200,7 +199,7 @@ impl Binding {
 
     /// Number of blocks.
     pub(crate) fn blocks(&self) -> u64 {
-        self.shared.identity().blocks()
+        self.shared.blocks()
     }
 
     /// Windows being verified. May sleep. `ENOMEM`: this is the first one, and there is no memory
@@ -329,7 +328,9 @@ impl Binding {
             Verified::Gone => return,
         };
         let verified = self.blocks().saturating_sub(left);
-        self.shared.content().uncount(verified);
+        let content = self.shared.content();
+        content.usage().uncount_bound();
+        content.uncount_verified(verified);
     }
 
     /// How many blocks from `blocks.start` on, and below `blocks.end`, are verified without a gap.

@@ -49,15 +49,14 @@ impl SharedInode {
     /// Records the digest of a block that is resident and has these bytes. `EAGAIN`: it is not, or
     /// has another digest. May sleep.
     pub(super) fn record_resident(&self, block: u64, bytes: &[u8], digest: &Digest) -> Result {
-        let owner = (&**self, self.identity().blocks());
-        self.content().reserve(owner, block)?;
+        self.reserve(block)?;
         let folio = LockedFolio::find(self.mapping(), block).ok_or(EAGAIN)?;
         let resident = folio.bytes_from(block).get(..BLOCK_SIZE);
         if !resident.is_some_and(|resident| same_bytes(resident, bytes)) {
             return Err(EAGAIN);
         }
         // While the folio cannot leave: what is read in its place is checked.
-        match self.content().record_leaving(owner, block, &[*digest]) {
+        match self.record_leaving(block, &[*digest]) {
             true if self.content().has_digest(block, digest) == Some(true) => Ok(()),
             _ => Err(EAGAIN),
         }
@@ -105,19 +104,18 @@ impl Unheld {
             // What the only user reads again is read through it again.
             return true;
         }
-        if content.is_unbound() && !content.usage().was_left() {
+        if content.usage().is_unbound() && !content.usage().was_left() {
             // No inode counts on it, nor does a read that is under way.
             return true;
         }
-        let owner = (self, self.identity().blocks());
         let record = |first, digests: &[Digest]| {
             // What is kept of it is charged to the cgroup that was charged for the folio.
             let payer = Payer::of_leaving(folio);
             let _paying = payer.pays();
-            content.record_leaving(owner, first, digests)
+            self.record_leaving(first, digests)
         };
         let pages = folio.pages();
-        let blocks = pages.start..pages.end.min(owner.1);
+        let blocks = pages.start..pages.end.min(self.blocks());
         let bytes = match folio.content() {
             Leaving::Nothing => return true,
             Leaving::Lost => {

@@ -11,23 +11,23 @@
 use core::ops::Range;
 
 use kernel::{
-    new_mutex, new_spinlock,
+    new_spinlock,
     page::PAGE_SIZE,
     prelude::*,
     sync::{
-        atomic::{Acquire, Atomic, Full, Relaxed},
-        rcu, GlobalLockedBy, Mutex, SpinLock,
+        atomic::{Atomic, Relaxed},
+        rcu, GlobalLockedBy, SpinLock,
     },
 };
 
 use super::{
     digest::{Digest, Key},
-    fast_path::Mark,
+    fast_path::mark,
     handle::Unheld,
     hint::{Hint, Lead},
     queue::{Link, QUEUE},
     sha256::KernelSha256,
-    table::{read_once, DigestSlot, Recorded, Table, Writer},
+    table::{read_once, DigestSlot, Table},
     usage::Usage,
 };
 use crate::{
@@ -39,15 +39,14 @@ use crate::{
     stats::{Field, GLOBAL},
 };
 
-/// Which shared inode it is. Constant once the inode is found by it.
+/// Which shared inode it is, of those for contents of one size. Constant once the inode is found by
+/// it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// Sharing mode, domain, size, and start of the content.
     pub(crate) key: Key,
     /// How many differences from other contents led to this key: see [`Key::variant`].
     pub(crate) variant: u32,
-    /// Size in bytes.
-    pub(crate) size: u64,
     /// The start of the digest of the domain's name: blocks are not shared beyond it.
     pub(crate) domain: [u8; 16],
     /// What its pages are checked by.
@@ -66,14 +65,9 @@ pub(crate) enum Verify {
 }
 
 impl Identity {
-    /// Number of blocks.
-    pub(crate) fn blocks(&self) -> u64 {
-        self.size.div_ceil(super::BLOCK_SIZE as u64)
-    }
-
-    /// A number for the inode hash of the kernel.
-    pub(crate) fn hash(&self) -> u64 {
-        self.key.hash(&self.domain, self.size, self.variant)
+    /// A number for the inode hash of the kernel; `size` is that of the content in bytes.
+    pub(crate) fn hash(&self, size: u64) -> u64 {
+        self.key.hash(&self.domain, size, self.variant)
     }
 
     /// That of files that are like those of this one but for block `block`, which has the digest
@@ -85,20 +79,6 @@ impl Identity {
             ..*self
         })
     }
-}
-
-/// How a block compares with what is recorded.
-pub(crate) enum Recording {
-    /// All agree. Some were recorded just now.
-    Agree {
-        /// Digests that were not known before.
-        adopted: u64,
-    },
-    /// The one with this number (from the first) differs. Those before it agree.
-    Differ {
-        /// Index from the first.
-        at: usize,
-    },
 }
 
 /// Under one lock, which also guards which blocks have aliases.
@@ -150,13 +130,12 @@ impl MergeCandidates {
 /// Ranges of duplicates that are remembered each for itself.
 const MAX_MERGE_RANGES: usize = 4096;
 
-/// What a shared inode carries.
+/// What a shared inode carries. There is one for each file in memory, so that every eight bytes
+/// count: what can be had from the inode or from its other fields is not in it.
 #[pin_data]
 pub(crate) struct Content {
+    /// Changed under the inode's lock: see [`Writer`](super::table::Writer).
     table: Table,
-    /// Held to set digests after blocks were hashed; nothing is taken under it. It may allocate.
-    #[pin]
-    writer: Mutex<Writer>,
     /// Taken for a few instructions; nothing sleeps under it.
     #[pin]
     aliases: SpinLock<Aliases>,
@@ -167,119 +146,42 @@ pub(crate) struct Content {
     missed: Atomic<bool>,
     /// Where the index has last led for one of them.
     hint: OnceBox<Hint>,
-    /// Set while there are any: what reads look at that need not do more.
-    mark: Mark,
     /// In the merge worker's queue.
     queued: Atomic<bool>,
     /// What is behind it there.
     link: GlobalLockedBy<Link, QUEUE>,
-    /// Its users, if its pages are verified by their bytes.
+    /// Its users.
     #[pin]
     usage: Usage,
-    /// Bytes that `table` takes.
-    bytes: Atomic<u64>,
-    /// Real inodes that are bound.
-    bound: Atomic<u64>,
-    /// Blocks that they have verified, all together.
+    /// Blocks that the bound inodes have verified, all together.
     verified: Atomic<u64>,
 }
 
 impl Content {
-    pub(super) fn new(mark: Mark) -> impl PinInit<Self> {
+    pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             table: Table::new(),
-            writer <- new_mutex!(Writer::new(), "erofs_shared::Content"),
             aliases <- new_spinlock!(Aliases {
                 candidates: None,
             }, "erofs_shared::Content::aliases"),
             aliased: Atomic::new(0),
             missed: Atomic::new(false),
             hint: OnceBox::new(),
-            mark,
             queued: Atomic::new(false),
             link: GlobalLockedBy::new(Link::new()),
             usage <- Usage::new(),
-            bytes: Atomic::new(0),
-            bound: Atomic::new(0),
             verified: Atomic::new(0),
         })
     }
 
-    /// Compares digests of consecutive blocks from `first` on with what is recorded; records what
-    /// is not known yet, up to the first that differs. `owner` is the shared inode that this is the
-    /// content of, and its number of blocks. May sleep.
-    pub(super) fn record_or_compare(
-        &self,
-        owner: (&Unheld, u64),
-        first: u64,
-        digests: &[Digest],
-    ) -> Result<Recording> {
-        let mut writer = self.writer.lock();
-        let mut adopted = 0;
-        let mut allocated = 0;
-        let mut result = Ok(());
-        let mut differs = None;
-        let mut done = 0;
-        'all: while let Some(rest) = digests.get(done..).filter(|rest| !rest.is_empty()) {
-            let block = first.saturating_add(done as u64);
-            let slots = self
-                .table
-                .slots_or_new(&mut writer, owner, block, true, &mut allocated);
-            let slots = match slots {
-                Ok(slots) => slots,
-                Err(err) => {
-                    result = Err(err);
-                    break;
-                }
-            };
-            race_point!(c"record");
-            for (slot, digest) in slots.iter().zip(rest) {
-                match slot.record_or_compare(&mut writer, digest) {
-                    Recorded::New => adopted += 1,
-                    Recorded::Same => {}
-                    Recorded::Other => {
-                        differs = Some(done);
-                        break 'all;
-                    }
-                }
-                done += 1;
-            }
-        }
-        drop(writer);
-        self.count_bytes(allocated);
-        result?;
-        Ok(match differs {
-            Some(at) => Recording::Differ { at },
-            None => Recording::Agree { adopted },
-        })
+    /// Its digests.
+    pub(super) fn table(&self) -> &Table {
+        &self.table
     }
 
     /// Its users.
     pub(crate) fn usage(&self) -> &Usage {
         &self.usage
-    }
-
-    /// Makes room for the digest of a block. May sleep.
-    pub(super) fn reserve(&self, owner: (&Unheld, u64), block: u64) -> Result {
-        let mut allocated = 0;
-        let mut writer = self.writer.lock();
-        let slots = self
-            .table
-            .slots_or_new(&mut writer, owner, block, true, &mut allocated);
-        let result = slots.map(|_| ());
-        drop(writer);
-        self.count_bytes(allocated);
-        result
-    }
-
-    /// Makes what [`Content::record_leaving`] cannot make for a file of `blocks` blocks. May sleep.
-    pub(super) fn prepare(&self, blocks: u64) -> Result {
-        let mut allocated = 0;
-        let mut writer = self.writer.lock();
-        let result = self.table.make_places(&mut writer, blocks, &mut allocated);
-        drop(writer);
-        self.count_bytes(allocated);
-        result
     }
 
     /// Whether the memory cgroup has room for the digests of blocks that are read in now: when they
@@ -317,48 +219,6 @@ impl Content {
             .is_some_and(|slot| slot.words().is_some())
     }
 
-    /// Records digests of consecutive blocks from `first` on whose pages are about to leave memory,
-    /// where there is none yet. `owner` is the shared inode that this is the content of, and its
-    /// number of blocks. `false`: there is no memory for them, or the table is in use. Does not
-    /// sleep.
-    pub(super) fn record_leaving(
-        &self,
-        owner: (&Unheld, u64),
-        first: u64,
-        digests: &[Digest],
-    ) -> bool {
-        let Some(mut writer) = self.writer.try_lock() else {
-            return false;
-        };
-        self.usage.note_record();
-        let mut allocated = 0;
-        let mut done = 0;
-        while let Some(rest) = digests.get(done..).filter(|rest| !rest.is_empty()) {
-            let block = first.saturating_add(done as u64);
-            let slots = self
-                .table
-                .slots_or_new(&mut writer, owner, block, false, &mut allocated);
-            let Ok(slots) = slots else {
-                break;
-            };
-            for (slot, digest) in slots.iter().zip(rest) {
-                // One that is known stays.
-                let _ = slot.record_or_compare(&mut writer, digest);
-                done += 1;
-            }
-        }
-        drop(writer);
-        self.count_bytes(allocated);
-        done == digests.len()
-    }
-
-    fn count_bytes(&self, allocated: u64) {
-        if allocated != 0 {
-            self.bytes.fetch_add(allocated, Relaxed);
-            GLOBAL.add(Field::MetadataBytes, allocated);
-        }
-    }
-
     /// The digests from that of `block` on, as far as they lie side by side. Needs no lock.
     pub(super) fn slots(&self, block: u64) -> &[DigestSlot] {
         self.table.slots(block)
@@ -374,19 +234,11 @@ impl Content {
         self.table.chunks()
     }
 
-    /// Bytes that digests take.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
-    }
-
-    /// Real inodes that are bound.
-    pub(crate) fn bound(&self) -> u64 {
-        self.bound.load(Relaxed)
-    }
-
-    /// Whether no real inode is bound. Pairs with `uncount`: what was done before is seen.
-    pub(super) fn is_unbound(&self) -> bool {
-        self.bound.load(Acquire) == 0
+    /// Bytes that digests and the hint take, as `metadata_bytes` has counted them, for a file of
+    /// `blocks` blocks. May sleep.
+    pub(super) fn bytes(&self, blocks: u64) -> u64 {
+        let hint = self.hint.get().map_or(0, size_of_val) as u64;
+        hint.saturating_add(self.table.bytes(blocks))
     }
 
     /// Blocks that the bound inodes have verified, all together.
@@ -433,47 +285,8 @@ impl Content {
         if let Ok((hint, is_new)) = self.hint.get_or_init(Hint::new(), CHARGED_NOWAIT) {
             hint.set(lead, guard);
             if is_new {
-                self.count_bytes(size_of::<Hint>() as u64);
+                GLOBAL.add(Field::MetadataBytes, size_of::<Hint>() as u64);
             }
-        }
-    }
-
-    /// Notes that these blocks have an alias, or that they have none any more. From the first on no
-    /// file is read without looking for them. For as many blocks as a folio has at most.
-    pub(super) fn set_aliases(&self, blocks: impl Iterator<Item = u64>, aliased: bool) -> u64 {
-        let _lock = self.aliases.lock();
-        let mut changed = 0;
-        for block in blocks {
-            changed += u32::from(self.table.set_aliased(block, aliased));
-        }
-        race_point!(c"aliases_changed");
-        if changed == 0 {
-            return 0;
-        }
-        let before = self.aliased.load(Relaxed);
-        let after = if aliased {
-            GLOBAL.add(Field::Aliases, changed.into());
-            before.saturating_add(changed)
-        } else {
-            GLOBAL.sub(Field::Aliases, changed.into());
-            before.saturating_sub(changed)
-        };
-        self.aliased.store(after, Relaxed);
-        self.mark.set(after != 0);
-        changed.into()
-    }
-
-    /// The shared inode is being evicted: its aliases do not count any more. No other one is noted.
-    pub(super) fn end_aliases(&self) {
-        // The bits go with the table; a reader that still looks at one finds no page.
-        GLOBAL.sub(Field::Aliases, self.aliased.xchg(0, Relaxed).into());
-        self.mark.set(false);
-    }
-
-    /// These blocks are resident here, or nowhere else: they have no alias any more.
-    pub(crate) fn forget_aliases(&self, blocks: Range<u64>) {
-        if self.aliased() != 0 {
-            self.set_aliases(blocks, false);
         }
     }
 
@@ -518,16 +331,54 @@ impl Content {
         self.queued.store(false, Relaxed);
     }
 
-    pub(super) fn count_bound(&self) {
-        self.bound.fetch_add(1, Relaxed);
-    }
-
     pub(super) fn count_verified(&self, blocks: u64) {
         self.verified.fetch_add(blocks, Relaxed);
     }
 
-    pub(super) fn uncount(&self, verified: u64) {
-        self.bound.fetch_sub(1, Full);
-        self.verified.fetch_sub(verified, Relaxed);
+    pub(super) fn uncount_verified(&self, blocks: u64) {
+        self.verified.fetch_sub(blocks, Relaxed);
+    }
+}
+
+impl Unheld {
+    /// Notes that these blocks have an alias, or that they have none any more. From the first on no
+    /// file is read without looking for them. For as many blocks as a folio has at most.
+    pub(super) fn set_aliases(&self, blocks: impl Iterator<Item = u64>, aliased: bool) -> u64 {
+        let content = self.content();
+        let _lock = content.aliases.lock();
+        let mut changed = 0;
+        for block in blocks {
+            changed += u32::from(content.table.set_aliased(block, aliased));
+        }
+        race_point!(c"aliases_changed");
+        if changed == 0 {
+            return 0;
+        }
+        let before = content.aliased.load(Relaxed);
+        let after = if aliased {
+            GLOBAL.add(Field::Aliases, changed.into());
+            before.saturating_add(changed)
+        } else {
+            GLOBAL.sub(Field::Aliases, changed.into());
+            before.saturating_sub(changed)
+        };
+        content.aliased.store(after, Relaxed);
+        mark(self, after != 0);
+        changed.into()
+    }
+
+    /// It is being evicted: its aliases do not count any more. No other one is noted.
+    pub(super) fn end_aliases(&self) {
+        // The bits go with the table; a reader that still looks at one finds no page.
+        let aliased = self.content().aliased.xchg(0, Relaxed);
+        GLOBAL.sub(Field::Aliases, aliased.into());
+        mark(self, false);
+    }
+
+    /// These blocks are resident here, or nowhere else: they have no alias any more.
+    pub(crate) fn forget_aliases(&self, blocks: Range<u64>) {
+        if self.content().aliased() != 0 {
+            self.set_aliases(blocks, false);
+        }
     }
 }

@@ -4,14 +4,12 @@
 //! file may be read without further checks. A wrapper module.
 //!
 //! One is in the real inode ([`FastMapping`]): the mapping all of which it has verified. The other
-//! is in the inode that the mapping belongs to ([`Mark`]): whether blocks of it have aliases. So an
+//! is in the inode that the mapping belongs to ([`mark`]): whether blocks of it have aliases. So an
 //! alias is noted in one place, however many real inodes are bound.
 
-use kernel::{
-    prelude::*,
-    sync::atomic::{Atomic, Release},
-};
+use kernel::sync::atomic::{Atomic, Release};
 
+use super::handle::Unheld;
 use crate::bindings;
 
 /// The mapping through which files of a real inode may be read without further checks, if they have
@@ -40,45 +38,20 @@ impl FastMapping {
 }
 
 /// Says in a shared inode whether blocks of it have aliases: in `i_private`, which is the
-/// filesystem's own. It is null in all other inodes of this module.
-///
-/// # Invariants
-///
-/// The address of the `i_private` of an inode that lives at least as long as this. Nothing else
-/// writes that word once the inode is set up.
-pub(super) struct Mark(*mut *mut c_void);
-
-// SAFETY: The word is written as a whole, under a lock, and read as a whole.
-unsafe impl Send for Mark {}
-// SAFETY: The word is set through shared references, but under a lock only, and as a whole.
-unsafe impl Sync for Mark {}
-
-impl Mark {
-    /// That of an inode.
-    ///
-    /// # Safety
-    ///
-    /// * `inode` lives at least as long as the result.
-    /// * Nothing else writes its `i_private` once the inode is set up.
-    pub(super) unsafe fn of(inode: *mut bindings::inode) -> Self {
-        // INVARIANT: By this function's requirements the inode lives longer, and nothing else
-        // writes the word.
-        // SAFETY: The address of a field of what `inode` points to.
-        Self(unsafe { &raw mut (*inode).i_private })
-    }
-
-    /// Sets it, or takes it back.
-    pub(super) fn set(&self, aliased: bool) {
-        let value = match aliased {
-            true => self.0.cast(),
-            false => core::ptr::null_mut(),
-        };
-        // SAFETY: By the type invariants. This is WRITE_ONCE(): reads look at it without a lock.
-        unsafe { self.0.write_volatile(value) };
-    }
+/// filesystem's own. It is null in all other inodes of this module. Called under a lock, or when
+/// nothing else sets it any more.
+pub(super) fn mark(shared: &Unheld, aliased: bool) {
+    let inode = shared.as_ptr();
+    let value = match aliased {
+        true => inode.cast(),
+        false => core::ptr::null_mut(),
+    };
+    // SAFETY: By the type invariants the inode is not freed; nothing but this writes the word once
+    // the inode is set up, as a whole. This is WRITE_ONCE(): reads look at it without a lock.
+    unsafe { (&raw mut (*inode).i_private).write_volatile(value) };
 }
 
-/// Whether the inode that a mapping is in has a [`Mark`] that is set.
+/// Whether the inode that a mapping is in was marked by [`mark`].
 ///
 /// # Safety
 ///

@@ -323,7 +323,7 @@ fn round(table: &mut Table, inodes: &[SharedRef], pace: &mut Pace) -> Option<boo
             break;
         };
         let mut at = 0;
-        let blocks = shared.identity().blocks();
+        let blocks = shared.blocks();
         while let Some(next) = shared.next_cached(at..blocks) {
             at = next + 1;
             if let Some(folio) = shared.sound_folio(next) {

@@ -13,6 +13,7 @@ use kernel::{
     types::Opaque,
 };
 
+use super::digest::BLOCK_SIZE;
 use crate::{
     bindings,
     io::{folio::FolioRef, folio_list::FolioList, mapping::Mapping, thread::KeepProcessor},
@@ -101,6 +102,17 @@ impl Unheld {
     pub(crate) fn number(&self) -> u64 {
         // SAFETY: By the type invariants; the number is constant.
         unsafe { (*self.0.get()).i_ino }
+    }
+
+    /// Size of its content in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        // SAFETY: By the type invariants; the size is constant.
+        unsafe { (*self.0.get()).i_size as u64 }
+    }
+
+    /// Number of its blocks.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.size().div_ceil(BLOCK_SIZE as u64)
     }
 
     /// Pages in its page cache.

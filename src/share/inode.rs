@@ -9,11 +9,10 @@
 
 use core::cell::UnsafeCell;
 
-use kernel::{prelude::*, types::Opaque};
+use kernel::types::Opaque;
 
 use super::{
-    content::{Content, Identity, Recording},
-    digest::Digest,
+    content::{Content, Identity},
     handle::Unheld,
 };
 
@@ -46,13 +45,6 @@ impl SharedInodeSlot {
 }
 
 impl Unheld {
-    /// Compares digests of consecutive blocks from `first` on with what is recorded; records what
-    /// is not known yet, up to the first that differs. May sleep.
-    pub(crate) fn record_or_compare(&self, first: u64, digests: &[Digest]) -> Result<Recording> {
-        let owner = (self, self.identity().blocks());
-        self.content().record_or_compare(owner, first, digests)
-    }
-
     /// Which one it is.
     pub(crate) fn identity(&self) -> &Identity {
         // SAFETY: By the type invariants it lies in a `SharedInodeSlot` whose identity is constant

@@ -19,14 +19,14 @@ use crate::{
 impl SharedInode {
     /// Makes a real inode a user of this shared inode. May sleep.
     pub(crate) fn join(&self, joining: &Joining<'_>) -> Result<Role> {
-        let (usage, blocks) = (self.content().usage(), self.identity().blocks());
+        let usage = self.content().usage();
         let mut memory = None;
         loop {
             match usage.join(joining, &mut memory, || self.release_always()) {
                 Joined::As(role) => return Ok(role),
                 Joined::NeedsMemory => {
-                    self.content().prepare(blocks)?;
-                    memory = Some(Prepared::new(blocks)?);
+                    self.prepare()?;
+                    memory = Some(Prepared::new(self.blocks())?);
                 }
                 Joined::WithFormer(former) => {
                     race_point!(c"many");
@@ -43,7 +43,7 @@ impl SharedInode {
     /// What is resident was read through the image of `former`, the only user up to now: it has
     /// verified that.
     fn note_resident_for(&self, former: &dyn User) {
-        let blocks = self.identity().blocks();
+        let blocks = self.blocks();
         visit_ready(self.mapping(), &mut |pages| {
             former.has_verified(pages.start..pages.end.min(blocks));
         });

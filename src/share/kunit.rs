@@ -34,11 +34,10 @@ mod tests {
             key: Key::none(),
             // No image leads to such a number.
             variant: u32::MAX - number,
-            size: blocks * BLOCK_SIZE as u64,
             domain: [domain; 16],
             verify: Verify::Digests,
         };
-        SharedInode::get(&identity, ASPACE_OPS)
+        SharedInode::get(&identity, blocks * BLOCK_SIZE as u64, ASPACE_OPS)
     }
 
     fn digest(number: u8) -> Digest {
@@ -113,7 +112,7 @@ mod tests {
         let mut digests = KVec::with_capacity(600, GFP_KERNEL)?;
         digests.resize(600, digest(9), GFP_KERNEL)?;
         assert_eq!(record(&shared, 0, &digests)?, Some(600));
-        let noted = |blocks: Range<u64>| content.set_aliases(blocks, true);
+        let noted = |blocks: Range<u64>| shared.set_aliases(blocks, true);
         // SAFETY: The mapping of a shared inode is its own.
         let marked = || unsafe { is_marked(shared.mapping().as_ptr()) };
         assert!(!marked());
@@ -122,10 +121,10 @@ mod tests {
         assert!(marked());
         assert_eq!(content.next_alias(0..600), Some(100));
         assert_eq!(content.alias_run(100..600), 210);
-        content.forget_aliases(150..151);
+        shared.forget_aliases(150..151);
         assert_eq!(content.alias_run(100..600), 50);
         assert_eq!(content.next_alias(150..600), Some(151));
-        content.forget_aliases(0..600);
+        shared.forget_aliases(0..600);
         assert_eq!(content.next_alias(0..600), None);
         assert!(!marked());
         Ok(())
@@ -173,12 +172,12 @@ mod tests {
     fn a_retired_binding_has_nothing() -> Result {
         let shared = shared(8, 100, 1)?;
         let binding = binding(&shared)?;
-        let before = shared.content().bound();
+        let before = shared.content().usage().bound();
         binding.verify(0..100)?;
         binding.retire();
         assert_eq!(binding.verified_prefix(0..1), 0);
         assert!(matches!(binding.verify(0..1), Err(err) if err == ESTALE));
-        assert_eq!(shared.content().bound(), before - 1);
+        assert_eq!(shared.content().usage().bound(), before - 1);
         Ok(())
     }
 }

@@ -172,7 +172,7 @@ fn merge_file(shared: SharedRef, tries: u32) {
         mut ranges,
         more,
         more_count,
-    } = content.take_merge_candidates(shared.identity().blocks());
+    } = content.take_merge_candidates(shared.blocks());
     sort_by_start(&mut ranges);
     // Each block once, though it may have been found more often.
     let mut end = 0;
@@ -184,7 +184,7 @@ fn merge_file(shared: SharedRef, tries: u32) {
         count = count.saturating_add(blocks.end - blocks.start);
     }
     let all = count.saturating_add(content.aliased());
-    if all.saturating_mul(WORTH) < shared.identity().blocks() {
+    if all.saturating_mul(WORTH) < shared.blocks() {
         // More may be found.
         for blocks in Iterator::chain(ranges.into_iter(), [more]) {
             put_back(&shared, blocks);
@@ -257,7 +257,7 @@ const WORDS: usize = 1 << (MAX_ORDER - 6);
 
 fn merge_folio(shared: &SharedInode, folio: FolioRef) -> Merge {
     let pages = folio.pages();
-    let blocks = pages.start..pages.end.min(shared.identity().blocks());
+    let blocks = pages.start..pages.end.min(shared.blocks());
     if folio.is_mapped() {
         return Merge::Busy;
     }
@@ -406,12 +406,12 @@ fn drop_pages(
 ) -> Merge {
     // Set the alias bits before the pages are dropped: a reader that finds no page looks at the
     // bits.
-    let noted = shared.content().set_aliases(duplicates.clone(), true);
+    let noted = shared.set_aliases(duplicates.clone(), true);
     race_point!(c"merge_noted");
     if shared.drop_pages(pages.clone()) {
         return Merge::Done(noted);
     }
     race_point!(c"merge_busy");
-    shared.content().set_aliases(duplicates, false);
+    shared.set_aliases(duplicates, false);
     Merge::Busy
 }

@@ -17,7 +17,7 @@
 //! * [`handle`]: references to shared inodes; [`inode`]: what they carry; [`pseudo_fs`]: the
 //!   internal filesystem that they live on.
 //! * [`content`]: what a shared inode knows of its blocks; [`table`] and [`chunks`]: where
-//!   their digests lie.
+//!   their digests lie; [`record`]: how they get there.
 //! * [`index`]: where a block with a digest is kept, in 8 bytes ([`entry`]); [`alias`]: the bytes
 //!   of blocks that are elsewhere; [`hint`]: where the index has led last.
 //! * [`dedup`]: what becomes of blocks that are read; [`merge`]: drops pages that are elsewhere,
@@ -58,6 +58,7 @@ pub(crate) mod merge;
 mod pressure;
 mod pseudo_fs;
 mod queue;
+mod record;
 #[allow(unreachable_pub)]
 mod sample;
 pub(crate) mod secret;
@@ -70,12 +71,13 @@ pub(crate) mod usage;
 pub(crate) mod window;
 
 pub(crate) use binding::{Binding, Bindings};
-pub(crate) use content::{Identity, Recording, Verify};
+pub(crate) use content::{Identity, Verify};
 pub(crate) use digest::{Domain, BLOCK_SHIFT, BLOCK_SIZE};
 pub(crate) use fast_path::{is_marked, FastMapping};
 pub(crate) use finder::FinderThread;
 pub(crate) use handle::{SharedInode, SharedRef, Unheld};
 pub(crate) use pseudo_fs::{for_each, PseudoFs};
+pub(crate) use record::Recording;
 
 /// With whom an inode's data is shared.
 pub(crate) enum Scope<'a> {

@@ -3,7 +3,7 @@
 //! The internal pseudo filesystem, which holds the shared inodes and cannot be mounted by users. A
 //! wrapper module.
 
-use core::{cell::UnsafeCell, ptr::NonNull};
+use core::{cell::UnsafeCell, mem::offset_of, ptr::NonNull};
 
 use kernel::{
     error::{from_err_ptr, to_result},
@@ -19,7 +19,6 @@ use super::{
     chunks::Disposal,
     content::{Content, Identity, Verify},
     digest::Key,
-    fast_path::Mark,
     handle::{SharedInode, SharedRef, Unheld, MAX_ORDER},
     index::{self, Index},
     inode::SharedInodeSlot,
@@ -71,19 +70,15 @@ impl SharedInodeSlot {
         }
         // SAFETY: A new object, exclusively ours, in which the inode lies.
         let inode = unsafe { Opaque::cast_into(&raw const (*node).inode) };
-        // SAFETY: The content, which has this, is dropped before the inode's memory is freed.
-        // Nothing else writes the word of the mark.
-        let mark = unsafe { Mark::of(inode) };
         let none = Identity {
             key: Key::none(),
             variant: 0,
-            size: 0,
             domain: [0; 16],
             verify: Verify::Digests,
         };
         // SAFETY: The object is new, exclusively ours, and does not move.
         unsafe {
-            compat::raw_init((&raw mut (*node).content).cast(), Content::new(mark));
+            compat::raw_init((&raw mut (*node).content).cast(), Content::new());
             (&raw mut (*node).identity).write(UnsafeCell::new(none));
         }
         inode
@@ -109,7 +104,10 @@ impl SharedInodeSlot {
         race_point!(c"evict_truncated");
         index::leave(shared);
         race_point!(c"evict_left");
-        shared.content().end_aliases();
+        shared.end_aliases();
+        // Without references and pages nothing is recorded or noted any more.
+        let bytes = shared.content().bytes(shared.blocks());
+        GLOBAL.sub(Field::MetadataBytes, bytes);
     }
 
     /// `super_operations::free_inode`
@@ -121,9 +119,6 @@ impl SharedInodeSlot {
     unsafe extern "C" fn free(inode: *mut bindings::inode) {
         // SAFETY: By this function's requirements the object is this call's.
         let node = unsafe { &mut *Self::of(inode) };
-        // SAFETY: The content is initialised (type invariants).
-        let bytes = unsafe { node.content.assume_init_ref() }.bytes();
-        GLOBAL.sub(Field::MetadataBytes, bytes);
         // SAFETY: The content is initialised, and not used any more.
         unsafe { node.content.assume_init_drop() };
         // SAFETY: The whole object came from a slab, which `kfree` finds by itself.
@@ -135,12 +130,13 @@ impl SharedInodeSlot {
     /// # Safety
     ///
     /// * `inode` is one of the internal filesystem that `set` was called for.
-    /// * `data` points to an `Identity`.
+    /// * `data` points to a `Wanted`.
     unsafe extern "C" fn test(inode: *mut bindings::inode, data: *mut c_void) -> c_int {
-        // SAFETY: By this function's requirements `data` is an `Identity`; `set` has written that
-        // of the inode before the inode was hashed.
-        let same = unsafe { *(*Self::of(inode)).identity.get() == *data.cast::<Identity>() };
-        same.into()
+        // SAFETY: By this function's requirements `data` is a `Wanted`.
+        let wanted = unsafe { &*data.cast::<Wanted<'_>>() };
+        // SAFETY: `set` has written both before the inode was hashed.
+        let (size, identity) = unsafe { ((*inode).i_size, *(*Self::of(inode)).identity.get()) };
+        (size == wanted.size && identity == *wanted.identity).into()
     }
 
     /// Gives a new inode its identity: the `set` of `iget5_locked`.
@@ -148,35 +144,56 @@ impl SharedInodeSlot {
     /// # Safety
     ///
     /// * `inode` is a new one of the internal filesystem, which nothing else uses yet.
-    /// * `data` points to an `Identity`.
+    /// * `data` points to a `Wanted`.
     unsafe extern "C" fn set(inode: *mut bindings::inode, data: *mut c_void) -> c_int {
-        // SAFETY: By this function's requirements the inode is new, and `data` is an `Identity`.
-        unsafe { *(*Self::of(inode)).identity.get() = *data.cast::<Identity>() };
+        // SAFETY: By this function's requirements `data` is a `Wanted`.
+        let wanted = unsafe { &*data.cast::<Wanted<'_>>() };
+        // SAFETY: By this function's requirements the inode is new.
+        unsafe {
+            (*inode).i_size = wanted.size;
+            *(*Self::of(inode)).identity.get() = *wanted.identity;
+        }
         0
     }
 }
 
+/// Which shared inode is wanted.
+struct Wanted<'a> {
+    identity: &'a Identity,
+    /// As in `i_size`.
+    size: i64,
+}
+
 impl SharedInode {
-    /// The shared inode of an identity; made if there is none. `aops` fill its page cache.
+    /// The shared inode of an identity, for contents of `size` bytes; made if there is none. `aops`
+    /// fill its page cache.
+    ///
+    /// # Errors
+    ///
+    /// * `EFBIG`: no file can have that size.
+    /// * `ENOMEM`.
     pub(crate) fn get(
         identity: &Identity,
+        size: u64,
         aops: &'static bindings::address_space_operations,
     ) -> Result<SharedRef> {
-        let hash = identity.hash();
-        let data = core::ptr::from_ref(identity).cast_mut().cast();
+        let hash = identity.hash(size);
+        let size = i64::try_from(size).map_err(|_| EFBIG)?;
+        let mut wanted = Wanted { identity, size };
+        let data = (&raw mut wanted).cast();
         let (sb, test, set) = (
             SUPER.load(Relaxed),
             SharedInodeSlot::test,
             SharedInodeSlot::set,
         );
         // SAFETY: The internal filesystem is mounted as long as the module has mounts. The
-        // callbacks take an `Identity`, and do not keep it.
+        // callbacks take a `Wanted`, and do not keep it.
         let inode = unsafe { bindings::iget5_locked(sb, hash, Some(test), Some(set), data) };
         let node = NonNull::new(inode).ok_or(ENOMEM)?.cast::<SharedInode>();
         // SAFETY: `iget5_locked` gave a live inode.
         if unsafe { bindings::inode_is_new(inode) } {
             // SAFETY: It is new, hence ours to set up.
-            unsafe { set_up(inode, identity.size, aops) };
+            unsafe { set_up(inode, aops) };
         }
         // INVARIANT: Made by `SharedInodeSlot::alloc`, set up above.
         // SAFETY: The reference that came with the inode is ours.
@@ -184,23 +201,18 @@ impl SharedInode {
     }
 }
 
-/// Makes a new inode a shared inode for `size` bytes, and unlocks it.
+/// Makes a new inode, which has its size, a shared inode, and unlocks it.
 ///
 /// # Safety
 ///
 /// * `inode` is an inode of the internal filesystem that is new (`I_NEW`).
 /// * It is the caller's to set up: nothing else uses it.
-unsafe fn set_up(
-    inode: *mut bindings::inode,
-    size: u64,
-    aops: &'static bindings::address_space_operations,
-) {
+unsafe fn set_up(inode: *mut bindings::inode, aops: &'static bindings::address_space_operations) {
     // SAFETY: By this function's requirements these fields are the caller's to set.
     unsafe {
         (*inode).i_ino = bindings::get_next_ino().into();
         (*inode).i_mode = (bindings::S_IFREG | 0o444) as u16;
         bindings::set_nlink(inode, 1);
-        (*inode).i_size = size.min(i64::MAX as u64) as i64;
     }
     // SAFETY: The same for the mapping, which is a part of the inode, and not in use yet.
     let mapping = unsafe { &mut *(*inode).i_mapping };
@@ -357,7 +369,9 @@ impl Mounted {
     fn new() -> Result<Self> {
         let fst = new_type()?;
         let (size, init) = (size_of::<SharedInodeSlot>(), SharedInodeSlot::init_once);
-        // SAFETY: The constructor is that of `SharedInodeSlot`, which has this size.
+        const { assert!(offset_of!(SharedInodeSlot, inode) >= size_of::<usize>()) };
+        // SAFETY: The constructor is that of `SharedInodeSlot`, which has this size. It initialises
+        // the inode, which is not first in it.
         let cache = unsafe { InodeCache::new(c"erofs_shared_content", size, init) }?;
         CACHE.store(cache.as_ptr().as_ptr(), Relaxed);
         // SAFETY: The type stays where it is.

@@ -14,17 +14,22 @@ use kernel::{
     alloc::{allocator::Kmalloc, Allocator, NumaNode},
     prelude::*,
     sync::atomic::{Acquire, Atomic, AtomicType, Relaxed, Release},
+    types::NotThreadSafe,
 };
 
 use super::{
     chunks::{ChunkHeader, Chunks},
     digest::{Digest, ZERO_DIGEST},
-    handle::Unheld,
+    handle::{SharedInode, Unheld},
 };
 use crate::{
     bindings,
     compat::smp_rmb,
-    io::memcg::{has_room, CHARGED, CHARGED_NOWAIT},
+    io::{
+        memcg::{has_room, CHARGED, CHARGED_NOWAIT},
+        wait::cond_resched,
+    },
+    stats::{Field, GLOBAL},
 };
 
 /// Bytes of a digest, of a chunk's header, and their alignment.
@@ -98,7 +103,7 @@ impl DigestSlot {
 
     /// The words exactly, if they are set: `_writer` keeps others from setting them.
     #[inline]
-    fn words_for(&self, _writer: &Writer) -> Option<[u64; 4]> {
+    fn words_for(&self, _writer: &Writer<'_>) -> Option<[u64; 4]> {
         let words = [0, 1, 2, 3].map(|at: usize| read_once(&self.0[at]));
         (words != [0; 4]).then_some(words)
     }
@@ -107,7 +112,7 @@ impl DigestSlot {
     ///
     /// `writer` is that of the slot's table.
     #[inline]
-    pub(super) fn record_or_compare(&self, writer: &mut Writer, digest: &Digest) -> Recorded {
+    pub(super) fn record_or_compare(&self, writer: &mut Writer<'_>, digest: &Digest) -> Recorded {
         let words = words(digest);
         match self.words_for(writer) {
             None => {
@@ -121,7 +126,7 @@ impl DigestSlot {
 
     /// Sets it, after `_writer` has seen that it is not set.
     #[inline]
-    fn set(&self, _writer: &mut Writer, words: [u64; 4]) {
+    fn set(&self, _writer: &mut Writer<'_>, words: [u64; 4]) {
         for (to, word) in self.0.iter().zip(words).skip(1) {
             // SAFETY: A reference is valid; others only read it, as a whole. This is WRITE_ONCE(),
             // which inlines: `store` calls a function.
@@ -190,13 +195,53 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// A token: its holder is the only one that makes chunks or sets digests of the table. It lies in a
-/// lock.
-pub(super) struct Writer(());
+/// The only one that makes chunks, or sets digests, of the table of a shared inode. It holds the
+/// inode's `i_rwsem`, which nothing else takes of an internal inode: there is no room for a lock of
+/// its own. Nothing is taken under it but what allocations take.
+///
+/// # Invariants
+///
+/// The lock is held, by this task, as long as this exists.
+pub(super) struct Writer<'a> {
+    owner: &'a Unheld,
+    /// Bytes that were allocated for the table.
+    allocated: u64,
+    _task: NotThreadSafe,
+}
 
-impl Writer {
-    pub(super) const fn new() -> Self {
-        Self(())
+impl<'a> Writer<'a> {
+    /// That of the table of a shared inode. May sleep.
+    pub(super) fn new(owner: &'a SharedInode) -> Self {
+        // SAFETY: There is a reference to the inode.
+        unsafe { bindings::inode_lock(owner.as_ptr()) };
+        // INVARIANT: Locked just now.
+        Self {
+            owner,
+            allocated: 0,
+            _task: NotThreadSafe,
+        }
+    }
+
+    /// As [`Writer::new`], if there is no other one. Does not sleep.
+    pub(super) fn try_new(owner: &'a Unheld) -> Option<Self> {
+        // SAFETY: The inode is not freed as long as it is borrowed.
+        let is_locked = unsafe { bindings::inode_trylock(owner.as_ptr()) };
+        // INVARIANT: Locked just now. Where that has failed there is none, which would unlock it.
+        is_locked.then(|| Self {
+            owner,
+            allocated: 0,
+            _task: NotThreadSafe,
+        })
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        // SAFETY: This task has locked it, once for each of these. It is borrowed, hence not freed.
+        unsafe { bindings::inode_unlock(self.owner.as_ptr()) };
+        if self.allocated != 0 {
+            GLOBAL.add(Field::MetadataBytes, self.allocated);
+        }
     }
 }
 
@@ -252,50 +297,47 @@ impl Table {
         slots.get((block % CHUNK) as usize..).unwrap_or(&[])
     }
 
-    /// Makes places for the pointers to chunks of a table of `blocks` digests, if they are not all
-    /// in it anyway. May sleep. `allocated` counts bytes.
-    pub(super) fn make_places(
-        &self,
-        _writer: &mut Writer,
-        blocks: u64,
-        allocated: &mut u64,
-    ) -> Result {
+    /// Makes places for the pointers to chunks, if they are not all in it anyway. May sleep.
+    ///
+    /// `writer` is that of this table.
+    pub(super) fn make_places(&self, writer: &mut Writer<'_>) -> Result {
+        let blocks = writer.owner.blocks();
         if blocks > CHUNK && self.root.load(Relaxed).is_null() {
             let count = usize::try_from(blocks.div_ceil(CHUNK) - 1)?;
             let root = Chunks::new(count)?;
-            *allocated += root.bytes();
-            // INVARIANT: It was null, and `_writer` keeps others away.
+            writer.allocated += root.bytes();
+            // INVARIANT: It was null, and `writer` keeps others away.
             self.root.store(KBox::into_raw(root), Release);
         }
         Ok(())
     }
 
-    /// As [`Table::slots`], made if there are none, so that there is one at least; `allocated`
-    /// counts bytes. `owner` is the shared inode of the table, and its number of blocks. Sleeps if
-    /// it `may_sleep`; if not, it may use memory that is kept for those that free some.
+    /// As [`Table::slots`], made if there are none, so that there is one at least. Sleeps if it
+    /// `may_sleep`; if not, it may use memory that is kept for those that free some.
+    ///
+    /// `writer` is that of this table.
     pub(super) fn slots_or_new(
         &self,
-        writer: &mut Writer,
-        (owner, blocks): (&Unheld, u64),
+        writer: &mut Writer<'_>,
         block: u64,
         may_sleep: bool,
-        allocated: &mut u64,
     ) -> Result<&[DigestSlot]> {
         let slots = self.slots(block);
         if !slots.is_empty() {
             return Ok(slots);
         }
+        let blocks = writer.owner.blocks();
         if block >= blocks {
             return Err(EINVAL);
         }
         if may_sleep && block >= CHUNK {
-            self.make_places(writer, blocks, allocated)?;
+            self.make_places(writer)?;
         }
         let place = self.place(block).ok_or(ENOMEM)?;
         if self.chunk(block).is_none() {
             let first = block / CHUNK * CHUNK;
             let header = ChunkHeader {
-                owner: NonNull::from(owner),
+                owner: NonNull::from(writer.owner),
                 first: u32::try_from(first)?,
                 count: (blocks - first).min(CHUNK) as u32,
                 aliased: [const { Atomic::new(0) }; 2],
@@ -309,7 +351,7 @@ impl Table {
             };
             let memory = Kmalloc::alloc(layout, flags | __GFP_ZERO, NumaNode::NO_NODE)?;
             let chunk = memory.cast::<ChunkHeader>();
-            *allocated += layout.size() as u64;
+            writer.allocated += layout.size() as u64;
             // SAFETY: The memory is ours, large enough, aligned, and zeroed: digests that are not
             // set.
             unsafe { chunk.write(header) };
@@ -378,11 +420,15 @@ impl Table {
         })
     }
 
+    /// What has the pointers to all chunks but the first.
+    fn root(&self) -> Option<&Chunks> {
+        // SAFETY: By the type invariants: it is null, or lives as long as the table.
+        unsafe { self.root.load(Acquire).as_ref() }
+    }
+
     /// All chunks that there are: their first block, and how many.
     pub(super) fn chunks(&self) -> impl Iterator<Item = core::ops::Range<u64>> + '_ {
-        // SAFETY: By the type invariants: it is null, or lives as long as the table.
-        let root = unsafe { self.root.load(Acquire).as_ref() };
-        let behind = root.into_iter().flat_map(|root| root.all().iter());
+        let behind = self.root().into_iter().flat_map(|root| root.all().iter());
         let all = Iterator::chain(core::iter::once(&self.first), behind);
         all.filter_map(|chunk| {
             // SAFETY: By the type invariants: it is null, or lives as long as the table.
@@ -390,6 +436,24 @@ impl Table {
             let first = u64::from(header.first);
             Some(first..first + u64::from(header.count))
         })
+    }
+
+    /// Bytes that were allocated for it, the table of a file of `blocks` blocks. May sleep.
+    pub(super) fn bytes(&self, blocks: u64) -> u64 {
+        let behind = self.root().map_or(&[][..], Chunks::all);
+        let chunks = Iterator::chain(core::iter::once(&self.first), behind);
+        let mut bytes = self.root().map_or(0, Chunks::bytes);
+        for (number, chunk) in (0u64..).zip(chunks) {
+            if !read_once(chunk).is_null() {
+                let first = number.saturating_mul(CHUNK);
+                let count = blocks.saturating_sub(first).min(CHUNK) as u32;
+                bytes = bytes.saturating_add(Chunk::bytes(count) as u64);
+            }
+            if number % CHUNK == CHUNK - 1 {
+                cond_resched();
+            }
+        }
+        bytes
     }
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The users of a shared inode whose pages are verified by their bytes: one real inode, for which
-//! nothing is recorded, or many. `Documentation/verify.md` has the states, the invariants, and what
-//! makes the change from one to many safe.
+//! The users of a shared inode: how many are bound, and where its pages are verified by their
+//! bytes, whether it is one real inode, for which nothing is recorded, or many.
+//! `Documentation/verify.md` has the states, the invariants, and what makes the change from one to
+//! many safe.
 //!
 //! Locks, outer ones first: `Sharing::slots` → the usage lock → `Binding::known`, all spinlocks.
 
@@ -93,10 +94,16 @@ struct Sole {
 unsafe impl Send for Sole {}
 
 enum State {
+    /// One real inode is bound.
+    Sole(Sole),
+    /// None is, or several are.
+    Other(Other),
+}
+
+/// Apart from [`State`], which so needs no word beside that in [`Sole`] which is not null.
+enum Other {
     /// No real inode has been bound.
     Unused,
-    /// One is.
-    Sole(Sole),
     /// One was, and its accesses end with a grace period from here; its pages may still be there.
     Parked(RealInode, GracePeriod),
     /// Several are or were. The accesses that the last sole user began without counting themselves
@@ -148,7 +155,7 @@ pub(crate) enum Role {
 pub(crate) struct Usage {
     #[pin]
     state: SpinLock<State>,
-    /// [`State::Many`] has been reached. Set under the lock, once.
+    /// [`Other::Many`] has been reached. Set under the lock, once.
     many: Atomic<bool>,
     /// Reads of the sole user that are under way, or were begun by it: see [`Usage::read`].
     reads: Atomic<u32>,
@@ -162,6 +169,8 @@ pub(crate) struct Usage {
     shares_blocks: Atomic<bool>,
     /// An inode has left while files had the pages: a read of it may count on what it had verified.
     left: Atomic<bool>,
+    /// Real inodes that are bound. Each has a reference, which the inode counts in 32 bits, too.
+    bound: Atomic<u32>,
 }
 
 /// A read of the sole user, which may look at all pages.
@@ -176,7 +185,7 @@ impl Drop for SoleRead<'_> {
 impl Usage {
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            state <- new_spinlock!(State::Unused, "erofs_shared::Usage::state"),
+            state <- new_spinlock!(State::Other(Other::Unused), "erofs_shared::Usage::state"),
             many: Atomic::new(false),
             reads: Atomic::new(0),
             noted: Atomic::new(false),
@@ -184,7 +193,29 @@ impl Usage {
             records: Atomic::new(false),
             shares_blocks: Atomic::new(false),
             left: Atomic::new(false),
+            bound: Atomic::new(0),
         })
+    }
+
+    /// A real inode is bound.
+    pub(super) fn count_bound(&self) {
+        self.bound.fetch_add(1, Relaxed);
+    }
+
+    /// It is not any more.
+    pub(super) fn uncount_bound(&self) {
+        self.bound.fetch_sub(1, Full);
+    }
+
+    /// Real inodes that are bound.
+    pub(crate) fn bound(&self) -> u32 {
+        self.bound.load(Relaxed)
+    }
+
+    /// Whether no real inode is bound. Pairs with [`Usage::uncount_bound`]: what was done before is
+    /// seen.
+    pub(super) fn is_unbound(&self) -> bool {
+        self.bound.load(Acquire) == 0
     }
 
     /// Whether several inodes use it, or did.
@@ -200,7 +231,7 @@ impl Usage {
     /// As [`Usage::is_many`], when a change to many is not under way: it is over, or has not begun
     /// when this returns.
     pub(super) fn is_many_exactly(&self) -> bool {
-        self.is_many() || matches!(&*self.state.lock(), State::Many(..))
+        self.is_many() || matches!(&*self.state.lock(), State::Other(Other::Many(..)))
     }
 
     /// Calls `f` if `user` is the sole one, which it stays meanwhile. `f` must not sleep.
@@ -216,15 +247,15 @@ impl Usage {
         let mut state = self.state.lock();
         let inode = match &mut *state {
             State::Sole(sole) if is_same(&*sole.user, user) => sole.inode,
-            State::Many(_, former) if *former == address(user) => {
+            State::Other(Other::Many(_, former)) if *former == address(user) => {
                 // Another user may get its address.
                 *former = 0;
                 return;
             }
             _ => return,
         };
-        let parked = State::Parked(inode, GracePeriod::from_here());
-        let before = core::mem::replace(&mut *state, parked);
+        let parked = Other::Parked(inode, GracePeriod::from_here());
+        let before = core::mem::replace(&mut *state, State::Other(parked));
         drop(state);
         // This may drop the last reference to the binding, and sleep.
         drop(before);
@@ -263,19 +294,19 @@ impl Usage {
     ) -> Joined {
         let mut state = self.state.lock();
         let sole = match &*state {
-            State::Many(..) => return Joined::As(Role::OneOfMany),
-            State::Parked(inode, accesses) if *inode != joining.inode => {
+            State::Other(Other::Many(..)) => return Joined::As(Role::OneOfMany),
+            State::Other(Other::Parked(inode, accesses)) if *inode != joining.inode => {
                 if memory.is_none() {
                     return Joined::NeedsMemory;
                 }
                 release_always();
                 // There is none to note it for.
                 self.noted();
-                *state = State::Many(*accesses, 0);
+                *state = State::Other(Other::Many(*accesses, 0));
                 self.many.store(true, Release);
                 return Joined::As(Role::OneOfMany);
             }
-            State::Unused | State::Parked(..) => {
+            State::Other(Other::Unused | Other::Parked(..)) => {
                 joining.user.become_sole();
                 // INVARIANT: By the requirements of `Joining::new`.
                 *state = State::Sole(Sole {
@@ -297,8 +328,8 @@ impl Usage {
         // SAFETY: By the type invariants of `Sole` it is valid as long as the state is that.
         unsafe { sole.fast.as_ref() }.set(core::ptr::null_mut());
         let former = sole.user.clone();
-        let many = State::Many(GracePeriod::from_here(), address(&*former));
-        let before = core::mem::replace(&mut *state, many);
+        let many = Other::Many(GracePeriod::from_here(), address(&*former));
+        let before = core::mem::replace(&mut *state, State::Other(many));
         self.many.store(true, Release);
         drop(state);
         drop(before);
@@ -352,8 +383,8 @@ impl Usage {
             return true;
         }
         let accesses = match &*self.state.lock() {
-            State::Many(_, former) if *former == address(user) => return true,
-            State::Many(accesses, _) => *accesses,
+            State::Other(Other::Many(_, former)) if *former == address(user) => return true,
+            State::Other(Other::Many(accesses, _)) => *accesses,
             _ => return true,
         };
         if !self.noted.load(Acquire) || self.reads.load(Acquire) != 0 {

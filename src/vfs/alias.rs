@@ -39,7 +39,7 @@ impl<T: FileSystem> Inode<T> {
                 return block;
             }
             race_point!(c"alias_gone");
-            shared.content().forget_aliases(block..block + 1);
+            shared.forget_aliases(block..block + 1);
             at = block + 1;
         }
         u64::MAX
@@ -71,7 +71,7 @@ impl<T: FileSystem> Inode<T> {
                 // one.
                 unsafe { shared.give(at, folios, |_| true) };
             }
-            shared.content().forget_aliases(here);
+            shared.forget_aliases(here);
         }
         Ok(())
     }

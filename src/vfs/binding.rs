@@ -130,7 +130,7 @@ impl<T: FileSystem> Inode<T> {
         if id.verify == Verify::Bytes {
             return self.join(&id).map(|(binding, _)| binding);
         }
-        let shared = SharedInode::get(&id, &SharedAops::<T>::TABLE)?;
+        let shared = SharedInode::get(&id, self.size(), &SharedAops::<T>::TABLE)?;
         let binding = Binding::new(shared, self.counters())?;
         let shared = binding.shared();
         let digests = core::slice::from_ref(digest);
@@ -211,7 +211,6 @@ impl<T: FileSystem> Inode<T> {
         Identity {
             key,
             variant: 0,
-            size: self.size(),
             domain: domain.id(),
             verify,
         }
@@ -219,7 +218,7 @@ impl<T: FileSystem> Inode<T> {
 
     fn bind_to(&self, key: Key, domain: &Domain, verify: Verify) -> Result<Arc<Binding>> {
         let id = self.identity(key, domain, verify);
-        let shared = SharedInode::get(&id, &SharedAops::<T>::TABLE)?;
+        let shared = SharedInode::get(&id, self.size(), &SharedAops::<T>::TABLE)?;
         Binding::new(shared, self.counters())
     }
 

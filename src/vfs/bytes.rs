@@ -42,7 +42,7 @@ impl<T: FileSystem> Inode<T> {
 
     /// Makes this inode a user of the shared inode `id`. It is not bound to it yet.
     pub(super) fn join(&self, id: &Identity) -> Result<(Arc<Binding>, Role)> {
-        let shared = SharedInode::get(id, &SharedAops::<T>::TABLE)?;
+        let shared = SharedInode::get(id, self.size(), &SharedAops::<T>::TABLE)?;
         let binding = Binding::new(shared, self.counters())?;
         // SAFETY: The word is this inode's. Callers bind it to what this returns, and `leave` and
         // `evict_sharing` retire what it is bound to; or they retire it.

@@ -34,6 +34,9 @@ pub(super) struct InodeSlot<T: Mount> {
 }
 
 impl<T: Mount> InodeSlot<T> {
+    /// Where the kernel's part is.
+    pub(super) const INODE: usize = core::mem::offset_of!(Self, inode);
+
     /// # Safety
     ///
     /// * `inode` is one of a superblock of `T`, so that it lies in a `InodeSlot<T>`.

@@ -99,7 +99,9 @@ impl<T: FileSystem> Registration<T> {
     /// there is nothing yet that could be opened.
     pub(crate) fn new(module: &'static ThisModule, other: Option<OtherName>) -> Result<Self> {
         let size = size_of::<InodeSlot<T>>();
-        // SAFETY: The constructor is that of `InodeSlot<T>`, which has this size.
+        const { assert!(InodeSlot::<T>::INODE >= size_of::<usize>()) };
+        // SAFETY: The constructor is that of `InodeSlot<T>`, which has this size. It initialises
+        // the inode, which is not first in it.
         let cache = unsafe { InodeCache::new(T::SLAB, size, InodeSlot::<T>::init_once) }?;
         let main = Registered::new::<T>(T::NAME, cache.as_ptr(), module)?;
         let mut also = None;

@@ -175,7 +175,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
         if let Some(sole) = sole {
             return Some(self.read_sole(request, copied, &binding, sole));
         }
-        if binding.shared().content().bound() <= 1 {
+        if binding.shared().content().usage().bound() <= 1 {
             return Some(request.filemap_read(copied));
         }
         Some(request.filemap_read_with(copied, bindings::IOCB_NOWAIT))
@@ -237,7 +237,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
         }
         let count = (wanted >> BLOCK_SHIFT).clamp(LEAST_START, MOST_START);
         // What goes wrong here goes wrong again, and is returned, when a page is not found.
-        if let Ok(folios) = inode.read_start(count.min(shared.identity().blocks())) {
+        if let Ok(folios) = inode.read_start(count.min(shared.blocks())) {
             // SAFETY: Nothing is checked.
             unsafe { shared.give(0, folios, |_| true) }
         }
@@ -379,8 +379,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
                 return Ok(Ready::Copied(copied));
             }
             // The first block is nowhere else.
-            let content = binding.shared().content();
-            content.forget_aliases(start..start + 1);
+            binding.shared().forget_aliases(start..start + 1);
             race_point!(c"read_nowhere");
             let next = inode.next_elsewhere(binding, blocks.clone());
             if next <= start {
@@ -549,7 +548,7 @@ impl<T: FileSystem> Inode<T> {
             FileMapping::Own => true,
             FileMapping::Shared(binding) => {
                 binding.shared().identity().verify == Verify::Nothing
-                    || binding.shared().content().bound() <= 1
+                    || binding.shared().content().usage().bound() <= 1
             }
             FileMapping::Stale(_) => false,
         }

@@ -9,7 +9,7 @@
 //! the inode's own page cache.
 //!
 //! Locks, outer ones first: [`lock`](super::state::Sharing::lock) or `Binding::windows` →
-//! `Content::digests`; `Sharing::slots` → `Binding::known`, both spinlocks.
+//! `share::table::Writer`; `Sharing::slots` → `Binding::known`, both spinlocks.
 
 use core::ops::Range;
 
@@ -171,7 +171,7 @@ impl<T: FileSystem> Inode<T> {
         let shared = binding.shared();
         let blocks = blocks.start..blocks.end.min(binding.blocks());
         // They are here now.
-        shared.content().forget_aliases(blocks.clone());
+        shared.forget_aliases(blocks.clone());
         if !T::shares_blocks(self.sb().info()) {
             return;
         }

@@ -54,8 +54,8 @@ impl DigestSlot {
         (1..4).all(|at| self.0[at].load(Ordering::Relaxed) == other.0[at].load(Ordering::Relaxed))
     }
 
-    /// `DigestSlot::settle()`, under `Content::writer`: true if the digest is this one now. What the lock
-    /// holds is what `DigestSlot::settled_words()` reads under it, the last digest that was set. With loads in its
+    /// `DigestSlot::record_or_compare()`, by the `Writer`: true if the digest is this one now. What the lock
+    /// holds is what `DigestSlot::words_for()` reads under it, the last digest that was set. With loads in its
     /// place loom would see no other order than the first: of what was done to an atomic before a
     /// store it looks at the last access only, and that would be the writer's own.
     fn settle(&self, recorded: &mut Option<[u64; 4]>, words: [u64; 4], first: First) -> bool {
@@ -74,7 +74,7 @@ impl DigestSlot {
 const ONE: [u64; 4] = [11, 12, 13, 14];
 const TWO: [u64; 4] = [21, 22, 23, 24];
 
-/// Two writers with different digests under the lock of `Content::settle()`, and a reader without it.
+/// Two writers with different digests under the lock of `table::Writer`, and a reader without it.
 fn settle_and_read(first: First) {
     let content = Arc::new((Mutex::new(None), DigestSlot::new()));
     let writers = [ONE, TWO].map(|digest| {
@@ -166,13 +166,13 @@ fn a_chunk_is_found_too_early_without_release() {
     explore(|| publish_chunk(Ordering::Relaxed));
 }
 
-/// `Content::set_aliases()`: the note, and the mark that `is_plain()` reads without a lock.
+/// `Unheld::set_aliases()`: the note, and the mark that `is_plain()` reads without a lock.
 struct Content {
     /// `Content::aliases`.
     lock: Mutex<()>,
     /// `Content::aliased`.
     aliased: AtomicU64,
-    /// `Mark`.
+    /// What `fast_path::mark()` sets.
     mark: AtomicU64,
 }
 
