@@ -88,14 +88,16 @@ struct kmem_cache *erofs_shared_inode_cache_create(const char *name,
 						   unsigned int size,
 						   void (*ctor)(void *))
 {
-	struct kmem_cache_args args = { .ctor = ctor };
-
 	/*
 	 * The first word is the caller's from alloc_inode to free_inode, so
 	 * that the pointer to the next free object needs no word behind it.
 	 */
-	args.use_freeptr_offset = true;
-	args.freeptr_offset = 0;
+	struct kmem_cache_args args = {
+		.ctor = ctor,
+		.use_freeptr_offset = true,
+		.freeptr_offset = 0,
+	};
+
 	return kmem_cache_create(name, size, &args,
 				 SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT);
 }

@@ -29,26 +29,21 @@ impl SharedInode {
     /// Compares digests of consecutive blocks from `first` on with what is recorded; records what
     /// is not known yet, up to the first that differs. May sleep.
     pub(crate) fn record_or_compare(&self, first: u64, digests: &[Digest]) -> Result<Recording> {
-        let mut writer = Writer::new(self);
         let mut adopted = 0;
-        let mut done = 0;
-        while let Some(rest) = digests.get(done..).filter(|rest| !rest.is_empty()) {
-            let block = first.saturating_add(done as u64);
-            let slots = self
-                .content()
-                .table()
-                .slots_or_new(&mut writer, block, true)?;
-            race_point!(c"record");
-            for (slot, digest) in slots.iter().zip(rest) {
-                match slot.record_or_compare(&mut writer, digest) {
-                    Recorded::New => adopted += 1,
-                    Recorded::Same => {}
-                    Recorded::Other => return Ok(Recording::Differ { at: done }),
-                }
-                done += 1;
+        let mut differs = None;
+        let mut writer = Writer::new(self);
+        self.record(&mut writer, first, digests, true, |at, recorded| {
+            match recorded {
+                Recorded::New => adopted += 1,
+                Recorded::Same => {}
+                Recorded::Other => differs = Some(at),
             }
-        }
-        Ok(Recording::Agree { adopted })
+            differs.is_none()
+        })?;
+        Ok(match differs {
+            Some(at) => Recording::Differ { at },
+            None => Recording::Agree { adopted },
+        })
     }
 
     /// Makes room for the digest of a block. May sleep.
@@ -68,6 +63,37 @@ impl SharedInode {
 }
 
 impl Unheld {
+    /// Records digests of consecutive blocks from `first` on, where there is none yet, as long as
+    /// `goes_on` says so of what became of one; it gets its index from the first, too. Sleeps if it
+    /// `may_sleep`.
+    ///
+    /// `writer` is that of this shared inode.
+    fn record(
+        &self,
+        writer: &mut Writer<'_>,
+        first: u64,
+        digests: &[Digest],
+        may_sleep: bool,
+        mut goes_on: impl FnMut(usize, Recorded) -> bool,
+    ) -> Result {
+        let mut done = 0;
+        while let Some(rest) = digests.get(done..).filter(|rest| !rest.is_empty()) {
+            let block = first.saturating_add(done as u64);
+            let table = self.content().table();
+            let slots = table.slots_or_new(writer, block, may_sleep)?;
+            if may_sleep {
+                race_point!(c"record");
+            }
+            for (slot, digest) in slots.iter().zip(rest) {
+                if !goes_on(done, slot.record_or_compare(writer, digest)) {
+                    return Ok(());
+                }
+                done += 1;
+            }
+        }
+        Ok(())
+    }
+
     /// Records digests of consecutive blocks from `first` on whose pages are about to leave memory,
     /// where there is none yet. `false`: there is no memory for them, or the table is in use. Does
     /// not sleep. Under the lock of a folio that is in the page cache: so it is not being evicted.
@@ -76,22 +102,8 @@ impl Unheld {
             return false;
         };
         self.content().usage().note_record();
-        let mut done = 0;
-        while let Some(rest) = digests.get(done..).filter(|rest| !rest.is_empty()) {
-            let block = first.saturating_add(done as u64);
-            let slots = self
-                .content()
-                .table()
-                .slots_or_new(&mut writer, block, false);
-            let Ok(slots) = slots else {
-                return false;
-            };
-            for (slot, digest) in slots.iter().zip(rest) {
-                // One that is known stays.
-                let _ = slot.record_or_compare(&mut writer, digest);
-                done += 1;
-            }
-        }
-        true
+        // One that is known stays.
+        self.record(&mut writer, first, digests, false, |_, _| true)
+            .is_ok()
     }
 }

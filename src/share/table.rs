@@ -426,11 +426,15 @@ impl Table {
         unsafe { self.root.load(Acquire).as_ref() }
     }
 
+    /// The places of the pointers to chunks, as far as they are made.
+    fn places(&self) -> impl Iterator<Item = &Atomic<*mut ChunkHeader>> {
+        let behind = self.root().map_or(&[][..], Chunks::all);
+        Iterator::chain(core::iter::once(&self.first), behind)
+    }
+
     /// All chunks that there are: their first block, and how many.
     pub(super) fn chunks(&self) -> impl Iterator<Item = core::ops::Range<u64>> + '_ {
-        let behind = self.root().into_iter().flat_map(|root| root.all().iter());
-        let all = Iterator::chain(core::iter::once(&self.first), behind);
-        all.filter_map(|chunk| {
+        self.places().filter_map(|chunk| {
             // SAFETY: By the type invariants: it is null, or lives as long as the table.
             let header = unsafe { chunk.load(Acquire).as_ref() }?;
             let first = u64::from(header.first);
@@ -440,10 +444,8 @@ impl Table {
 
     /// Bytes that were allocated for it, the table of a file of `blocks` blocks. May sleep.
     pub(super) fn bytes(&self, blocks: u64) -> u64 {
-        let behind = self.root().map_or(&[][..], Chunks::all);
-        let chunks = Iterator::chain(core::iter::once(&self.first), behind);
         let mut bytes = self.root().map_or(0, Chunks::bytes);
-        for (number, chunk) in (0u64..).zip(chunks) {
+        for (number, chunk) in (0u64..).zip(self.places()) {
             if !read_once(chunk).is_null() {
                 let first = number.saturating_mul(CHUNK);
                 let count = blocks.saturating_sub(first).min(CHUNK) as u32;
