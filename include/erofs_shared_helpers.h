@@ -89,6 +89,8 @@ int erofs_shared_folio_wait_killable(struct folio *folio);
 int erofs_shared_folio_lock_killable(struct folio *folio);
 bool erofs_shared_folio_uptodate(struct folio *folio);
 bool erofs_shared_folio_active(struct folio *folio);
+bool erofs_shared_folio_checked(struct folio *folio);
+void erofs_shared_folio_set_checked(struct folio *folio);
 bool erofs_shared_folio_readahead(struct folio *folio);
 bool erofs_shared_folio_mapped(struct folio *folio);
 struct page *erofs_shared_folio_page(struct folio *folio, pgoff_t index);

@@ -29,11 +29,25 @@ pub struct Dirent<'a> {
     pub name: &'a [u8],
 }
 
+impl<'a> Dirent<'a> {
+    #[inline(always)]
+    fn new(record: &RawDirent, name: &'a [u8]) -> Self {
+        Self {
+            nid: record.nid.get(),
+            file_type: record.file_type,
+            name,
+        }
+    }
+}
+
 /// A block of a directory.
+#[derive(Clone, Copy)]
 pub struct DirBlock<'a> {
     bytes: &'a [u8],
     pos: u64,
     count: usize,
+    /// No name has a NUL or a slash in it.
+    separate: bool,
 }
 
 impl<'a> DirBlock<'a> {
@@ -55,7 +69,24 @@ impl<'a> DirBlock<'a> {
             bytes,
             pos,
             count: first / DIRENT_SIZE,
+            separate: false,
         })
+    }
+
+    /// The same block, when [`DirBlock::for_each`] has given all of its entries before, and it has
+    /// not changed since: for NULs and slashes in names it is not looked again.
+    #[inline]
+    pub fn given_before(self) -> Self {
+        Self {
+            separate: true,
+            ..self
+        }
+    }
+
+    /// Whether it is what [`DirBlock::given_before`] returned.
+    #[inline]
+    pub fn was_given(&self) -> bool {
+        self.separate
     }
 
     /// Number of entries; at least 1.
@@ -138,12 +169,7 @@ impl<'a> DirBlock<'a> {
     /// Entry `index`, which is one and has this name.
     #[inline(always)]
     fn entry(&self, index: usize, name: Range<usize>) -> Option<Dirent<'a>> {
-        let record = self.record(index)?;
-        Some(Dirent {
-            nid: record.nid.get(),
-            file_type: record.file_type,
-            name: self.bytes.get(name)?,
-        })
+        Some(Dirent::new(self.record(index)?, self.bytes.get(name)?))
     }
 
     /// Entry `index`, checked.
@@ -178,39 +204,37 @@ impl<'a> DirBlock<'a> {
         // Each name begins where the one before it ends, and the last one ends at a NUL.
         let last = self.nameoff(self.count.wrapping_sub(1));
         let mut names = self.bytes.get(start..).unwrap_or(&[]);
-        let len = before_separator(names);
-        let end = start.wrapping_add(len);
+        let end = match last {
+            Some(last) if self.separate => self.last_end(last),
+            _ => start.wrapping_add(before_separator(names)),
+        };
         if last.is_none_or(|last| last >= end) || self.bytes.get(end) == Some(&b'/') {
             return self.for_each_alone(first, visit);
         }
-        names = names.get(..len).unwrap_or(names);
+        names = names.get(..end.wrapping_sub(start)).unwrap_or(names);
         let begin = first.wrapping_mul(DIRENT_SIZE);
         let end = self.count.wrapping_mul(DIRENT_SIZE);
         let records = self.bytes.get(begin..end).unwrap_or(&[]);
         let records = <[RawDirent]>::ref_from_bytes(records).unwrap_or(&[]);
-        let mut records = records.iter().peekable();
-        while let Some(record) = records.next() {
-            let len = match records.peek() {
-                Some(next) => usize::from(next.nameoff).wrapping_sub(start),
-                None => names.len(),
-            };
-            let name = match names.split_at_checked(len) {
-                Some((name, behind)) if len.wrapping_sub(1) < NAME_LEN => {
-                    (names, start) = (behind, start.wrapping_add(len));
-                    name
-                }
+        let Some((last, _)) = records.split_last() else {
+            return Ok(true);
+        };
+        let is_name = |len: usize| len.wrapping_sub(1) < NAME_LEN;
+        for (record, next) in records.iter().zip(records.iter().skip(1)) {
+            let len = usize::from(next.nameoff).wrapping_sub(start);
+            let (name, behind) = match names.split_at_checked(len) {
+                Some(parts) if is_name(len) => parts,
                 _ => return Err(self.first_bad(first)),
             };
-            let more = visit(Dirent {
-                nid: record.nid.get(),
-                file_type: record.file_type,
-                name,
-            });
-            if !more {
+            (names, start) = (behind, start.wrapping_add(len));
+            if !visit(Dirent::new(record, name)) {
                 return Ok(false);
             }
         }
-        Ok(true)
+        match is_name(names.len()) {
+            true => Ok(visit(Dirent::new(last, names))),
+            false => Err(self.first_bad(first)),
+        }
     }
 
     /// As [`DirBlock::for_each`], looking at each name by itself.

@@ -2,7 +2,7 @@
 
 //! Directories.
 
-use kernel::prelude::*;
+use kernel::{page::PAGE_SIZE, prelude::*};
 
 use super::{
     inode::{iget, parts},
@@ -12,9 +12,12 @@ use super::{
 use crate::{
     format::{
         dirent::{self, DirBlock, DIRENT_SIZE},
-        inode::FileType,
+        inode::{FileType, Inode as ImageInode},
     },
-    io::{metadata::LockSubclass, CacheBytes},
+    io::{
+        metadata::{FolioBytes, LockSubclass},
+        CacheBytes, ReadError,
+    },
     vfs::{DirEmitter, Inode, InodeRef, OpenDir},
 };
 
@@ -22,11 +25,11 @@ use crate::{
 const READ_AHEAD: u64 = 16384;
 
 /// A directory's data.
-fn bytes(dir: &Inode<Erofs>) -> Result<CacheBytes<'_>> {
+fn bytes<'a>(dir: &'a Inode<Erofs>, image_dir: &ImageInode) -> Result<CacheBytes<'a>> {
     let bytes = dir.bytes()?;
-    Ok(match dir.data() {
-        Ok(data) if data.is_compressed() => bytes.encoded(LockSubclass::Directory),
-        _ => bytes,
+    Ok(match image_dir.is_compressed() {
+        true => bytes.encoded(LockSubclass::Directory),
+        false => bytes,
     })
 }
 
@@ -36,47 +39,71 @@ pub(super) fn lookup(dir: &Inode<Erofs>, name: &[u8]) -> Result<Option<InodeRef<
     if image_dir.file_type != FileType::Directory {
         return Err(ENOTDIR);
     }
-    let found = dirent::lookup(image_dir.size, image.block_size(), &bytes(dir)?, name)
-        .map_err(|err| failed(dir.sb(), Place::Nid(image_dir.nid), err))?;
+    let found = dirent::lookup(
+        image_dir.size,
+        image.block_size(),
+        &bytes(dir, image_dir)?,
+        name,
+    )
+    .map_err(|err| failed(dir.sb(), Place::Nid(image_dir.nid), err))?;
     found.map(|(nid, _)| iget(dir.sb(), nid)).transpose()
+}
+
+/// Reads ahead what a listing that stands at `pos` comes to next.
+#[inline(always)]
+fn read_ahead(list: &OpenDir<'_>, pos: u64, size: u64) {
+    let page_size = PAGE_SIZE as u64;
+    let index = pos / page_size;
+    let pages = size.div_ceil(page_size).saturating_sub(index);
+    let ahead = pages.min(READ_AHEAD / page_size);
+    if ahead > 1 {
+        list.read_ahead(index, ahead);
+    }
+}
+
+/// The block of `len` bytes at `start`, with which `page` begins.
+#[inline(always)]
+fn block<'a>(page: &'a FolioBytes<'_>, len: u64, start: u64) -> Result<DirBlock<'a>, ReadError> {
+    let data = page.get(..len as usize).ok_or(ReadError::Io(EIO))?;
+    let block = DirBlock::new(data, start)?;
+    Ok(match page.is_checked() {
+        true => block.given_before(),
+        false => block,
+    })
 }
 
 /// Lists entries from `out.pos()` on. A position is the byte offset of the entry's record, so that
 /// it stays valid (`telldir`); `.` of a directory that does not store it comes at the end, at
 /// `i_size`.
 pub(super) fn read(dir: &Inode<Erofs>, list: &OpenDir<'_>, out: &mut DirEmitter<'_>) -> Result {
-    let (image_dir, image) = parts(dir)?;
-    let block_size = u64::from(image.block_size());
-    let page_size = kernel::page::PAGE_SIZE as u64;
+    let image_dir = dir.data()?.image()?;
     let size = image_dir.size;
     // How every listing ends.
     if out.pos() >= size && !image_dir.dot_omitted {
         return Ok(());
     }
-    let bytes = bytes(dir)?;
+    let image = dir.sb().info().image()?;
+    let block_size = u64::from(image.block_size());
+    let bytes = bytes(dir, image_dir)?;
     let fail = |err| failed(dir.sb(), Place::Nid(image_dir.nid), err);
 
     while out.pos() < size {
-        if out.interrupted() {
-            return Err(ERESTARTSYS);
-        }
         let pos = out.pos();
         let in_block = pos % block_size;
         let start = pos - in_block;
-
-        let page = pos / page_size;
-        let pages = size.div_ceil(page_size).saturating_sub(page);
-        let ahead = pages.min(READ_AHEAD / page_size);
-        if ahead > 1 {
-            list.read_ahead(page, ahead);
+        // As long as one block takes no one waits.
+        if start != 0 && out.interrupted() {
+            return Err(ERESTARTSYS);
         }
-
-        let data = bytes.bytes(start).map_err(fail)?;
-        let len = (data.len() as u64).min(block_size).min(size - start);
-        let data = data.get(..len as usize).ok_or(EIO)?;
-        let block = DirBlock::new(data, start).map_err(|err| fail(err.into()))?;
-        let first = in_block.div_ceil(DIRENT_SIZE as u64) as usize;
-        out.set_pos(start.saturating_add((first * DIRENT_SIZE) as u64));
+        read_ahead(list, pos, size);
+        let page = bytes.bytes(start).map_err(fail)?;
+        let len = (page.len() as u64).min(block_size).min(size - start);
+        let block = block(&page, len, start).map_err(fail)?;
+        let mut first = 0;
+        if in_block != 0 {
+            first = in_block.div_ceil(DIRENT_SIZE as u64) as usize;
+            out.set_pos(start.saturating_add((first * DIRENT_SIZE) as u64));
+        }
         let more = block.for_each(first, |entry| {
             // Behind the entry at once: should the next one be bad, the listing must not come back
             // to this one.
@@ -85,6 +112,9 @@ pub(super) fn read(dir: &Inode<Erofs>, list: &OpenDir<'_>, out: &mut DirEmitter<
         });
         if !more.map_err(|err| fail(err.into()))? {
             return Ok(());
+        }
+        if first == 0 && len == page.len() as u64 && !block.was_given() {
+            page.set_checked();
         }
         out.set_pos(start + len);
     }

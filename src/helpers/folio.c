@@ -123,6 +123,16 @@ bool erofs_shared_folio_active(struct folio *folio)
 	return folio_test_active(folio);
 }
 
+bool erofs_shared_folio_checked(struct folio *folio)
+{
+	return folio_test_checked(folio);
+}
+
+void erofs_shared_folio_set_checked(struct folio *folio)
+{
+	folio_set_checked(folio);
+}
+
 bool erofs_shared_folio_readahead(struct folio *folio)
 {
 	return folio_test_readahead(folio);

@@ -133,6 +133,19 @@ impl Folio {
         unsafe { bindings::folio_charged(self.as_ptr()) }
     }
 
+    /// Whether [`Folio::set_checked`] was called since it came to its page cache.
+    #[inline(always)]
+    pub(super) fn is_checked(&self) -> bool {
+        // SAFETY: The folio is live.
+        unsafe { bindings::folio_checked(self.as_ptr()) }
+    }
+
+    /// Sets `PG_checked`, which is for the filesystem's own use.
+    pub(super) fn set_checked(&self) {
+        // SAFETY: The folio is live; the bit is set atomically.
+        unsafe { bindings::folio_set_checked(self.as_ptr()) }
+    }
+
     /// Notes that it has been used.
     #[inline(always)]
     pub(crate) fn mark_accessed(&self) {

@@ -57,6 +57,20 @@ pub(crate) struct FolioBytes<'a> {
 }
 
 impl FolioBytes<'_> {
+    /// Whether [`FolioBytes::set_checked`] was called for all that is in the folio now.
+    #[inline(always)]
+    pub(crate) fn is_checked(&self) -> bool {
+        self.folio.is_checked()
+    }
+
+    /// Notes that these bytes are what they must be, if they are all of the folio's in the file: a
+    /// longer one is not noted. It is forgotten with the folio.
+    pub(crate) fn set_checked(&self) {
+        if self.folio.size() == PAGE_SIZE && self.ptr == self.folio.address().cast_const() {
+            self.folio.set_checked();
+        }
+    }
+
     /// Gives up the reference as raw parts: the folio and the first byte's address. Take it back
     /// with [`FolioBytes::put_raw`].
     pub(crate) fn into_raw(self) -> (*mut bindings::folio, *mut u8) {

@@ -15,10 +15,27 @@ use erofs_shared_format::{
 };
 use proptest::prelude::*;
 
+/// The names from entry `first` on, all at once.
+fn listed(block: &DirBlock<'_>, first: usize) -> Result<Vec<Vec<u8>>, Error> {
+    let mut names = Vec::new();
+    block.for_each(first, |entry| {
+        names.push(entry.name.to_vec());
+        true
+    })?;
+    Ok(names)
+}
+
+/// The names, as each way of listing gives them.
 fn names(block: &DirBlock<'_>) -> Result<Vec<Vec<u8>>, Error> {
-    (0..block.len())
+    let names: Vec<_> = (0..block.len())
         .map(|index| block.get(index).map(|entry| entry.name.to_vec()))
-        .collect()
+        .collect::<Result<_, _>>()?;
+    for first in 0..=names.len() {
+        let expected = Ok(names[first..].to_vec());
+        assert_eq!(listed(block, first), expected, "from {first} on");
+        assert_eq!(listed(&block.given_before(), first), expected, "again");
+    }
+    Ok(names)
 }
 
 fn refusal(bytes: &[u8], index: usize) -> Kind {

@@ -69,9 +69,16 @@ fn check_block(bytes: &[u8], name: &[u8]) -> Option<Vec<(Vec<u8>, u64, u8)>> {
     };
     assert!((1..=bytes.len() / DIRENT_SIZE).contains(&block.len()));
     let found = block.find(name);
+    let mut again = Vec::new();
+    let given = block.given_before().for_each(0, |entry| {
+        again.push((entry.name, entry.nid, entry.file_type));
+        true
+    });
     let Some(all) = entries(&block) else {
         return None;
     };
+    assert_eq!(given, Ok(true));
+    assert_eq!(again, all);
     let sorted = all.windows(2).all(|pair| pair[0].0 < pair[1].0);
     let wanted = all.iter().find(|entry| entry.0 == name);
     match found {
