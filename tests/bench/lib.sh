@@ -104,3 +104,35 @@ list_names() {
 		umount /mnt/$image
 	done
 }
+
+# Twenty programs that both systems have: what runs each of them, and ends at once
+twenty_programs() {
+	cat <<-'END'
+		/usr/bin/bash --version
+		/usr/bin/dash -c :
+		/usr/bin/ls --version
+		/usr/bin/cat --version
+		/usr/bin/date --version
+		/usr/bin/find --version
+		/usr/bin/sed --version
+		/usr/bin/grep --version
+		/usr/bin/gzip --version
+		/usr/bin/tar --version
+		/usr/bin/mawk -W version
+		/usr/bin/diff --version
+		/usr/bin/sort --version
+		/usr/bin/id --version
+		/usr/bin/getent --version
+		/usr/bin/dpkg --version
+		/usr/bin/apt-get --version
+		/usr/bin/perl -v
+		/usr/bin/python3 -S -c pass
+		/usr/bin/mount --version
+	END
+}
+# mount_inside IMAGE: what a container has in its root
+mount_inside() {
+	mount -t tmpfs tmpfs "/mnt/$1/tmp"
+	mount -t devtmpfs dev "/mnt/$1/dev"
+	mount -t proc proc "/mnt/$1/proc"
+}

@@ -8,6 +8,34 @@ set -eu -o pipefail
 . /project/tests/bench/lib.sh
 way=$1
 
+# The program without marks
+unmarked() {
+	python3 -c '
+import re, sys
+data = open(sys.argv[1], "rb").read()
+open("/tmp/unmarked", "wb").write(re.sub(rb"\x0f\x1f\x80[FG]ORP", b"\x0f\x1f\x80\0\0\0\0", data))' "$1"
+	chmod +x /tmp/unmarked
+}
+
+# The 20 programs of scripts/bench for the first time: those of the first image; or of the second, after them
+profile_programs() {
+	local image=1
+	mount_both
+	mount_inside 1
+	mount_inside 2
+	twenty_programs > /tmp/commands
+	unmarked "$programs/runner"
+	settle
+	/tmp/unmarked / 1 < /dev/null
+	if [ "$way" = programs-second ]; then
+		/tmp/unmarked /mnt/1 1 < /tmp/commands
+		image=2
+	fi
+	"$programs/runner" /mnt/$image 1 < /tmp/commands
+	cat /proc/kallsyms > /share/profile.symbols
+	umount -R /mnt/2 /mnt/1
+}
+
 contender() {
 	local root=/mnt/2
 	if [[ $way = xattr=* ]]; then
@@ -21,12 +49,7 @@ contender() {
 	fi
 	: > /tmp/names/all
 	[ "$way" = walk ] || files $root > /tmp/names/all
-	# The same without marks
-	python3 -c '
-import re, sys
-data = open(sys.argv[1], "rb").read()
-open("/tmp/unmarked", "wb").write(re.sub(rb"\x0f\x1f\x80[FG]ORP", b"\x0f\x1f\x80\0\0\0\0", data))' "$reader"
-	chmod +x /tmp/unmarked
+	unmarked "$reader"
 	case $way in
 	miss) ;;
 	elsewhere=*)
@@ -51,4 +74,7 @@ open("/tmp/unmarked", "wb").write(re.sub(rb"\x0f\x1f\x80[FG]ORP", b"\x0f\x1f\x80
 	cat /proc/kallsyms > /share/profile.symbols
 }
 
-with "$2" contender
+case $way in
+programs*) with "$2" profile_programs ;;
+*) with "$2" contender ;;
+esac

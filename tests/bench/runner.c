@@ -79,11 +79,13 @@ int main(int argc, char **argv)
 	for (int left = atoi(argv[2]); left > 0; left--) {
 		uint64_t all = run_ns(), wall = clock_ns(CLOCK_MONOTONIC), own = children_ns();
 
+		begin_mark();
 		for (size_t i = 0; i < count; i++)
 			run(argv[1], commands[i], null);
 		own = children_ns() - own;
 		/* The run time of a processor is added up when it switches to another task. */
 		usleep(20000);
+		end_mark();
 		wall = clock_ns(CLOCK_MONOTONIC) - wall;
 		printf("%" PRIu64 " %" PRIu64 " %" PRIu64 " %zu\n", own, run_ns() - all, wall, count);
 	}

@@ -10,29 +10,7 @@ set -eu -o pipefail
 times=$1
 tree=/usr/lib/python3.13
 
-# Twenty programs that both systems have
-cat > /tmp/commands <<-'END'
-	/usr/bin/bash --version
-	/usr/bin/dash -c :
-	/usr/bin/ls --version
-	/usr/bin/cat --version
-	/usr/bin/date --version
-	/usr/bin/find --version
-	/usr/bin/sed --version
-	/usr/bin/grep --version
-	/usr/bin/gzip --version
-	/usr/bin/tar --version
-	/usr/bin/mawk -W version
-	/usr/bin/diff --version
-	/usr/bin/sort --version
-	/usr/bin/id --version
-	/usr/bin/getent --version
-	/usr/bin/dpkg --version
-	/usr/bin/apt-get --version
-	/usr/bin/perl -v
-	/usr/bin/python3 -S -c pass
-	/usr/bin/mount --version
-END
+twenty_programs > /tmp/commands
 echo "/usr/bin/python3 -B /tmp/all.py" > /tmp/python
 cat > /tmp/all.py <<-'END'
 	import importlib, json, re, sys, warnings
@@ -82,9 +60,7 @@ END
 prepare() {
 	mount_both
 	for image in 1 2; do
-		mount -t tmpfs tmpfs /mnt/$image/tmp
-		mount -t devtmpfs dev /mnt/$image/dev
-		mount -t proc proc /mnt/$image/proc
+		mount_inside $image
 		cp /tmp/all.py /tmp/nginx.conf /mnt/$image/tmp
 	done
 	settle
