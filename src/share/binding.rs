@@ -92,6 +92,8 @@ pub(crate) struct Ahead {
     /// Those under way: a sequential reader has two, the one that it waits for and the one after
     /// that.
     under_way: [Option<Arc<Window>>; MAX_WINDOWS],
+    /// A window of [`Purpose::Around`] has failed: faults verify what they want alone.
+    pub(crate) alone: bool,
 }
 
 impl Ahead {
@@ -99,6 +101,7 @@ impl Ahead {
         Self {
             lengths: Windows::new(),
             under_way: [const { None }; MAX_WINDOWS],
+            alone: false,
         }
     }
 
@@ -131,24 +134,35 @@ impl Ahead {
     }
 }
 
+/// What a window is started for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A reader waits for its blocks.
+    Wanted,
+    /// A sequential reader will want them next.
+    Ahead,
+    /// A fault wants one of them; the others can be mapped together with it.
+    Around,
+}
+
 /// A range of blocks whose verification is under way.
 #[pin_data]
 pub(crate) struct Window {
     /// Which blocks.
     pub(crate) blocks: Range<u64>,
-    /// Started before its blocks were wanted.
-    pub(crate) is_ahead: bool,
+    /// What it was started for.
+    pub(crate) purpose: Purpose,
     /// Set once, when it is over.
     #[pin]
     pub(crate) over: Completion,
 }
 
 impl Window {
-    pub(crate) fn new(blocks: Range<u64>, is_ahead: bool) -> Result<Arc<Self>> {
+    pub(crate) fn new(blocks: Range<u64>, purpose: Purpose) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 blocks,
-                is_ahead,
+                purpose,
                 over <- Completion::new(),
             }),
             CHARGED,

@@ -258,7 +258,7 @@ impl<T: FileSystem> Inode<T> {
         }
         race_point!(c"bind_head");
         // What is elsewhere is not needed here.
-        let absent = resident(&binding, 0, head) < head;
+        let absent = resident(&binding, 0, head, false) < head;
         if absent && shared.content().next_alias(0..head).is_none() {
             // SAFETY: `record_or_compare` and `compare` have found that these bytes have the
             // digests recorded there.

@@ -348,6 +348,7 @@ impl<T: FileSystem> OpenFile<'_, T> {
     /// Brings a block into the page cache, with its folio verified as a whole.
     fn prepare_fault(self, binding: &Arc<Binding>, block: u64) -> Result<(), Unready> {
         let shared = binding.shared();
+        self.verify_around(binding, block);
         self.ensure(binding, block..block + 1)?;
         if shared.content().is_aliased(block) {
             self.inode().copy_alias(binding, block)?;

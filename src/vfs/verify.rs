@@ -22,7 +22,7 @@ use crate::{
     },
     race::race_point,
     share::{
-        binding::{Ahead, Window},
+        binding::{Ahead, Purpose, Window},
         digest::KEY_DIGESTS,
         Binding, Verify, BLOCK_SHIFT, BLOCK_SIZE,
     },
@@ -32,11 +32,29 @@ use crate::{
 /// goes meanwhile. After these a reader takes its own image.
 const MAX_FUTILE: u32 = 16;
 
+/// Blocks that are verified together for a fault: what `filemap_map_pages()` maps around one by
+/// default, 64 KiB.
+const AROUND: u64 = 16;
+
 /// Blocks that are resident, being read from the inode's own image to be compared.
 struct WindowFill<T: FileSystem> {
     binding: Arc<Binding>,
     window: Arc<Window>,
     in_flight: InFlight<T>,
+}
+
+impl<T: FileSystem> WindowFill<T> {
+    /// Verifies blocks from `behind` on, the one before which differs, of those from `first` on. A
+    /// second one that differs ends it: what differs is found when it is wanted.
+    fn compare_behind(&self, behind: u64, first: u64, bytes: &[u8]) -> Result {
+        let skipped = behind.saturating_sub(first) as usize;
+        let rest = bytes.get(skipped.saturating_mul(BLOCK_SIZE)..);
+        let inode = self.in_flight.inode();
+        match inode.compare_resident(&self.binding, behind, rest.unwrap_or(&[]))? {
+            None => Ok(()),
+            Some(_) => Err(EAGAIN),
+        }
+    }
 }
 
 impl<T: FileSystem> FillCompletion for WindowFill<T> {
@@ -57,12 +75,15 @@ impl<T: FileSystem> FillCompletion for WindowFill<T> {
                     Verify::Bytes => inode.compare_resident(&self.binding, block, bytes),
                     _ => inode.compare(&self.binding, block, bytes),
                 };
-                if self.window.is_ahead && matches!(compared, Ok(Some(_))) {
+                match (self.window.purpose, compared) {
                     // The reader finds it when it comes here. So all that have the same content
                     // leave at the first block that differs, for the same shared inode.
-                    return Err(EAGAIN);
+                    (Purpose::Ahead, Ok(Some(_))) => return Err(EAGAIN),
+                    (Purpose::Around, Ok(Some((differing, _)))) => {
+                        self.compare_behind(differing + 1, block, bytes)?;
+                    }
+                    (_, compared) => inode.apply_comparison(&self.binding, compared)?,
                 }
-                inode.apply_comparison(&self.binding, compared)?;
                 block += (bytes.len() / BLOCK_SIZE) as u64;
                 folios.finish_first();
                 cond_resched();
@@ -105,6 +126,30 @@ impl<T: FileSystem> OpenFile<'_, T> {
             }
         }
         Ok(at - blocks.start)
+    }
+
+    /// Verifies what is resident around `block`, which a fault wants and which is not verified: all
+    /// that is can be mapped at once. It may come to nothing.
+    pub(super) fn verify_around(self, binding: &Arc<Binding>, block: u64) {
+        let inode = self.inode();
+        // To hash is dear, and an extent is decoded as a whole.
+        let is_dear =
+            binding.shared().identity().verify != Verify::Bytes || T::is_compressed(inode);
+        // What is being read in, here or through another image, is perhaps verified by that.
+        if is_dear
+            || binding.verified_prefix(block..block + 1) != 0
+            || resident(binding, block, 1, true) == 0
+        {
+            return;
+        }
+        let Ok(Some(window)) = inode.window_around(binding, block) else {
+            return;
+        };
+        if window.over.wait_killable().is_err() && !is_dying() {
+            if let Ok(mut ahead) = binding.windows().and_then(lock_killable) {
+                ahead.alone = true;
+            }
+        }
     }
 
     /// Verifies all of these blocks.
@@ -213,10 +258,38 @@ impl<T: FileSystem> Inode<T> {
     fn short_window(&self, binding: &Arc<Binding>, blocks: Range<u64>) -> Result<Arc<Window>> {
         let mut ahead = self.windows(binding, |_| false)?;
         let (next, len) = (blocks.end, blocks.end - blocks.start);
-        let window = self.open_window(binding, blocks, false)?;
+        let window = self.open_window(binding, blocks, Purpose::Wanted)?;
         ahead.lengths.restart(next, len);
         ahead.add(&window);
         Ok(window)
+    }
+
+    /// A new window around `block`: what is in the page cache there without a gap, and neither
+    /// verified nor in another window. `None`: that is not so of `block`, or of nothing else; or
+    /// such a window has failed.
+    fn window_around(&self, binding: &Arc<Binding>, block: u64) -> Result<Option<Arc<Window>>> {
+        let first = block - block % AROUND;
+        let last = first.saturating_add(AROUND).min(binding.blocks());
+        let verified = |at| binding.verified_prefix(at..at + 1) != 0;
+        let mut ahead = self.windows(binding, |ahead| {
+            ahead.alone || verified(block) || ahead.find(block).is_some()
+        })?;
+        let is_new = |at: &u64| !verified(*at) && ahead.find(*at).is_none();
+        let end = (block..last).find(|at| !is_new(at)).unwrap_or(last);
+        let len = resident(binding, block, end.saturating_sub(block), true);
+        let before = (first..block).rfind(|at| !is_new(at));
+        let mut start = before.map_or(first, |at| at + 1);
+        if resident(binding, start, block - start, true) < block - start {
+            start = block;
+        }
+        let end = block + len;
+        if ahead.alone || len == 0 || end - start == 1 {
+            return Ok(None);
+        }
+        binding.has_room_for(start..end)?;
+        let window = self.open_window(binding, start..end, Purpose::Around)?;
+        ahead.add(&window);
+        Ok(Some(window))
     }
 
     /// The window with the first of these blocks: one that is under way, or a new one. `None`: that
@@ -229,13 +302,13 @@ impl<T: FileSystem> Inode<T> {
         let (window, sequential) = match ahead.find(at) {
             Some(window) => {
                 // The reader whose window it is has seen to the next one; else this is that reader.
-                let sequential = window.is_ahead;
+                let sequential = window.purpose == Purpose::Ahead;
                 (window, sequential)
             }
             None if verified() => return Ok(None),
             None => {
                 let (len, sequential) = ahead.lengths.open(at, blocks.end - at);
-                let window = self.start_window(binding, at, len, false)?;
+                let window = self.start_window(binding, at, len, Purpose::Wanted)?;
                 ahead.lengths.close(window.blocks.end);
                 ahead.add(&window);
                 (window, sequential)
@@ -248,7 +321,7 @@ impl<T: FileSystem> Inode<T> {
             // Only what is there and not verified is worth it; what fails now fails again when it
             // is needed.
             if binding.verified_prefix(next..next + 1) == 0 && present(binding, next, 1) != 0 {
-                if let Ok(window) = self.start_window(binding, next, len, true) {
+                if let Ok(window) = self.start_window(binding, next, len, Purpose::Ahead) {
                     ahead.lengths.close(window.blocks.end);
                     ahead.add(&window);
                 }
@@ -258,13 +331,13 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Starts to verify up to `len` blocks from `start` on: those that are resident and not
-    /// verified. `is_ahead`: there is no waiter yet.
+    /// verified.
     fn start_window(
         &self,
         binding: &Arc<Binding>,
         start: u64,
         len: u64,
-        is_ahead: bool,
+        purpose: Purpose,
     ) -> Result<Arc<Window>> {
         let wanted = start;
         let (start, len) = self.whole_extents(binding, start, len);
@@ -274,7 +347,7 @@ impl<T: FileSystem> Inode<T> {
         while end < start + len && binding.verified_prefix(end..end + 1) == 0 {
             end += 1;
         }
-        self.open_window(binding, start..end, is_ahead)
+        self.open_window(binding, start..end, purpose)
     }
 
     /// Starts to verify these blocks.
@@ -282,10 +355,10 @@ impl<T: FileSystem> Inode<T> {
         &self,
         binding: &Arc<Binding>,
         blocks: Range<u64>,
-        is_ahead: bool,
+        purpose: Purpose,
     ) -> Result<Arc<Window>> {
         let (start, len) = (blocks.start, blocks.end - blocks.start);
-        let window = Window::new(blocks, is_ahead)?;
+        let window = Window::new(blocks, purpose)?;
         // Others wait for the lock of the windows.
         let folios = FolioList::scratch(start, len, KEY_DIGESTS.ilog2())?;
         let plan = Plan {
@@ -322,11 +395,12 @@ impl<T: FileSystem> Inode<T> {
     }
 }
 
-/// How many pages from `start` on, up to `len`, are in the shared inode's page cache without a gap.
-pub(super) fn resident(binding: &Binding, start: u64, len: u64) -> u64 {
+/// How many pages from `start` on, up to `len`, are in the shared inode's page cache without a gap,
+/// and `uptodate`, if that is wanted.
+pub(super) fn resident(binding: &Binding, start: u64, len: u64, uptodate: bool) -> u64 {
     let mapping = binding.shared().mapping().as_ptr();
     // SAFETY: The type invariants of `Mapping` say that the mapping is live.
-    unsafe { bindings::resident(mapping, start as usize, len as usize, false) as u64 }
+    unsafe { bindings::resident(mapping, start as usize, len as usize, uptodate) as u64 }
 }
 
 /// How many pages from `start` on, up to `len`, are there or elsewhere without a gap.
@@ -335,7 +409,7 @@ pub(super) fn present(binding: &Binding, start: u64, len: u64) -> u64 {
     let mut count = 0;
     while count < len {
         let at = start.saturating_add(count);
-        let here = resident(binding, at, len - count);
+        let here = resident(binding, at, len - count, false);
         count += here;
         let at = start.saturating_add(count);
         let elsewhere = content.alias_run(at..at.saturating_add(len - count));
