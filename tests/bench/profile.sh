@@ -32,7 +32,6 @@ profile_programs() {
 		image=2
 	fi
 	"$programs/runner" /mnt/$image 1 < /tmp/commands
-	cat /proc/kallsyms > /share/profile.symbols
 	umount -R /mnt/2 /mnt/1
 }
 
@@ -71,10 +70,10 @@ contender() {
 	*) /tmp/unmarked $root "$way" 1 < /tmp/names/all ;;
 	esac
 	"$reader" $root "$way" 1 < /tmp/names/all
-	cat /proc/kallsyms > /share/profile.symbols
 }
 
 case $way in
 programs*) with "$2" profile_programs ;;
 *) with "$2" contender ;;
 esac
+cat /proc/kallsyms > /share/profile.symbols
